@@ -1,0 +1,201 @@
+"""From bytes to a callback: parsed strictly, unpacked, held against its schema, freed of secrets.
+
+The result is a frozen value; nothing below looks a key up in a dictionary, and nothing below sees a
+secret. This module knows no clock and does no I/O.
+"""
+
+from typing import Any
+
+import orjson
+from msgspec import Struct
+
+from exporter.errors import Fault, Rejected
+from exporter.redact import Redactor
+from exporter.schemas import EVENTS, Event, Schema, Schemas
+
+MAX_DEPTH = 32
+RELAY_EVENT_TYPE = 314
+
+
+class Callback(Struct, frozen=True, kw_only=True):
+    """A valid relay callback, without its secrets.
+
+    Args:
+        event: its row of the event table.
+        appid, task_id: the task; `task_id` is empty where the callback names none.
+        stream_id, to_url, to_host, source_host: what may be shown; empty where unknown.
+        sources: a digest that is equal for equal sources, empty where there are none.
+        event_time_seconds: `event_time`, whole seconds, None where absent.
+        stated_ms: the msg's own time in milliseconds, None where absent or 0.
+        subject: what the event is about: a file's identity, an exit code or an alarm's type.
+        duration_seconds: the declared length of a file, 0 where unknown.
+        unknown_fields: names of fields that the schema does not know.
+    """
+
+    event: Event
+    appid: int
+    task_id: str = ""
+    stream_id: str = ""
+    to_url: str = ""
+    to_host: str = ""
+    source_host: str = ""
+    sources: str = ""
+    event_time_seconds: int | None = None
+    stated_ms: int | None = None
+    subject: str = ""
+    duration_seconds: float = 0.0
+    unknown_fields: tuple[str, ...] = ()
+
+
+class Ignored(Struct, frozen=True):
+    """A callback that is none of ours: another product's, or an event that is not known.
+
+    Args:
+        keep: whether it belongs in the quarantine, for a look.
+    """
+
+    keep: bool
+
+
+class Parser:
+    """Turns the bytes of a callback into a value.
+
+    Args:
+        schemas: what is valid.
+        redactor: what may be shown.
+    """
+
+    def __init__(self, *, schemas: Schemas, redactor: Redactor) -> None:
+        self._envelope = schemas.envelope
+        self._events = {name: (EVENTS[name], schema) for name, schema in schemas.events.items()}
+        self._redactor = redactor
+
+    def parse(self, raw: bytes) -> Callback | Ignored:
+        """Return the callback in `raw`.
+
+        Raises:
+            Rejected: 400, with reason `json` or `schema` and what was expected where.
+        """
+        body = _loads(raw, "")
+        if not isinstance(body, dict):
+            raise Rejected(400, "schema", (Fault("", "expected an object"),))
+        if _is_foreign(body):
+            return Ignored(keep=False)
+        _unpack(body)
+        event, schema = self._events.get(_text(body.get("callback_event")), (None, self._envelope))
+        if not schema.is_valid(body):
+            raise Rejected(400, "schema", schema.explain(body))
+        if event is None:
+            return Ignored(keep=True)
+        return self._value(event, schema, body)
+
+    def _value(self, event: Event, schema: Schema, body: dict[str, Any]) -> Callback:
+        msg: dict[str, Any] = body.get("msg") or {}
+        to_url, to_host, stream_id = self._redactor.destination(
+            body.get("to_url") or "", body.get("stream_id") or ""
+        )
+        sources, source_host = self._sources(body.get("source_urls"), msg)
+        return Callback(
+            event=event,
+            appid=int(body["appid"] if "appid" in body else body["appId"]),
+            task_id=_text(body.get("task_id")),
+            stream_id=stream_id,
+            to_url=to_url,
+            to_host=to_host,
+            source_host=source_host,
+            sources=sources,
+            event_time_seconds=_positive(body.get("event_time")),
+            stated_ms=_positive(msg.get(event.time_field)),
+            subject=self._subject(event.letter, msg),
+            duration_seconds=float(msg.get("duration") or 0) if event.letter in "FN" else 0.0,
+            unknown_fields=_unknown(body, msg, schema),
+        )
+
+    def _sources(self, urls: list[str] | None, msg: dict[str, Any]) -> tuple[str, str]:
+        if urls:
+            described = [self._redactor.source(url) for url in urls]
+            sources = described[0][1] if len(urls) == 1 else self._redactor.digest(str(described))
+            return sources, described[0][0]
+        url = msg.get("url")
+        return "", self._redactor.source(url)[0] if isinstance(url, str) else ""
+
+    def _subject(self, letter: str, msg: dict[str, Any]) -> str:
+        if letter in "FN":
+            index = msg.get("index")
+            return self._redactor.source(msg["url"])[1] if index is None else str(int(index))
+        if letter == "E":
+            return _code(msg.get("code"))
+        if letter == "A":
+            return msg.get("type") or msg.get("AlarmType") or ""
+        return ""
+
+
+def _loads(raw: bytes | str, pointer: str) -> Any:
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as exc:
+        raise Rejected(
+            400, "json", (Fault(pointer, f"expected JSON: {exc.msg} at character {exc.pos}"),)
+        ) from exc
+    # Counting brackets is cheap; only a body with many of them is walked.
+    if _brackets(raw) > MAX_DEPTH and _deeper(value, MAX_DEPTH):
+        raise Rejected(400, "json", (Fault(pointer, f"expected at most {MAX_DEPTH} levels of nesting"),))
+    return value
+
+
+def _brackets(raw: bytes | str) -> int:
+    if isinstance(raw, bytes):
+        return raw.count(b"[") + raw.count(b"{")
+    return raw.count("[") + raw.count("{")
+
+
+def _deeper(value: object, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_deeper(item, levels - 1) for item in inner)
+
+
+def _is_foreign(body: dict[str, Any]) -> bool:
+    event_type = body.get("event_type")
+    return type(event_type) is int and event_type != RELAY_EVENT_TYPE
+
+
+def _unpack(body: dict[str, Any]) -> None:
+    """Replace the JSON texts inside `msg` and `source_urls` by what they hold."""
+    msg = body.get("msg")
+    if isinstance(msg, str):
+        body["msg"] = _loads(msg, "/msg") if msg.strip() else {}
+    sources = body.get("source_urls")
+    if isinstance(sources, str):
+        text = sources.strip()
+        if text.startswith("["):
+            body["source_urls"] = _loads(text, "/source_urls")
+        else:
+            body["source_urls"] = [text] if text else []
+
+
+def _unknown(body: dict[str, Any], msg: dict[str, Any], schema: Schema) -> tuple[str, ...]:
+    if body.keys() <= schema.fields and msg.keys() <= schema.msg_fields:
+        return ()
+    outer = body.keys() - schema.fields
+    inner = msg.keys() - schema.msg_fields
+    return (*sorted(outer), *(f"msg.{name}" for name in sorted(inner)))
+
+
+def _text(value: object) -> str:
+    return str(value) if isinstance(value, str | int) else ""
+
+
+def _code(value: object) -> str:
+    """Return an exit code in one form: -22, "-22" and " -022" are the same code."""
+    if value is None:
+        return ""
+    text = str(value)
+    digits = text.removeprefix("-")
+    return str(int(text)) if digits.isascii() and digits.isdigit() else text
+
+
+def _positive(value: object) -> int | None:
+    number = int(value) if isinstance(value, int | float) or (isinstance(value, str) and value) else 0
+    return number or None

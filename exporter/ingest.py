@@ -1,0 +1,280 @@
+"""Group commit: callbacks that arrive while a commit is under way form the next batch.
+
+One thread owns the store's writes. Each batch is one atomic step: every callback in it is folded, all of
+it is made durable with one sync, and only then are their senders answered. A sweep in the same thread
+settles what time alone decides.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+from msgspec import Struct
+
+from exporter.callback import Callback, Ignored
+from exporter.catalogue import OTHER
+from exporter.errors import StoreUnavailable
+from exporter.relay import (
+    Tale,
+    Task,
+    Verdict,
+    Windows,
+    attribute,
+    fold,
+    is_forgotten,
+    next_due,
+    settle,
+    state_of,
+)
+from exporter.store import Refused, Row, Store, Transaction, labels_of, nameless_key, task_key
+from exporter.telemetry import Telemetry
+
+R = TypeVar("R")
+log = logging.getLogger(__name__)
+
+MAX_FIELD_NAME = 64
+SWEEP_SECONDS = 0.5
+SWEEP_TASKS = 500
+
+
+class Arrived(Struct, frozen=True):
+    """Something to be committed: a callback, or a body for the quarantine, or both for an unknown event."""
+
+    arrival: float
+    callback: Callback | Ignored | None = None
+    refused: Refused | None = None
+
+
+Waiting = tuple[Arrived, "asyncio.Future[None]"]
+
+
+class Folder:
+    """Folds what arrived into a store's transaction; a store may ask it to do so more than once.
+
+    Args:
+        windows: how long the fold waits and remembers.
+        labels: names of the labels of the fleet's families.
+    """
+
+    def __init__(self, windows: Windows, labels: tuple[str, ...]) -> None:
+        self.windows = windows
+        self.labels = labels
+
+    def take(self, batch: Sequence[Arrived], step: Transaction) -> None:
+        """Take a batch into the step, in the order of arrival."""
+        for arrived in batch:
+            if arrived.refused is not None:
+                step.quarantine(arrived.refused)
+            match arrived.callback:
+                case Callback():
+                    self._take_callback(arrived.callback, arrived.arrival, step)
+                case Ignored():
+                    self._count(step, OTHER, "ignored", arrived.arrival)
+
+    def sweep(self, keys: Sequence[str], now: float, step: Transaction) -> None:
+        """Settle the tasks with these keys as far as time allows; doing it again changes nothing."""
+        for key in keys:
+            task = step.task(key)
+            if task is None:
+                continue
+            settled = settle(task, now, self.windows)
+            self._tell(step, settled.tales, settled.task, now)
+            if is_forgotten(settled.task, now, self.windows):
+                step.forget(key)
+            else:
+                self._put(step, key, settled.task)
+
+    def _take_callback(self, callback: Callback, arrival: float, step: Transaction) -> None:
+        if callback.task_id:
+            verdict = self._fold(callback, callback.task_id, arrival, step)
+        else:
+            verdict = self._attribute(callback, arrival, step)
+        self._count(step, callback.event.name, verdict.value, arrival)
+        for name in callback.unknown_fields if verdict is Verdict.APPLIED else ():
+            step.tally.count("unknown_fields_total", _field_label(name))
+
+    def _fold(self, callback: Callback, task_id: str, arrival: float, step: Transaction) -> Verdict:
+        key = task_key(callback.appid, task_id)
+        before = step.task(key)
+        if before is None or is_forgotten(before, arrival, self.windows):
+            before = Task(appid=callback.appid, task_id=task_id, first_seen=arrival)
+        folded = fold(before, callback, arrival, self.windows)
+        if folded.task is not before:
+            self._put(step, key, folded.task)
+        self._tell(step, folded.tales, folded.task, arrival)
+        return folded.verdict
+
+    def _attribute(self, callback: Callback, arrival: float, step: Transaction) -> Verdict:
+        """Fold an exit that names no task into its owner, if that can be told."""
+        key = nameless_key(callback.appid, callback.sources)
+        nameless = step.task(key) or Task(appid=callback.appid, task_id="", sources=callback.sources)
+        siblings = step.siblings(callback.appid, callback.sources) if callback.sources else []
+        attribution = attribute(nameless, siblings, callback, arrival, self.windows)
+        if attribution.nameless is not nameless:
+            self._put(step, key, attribution.nameless)
+        if attribution.owner is not None:
+            return self._fold(callback, attribution.owner.task_id, arrival, step)
+        shown = Task(
+            appid=callback.appid, task_id="", to_host=callback.to_host, source_host=callback.source_host
+        )
+        self._tell(step, attribution.tales, shown, arrival)
+        return attribution.verdict
+
+    def _put(self, step: Transaction, key: str, task: Task) -> None:
+        step.put(key, Row(task, state_of(task, self.windows), next_due(task, self.windows)))
+
+    def _tell(self, step: Transaction, tales: Sequence[Tale], task: Task, arrival: float) -> None:
+        if tales:
+            step.tally.tell(tales, labels_of(task, self.labels), task.task_id, arrival)
+
+    def _count(self, step: Transaction, event: str, outcome: str, arrival: float) -> None:
+        step.tally.count("callbacks_total", event, outcome)
+        step.tally.mark("last_callback_timestamp_seconds", event, arrival)
+
+
+class Ingest:
+    """Commits what arrives, in batches, and sweeps.
+
+    Args:
+        store: where it is kept; only this object writes to it.
+        folder: what it means.
+        telemetry: what is told of the work itself.
+        max_queued: how much may wait; past it callers are turned away.
+        max_batch: how much is committed at once.
+        clock: gives the time, seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        folder: Folder,
+        telemetry: Telemetry,
+        max_queued: int = 10_000,
+        max_batch: int = 512,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._folder = folder
+        self._telemetry = telemetry
+        self._max_queued = max_queued
+        self._max_batch = max_batch
+        self._clock = clock
+        self._queue: list[Waiting] = []
+        self._work = asyncio.Event()
+        self._closing = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to commit and to sweep, in the running event loop."""
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._commit_for_ever()), loop.create_task(self._sweep_for_ever())]
+
+    async def commit(self, arrived: Arrived) -> None:
+        """Return when `arrived` is durable.
+
+        Raises:
+            StoreUnavailable: it was not kept, and nothing of it was counted.
+        """
+        if len(self._queue) >= self._max_queued:
+            raise StoreUnavailable("too many callbacks wait for the store")
+        if self._closing:
+            raise StoreUnavailable("the exporter is stopping")
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append((arrived, future))
+        self._telemetry.queued.set(len(self._queue))
+        self._work.set()
+        await future
+
+    async def probe(self) -> None:
+        """Return when the store has proved that it can be written.
+
+        Raises:
+            StoreUnavailable: it can't.
+        """
+        await self._in_thread(self._store.probe)
+
+    async def stop(self) -> None:
+        """Commit what waits, then let go of the store."""
+        self._closing = True
+        self._work.set()
+        committer, sweeper = self._tasks
+        sweeper.cancel()
+        await asyncio.gather(committer, sweeper, return_exceptions=True)
+        self._thread.shutdown()
+        self._store.close()
+
+    async def _commit_for_ever(self) -> None:
+        while self._queue or not self._closing:
+            await self._work.wait()
+            self._work.clear()
+            while self._queue:
+                batch, self._queue = self._queue[: self._max_batch], self._queue[self._max_batch :]
+                await self._commit_batch(batch)
+
+    async def _commit_batch(self, batch: Sequence[Waiting]) -> None:
+        """Commit a batch and answer it; what can't be folded does not make the rest suffer."""
+        begun = time.perf_counter()
+        error: StoreUnavailable | None = None
+        try:
+            await self._transact(partial(self._folder.take, [arrived for arrived, _ in batch]))
+        except StoreUnavailable as exc:
+            error = exc
+        except Exception as exc:
+            if len(batch) > 1:
+                for waiting in batch:
+                    await self._commit_batch([waiting])
+                return
+            log.exception("a callback could not be folded; it is answered 503")
+            error = StoreUnavailable(f"the callback could not be folded: {type(exc).__name__}")
+        self._telemetry.batch.observe(len(batch))
+        self._telemetry.commit.observe(time.perf_counter() - begun)
+        self._telemetry.queued.set(len(self._queue))
+        for _, future in batch:
+            if not future.done():
+                future.set_exception(error) if error else future.set_result(None)
+
+    async def _sweep_for_ever(self) -> None:
+        while True:
+            try:
+                full = await self._sweep()
+            except StoreUnavailable as exc:
+                log.warning("sweep: %s", exc)
+                full = False
+            except Exception:
+                log.exception("a sweep failed; it is tried again")
+                full = False
+            await asyncio.sleep(0 if full else SWEEP_SECONDS)
+
+    async def _sweep(self) -> bool:
+        """Settle what is due; return whether there may be more."""
+        now = self._clock()
+        keys = await self._in_thread(partial(self._store.due, now, SWEEP_TASKS))
+        if keys:
+            await self._transact(partial(self._folder.sweep, keys, now))
+        return len(keys) == SWEEP_TASKS
+
+    async def _transact(self, work: Callable[[Transaction], None]) -> None:
+        _, overflow = await self._in_thread(partial(self._store.transact, work))
+        for bound, amount in overflow.items():
+            self._telemetry.overflowed.labels(bound).inc(amount)
+
+    async def _in_thread(self, work: Callable[[], R]) -> R:
+        """Run `work` in the thread that owns the store's writes."""
+        try:
+            result = await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except StoreUnavailable:
+            self._telemetry.store_up.set(0)
+            raise
+        self._telemetry.store_up.set(1)
+        return result
+
+
+def _field_label(name: str) -> str:
+    readable = name.isascii() and name.isprintable() and len(name) <= MAX_FIELD_NAME
+    return name if readable else "_unprintable"

@@ -1,0 +1,82 @@
+"""The log: one line an event, as logfmt or JSON, with no secret in it and no flood of it."""
+
+import logging
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from gunicorn.glogging import Logger
+
+#: What comes after the path of a URL, or before its host, may be a secret.
+_URL_SECRETS = re.compile(
+    r"(?P<scheme>[A-Za-z][\w+.-]*://)(?:[^\s/?#\"'@]*@)?(?P<rest>[^\s?#\"'\\]*)(?:[?#][^\s\"'\\]*)?"
+)
+
+LINES_A_SECOND = 10
+
+
+def configure(level: str, form: str) -> None:
+    """Send every log of this process to standard error, in `form` (logfmt or json), from `level` on."""
+    shared: list[Any] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+        structlog.processors.format_exc_info,
+        structlog.processors.EventRenamer("msg"),
+        _redacted,
+    ]
+    render: Callable[..., Any] = (
+        structlog.processors.JSONRenderer()
+        if form == "json"
+        else structlog.processors.LogfmtRenderer(key_order=["ts", "level", "msg"], drop_missing=True)
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+        )
+    )
+    handler.addFilter(FloodGate())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+
+
+def redact_text(text: str) -> str:
+    """Return `text` with everything in URLs left out that may be a secret."""
+    return _URL_SECRETS.sub(lambda match: match["scheme"] + match["rest"], text)
+
+
+def _redacted(_logger: object, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+    return {key: redact_text(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
+class FloodGate(logging.Filter):
+    """Lets through only so many lines a second of one kind, so that a caller can't fill the disk."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: dict[tuple[str, object], tuple[int, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the line is to be written."""
+        kind, second = (record.name, record.msg), int(record.created)
+        begun, count = self._seen.get(kind, (second, 0))
+        count = count + 1 if begun == second else 1
+        if kind in self._seen or len(self._seen) < 1000:
+            self._seen[kind] = second, count
+        return record.levelno >= logging.ERROR or count <= LINES_A_SECOND
+
+
+class GunicornLogger(Logger):  # type: ignore[misc]
+    """gunicorn's log, through this process's one handler."""
+
+    def setup(self, cfg: Any) -> None:
+        """Leave formatting to the root logger."""
+        super().setup(cfg)
+        self.error_log.handlers[:] = []
+        self.error_log.propagate = True
+        self.error_log.setLevel(max(logging.getLogger().level, logging.WARNING))

@@ -1,0 +1,223 @@
+"""The fold: one callback, or the passing of time, taken into a task.
+
+*Does it count* is asked of `identity`, *does it move the task* of `course`. What counts is told at once.
+So is a duration between two callbacks that came promptly; any other, and all that was missing, is told
+when the reorder window has passed, because only then nothing can come in between any more. Pure: time is
+an argument, and no argument is changed.
+"""
+
+from bisect import bisect_right
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from exporter.callback import Callback
+from exporter.relay.course import Step, Tale, later, walk
+from exporter.relay.identity import SKEW_SECONDS, Judgement, Moment, Verdict, judge, remember
+from exporter.relay.task import Course, Entry, Task, Windows, entry_due, forgotten_at, lost_at
+
+MAX_LOG = 128
+TOLD_OBSERVATIONS, TOLD_RESTART = 1, 2
+
+
+class Folded(Struct, frozen=True):
+    """A task after a callback or after some time, and what is to be told."""
+
+    task: Task
+    verdict: Verdict
+    tales: tuple[Tale, ...] = ()
+
+
+def fold(task: Task, callback: Callback, arrival: float, windows: Windows) -> Folded:
+    """Take `callback`, which came at `arrival` (seconds), into `task`.
+
+    A redelivery or a stale one changes nothing. One that is older than what is settled counts without
+    moving anything. Whatever was due before the arrival is settled first.
+    """
+    settled = settle(task, arrival, windows)
+    judgement = judge(settled.task, callback, arrival, windows)
+    if judgement.verdict is not Verdict.APPLIED:
+        return Folded(settled.task, judgement.verdict, settled.tales)
+    identities, floor = remember(settled.task, judgement.identities, arrival, windows)
+    moment = judgement.moment
+    known = _describe(settled.task, callback)
+    counted = replace(
+        known,
+        heard=max(arrival, known.heard),
+        newest_ms=max(known.newest_ms, moment.ms if moment.known else 0),
+        runs=known.runs + (callback.event.letter == "S"),
+        start_stated=_start_stated(known, callback, judgement),
+        identities=identities,
+        floor_ms=floor,
+    )
+    told = (*settled.tales, *counts(callback, windows), *judgement.tales, *timing(callback, moment, arrival))
+    moved, tales = _move(counted, callback, moment, arrival, windows)
+    return Folded(moved, Verdict.APPLIED, (*told, *tales))
+
+
+def settle(task: Task, now: float, windows: Windows) -> Folded:
+    """Take the log into what is settled, as far as the reorder window has passed at `now` (seconds).
+
+    Doing it again changes nothing.
+    """
+    ripe = [i for i, entry in enumerate(task.log) if entry_due(entry, windows) <= now]
+    tales: tuple[Tale, ...] = ()
+    if ripe:
+        task, tales = _settle_through(task, ripe[-1])
+    if not task.log and lost_at(task, windows) <= now:
+        course = replace(task.now, running=False, lost=True, file=None)
+        task = replace(task, settled=course, now=course)
+        tales = (*tales, ("tasks_lost_total", "", 1))
+    return Folded(task, Verdict.APPLIED, tales)
+
+
+def is_forgotten(task: Task, now: float, windows: Windows) -> bool:
+    """Whether nothing is left to know of `task` at `now` (seconds)."""
+    return not task.log and forgotten_at(task, windows) <= now
+
+
+def counts(callback: Callback, windows: Windows) -> tuple[Tale, ...]:
+    """Return what a callback counts for, wherever it stands in its task."""
+    match callback.event.letter:
+        case "S":
+            return (("tasks_started_total", "", 1),)
+        case "F":
+            return (("files_started_total", "", 1),)
+        case "N":
+            return (("files_played_total", "", 1),)
+        case "E":
+            exited: Tale = ("tasks_exited_total", callback.subject, 1)
+            return (
+                (exited,) if callback.subject in windows.ok_codes else (exited, ("tasks_failed_total", "", 1))
+            )
+        case "A":
+            return (("alarms_total", callback.subject, 1),)
+    return (("config_resets_total", "", 1),)
+
+
+def timing(callback: Callback, moment: Moment, arrival: float) -> tuple[Tale, ...]:
+    """Return what a callback's times tell: its delay, a clock that is ahead, a time that can't be."""
+    bad: tuple[Tale, ...] = (("anomalies_total", "bad_time", 1),) if moment.bad else ()
+    if not moment.known:
+        return bad
+    delay = arrival - moment.ms / 1000
+    told: Tale = ("callback_delay_seconds", callback.event.name, max(delay, 0.0))
+    return (*bad, told, ("anomalies_total", "clock_skew", 1)) if delay <= -SKEW_SECONDS else (*bad, told)
+
+
+def _describe(task: Task, callback: Callback) -> Task:
+    """Return `task` with what the callback says of it; what a callback lacks stays as it was."""
+    names = ("to_host", "source_host", "stream_id", "to_url", "sources")
+    said = {
+        name: value for name in names if (value := getattr(callback, name)) and value != getattr(task, name)
+    }
+    return replace(task, **said) if said else task
+
+
+def _start_stated(task: Task, callback: Callback, judgement: Judgement) -> tuple[int, int] | None:
+    if callback.event.letter != "S" or callback.stated_ms is None or callback.event_time_seconds is None:
+        return task.start_stated
+    stated = (callback.stated_ms, callback.event_time_seconds)
+    return max(stated, task.start_stated or stated)
+
+
+def _move(
+    task: Task, callback: Callback, moment: Moment, arrival: float, windows: Windows
+) -> tuple[Task, tuple[Tale, ...]]:
+    if callback.event.letter not in "SFNE":
+        return task, ()
+    entry = Entry(
+        callback.event.letter,
+        moment.ms,
+        moment.exact,
+        moment.known,
+        arrival,
+        callback.subject,
+        callback.duration_seconds,
+    )
+    if entry.letter == "S" and (claimed := _claim(task, entry, windows)) is not None:
+        entry = claimed
+        if _begins_settled_run(task.settled, entry):
+            return _begin_settled_run(task, entry)
+    if entry.second < task.edge:
+        return task, (("tasks_restarted_total", "", 1),) if entry.letter == "S" else ()
+    place = bisect_right(task.log, entry.second, key=lambda e: e.second)
+    log = (*task.log[:place], entry, *task.log[place:])
+    if len(log) > MAX_LOG:
+        task, tales = _settle_through(replace(task, log=log), 0)
+        return task, tales
+    return _take_in(task, log, entry)
+
+
+def _claim(task: Task, start: Entry, windows: Windows) -> Entry | None:
+    """Return `start` as the start of the inferred run, if it is that run's; None if it is another's.
+
+    A start without a time was overtaken by its run's first file: it happened just before.
+    """
+    now = task.now
+    if not now.running or not now.inferred or now.start is None:
+        return None
+    if start.known:
+        return start
+    if now.played or start.arrival - now.start.arrival > windows.retry:
+        return None
+    return replace(start, ms=now.start.ms - now.start.exact, exact=now.start.exact)
+
+
+def _begins_settled_run(settled: Course, start: Entry) -> bool:
+    if not settled.running or not settled.inferred or settled.start is None:
+        return False
+    after_exit = settled.exit is None or later(start, settled.exit)
+    return start.second <= settled.start.second and after_exit
+
+
+def _begin_settled_run(task: Task, start: Entry) -> tuple[Task, tuple[Tale, ...]]:
+    """The start of an inferred run came after its absence had been told."""
+    settled = replace(task.settled, start=start)
+    now = settled
+    for step in walk(settled, task.log):
+        now = step.course
+    restarted = settled.exit is not None
+    return replace(task, settled=settled, now=now), (("tasks_restarted_total", "", 1),) if restarted else ()
+
+
+def _take_in(task: Task, log: tuple[Entry, ...], entry: Entry) -> tuple[Task, tuple[Tale, ...]]:
+    """Walk the log with `entry` in it, and tell at once what can't change any more."""
+    steps = list(walk(task.settled, log))
+    mine = next(step for step in steps if step.entry is entry)
+    tales: tuple[Tale, ...] = ()
+    told = 0
+    if mine is steps[-1] and mine.prompt:
+        tales, told = mine.observations, TOLD_OBSERVATIONS
+    if mine.restarted:
+        tales, told = (*tales, ("tasks_restarted_total", "", 1)), told | TOLD_RESTART
+    if told:
+        marked = replace(entry, told=told)
+        log = tuple(marked if e is entry else e for e in log)
+    return replace(task, log=log, now=steps[-1].course), tales
+
+
+def _settle_through(task: Task, last: int) -> tuple[Task, tuple[Tale, ...]]:
+    """Settle the log up to the second of the entry at `last`."""
+    edge = task.log[last].second
+    count = bisect_right(task.log, edge, key=lambda e: e.second)
+    tales: list[Tale] = []
+    course = task.settled
+    for step in list(walk(course, task.log))[:count]:
+        tales += _untold(step)
+        course = step.course
+    moving = [e.second for e in task.log[:count] if e.letter != "N"]
+    now = course
+    for step in walk(course, task.log[count:]):
+        now = step.course
+    task = replace(task, settled=course, log=task.log[count:], now=now, edge=max([task.edge, *moving]))
+    return task, tuple(tales)
+
+
+def _untold(step: Step) -> list[Tale]:
+    tales = list(step.gaps)
+    if not step.entry.told & TOLD_OBSERVATIONS:
+        tales += step.observations
+    if step.restarted and not step.entry.told & TOLD_RESTART:
+        tales.append(("tasks_restarted_total", "", 1))
+    return tales

@@ -1,0 +1,178 @@
+"""Does a callback count? When did it happen, and is it a redelivery of one that was counted?
+
+With an event time a callback has an identity, remembered for the retry window; without one, the task's
+state tells. The order of arrival does not enter.
+"""
+
+from enum import Enum
+
+from msgspec import Struct
+
+from exporter.callback import Callback
+from exporter.relay.course import Tale
+from exporter.relay.task import Course, Entry, Task, Windows
+
+MAX_AHEAD_SECONDS = 60.0
+SKEW_SECONDS = 2.0
+EQUAL_ALARM_SECONDS = 120.0
+MAX_IDENTITIES = 512
+
+
+class Verdict(Enum):
+    """What became of a callback answered 200; the value is its `outcome` label."""
+
+    APPLIED = "applied"
+    DUPLICATE = "duplicate"
+    STALE = "stale"
+
+
+class Moment(Struct, frozen=True):
+    """When a callback happened.
+
+    Args:
+        ms: event time in milliseconds; the arrival where it is unknown.
+        exact: whether it is more than a whole second.
+        known: whether it is the callback's own.
+        bad: whether a time was stated that can't be true.
+    """
+
+    ms: int
+    exact: bool
+    known: bool
+    bad: bool = False
+
+
+class Judgement(Struct, frozen=True):
+    """Whether a callback counts, when it happened, and what is remembered of it."""
+
+    verdict: Verdict
+    moment: Moment
+    identities: tuple[str, ...] = ()
+    tales: tuple[Tale, ...] = ()
+
+
+def moment_of(callback: Callback, arrival: float, windows: Windows) -> Moment:
+    """Return when `callback` happened: the msg's own time, else event_time, else `arrival` (seconds)."""
+    bad = False
+    for stated, exact in ((callback.stated_ms, True), (_milliseconds(callback.event_time_seconds), False)):
+        if stated is None:
+            continue
+        if arrival - windows.lost_after <= stated / 1000 <= arrival + MAX_AHEAD_SECONDS:
+            return Moment(stated, exact, known=True, bad=bad)
+        bad = True
+    return Moment(int(arrival * 1000), exact=True, known=False, bad=bad)
+
+
+def judge(task: Task, callback: Callback, arrival: float, windows: Windows) -> Judgement:
+    """Decide whether `callback` counts for `task`."""
+    moment = moment_of(callback, arrival, windows)
+    if moment.known:
+        return _judge_by_identity(task, callback, moment, arrival, windows)
+    if _is_repeated(task, callback, arrival, windows):
+        return Judgement(Verdict.DUPLICATE, moment)
+    name = _identity(None, callback)
+    remembered = (name,) if callback.event.letter in "AR" else ()
+    return Judgement(Verdict.APPLIED, moment, remembered)
+
+
+def remember(
+    task: Task, names: tuple[str, ...], arrival: float, windows: Windows
+) -> tuple[dict[str, float], int]:
+    """Return the task's identities with `names` among them, and its floor; what is remembered is bounded.
+
+    Past MAX_IDENTITIES those with the oldest event times are given up, and the floor rises: what happened
+    before it and is not known can't be told from a redelivery.
+    """
+    oldest = arrival - windows.retry
+    kept = {name: came for name, came in task.identities.items() if came >= oldest}
+    kept |= dict.fromkeys(names, arrival)
+    floor = task.floor_ms
+    while len(kept) > MAX_IDENTITIES:
+        first = min(kept, key=_happened_ms)
+        floor = max(floor, _happened_ms(first))
+        del kept[first]
+    return kept, floor
+
+
+def _identity(moment_ms: int | None, callback: Callback) -> str:
+    return f"{moment_ms or ''}|{callback.event.letter}{callback.subject}"
+
+
+def _happened_ms(identity: str) -> int:
+    return int(identity.partition("|")[0] or 0)
+
+
+def _judge_by_identity(
+    task: Task, callback: Callback, moment: Moment, arrival: float, windows: Windows
+) -> Judgement:
+    name = _identity(moment.ms, callback)
+    seconds = callback.event_time_seconds
+    twin = f"{name}|{seconds}" if callback.event.letter == "S" and moment.exact and seconds else ""
+    if _is_remembered(task, twin or name, arrival, windows):
+        return Judgement(Verdict.DUPLICATE, moment)
+    if twin and seconds and _is_remembered(task, name, arrival, windows):
+        return _judge_conflict(task, moment, seconds, twin)
+    if moment.ms <= task.floor_ms or (_is_old(moment, arrival, windows) and moment.ms <= task.newest_ms):
+        return Judgement(Verdict.STALE, moment)
+    return Judgement(Verdict.APPLIED, moment, (name, twin) if twin else (name,))
+
+
+def _is_old(moment: Moment, arrival: float, windows: Windows) -> bool:
+    return moment.ms / 1000 < arrival - windows.retry
+
+
+def _judge_conflict(task: Task, moment: Moment, seconds: int, twin: str) -> Judgement:
+    """A counted start's time in milliseconds comes with another event_time: a redelivery, or a new run?"""
+    exit_ = task.now.exit
+    if exit_ is None or task.start_stated is None or task.start_stated[0] != moment.ms:
+        return Judgement(Verdict.DUPLICATE, moment)
+    earlier, later = sorted((task.start_stated[1], seconds))
+    if not earlier <= exit_.second <= later:
+        return Judgement(Verdict.DUPLICATE, moment)
+    own = Moment(seconds * 1000, exact=False, known=True, bad=moment.bad)
+    return Judgement(Verdict.APPLIED, own, (twin,), (("anomalies_total", "time_conflict", 1),))
+
+
+def _is_remembered(task: Task, name: str, arrival: float, windows: Windows) -> bool:
+    came = task.identities.get(name)
+    return came is not None and came >= arrival - windows.retry
+
+
+def _is_repeated(task: Task, callback: Callback, arrival: float, windows: Windows) -> bool:
+    """Whether a callback without a time is a redelivery, by the state of its task."""
+    oldest = arrival - windows.retry
+    now = task.now
+    match callback.event.letter:
+        case "S":
+            return _start_repeated(now, oldest)
+        case "F":
+            return now.file is not None and _same(now.file, callback) and arrival < _end_of(now.file)
+        case "N":
+            playing = now.file is not None and _same(now.file, callback)
+            return not playing and _is_recent(now.finish, callback, oldest)
+        case "E":
+            return not now.running and _is_recent(now.exit, callback, oldest)
+    came = task.identities.get(_identity(None, callback))
+    return came is not None and arrival - came <= EQUAL_ALARM_SECONDS
+
+
+def _start_repeated(now: Course, oldest: float) -> bool:
+    if not now.running or now.inferred or now.start is None:
+        return False
+    return now.start.arrival >= oldest and not now.played
+
+
+def _same(entry: Entry, callback: Callback) -> bool:
+    return entry.subject == callback.subject
+
+
+def _is_recent(entry: Entry | None, callback: Callback, oldest: float) -> bool:
+    return entry is not None and _same(entry, callback) and entry.arrival >= oldest
+
+
+def _end_of(file: Entry) -> float:
+    return file.arrival + file.duration
+
+
+def _milliseconds(seconds: int | None) -> int | None:
+    return None if seconds is None else seconds * 1000

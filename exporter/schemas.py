@@ -1,0 +1,173 @@
+"""The schema files, compiled: which callbacks are valid, and what is wrong with the others.
+
+`jsonschema_rs` gives the verdict (microseconds), `jsonschema` explains a rejection; a test holds the
+two to the same verdict. Adding an event is a schema file and a row of EVENTS.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, cast
+
+import jsonschema
+import jsonschema_rs
+import orjson
+from jsonschema.exceptions import ValidationError
+from msgspec import Struct
+from referencing import Registry, Resource
+
+from exporter.errors import ExporterError, Fault
+
+MAX_FAULTS = 10
+
+
+class Event(Struct, frozen=True):
+    """A kind of relay callback.
+
+    Args:
+        name: the value of `callback_event`.
+        letter: its short form in records of the store.
+        time_field: the field of `msg` with its own time in milliseconds, if it has one.
+    """
+
+    name: str
+    letter: str
+    schema: str
+    time_field: str = ""
+
+
+EVENTS = {
+    event.name: event
+    for event in (
+        Event("TaskStart", "S", "task_start", time_field="task_start_time"),
+        Event("VodSourceFileStart", "F", "vod_source_file_start"),
+        Event("VodSourceFileFinish", "N", "vod_source_file_finish"),
+        Event("TaskExit", "E", "task_exit", time_field="task_exit_time"),
+        Event("TaskAlarm", "A", "task_alarm"),
+        Event("ResetTaskConfig", "R", "reset_task_config"),
+    )
+}
+LETTERS = {event.letter: event.name for event in EVENTS.values()}
+SHARED = ("common", "envelope")
+
+
+class BrokenSchema(ExporterError):  # noqa: N818
+    """A schema file can't be read or compiled; the text names the file."""
+
+
+class Schema:
+    """One compiled schema.
+
+    Args:
+        name: the schema file's name without `.json`.
+        documents: every schema document by that name.
+    """
+
+    def __init__(self, name: str, documents: Mapping[str, Any]) -> None:
+        registry: Registry[Any] = Registry().with_resources(
+            (document["$id"], Resource.from_contents(document)) for document in documents.values()
+        )
+        document = documents[name]
+        self._slow = jsonschema.Draft202012Validator(document, registry=registry)
+        self._fast = jsonschema_rs.Draft202012Validator(
+            document, registry=jsonschema_rs.Registry([(d["$id"], d) for d in documents.values()])
+        )
+        self.is_valid = self._fast.is_valid
+        self.fields = frozenset(_properties(document, documents))
+        msg = document.get("properties", {}).get("msg", {})
+        self.msg_fields = frozenset(_properties(msg, documents))
+
+    def explain(self, body: object) -> tuple[Fault, ...]:
+        """Return what is wrong with `body`, empty if nothing is; never a value of the body itself."""
+        faults: dict[Fault, None] = {}
+        for error in self._slow.iter_errors(body):
+            for fault in _faults(error):
+                faults.setdefault(fault)
+            if len(faults) >= MAX_FAULTS:
+                break
+        return tuple(faults)[:MAX_FAULTS]
+
+
+class Schemas:
+    """Every schema, compiled once.
+
+    Args:
+        folder: where the schema files are; the ones that come with the program by default.
+
+    Raises:
+        BrokenSchema: a file is missing, is not JSON, or is not a schema.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        folder = folder or schema_folder()
+        names = (*SHARED, *(event.schema for event in EVENTS.values()))
+        documents = {name: _read(folder / f"{name}.json") for name in names}
+        try:
+            self.envelope = Schema("envelope", documents)
+            self.events = {event.name: Schema(event.schema, documents) for event in EVENTS.values()}
+        except Exception as exc:
+            raise BrokenSchema(f"the schemas in {folder} do not compile: {exc}") from exc
+
+
+def schema_folder() -> Path:
+    """Return the folder of the schema files: inside the installed package, or beside it in a checkout."""
+    inside = Path(str(files("exporter"))) / "schemas"
+    return inside if inside.is_dir() else inside.parent.parent / "schemas"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = orjson.loads(path.read_bytes())
+        jsonschema.Draft202012Validator.check_schema(document)
+    except (OSError, orjson.JSONDecodeError, jsonschema.SchemaError) as exc:
+        raise BrokenSchema(f"schema file {path}: {exc}") from exc
+    if not isinstance(document, dict):
+        raise BrokenSchema(f"schema file {path}: not an object")
+    return document
+
+
+def _properties(document: Mapping[str, Any], documents: Mapping[str, Any]) -> Iterator[str]:
+    yield from document.get("properties", {})
+    reference = document.get("$ref")
+    if reference:
+        base, _, pointer = reference.partition("#")
+        target = next(d for d in documents.values() if d["$id"] == base)
+        for step in pointer.split("/")[1:]:
+            target = target[step]
+        yield from _properties(target, documents)
+
+
+def _faults(error: ValidationError) -> Iterator[Fault]:
+    if error.validator == "required":
+        for name in cast("list[str]", error.validator_value):
+            if name not in error.instance:
+                yield Fault(_pointer([*error.absolute_path, name]), "is missing")
+    else:
+        yield Fault(_pointer(error.absolute_path), _expectation(error))
+
+
+def _expectation(error: ValidationError) -> str:
+    schema = error.schema if isinstance(error.schema, Mapping) else {}
+    wanted = cast(Any, error.validator_value)
+    if error.validator == "anyOf" and _alternatives_of_presence(wanted):
+        names = " or ".join(alternative["required"][0] for alternative in wanted)
+        return f"expected one of the fields {names}"
+    if "description" in schema and error.validator != "type":
+        return f"expected: {schema['description']}"
+    if error.validator == "type":
+        names = wanted if isinstance(wanted, str) else " or ".join(wanted)
+        return f"expected {names}, not {_kind(error.instance)}"
+    return f"expected {error.validator} {wanted}"
+
+
+def _alternatives_of_presence(alternatives: Iterable[Any]) -> bool:
+    return all(set(alternative) == {"required"} for alternative in alternatives)
+
+
+def _kind(value: object) -> str:
+    kinds = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer", float: "number"}
+    return kinds.get(type(value), "null")
+
+
+def _pointer(path: Iterable[str | int]) -> str:
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)

@@ -1,0 +1,173 @@
+"""Where everything that was answered 200 is kept: the protocol, and how a URL finds its store.
+
+A store knows tasks, ledgers and the quarantine, and how to change them in one atomic step. What the
+changes mean is decided above it.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, TypeVar
+
+from msgspec import Struct
+
+from exporter.catalogue import UNKNOWN
+from exporter.ledger import Tally
+from exporter.relay import Task
+
+T = TypeVar("T")
+
+
+class Terms(Struct, frozen=True, kw_only=True):
+    """What is agreed with a store when it is opened.
+
+    Args:
+        labels: `--metrics.labels`; fixed when a store is made.
+        max_label_sets: label sets told apart; past it all are one.
+        max_quarantined, max_quarantined_bytes, max_quarantined_age_seconds: how much the quarantine keeps.
+    """
+
+    labels: tuple[str, ...] = ("appid", "to_host")
+    max_label_sets: int = 1000
+    max_quarantined: int = 1000
+    max_quarantined_bytes: int = 16 * 1024 * 1024
+    max_quarantined_age_seconds: float = 30 * 86400.0
+
+
+class Row(Struct, frozen=True):
+    """A task as it is put into the store.
+
+    Args:
+        task: the task.
+        state: its state, one of `relay.STATES` or NONE.
+        due: when a sweep is to look at it next, seconds.
+    """
+
+    task: Task
+    state: str
+    due: float
+
+
+class Refused(Struct, frozen=True):
+    """A body for the quarantine.
+
+    Args:
+        reason: one of `catalogue.QUARANTINE_REASONS`.
+        body: the bytes as they came.
+        source: the address they came from.
+        arrival: when they came, seconds.
+    """
+
+    reason: str
+    body: bytes
+    source: str
+    arrival: float
+
+
+class Snapshot(Struct, frozen=True):
+    """The store at one moment.
+
+    Args:
+        created: when the store was made, seconds.
+        fleet: the record of the fleet's ledger, encoded.
+        ledgers: the labels and the encoded records of all the others.
+        counts: labels, state and number of the tasks known.
+        tasks: the records of the tasks that have series of their own, encoded.
+        left_out: how many tasks have none for want of room.
+        quarantined: how many bodies are in the quarantine.
+    """
+
+    created: float
+    fleet: bytes
+    ledgers: Sequence[tuple[tuple[str, ...], bytes]]
+    counts: Sequence[tuple[tuple[str, ...], str, int]]
+    tasks: Sequence[bytes]
+    left_out: int
+    quarantined: int
+
+
+class Transaction(Protocol):
+    """One atomic step: what is read is what is changed, and all of it is kept or nothing.
+
+    A store may run a step again when another process came in between, so that it must have no effect but
+    through this object.
+    """
+
+    tally: Tally
+
+    def task(self, key: str) -> Task | None:
+        """Return the task with that key as it stands in this step."""
+        ...
+
+    def siblings(self, appid: int, sources: str) -> list[Task]:
+        """Return the tasks of an account that pull from these sources."""
+        ...
+
+    def put(self, key: str, row: Row) -> None:
+        """Keep a task."""
+        ...
+
+    def forget(self, key: str) -> None:
+        """Drop a task; dropping one that is not there changes nothing."""
+        ...
+
+    def quarantine(self, refused: Refused) -> None:
+        """Keep a body for a look; one that is there already is only counted again."""
+        ...
+
+
+class Store(Protocol):
+    """Keeps tasks, ledgers and the quarantine.
+
+    Every method may raise StoreUnavailable: then nothing was changed. `transact` and `due` are called from
+    one thread, `snapshot`, `listing` and `find` from others; neither waits for the other.
+    """
+
+    @property
+    def secret(self) -> bytes:
+        """The key of the digests that stand for secrets; made with the store."""
+        ...
+
+    def transact(self, work: Callable[[Transaction], T]) -> tuple[T, dict[str, int]]:
+        """Run `work` in one atomic step and make it durable; return its result and what bounds cut off."""
+        ...
+
+    def due(self, now: float, limit: int) -> list[str]:
+        """Return the keys of tasks that a sweep is to look at, those due longest first."""
+        ...
+
+    def snapshot(self, max_tasks: int) -> Snapshot:
+        """Return everything a scrape shows, every finished step included.
+
+        Past `max_tasks` stopped tasks are left out first, then lost and failed ones, active ones last.
+        """
+        ...
+
+    def listing(self, *, state: str | None, after: int, limit: int) -> list[tuple[int, bytes]]:
+        """Return tasks with a state, as position and record, from after a position on."""
+        ...
+
+    def find(self, key: str) -> bytes | None:
+        """Return the record of the task with that key."""
+        ...
+
+    def probe(self) -> None:
+        """Write something durable and read it back."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the store."""
+        ...
+
+
+def task_key(appid: int, task_id: str) -> str:
+    """Return the key of a task."""
+    return f"{appid}/{task_id}"
+
+
+def nameless_key(appid: int, sources: str) -> str:
+    """Return the key of what is remembered of exits that name no task."""
+    return f"{appid}?{sources}"
+
+
+def labels_of(task: Task, names: Iterable[str]) -> tuple[str, ...]:
+    """Return the label values of a task; one that it lacks is `_unknown`."""
+    return tuple(str(getattr(task, name)) or UNKNOWN for name in names)

@@ -1,0 +1,34 @@
+"""The versions of the SQLite store, in order; a release only ever adds one at the end."""
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+        """CREATE TABLE ledgers (
+            id INTEGER PRIMARY KEY,
+            labels TEXT NOT NULL UNIQUE,   -- JSON array of label values
+            record BLOB NOT NULL
+        )""",
+        """CREATE TABLE tasks (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            key TEXT NOT NULL UNIQUE,
+            sources TEXT NOT NULL,         -- account and digest of the sources
+            state INTEGER NOT NULL,        -- rank: those shown first have the lowest
+            ledger INTEGER REFERENCES ledgers (id),
+            due REAL NOT NULL,             -- when a sweep looks at it next, UNIX seconds
+            record BLOB NOT NULL
+        )""",
+        "CREATE INDEX tasks_by_due ON tasks (due)",
+        "CREATE INDEX tasks_by_sources ON tasks (sources)",
+        "CREATE INDEX tasks_by_state ON tasks (state, ledger)",
+        """CREATE TABLE quarantine (
+            digest BLOB PRIMARY KEY,
+            reason TEXT NOT NULL,
+            body BLOB NOT NULL,
+            source TEXT NOT NULL,
+            count INTEGER NOT NULL,
+            first REAL NOT NULL,           -- UNIX seconds
+            last REAL NOT NULL
+        ) WITHOUT ROWID""",
+        "CREATE INDEX quarantine_by_last ON quarantine (last)",
+    ),
+)

@@ -1,0 +1,1 @@
+"""The two HTTP surfaces: callbacks from the internet, and what operators look at."""

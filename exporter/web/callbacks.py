@@ -1,0 +1,168 @@
+"""The side that faces the internet: takes callbacks, and answers when they are durable.
+
+A handler reads, parses, commits and answers. It says 200 only for what is committed; bad input is told
+what was expected, kept for a look, and never gets a 5xx.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import falcon
+import orjson
+from falcon.asgi import App, Request, Response
+
+from exporter.callback import Ignored, Parser
+from exporter.errors import Fault, Rejected, StoreUnavailable
+from exporter.ingest import Arrived, Ingest
+from exporter.store import Refused
+from exporter.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+PATH = "/callbacks"
+ANSWER = orjson.dumps({"code": 0})
+BODY_SECONDS = 10.0
+RETRY_AFTER_SECONDS = 5
+KEPT_REASONS = ("json", "schema")
+
+
+class Callbacks:
+    """Takes callbacks.
+
+    Args:
+        parser: turns bytes into callbacks.
+        ingest: makes them durable.
+        telemetry: counts rejections and times answers.
+        max_body_bytes: longest body that is read.
+        body_seconds: how long a body may take to arrive.
+        clock: gives the time of arrival, seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        parser: Parser,
+        ingest: Ingest,
+        telemetry: Telemetry,
+        max_body_bytes: int,
+        body_seconds: float = BODY_SECONDS,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._parser = parser
+        self._ingest = ingest
+        self._telemetry = telemetry
+        self._max_body_bytes = max_body_bytes
+        self._body_seconds = body_seconds
+        self._clock = clock
+        self._answered = telemetry.request.labels("200")
+
+    async def on_post(self, req: Request, resp: Response) -> None:
+        """Take one callback."""
+        begun = req.context.begun = time.perf_counter()
+        raw = await self._read(req)
+        arrived = await self._parse(raw, req)
+        try:
+            await self._ingest.commit(arrived)
+        except StoreUnavailable as exc:
+            headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+            raise Rejected(503, "unavailable", (Fault("", "not kept; send it again"),), headers) from exc
+        resp.data = ANSWER
+        self._answered.observe(time.perf_counter() - begun)
+
+    async def on_options(self, req: Request, resp: Response) -> None:
+        """Refuse, since falcon would answer OPTIONS by itself."""
+        raise falcon.HTTPMethodNotAllowed(["POST"])
+
+    async def _read(self, req: Request) -> bytes:
+        encoding = req.get_header("Content-Encoding")
+        if encoding and encoding.strip().lower() != "identity":
+            raise Rejected(415, "encoding", (Fault("", "expected a body without Content-Encoding"),))
+        length = req.content_length
+        if length is None and not req.get_header("Transfer-Encoding"):
+            raise Rejected(411, "length", (Fault("", "expected a Content-Length, or a chunked body"),))
+        too_large = Rejected(413, "too_large", (Fault("", f"expected at most {self._max_body_bytes} bytes"),))
+        if length is not None and length > self._max_body_bytes:
+            raise too_large
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                raw: bytes = await req.stream.read(self._max_body_bytes + 1)
+        except TimeoutError as exc:
+            fault = Fault("", f"expected the whole body within {self._body_seconds:g} s")
+            raise Rejected(408, "length", (fault,)) from exc
+        if len(raw) > self._max_body_bytes:
+            raise too_large
+        if length is not None and len(raw) < length:
+            raise Rejected(408, "length", (Fault("", f"expected {length} bytes, {len(raw)} came"),))
+        return raw
+
+    async def _parse(self, raw: bytes, req: Request) -> Arrived:
+        """Return what is to be committed; a body that is refused is kept first, if that can be done."""
+        arrival = self._clock()
+        try:
+            callback = self._parser.parse(raw)
+        except Rejected as rejected:
+            await self._keep(
+                Arrived(arrival, refused=Refused(rejected.reason, raw, req.remote_addr, arrival))
+            )
+            raise
+        keep = isinstance(callback, Ignored) and callback.keep
+        return Arrived(
+            arrival, callback, Refused("unknown_event", raw, req.remote_addr, arrival) if keep else None
+        )
+
+    async def _keep(self, arrived: Arrived) -> None:
+        try:
+            await self._ingest.commit(arrived)
+        except StoreUnavailable as exc:
+            log.warning("a refused body is not kept: %s", exc)
+
+
+class Refusals:
+    """Answers what is refused, and counts it by reason."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+
+    async def on_rejected(self, req: Request, resp: Response, ex: Exception, params: dict[str, Any]) -> None:
+        """Answer a rejection with its status, reason and faults."""
+        if not isinstance(ex, Rejected):
+            raise ex
+        self._telemetry.rejected.labels(ex.reason).inc()
+        elapsed = time.perf_counter() - req.context.begun if "begun" in req.context else 0.0
+        self._telemetry.request.labels(str(ex.status)).observe(elapsed)
+        faults = [{"pointer": fault.pointer, "message": fault.message} for fault in ex.faults]
+        log.warning(
+            "a callback was refused",
+            extra={
+                "reason": ex.reason,
+                "status": ex.status,
+                "source": req.remote_addr,
+                "faults": str(faults),
+            },
+        )
+        resp.status = str(ex.status)
+        resp.set_headers(ex.headers)
+        resp.data = orjson.dumps({"code": ex.status, "reason": ex.reason, "errors": faults})
+
+    async def on_http_error(
+        self, req: Request, resp: Response, ex: Exception, params: dict[str, Any]
+    ) -> None:
+        """Answer an unknown path as a wrong token, and any other method than POST."""
+        if isinstance(ex, falcon.HTTPNotFound) or req.path != PATH:
+            rejected = Rejected(404, "token", (Fault("", "there is nothing here"),))
+        else:
+            rejected = Rejected(405, "method", (Fault("", "expected POST"),), {"Allow": "POST"})
+        await self.on_rejected(req, resp, rejected, params)
+
+
+def callback_app(callbacks: Callbacks, telemetry: Telemetry) -> App[Request, Response]:
+    """Return the app of the callback listener: `POST /callbacks`, and nothing else."""
+    app = App()
+    refusals = Refusals(telemetry)
+    app.add_error_handler(Rejected, refusals.on_rejected)
+    app.add_error_handler(falcon.HTTPError, refusals.on_http_error)
+    app.add_route(PATH, callbacks)
+    return app

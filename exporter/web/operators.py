@@ -1,0 +1,212 @@
+"""The side that Prometheus and operators look at: metrics, health, tasks, and a page that leads to them."""
+
+import asyncio
+from html import escape
+from typing import Any
+
+import falcon
+import orjson
+from falcon.asgi import App, Request, Response
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, gzip_accepted
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST
+
+from exporter.errors import StoreUnavailable
+from exporter.ingest import Ingest
+from exporter.relay import STATES, Entry, Task, Windows, state_of
+from exporter.scrape import Scraper
+from exporter.store import Store, task_key
+from exporter.store.records import decode_task
+
+OPENMETRICS, TEXT = "application/openmetrics-text", "text/plain"
+READY_SECONDS = 5.0
+MAX_PAGE = 10_000
+
+
+class Metrics:
+    """`/metrics`: a scrape, in the format and encoding that the request prefers."""
+
+    def __init__(self, scraper: Scraper) -> None:
+        self._scraper = scraper
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        """Answer a scrape; whatever the headers say, with a status of 200."""
+        openmetrics = _prefers_openmetrics(req.get_header("Accept") or "")
+        compress = gzip_accepted(req.get_header("Accept-Encoding") or "")
+        resp.data = await self._scraper.scrape(openmetrics=openmetrics, compress=compress)
+        resp.content_type = CONTENT_TYPE_LATEST if openmetrics else CONTENT_TYPE_PLAIN_0_0_4
+        resp.set_header("Vary", "Accept, Accept-Encoding")
+        if compress:
+            resp.set_header("Content-Encoding", "gzip")
+
+
+class Healthy:
+    """`/-/healthy`: the process answers."""
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        """Answer 200."""
+        resp.content_type = falcon.MEDIA_TEXT
+        resp.text = "healthy\n"
+
+
+class Ready:
+    """`/-/ready`: the store can be written, and a scrape can be rendered."""
+
+    def __init__(self, ingest: Ingest, scraper: Scraper) -> None:
+        self._ingest = ingest
+        self._scraper = scraper
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        """Answer 200 if it is so, else 503 and what is the matter."""
+        resp.content_type = falcon.MEDIA_TEXT
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                await self._ingest.probe()
+                await self._scraper.scrape(openmetrics=False, compress=False)
+        except TimeoutError:
+            resp.status, resp.text = (
+                "503",
+                f"not ready: the store did not answer within {READY_SECONDS:g} s\n",
+            )
+        except StoreUnavailable as exc:
+            resp.status, resp.text = "503", f"not ready: {exc}\n"
+        else:
+            resp.text = "ready\n"
+
+
+class Tasks:
+    """`/api/v1/tasks`: the tasks known, page by page, and one of them."""
+
+    def __init__(self, store: Store, windows: Windows) -> None:
+        self._store = store
+        self._windows = windows
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        """Answer a page of tasks: `state`, `limit` and, for the next page, `after`."""
+        state = req.get_param("state")
+        if state is not None and state not in STATES:
+            raise falcon.HTTPInvalidParam("expected one of " + ", ".join(STATES), "state")
+        limit = req.get_param_as_int("limit", min_value=1, max_value=MAX_PAGE, default=1000)
+        after = req.get_param_as_int("after", min_value=0, max_value=2**62, default=0)
+        page = await asyncio.to_thread(self._store.listing, state=state, after=after, limit=limit)
+        resp.data = orjson.dumps(
+            {
+                "tasks": [shown(decode_task(record), self._windows) for _, record in page],
+                "next": page[-1][0] if len(page) == limit else None,
+            }
+        )
+
+    async def on_get_one(self, req: Request, resp: Response, appid: int, task_id: str) -> None:
+        """Answer one task."""
+        record = await asyncio.to_thread(self._store.find, task_key(appid, task_id))
+        if record is None:
+            raise falcon.HTTPNotFound(description="no such task is known")
+        resp.data = orjson.dumps({"task": shown(decode_task(record), self._windows)})
+
+
+class Landing:
+    """`/`: a page that leads to the others."""
+
+    def __init__(self, version: str, telemetry_path: str) -> None:
+        links = {
+            telemetry_path: "Metrics",
+            "/api/v1/tasks": "Tasks",
+            "/-/healthy": "Healthy",
+            "/-/ready": "Ready",
+        }
+        items = "".join(
+            f'<li><a href="{escape(path)}">{escape(text)}</a></li>' for path, text in links.items()
+        )
+        self._page = (
+            '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width"><title>css-relay-exporter</title></head>'
+            f"<body><h1>css-relay-exporter</h1><p>Version {escape(version)}</p>"
+            f"<ul>{items}</ul></body></html>\n"
+        )
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        """Answer the page."""
+        resp.content_type = falcon.MEDIA_HTML
+        resp.set_header("Content-Security-Policy", "default-src 'none'")
+        resp.text = self._page
+
+
+def shown(task: Task, windows: Windows) -> dict[str, Any]:
+    """Return what may be shown of a task, as JSON; times are UNIX seconds."""
+    now = task.now
+    state = state_of(task, windows)
+    exited = None if now.running else now.exit
+    return {
+        "appid": task.appid,
+        "task_id": task.task_id,
+        "state": state,
+        "stream_id": task.stream_id,
+        "to_host": task.to_host,
+        "to_url": task.to_url,
+        "source_host": task.source_host,
+        "runs": task.runs,
+        "inferred": now.inferred,
+        "started": _seconds(now.start),
+        "exited": _seconds(exited),
+        "exit_code": exited.subject if exited else None,
+        "file": _file(now.file) if now.running else None,
+        "last_callback": task.heard,
+    }
+
+
+def _file(file: Entry | None) -> dict[str, Any] | None:
+    if file is None:
+        return None
+    return {"index": file.subject, "started": _seconds(file), "duration_seconds": file.duration}
+
+
+def _seconds(entry: Entry | None) -> float | None:
+    return None if entry is None else entry.ms / 1000
+
+
+def _prefers_openmetrics(accept: str) -> bool:
+    """Whether a request would rather have OpenMetrics; no header, however malformed, raises."""
+    return _quality(accept, OPENMETRICS) > _quality(accept, TEXT)
+
+
+def _quality(accept: str, media_type: str) -> float:
+    best = 0.0
+    for part in accept.split(","):
+        name, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        if name == media_type:
+            best = max(
+                best,
+                *(_weight(p) for p in parameters if p.startswith("q=")),
+                0.0 if _weighted(parameters) else 1.0,
+            )
+    return best
+
+
+def _weighted(parameters: list[str]) -> bool:
+    return any(parameter.startswith("q=") for parameter in parameters)
+
+
+def _weight(parameter: str) -> float:
+    try:
+        return min(max(float(parameter.removeprefix("q=")), 0.0), 1.0)
+    except ValueError:
+        return 0.0
+
+
+async def _unavailable(req: Request, resp: Response, ex: Exception, params: dict[str, Any]) -> None:
+    raise falcon.HTTPServiceUnavailable(description=str(ex), retry_after=5) from ex
+
+
+def operator_app(
+    *, store: Store, ingest: Ingest, scraper: Scraper, windows: Windows, version: str, telemetry_path: str
+) -> App[Request, Response]:
+    """Return the app of the web listener."""
+    app = App()
+    app.add_error_handler(StoreUnavailable, _unavailable)
+    app.add_route("/", Landing(version, telemetry_path))
+    app.add_route(telemetry_path, Metrics(scraper))
+    app.add_route("/-/healthy", Healthy())
+    app.add_route("/-/ready", Ready(ingest, scraper))
+    tasks = Tasks(store, windows)
+    app.add_route("/api/v1/tasks", tasks)
+    app.add_route("/api/v1/tasks/{appid:int}/{task_id:path}", tasks, suffix="one")
+    return app
