@@ -140,7 +140,7 @@ def _properties(document: Mapping[str, Any], documents: Mapping[str, Any]) -> It
 def _faults(error: ValidationError) -> Iterator[Fault]:
     if error.validator == "required":
         for name in cast("list[str]", error.validator_value):
-            if name not in error.instance:
+            if name not in cast(Any, error.instance):
                 yield Fault(_pointer([*error.absolute_path, name]), "is missing")
     else:
         yield Fault(_pointer(error.absolute_path), _expectation(error))

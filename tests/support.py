@@ -1,0 +1,184 @@
+"""A real exporter process for tests: started on free ports that its log names, asked over real sockets."""
+
+import http.client
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from prometheus_client.parser import text_string_to_metric_families
+
+T = TypeVar("T")
+SAMPLES = Path(__file__).parent / "samples"
+DEADLINE_SECONDS = 30.0
+
+Answer = tuple[int, dict[str, str], bytes]
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def sample(name: str) -> bytes:
+    """Return a sample callback to the byte, such as `documented/task_start`."""
+    return (SAMPLES / f"{name}.json").read_bytes()
+
+
+def until(condition: Callable[[], T | None], what: str, seconds: float = DEADLINE_SECONDS) -> T:
+    """Poll until `condition` gives something true, and return it."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        time.sleep(0.02)
+
+
+def request(port: int, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
+    """Send one HTTP request to this machine and return status, headers and body."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_SECONDS)
+    try:
+        connection.request(method, path, body, {k.replace("_", "-"): v for k, v in headers.items()})
+        answer = connection.getresponse()
+        return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
+    finally:
+        connection.close()
+
+
+def parse(text: str) -> Samples:
+    """Return every sample of a scrape in the text format, by name and labels."""
+    return {
+        (s.name, frozenset(s.labels.items())): s.value
+        for family in text_string_to_metric_families(text)
+        for s in family.samples
+    }
+
+
+class Scrape:
+    """A scrape, for asking: `scrape.value("tasks", state="active")` sums what has those labels."""
+
+    def __init__(self, samples: Samples) -> None:
+        self.samples = samples
+
+    def value(self, name: str, **labels: str) -> float:
+        """Return the sum of the samples of css_relay_`name` that have at least those labels."""
+        wanted = set(labels.items())
+        return sum(v for (n, ls), v in self.samples.items() if n == f"css_relay_{name}" and wanted <= ls)
+
+    def has(self, name: str, **labels: str) -> bool:
+        """Whether there is a sample of css_relay_`name` with at least those labels."""
+        wanted = set(labels.items())
+        return any(n == f"css_relay_{name}" and wanted <= ls for n, ls in self.samples)
+
+
+class Exporter:
+    """A running `css-relay-exporter serve`.
+
+    Args:
+        folder: its current directory; the store is made in it unless a flag says otherwise.
+        flags: flags by name, with `_` for `-` and `__` for `.`.
+    """
+
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None, **flags: str) -> None:
+        self.folder = folder
+        self.log_path = folder / "exporter.log"
+        given = {"callback__listen_address": "127.0.0.1:0", "web__listen_address": "127.0.0.1:0", **flags}
+        self.arguments = [f"--{k.replace('__', '.').replace('_', '-')}={v}" for k, v in given.items()]
+        self.environment = {**os.environ, **(environment or {})}
+        self.process: subprocess.Popen[bytes] | None = None
+        self.ports: dict[str, int] = {}
+
+    def start(self) -> "Exporter":
+        """Start it and wait until it answers."""
+        offset = self.log_path.stat().st_size if self.log_path.exists() else 0
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "exporter", "serve", *self.arguments],
+                cwd=self.folder,
+                env=self.environment,
+                stderr=log,
+                stdout=log,
+                start_new_session=True,
+            )
+
+        def listening() -> bool:
+            assert self.process is not None
+            text = self.log_path.read_bytes()[offset:].decode()
+            assert self.process.poll() is None, text
+            found = re.findall(r"listener=(\w+) address=\S+:(\d+)", text)
+            self.ports = {name: int(port) for name, port in found}
+            return len(self.ports) == 2 and self._answers()
+
+        until(listening, "the exporter answers")
+        return self
+
+    def _answers(self) -> bool:
+        try:
+            return request(self.ports["web"], "GET", "/-/healthy")[0] == 200
+        except OSError:
+            return False
+
+    @property
+    def log(self) -> str:
+        """Everything it has logged."""
+        return self.log_path.read_text()
+
+    @property
+    def worker(self) -> int:
+        """The process id of its worker."""
+        assert self.process is not None
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return int(until(lambda: children.read_text().split(), "a worker")[0])
+
+    def post(self, body: bytes, path: str = "/callbacks", **headers: str) -> Answer:
+        """Send a callback."""
+        return request(self.ports["callbacks"], "POST", path, body, **headers)
+
+    def get(self, path: str, **headers: str) -> Answer:
+        """Ask the web listener."""
+        return request(self.ports["web"], "GET", path, **headers)
+
+    def scrape(self) -> Scrape:
+        """Return a scrape in the text format."""
+        status, _, body = self.get("/metrics")
+        assert status == 200
+        return Scrape(parse(body.decode()))
+
+    def raw(self, data: bytes, seconds: float = 15.0) -> bytes:
+        """Send bytes to the callback listener as they are; return what comes back until it closes."""
+        with socket.create_connection(("127.0.0.1", self.ports["callbacks"]), timeout=seconds) as connection:
+            connection.sendall(data)
+            received = b""
+            try:
+                while chunk := connection.recv(65536):
+                    received += chunk
+            except TimeoutError:
+                pass
+            return received
+
+    def stop(self, sign: int = signal.SIGTERM) -> int:
+        """Send a signal to the master and return its exit status."""
+        assert self.process is not None
+        self.process.send_signal(sign)
+        return self.process.wait(DEADLINE_SECONDS)
+
+    def kill(self) -> None:
+        """End everything of it at once, as a power cut would."""
+        if self.process is not None and self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(DEADLINE_SECONDS)
+
+
+@contextmanager
+def running(folder: Path, **flags: str) -> Iterator[Exporter]:
+    """Yield a running exporter and end it afterwards."""
+    exporter = Exporter(folder, **flags)
+    try:
+        yield exporter.start()
+    finally:
+        exporter.kill()
