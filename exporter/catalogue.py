@@ -74,12 +74,12 @@ class Family(Struct, frozen=True, kw_only=True):
 
     @property
     def full_name(self) -> str:
-        if self.name.startswith(("process_", "python_")):
-            return self.name
+        """The name with its prefix, as it is shown."""
         return PREFIX + self.name
 
     @property
     def unit(self) -> str:
+        """The unit that its name ends with, empty if there is none."""
         return next((u for u in ("seconds", "ratio") if self.name.endswith("_" + u)), "")
 
 

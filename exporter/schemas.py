@@ -152,12 +152,10 @@ def _expectation(error: ValidationError) -> str:
     if error.validator == "anyOf" and _alternatives_of_presence(wanted):
         names = " or ".join(alternative["required"][0] for alternative in wanted)
         return f"expected one of the fields {names}"
-    if "description" in schema and error.validator != "type":
-        return f"expected: {schema['description']}"
     if error.validator == "type":
         names = wanted if isinstance(wanted, str) else " or ".join(wanted)
         return f"expected {names}, not {_kind(error.instance)}"
-    return f"expected {error.validator} {wanted}"
+    return f"expected: {schema.get('description', wanted)}"
 
 
 def _alternatives_of_presence(alternatives: Iterable[Any]) -> bool:

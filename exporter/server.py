@@ -177,7 +177,7 @@ class Server(BaseApplication):  # type: ignore[misc]
 
 def revision() -> str:
     """Return the revision this program was built from, where the build said so."""
-    return os.environ.get("CSS_RELAY_EXPORTER_REVISION", "unknown")
+    return os.environ.get("EXPORTER_REVISION", "unknown")
 
 
 def installed_version() -> str:

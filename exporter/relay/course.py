@@ -100,16 +100,16 @@ def _file_start(course: Course, entry: Entry, rest: Sequence[Entry]) -> Step:
         gaps = () if _finish_follows(rest, course.file) else (("anomalies_total", "missed_finish", 1),)
     elif course.played:
         seen = _observe("file_gap_seconds", course.finish, entry)
-    elif not course.opened and not course.inferred:
+    else:  # the first file of a run that was begun, since an inferred one has had a file
         seen = _observe("start_to_file_latency_seconds", course.start, entry)
-    return Step(entry, replace(course, file=entry, opened=True), *seen, gaps)
+    return Step(entry, replace(course, file=entry), *seen, gaps)
 
 
 def _inferred(course: Course, entry: Entry) -> Step:
     """A file begins though nothing runs: there was a start, unless the file is older than the exit."""
     if course.exit is not None and not later(entry, course.exit):
         return Step(entry, course)
-    begun = Course(running=True, start=entry, exit=course.exit, file=entry, finish=course.finish, opened=True)
+    begun = Course(running=True, start=entry, exit=course.exit, file=entry, finish=course.finish)
     return Step(entry, begun, gaps=(("anomalies_total", "missed_start", 1),))
 
 
@@ -146,10 +146,15 @@ def _cut_off(course: Course, rest: Sequence[Entry]) -> tuple[Tale, ...]:
 
 
 def _finish_follows(rest: Sequence[Entry], file: Entry) -> bool:
-    """Whether a finish of `file` comes before that file begins anew."""
+    """Whether a finish of `file` that states no time was merely overtaken.
+
+    One that states its time stands where it belongs; if it stands later, it is of a later play.
+    """
     for entry in rest:
+        if entry.letter == "S":
+            return False
         if entry.letter in "FN" and entry.subject == file.subject:
-            return entry.letter == "N"
+            return entry.letter == "N" and not entry.known
     return False
 
 

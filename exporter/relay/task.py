@@ -70,7 +70,7 @@ class Course(Struct, frozen=True, array_like=True):
         exit: its last exit.
         file: the file being played.
         finish: the last file that finished.
-        opened, played: a file began, and a file finished, in the current run.
+        played: a file finished in the current run.
     """
 
     running: bool = False
@@ -79,7 +79,6 @@ class Course(Struct, frozen=True, array_like=True):
     exit: Entry | None = None
     file: Entry | None = None
     finish: Entry | None = None
-    opened: bool = False
     played: bool = False
 
     @property

@@ -1,0 +1,143 @@
+"""Histories of a task as the sender could tell them, and ways in which the wire delivers them."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from random import Random
+from typing import Any
+
+from msgspec import Struct
+
+from exporter.callback import Callback
+from exporter.catalogue import CATALOGUE
+from exporter.relay import Task, Windows, fold, settle
+from exporter.schemas import EVENTS
+
+T0 = 1_795_500_000
+WINDOWS = Windows()
+
+NAMES = {event.letter: name for name, event in EVENTS.items()}
+
+
+def callback(letter: str, time: float | None = None, subject: str = "", **more: Any) -> Callback:
+    """Return a callback of task 1/t: with `time` in seconds, in milliseconds too where its event has them."""
+    event = EVENTS[NAMES[letter]]
+    stated = round(time * 1000) if time is not None and event.time_field else None
+    values = {
+        "event": event,
+        "appid": 1,
+        "task_id": "t",
+        "to_host": "push.example.com",
+        "event_time_seconds": None if time is None else int(time),
+        "stated_ms": stated,
+        "subject": subject,
+    }
+    return Callback(**(values | more))
+
+
+class Delivery(Struct, frozen=True):
+    """A callback and when it comes."""
+
+    callback: Callback
+    arrival: float
+
+
+class Result(Struct):
+    """What came of some deliveries."""
+
+    task: Task
+    counts: Counter[tuple[str, str]]
+    outcomes: Counter[str]
+    durations: Counter[tuple[str, float]]
+
+
+def deliver(deliveries: Iterable[Delivery], windows: Windows = WINDOWS, until: float | None = None) -> Result:
+    """Fold deliveries in the order they come, with sweeps between, and settle what is left at `until`."""
+    task = Task(appid=1, task_id="t", first_seen=0.0)
+    result = Result(task, Counter(), Counter(), Counter())
+    last = 0.0
+    for delivery in sorted(deliveries, key=lambda d: d.arrival):
+        folded = fold(result.task, delivery.callback, delivery.arrival, windows)
+        result.task = folded.task
+        result.outcomes[folded.verdict.value] += 1
+        tell(result, folded.tales)
+        last = delivery.arrival
+    settled = settle(result.task, until or last + windows.reorder + 2.0, windows)
+    result.task = settled.task
+    tell(result, settled.tales)
+    return result
+
+
+def tell(result: Result, tales: Iterable[tuple[str, str, float]]) -> None:
+    """Count tales; of a histogram, its observations."""
+    for name, label, amount in tales:
+        if CATALOGUE[name].kind == "histogram" and name != "callback_delay_seconds":
+            result.durations[name, round(amount, 6)] += 1
+        result.counts[name, label] += 1 if CATALOGUE[name].kind == "histogram" else int(amount)
+
+
+def counters(result: Result) -> dict[tuple[str, str], int]:
+    """Return what was counted, durations apart."""
+    return {key: n for key, n in result.counts.items() if CATALOGUE[key[0]].kind == "counter"}
+
+
+def gauges(result: Result) -> tuple[object, ...]:
+    """Return what is shown of the task's state, without what depends on when it came."""
+    now = result.task.now
+    moments = tuple((e.letter, e.ms, e.subject) if e else None for e in (now.start, now.exit, now.file))
+    return (now.running, now.lost, now.played, moments, result.task.runs)
+
+
+def random_history(random: Random, runs: int | None = None) -> list[Callback]:
+    """Return a valid history: runs with files one after the other, exits, restarts, alarms."""
+    history: list[Callback] = []
+    clock = T0 + random.random()
+    for number in range(runs or random.randint(1, 4)):
+        clock, told = _random_run(random, clock, is_last=number == (runs or 4) - 1)
+        history += told
+        clock += random.choice([1.01, 2.0, 30.0, 400.0]) + random.random()
+    return history
+
+
+def _random_run(random: Random, clock: float, *, is_last: bool) -> tuple[float, list[Callback]]:
+    told = [callback("S", clock)]
+    index = random.randint(0, 2)
+    for _ in range(random.randint(0, 5)):
+        clock += random.choice([0.0, 0.4, 1.5, 30.0])
+        length = float(random.choice([1, 5, 60, 600]))
+        subject = str(index % 3)
+        told.append(callback("F", clock, subject, duration_seconds=length))
+        clock += length + random.random()
+        if random.random() < 0.15:
+            break
+        told.append(callback("N", clock, subject, duration_seconds=length))
+        index += random.choice([0, 1])
+    if random.random() < 0.3:
+        told.append(callback("A", clock, "PullFileUnstable"))
+    if not is_last or random.random() < 0.5:
+        clock += 1.0 + random.random()
+        told.append(callback("E", clock, random.choice(["0", "-22", "-5"])))
+    return clock, told
+
+
+def in_order(history: Sequence[Callback]) -> list[Delivery]:
+    """Deliver each callback once, at once."""
+    return [Delivery(c, happened(c) + 0.02) for c in history]
+
+
+def shuffled(history: Sequence[Callback], random: Random, longest: float = 178.0) -> list[Delivery]:
+    """Deliver each callback up to `longest` seconds late, and a fifth of them again, once or more."""
+    deliveries = []
+    for c in history:
+        first = happened(c) + random.choice(
+            [0.0, 1.0, 4.0, random.uniform(0, longest), random.uniform(0, longest)]
+        )
+        deliveries.append(Delivery(c, first))
+        if random.random() < 0.2:
+            again = random.randint(1, 3)
+            deliveries += [Delivery(c, first + random.uniform(0, WINDOWS.retry - 200)) for _ in range(again)]
+    return deliveries
+
+
+def happened(c: Callback) -> float:
+    """Return the time a callback states, seconds."""
+    return c.stated_ms / 1000 if c.stated_ms else float(c.event_time_seconds or 0)

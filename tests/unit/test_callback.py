@@ -1,0 +1,237 @@
+"""From bytes to a value: what is accepted, in which forms, and what is said of the rest."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.callback import MAX_DEPTH, Callback, Ignored, Parser
+from exporter.errors import REASONS, Rejected
+from exporter.redact import Redactor
+from exporter.schemas import EVENTS, LETTERS, BrokenSchema, Schemas, schema_folder
+from tests.support import SAMPLES, sample
+
+PARSER = Parser(schemas=Schemas(), redactor=Redactor(key=b"key", plain_hosts=["*.myqcloud.com"]))
+BASE: dict[str, Any] = {
+    "appid": 1,
+    "event_type": 314,
+    "callback_event": "TaskStart",
+    "task_id": "t",
+    "msg": {},
+}
+
+
+def parse(**more: Any) -> Callback:
+    """Return the callback of BASE with `more`; a value of None leaves a field out."""
+    body = {key: value for key, value in (BASE | more).items() if value is not None}
+    callback = PARSER.parse(json.dumps(body).encode())
+    assert isinstance(callback, Callback)
+    return callback
+
+
+def refuse(raw: bytes) -> Rejected:
+    """Return the rejection of `raw`."""
+    with pytest.raises(Rejected) as caught:
+        PARSER.parse(raw)
+    assert caught.value.status == 400
+    assert caught.value.reason in REASONS
+    return caught.value
+
+
+def test_every_sample_is_taken() -> None:
+    """The published ones to the byte, and the variants."""
+    for path in SAMPLES.rglob("*.json"):
+        value = PARSER.parse(path.read_bytes())
+        ignored = {"other_event_type_stream_begin": False, "unknown_event": True}
+        if path.stem in ignored:
+            assert value == Ignored(keep=ignored[path.stem])
+        else:
+            assert isinstance(value, Callback), path
+
+
+def test_the_published_samples_say_what_they_say() -> None:
+    """Start and finish of one file name different hosts: its index is what it is known by."""
+    start = PARSER.parse(sample("documented/vod_source_file_start"))
+    finish = PARSER.parse(sample("documented/vod_source_file_finish"))
+    exit_ = PARSER.parse(sample("documented/task_exit"))
+    assert isinstance(start, Callback)
+    assert isinstance(finish, Callback)
+    assert isinstance(exit_, Callback)
+    assert (
+        (start.subject, start.duration_seconds) == (finish.subject, finish.duration_seconds) == ("0", 14920.0)
+    )
+    assert (exit_.task_id, exit_.subject, exit_.stated_ms, exit_.to_host) == ("", "-22", None, "")
+    assert start.to_url == "rtmp://5000.livepush.myqcloud.com/live/testvod"
+
+
+def test_both_spellings_and_types_mean_the_same() -> None:
+    """appId, numbers as strings, objects for JSON texts."""
+    assert parse(appid=None, appId="1").appid == parse().appid == 1
+    assert parse(task_id=7).task_id == parse(task_id="7").task_id == "7"
+    assert parse(msg='{"task_start_time": 5}').stated_ms == parse(msg={"task_start_time": "5"}).stated_ms == 5
+    assert parse(event_time="12").event_time_seconds == parse(event_time=12).event_time_seconds == 12
+    assert parse(event_time="").event_time_seconds is None
+    assert parse(msg="").stated_ms is None
+    urls = ["http://a/x", "http://b/y"]
+    assert parse(source_urls=json.dumps(urls) + "\n").sources == parse(source_urls=urls).sources != ""
+    assert parse(source_urls="http://a/x").sources == parse(source_urls=["http://a/x?k=1"]).sources
+    assert parse(source_urls="").sources == parse(source_urls=" \n").sources == ""
+
+
+@pytest.mark.parametrize(
+    ("code", "canonical"),
+    [(-22, "-22"), ("-22", "-22"), ("-022", "-22"), ("0", "0"), (None, ""), ("a:b", "a:b"), ("-", "-")],
+)
+def test_an_exit_code_has_one_form(code: object, canonical: str) -> None:
+    """Equal codes are equal labels."""
+    assert parse(callback_event="TaskExit", msg={"code": code}).subject == canonical
+
+
+def test_a_file_without_an_index_is_known_by_its_url_without_query() -> None:
+    """A query may be signed anew each time; it must not make another file of it."""
+
+    def file(**msg: Any) -> Callback:
+        return parse(callback_event="VodSourceFileStart", msg=msg)
+
+    assert file(url="http://a/x?sign=1").subject == file(url="http://a/x?sign=2").subject
+    assert file(url="http://a/x").subject != file(url="http://a/y").subject
+    assert file(url="http://a/x", index="03").subject == "3"
+    assert file(url="http://host.example/x").source_host == "host.example"
+    assert file(url="not a url?secret").subject == file(url="not a url").subject
+
+
+def test_the_alarm_type_has_two_spellings() -> None:
+    """The SDK says AlarmType."""
+    assert parse(callback_event="TaskAlarm", msg={"type": "x"}).subject == "x"
+    assert parse(callback_event="TaskAlarm", msg={"AlarmType": "y"}).subject == "y"
+    assert parse(callback_event="TaskAlarm", msg={}).subject == ""
+    assert parse(callback_event="ResetTaskConfig", msg=None).subject == ""
+
+
+def test_unknown_fields_are_named() -> None:
+    """They never make a callback invalid."""
+    assert parse(zone=1, msg={"node": 2, "task_start_time": 0}).unknown_fields == ("zone", "msg.node")
+
+
+NESTED = {
+    "array": lambda n: b"[" * n + b"]" * n,
+    "object": lambda n: b'{"a":' * n + b"1" + b"}" * n,
+}
+
+
+@pytest.mark.parametrize("kind", NESTED)
+@pytest.mark.parametrize(
+    ("levels", "reason"), [(MAX_DEPTH, "schema"), (MAX_DEPTH + 1, "json"), (900, "json"), (20000, "json")]
+)
+def test_nesting_is_bounded(kind: str, levels: int, reason: str) -> None:
+    """At the bound it is judged by what it says, past it for its depth."""
+    assert refuse(NESTED[kind](levels)).reason == reason
+
+
+def test_nesting_inside_msg_is_bounded_too() -> None:
+    """An inner JSON text is another body."""
+    deep = "[" * 40 + "]" * 40
+    rejected = refuse(json.dumps(BASE | {"msg": '{"a": ' + deep + "}"}).encode())
+    assert (rejected.reason, rejected.faults[0].pointer) == ("json", "/msg")
+
+
+def test_many_brackets_are_not_deep() -> None:
+    """Width is not depth."""
+    assert parse(extra=[[]] * 200).task_id == "t"
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer", "said"),
+    [
+        ({"event_type": "314"}, "/event_type", "314 for the relay"),
+        ({"event_type": None}, "/event_type", "is missing"),
+        ({"callback_event": None}, "/callback_event", "is missing"),
+        ({"callback_event": 7}, "/callback_event", "expected string, not integer"),
+        ({"appid": None}, "", "expected one of the fields appid or appId"),
+        ({"appid": "x"}, "/appid", "a whole number"),
+        ({"task_id": None}, "/task_id", "is missing"),
+        ({"task_id": ""}, "/task_id", "1 to 256 characters"),
+        ({"task_id": "1\n"}, None, ""),
+        ({"msg": {"task_start_time": -1}}, "/msg/task_start_time", "whole milliseconds"),
+        ({"msg": {"task_start_time": "1\n"}}, "/msg/task_start_time", "whole milliseconds"),
+        ({"msg": "[]"}, "/msg", "expected object, not array"),
+        ({"source_urls": "[1]"}, "/source_urls/0", "expected string, not integer"),
+        ({"source_urls": 1}, "/source_urls", "expected array or null, not integer"),
+        (
+            {"callback_event": "VodSourceFileStart", "msg": {}},
+            "/msg",
+            "expected one of the fields index or url",
+        ),
+        (
+            {"callback_event": "VodSourceFileStart", "msg": {"index": 0, "duration": True}},
+            "/msg/duration",
+            "in seconds",
+        ),
+        ({"callback_event": "Unknown", "stream_id": []}, "/stream_id", "expected string or null, not array"),
+    ],
+)
+def test_a_rejection_says_where_and_what_was_expected(
+    body: dict[str, Any], pointer: str | None, said: str
+) -> None:
+    """A JSON pointer, and a sentence for the sender."""
+    raw = json.dumps({k: v for k, v in (BASE | body).items() if v is not None}).encode()
+    if pointer is None:
+        assert isinstance(PARSER.parse(raw), Callback)
+        return
+    faults = refuse(raw).faults
+    assert any(f.pointer == pointer and said in f.message for f in faults), faults
+
+
+def test_a_rejection_never_repeats_what_was_sent() -> None:
+    """A body may hold a push key in any field."""
+    canary = "canary-7f3a"
+    bodies = [
+        BASE | {"to_url": [canary]},
+        BASE | {"appid": canary},
+        BASE | {"msg": {"task_start_time": canary}},
+        BASE | {"msg": "{" + canary},
+        BASE | {"source_urls": {"a": canary}},
+    ]
+    for body in bodies:
+        rejected = refuse(json.dumps(body).encode())
+        assert canary not in str(rejected)
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b" ", b"\xff", b"\xef\xbb\xbf{}", b"{", b"NaN", b'{"a":Infinity}', b'{"a":1e999}', b"{}x"]
+)
+def test_what_is_not_strict_json_is_refused(raw: bytes) -> None:
+    """UTF-8 without mark, no NaN, nothing after the value."""
+    assert refuse(raw).reason == "json"
+
+
+def test_a_scalar_is_not_a_callback() -> None:
+    """JSON, but no object."""
+    assert refuse(b"1").faults[0].message == "expected an object"
+
+
+def test_every_event_has_a_letter_of_its_own() -> None:
+    """Records in the store tell events apart by it."""
+    assert len(LETTERS) == len(EVENTS)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        "{",
+        "[]",
+        "true",
+        '{"type": 5}',
+        '{"$ref": "urn:css-relay:nowhere", "$id": "urn:css-relay:common"}',
+    ],
+)
+def test_a_broken_schema_file_is_named(tmp_path: Path, content: str | None) -> None:
+    """The start ends with a line that tells which file to mend."""
+    for path in schema_folder().glob("*.json"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    broken = tmp_path / "common.json"
+    broken.unlink() if content is None else broken.write_text(content)
+    with pytest.raises(BrokenSchema, match=str(tmp_path)):
+        Schemas(tmp_path)

@@ -1,0 +1,114 @@
+"""The schema files: documented in themselves, and judged alike by both validators."""
+
+import json
+from typing import Any
+
+import jsonschema
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from referencing import Registry, Resource
+
+from exporter.schemas import EVENTS, SHARED, Schemas, schema_folder
+
+DOCUMENTS = {path.stem: json.loads(path.read_bytes()) for path in schema_folder().glob("*.json")}
+SCHEMAS = Schemas()
+REGISTRY: Registry[Any] = Registry().with_resources(
+    (document["$id"], Resource.from_contents(document)) for document in DOCUMENTS.values()
+)
+BY_EVENT = {event.name: (SCHEMAS.events[event.name], DOCUMENTS[event.schema]) for event in EVENTS.values()}
+
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**64 - 1),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=20),
+    st.sampled_from(["", "0", "-1", "12", "12\n", "1" * 17, "x" * 257, "é", "http://a/b?c=d", "١٢"]),
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+)
+messages = st.dictionaries(
+    st.sampled_from(
+        [
+            "task_start_time",
+            "url",
+            "index",
+            "duration",
+            "code",
+            "message",
+            "task_exit_time",
+            "type",
+            "AlarmType",
+        ]
+    ),
+    values,
+    max_size=5,
+)
+FIELDS = sorted(SCHEMAS.envelope.fields)
+bodies = st.fixed_dictionaries(
+    {
+        "event_type": st.just(314),
+        "appid": scalars | st.just(4),
+        "task_id": scalars | st.just("t"),
+        "msg": messages | values,
+    }
+) | st.dictionaries(st.sampled_from(FIELDS), values)
+
+
+@pytest.mark.parametrize("event", EVENTS)
+@given(body=bodies)
+@settings(max_examples=400, deadline=None)
+def test_both_validators_give_the_same_verdict(event: str, body: dict[str, Any]) -> None:
+    """The fast one decides, the other one explains: where they differ, a rejection would have no reason."""
+    body = orjson.loads(orjson.dumps({**body, "callback_event": event}))
+    schema, document = BY_EVENT[event]
+    slow = jsonschema.Draft202012Validator(document, registry=REGISTRY).is_valid(body)
+    assert schema.is_valid(body) == slow
+    assert bool(schema.explain(body)) == (not slow)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_schema_is_titled_described_and_valid(name: str) -> None:
+    """A reader needs no other document."""
+    document = DOCUMENTS[name]
+    jsonschema.Draft202012Validator.check_schema(document)
+    assert document["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert document["title"]
+    assert document["description"]
+
+
+def test_every_field_is_titled_and_described() -> None:
+    """With its unit where it has one."""
+    for name, document in DOCUMENTS.items():
+        for path, field in _fields(document):
+            if "$ref" not in field and "const" not in field and path[-1] != "msg":
+                assert field.get("title"), (name, path)
+                assert field.get("description"), (name, path)
+
+
+@pytest.mark.parametrize("event", EVENTS.values(), ids=lambda e: e.name)
+def test_every_example_is_valid(event: Any) -> None:
+    """An example that its own schema refuses would mislead."""
+    examples = DOCUMENTS[event.schema]["examples"]
+    assert examples
+    for example in examples:
+        assert SCHEMAS.events[event.name].is_valid(example)
+
+
+def test_every_schema_file_is_used() -> None:
+    """A file without a row would be dead."""
+    assert set(DOCUMENTS) == {*SHARED, *(event.schema for event in EVENTS.values())}
+
+
+def _fields(node: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
+    if not isinstance(node, dict):
+        return []
+    found = [((*path, name), field) for name, field in node.get("properties", {}).items()]
+    for key in ("$defs", "properties"):
+        for name, inner in node.get(key, {}).items():
+            found += _fields(inner, (*path, name))
+    return found
