@@ -1,0 +1,335 @@
+"""What every store promises."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from exporter.errors import StoreError
+from exporter.ledger import Ledger, series
+from exporter.relay import Task, state_of
+from exporter.store import Refused, Row, Store, Transaction, nameless_key, task_key
+from exporter.store.records import decode_ledger, decode_task
+from tests.contract.conftest import Open
+from tests.unit.histories import T0, WINDOWS, callback, fold
+
+Work = Callable[[Transaction], object]
+
+
+def task(
+    task_id: str, letter: str = "S", host: str = "push.example.com", code: str = "-22", **more: str
+) -> Task:
+    """Return a task after one callback."""
+    new = Task(appid=4, task_id=task_id)
+    return fold(new, callback(letter, T0, code, to_host=host, **more), float(T0), WINDOWS).task
+
+
+def put(*tasks: Task, due: float = 2000.0) -> Work:
+    """Return a step that keeps tasks."""
+
+    def work(step: Transaction) -> None:
+        for each in tasks:
+            step.put(task_key(4, each.task_id), Row(each, state_of(each, WINDOWS), due))
+
+    return work
+
+
+def count(
+    number: int = 1, host: str = "push.example.com", name: str = "tasks_started_total", label: str = ""
+) -> Work:
+    """Return a step that counts."""
+
+    def work(step: Transaction) -> None:
+        step.tally.tell([(name, label, number)], ("4", host), "t", 9.0)
+
+    return work
+
+
+def ledgers(store: Store) -> dict[tuple[str, ...], Ledger]:
+    """Return the ledgers of a snapshot by their labels."""
+    return {labels: decode_ledger(record) for labels, record in store.snapshot(10).ledgers}
+
+
+def fleet(store: Store) -> dict[str, int]:
+    """Return the numbers of the fleet."""
+    return decode_ledger(store.snapshot(10).fleet).values
+
+
+def test_a_new_store_is_empty_but_for_the_fleet(store: Store) -> None:
+    """And it has a secret of its own."""
+    snapshot = store.snapshot(10)
+    assert (snapshot.ledgers, snapshot.counts, snapshot.tasks) == ([], [], [])
+    assert (snapshot.left_out, snapshot.quarantined, snapshot.created) == (0, 0, 1000.0)
+    assert fleet(store) == {}
+    assert len(store.secret) == 16
+
+
+def test_what_is_put_is_found_by_the_next_process(open_store: Open) -> None:
+    """Tasks, numbers, the secret and the time it was made."""
+    first = open_store()
+    first.transact(put(task("a")))
+    first.transact(count(3))
+    second = open_store()
+    assert second.transact(lambda step: step.task("4/a"))[0] == task("a")
+    assert ledgers(second)["4", "push.example.com"].values == {"tasks_started_total": 3}
+    assert second.secret == first.secret
+    assert second.snapshot(1).created == first.snapshot(1).created
+
+
+def test_a_step_sees_what_it_has_changed(store: Store) -> None:
+    """Two callbacks of one task in a batch fold into one another."""
+
+    def work(step: Transaction) -> tuple[Task | None, Task | None]:
+        put(task("a"))(step)
+        seen = step.task("4/a")
+        step.forget("4/a")
+        return seen, step.task("4/a")
+
+    assert store.transact(work)[0] == (task("a"), None)
+    assert store.find("4/a") is None
+
+
+def test_a_step_that_fails_changes_nothing(store: Store) -> None:
+    """Neither tasks nor numbers nor the quarantine; the next step works."""
+
+    def work(step: Transaction) -> None:
+        put(task("a"))(step)
+        count()(step)
+        step.quarantine(Refused("json", b"x", "::1", 9.0))
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        store.transact(work)
+    assert store.find("4/a") is None
+    assert ledgers(store) == {}
+    assert store.snapshot(1).quarantined == 0
+    store.transact(count())
+    assert ledgers(store)["4", "push.example.com"].values == {"tasks_started_total": 1}
+
+
+def test_two_processes_add_to_the_same_numbers(open_store: Open) -> None:
+    """Whatever each of them holds in memory."""
+    first, second = open_store(), open_store()
+    for number in range(5):
+        first.transact(count(1))
+        second.transact(count(10))
+        second.transact(put(task(f"t{number}")))
+    assert ledgers(first) == ledgers(second)
+    assert ledgers(first)["4", "push.example.com"].values == {"tasks_started_total": 55}
+
+
+def test_steps_of_two_processes_at_once_are_one_after_the_other(open_store: Open) -> None:
+    """Each reads what the other wrote: a counter kept in a task loses nothing."""
+    stores = [open_store(), open_store()]
+
+    def run(store: Store) -> None:
+        for _ in range(50):
+            store.transact(lambda step: put(_with_one_more_run(step.task("4/a")))(step))
+
+    threads = [threading.Thread(target=run, args=(store,)) for store in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    record = stores[0].find("4/a")
+    assert record is not None
+    assert decode_task(record).runs == 100
+
+
+def _with_one_more_run(known: Task | None) -> Task:
+    base = task("a")
+    return Task(appid=4, task_id="a", now=base.now, runs=(known.runs if known else 0) + 1)
+
+
+def test_siblings_are_the_tasks_of_one_account_and_source(store: Store) -> None:
+    """As they stand in the step, what is remembered of nameless exits apart."""
+    store.transact(put(task("a", sources="x"), task("b", sources="y"), task("c", sources="x")))
+
+    def work(step: Transaction) -> list[str]:
+        put(task("d", sources="x"), task("a", sources="y"))(step)
+        step.forget("4/c")
+        step.put(nameless_key(4, "x"), Row(Task(appid=4, task_id="", sources="x"), "none", 9.0))
+        return [t.task_id for t in step.siblings(4, "x")]
+
+    assert store.transact(work)[0] == ["d"]
+    assert [t.task_id for t in store.transact(lambda s: s.siblings(4, "y"))[0]] == ["a", "b"]
+    assert store.transact(lambda s: s.siblings(5, "x"))[0] == []
+
+
+def test_due_tasks_come_longest_first(store: Store) -> None:
+    """Up to a limit, and none that is not due."""
+    store.transact(put(task("a"), due=30.0))
+    store.transact(put(task("b"), due=10.0))
+    store.transact(put(task("c"), due=40.0))
+    assert store.due(30.0, 10) == ["4/b", "4/a"]
+    assert store.due(40.0, 1) == ["4/b"]
+    store.transact(lambda step: step.forget("4/b"))
+    assert store.due(30.0, 10) == ["4/a"]
+
+
+def test_a_label_set_appears_with_its_first_task(store: Store) -> None:
+    """Before anything is counted in it, so that its series begin at 0."""
+    store.transact(put(task("a", host="new.example.com")))
+    assert ledgers(store) == {("4", "new.example.com"): Ledger(("4", "new.example.com"), 1000.0)}
+
+
+def test_tasks_are_counted_by_label_set_and_state(store: Store) -> None:
+    """From their own state; a task that no run is known of is not counted."""
+    store.transact(
+        put(
+            task("a"), task("b"), task("c", "E"), task("d", "E", code="0"), task("e", "N"), task("f", host="")
+        )
+    )
+    assert sorted(store.snapshot(10).counts) == [
+        (("4", "_unknown"), "active", 1),
+        (("4", "push.example.com"), "active", 2),
+        (("4", "push.example.com"), "failed", 1),
+        (("4", "push.example.com"), "stopped", 1),
+    ]
+    store.transact(put(task("a", "E", code="0")))
+    store.transact(lambda step: step.forget("4/b"))
+    assert sorted(store.snapshot(10).counts)[1:] == [
+        (("4", "push.example.com"), "failed", 1),
+        (("4", "push.example.com"), "stopped", 2),
+    ]
+
+
+def test_past_the_bound_stopped_tasks_are_left_out_first_and_active_ones_last(store: Store) -> None:
+    """And how many were left out is told."""
+    store.transact(
+        put(task("stopped", "E", code="0"), task("failed", "E"), task("active"), task("none", "N"))
+    )
+    for bound, shown in ((3, ["active", "failed", "stopped"]), (2, ["active", "failed"]), (1, ["active"])):
+        snapshot = store.snapshot(bound)
+        assert [decode_task(record).task_id for record in snapshot.tasks] == shown
+        assert snapshot.left_out == 3 - bound
+
+
+def test_a_listing_is_read_page_by_page(store: Store) -> None:
+    """By state if asked."""
+    store.transact(put(*(task(str(n)) for n in range(5)), task("x", "E")))
+    first = store.listing(state=None, after=0, limit=4)
+    second = store.listing(state=None, after=first[-1][0], limit=4)
+    assert [decode_task(record).task_id for _, record in first + second] == ["0", "1", "2", "3", "4", "x"]
+    assert [decode_task(record).task_id for _, record in store.listing(state="failed", after=0, limit=9)] == [
+        "x"
+    ]
+
+
+def test_label_sets_past_the_bound_are_one(open_store: Open) -> None:
+    """Their tasks too; the sets that were there stay as they were, and the overflow is told."""
+    store = open_store(max_label_sets=2)
+    store.transact(count(host="a"))
+    _, overflow = store.transact(count(host="b"))
+    assert overflow.get("label_sets", 0) == 0
+    for host in ("c", "d"):
+        _, overflow = store.transact(count(host=host))
+        assert overflow["label_sets"] == 1
+    _, overflow = store.transact(put(task("t", host="e")))
+    assert overflow["label_sets"] == 1
+    store.transact(count(host="a"))
+    assert {labels: ledger.values["tasks_started_total"] for labels, ledger in ledgers(store).items()} == {
+        ("4", "a"): 2,
+        ("4", "b"): 1,
+        ("_other", "_other"): 2,
+    }
+    assert store.snapshot(1).counts == [(("_other", "_other"), "active", 1)]
+
+
+def test_two_new_label_sets_in_one_step_past_the_bound_add_up(open_store: Open) -> None:
+    """Both fall into the same ledger."""
+    store = open_store(max_label_sets=1)
+    store.transact(count(host="a"))
+
+    def work(step: Transaction) -> None:
+        count(2, host="b")(step)
+        count(3, host="c")(step)
+
+    store.transact(work)
+    assert ledgers(store)["_other", "_other"].values == {"tasks_started_total": 5}
+
+
+def test_codes_past_the_bound_are_one_for_every_label_set(store: Store) -> None:
+    """64 codes are told apart in all."""
+    for number in range(70):
+        _, overflow = store.transact(
+            count(host=f"h{number % 3}", name="tasks_exited_total", label=str(number))
+        )
+        assert overflow.get("codes", 0) == (number >= 64)
+    known = {key for ledger in ledgers(store).values() for key in ledger.values}
+    assert series("tasks_exited_total", "63") in known
+    assert series("tasks_exited_total", "64") not in known
+    assert (
+        sum(led.values.get(series("tasks_exited_total", "_other"), 0) for led in ledgers(store).values()) == 6
+    )
+
+
+def test_a_body_is_kept_once_and_counted(store: Store) -> None:
+    """However often it comes; distinct bodies are counted by reason."""
+
+    def work(step: Transaction) -> None:
+        for body in (b"a", b"b", b"a"):
+            step.quarantine(Refused("schema", body, "::1", 9.0))
+
+    store.transact(work)
+    store.transact(work)
+    assert store.snapshot(1).quarantined == 2
+    assert fleet(store)[series("quarantined_bodies_total", "schema")] == 2
+
+
+@pytest.mark.parametrize(
+    ("bounds", "kept"),
+    [
+        ({"max_quarantined": 2}, 2),
+        ({"max_quarantined_bytes": 25}, 2),
+        ({"max_quarantined_age_seconds": 1.5}, 2),
+    ],
+)
+def test_the_quarantine_gives_up_what_was_not_seen_for_longest(
+    open_store: Open, bounds: dict[str, float], kept: int
+) -> None:
+    """Bounded in number, bytes and age; what is given up is counted."""
+    store = open_store(**bounds)
+    for number in range(5):
+        store.transact(
+            lambda step, n=number: step.quarantine(
+                Refused("json", b"0123456789" + bytes([n]), "::1", float(n))
+            )
+        )
+    assert store.snapshot(1).quarantined == kept
+    assert fleet(store)["quarantine_evicted_total"] == 5 - kept
+
+
+def test_a_probe_can_be_repeated(store: Store) -> None:
+    """It changes nothing that is shown."""
+    before = store.snapshot(10)
+    store.probe()
+    store.probe()
+    assert store.snapshot(10) == before
+
+
+def test_other_labels_are_refused_with_the_way_on(open_store: Open) -> None:
+    """They are fixed when a store is made."""
+    open_store()
+    with pytest.raises(StoreError, match=r"--metrics.labels=appid,to_host.*--store.url"):
+        open_store(labels=("appid",))
+
+
+def test_a_snapshot_shows_every_step_that_ended_before_it_began(store: Store) -> None:
+    """Also while steps go on in another thread."""
+    done = threading.Event()
+
+    def write() -> None:
+        for _ in range(200):
+            store.transact(count())
+        done.set()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    last = 0
+    while not done.is_set():
+        now = sum(ledger.values["tasks_started_total"] for ledger in ledgers(store).values())
+        assert now >= last
+        last = now
+    thread.join()
+    assert ledgers(store)["4", "push.example.com"].values["tasks_started_total"] == 200
