@@ -1,0 +1,226 @@
+"""A scrape: the lines prometheus_client would write, every series known in advance, golden files.
+
+Run with UPDATE_GOLDEN=1 to write the golden files anew, and look at the difference.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+from prometheus_client.registry import Collector
+
+from exporter.catalogue import CATALOGUE, FAMILIES, Scope
+from exporter.exposition import Exposition
+from exporter.ingest import Arrived, Folder
+from exporter.store import Snapshot, Terms
+from exporter.store.sqlite import SqliteStore
+from exporter.telemetry import Telemetry
+from tests.unit.histories import T0, WINDOWS, callback
+
+GOLDEN = Path(__file__).parent / "golden"
+LABELS = ("appid", "to_host")
+FIRST_OWN = b"# HELP css_relay_callbacks_rejected"
+
+
+def exposition(*, openmetrics: bool) -> Exposition:
+    """Return an exposition of one format."""
+    telemetry = Telemetry(version="0", revision="0")
+    return Exposition(openmetrics=openmetrics, labels=LABELS, windows=WINDOWS, telemetry=telemetry)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    """A store with a little of everything in it."""
+    store = SqliteStore(tmp_path / "relay.db", Terms(), clock=lambda: T0 - 10.0)
+    folder = Folder(WINDOWS, LABELS)
+    steps = [
+        (
+            0.5,
+            callback(
+                "S", T0 + 0.25, task_id="1", to_url="rtmp://push.example.com/live/a", stream_id='a"\\\n'
+            ),
+        ),
+        (2.0, callback("F", T0 + 1, "0", task_id="1", duration_seconds=60.0)),
+        (62.5, callback("N", T0 + 61, "0", task_id="1", duration_seconds=60.0)),
+        (63.0, callback("F", T0 + 62, "1", task_id="1", duration_seconds=1e7)),
+        (64.0, callback("S", T0 + 63.5, task_id="2", to_host='odd"\\\nhost')),
+        (65.0, callback("E", T0 + 64.5, "-22", task_id="2", to_host="")),
+        (66.0, callback("A", T0 + 65, "New", task_id="1", unknown_fields=("zone", "msg.node", "tür"))),
+        (67.0, callback("F", None, "0", task_id="3", to_host="")),
+        (68.0, callback("N", None, "0", task_id="3", to_host="")),
+        (69.0, callback("E", None, "", task_id="", to_host="")),
+        (70.0, callback("S", T0 + 0.25, task_id="1")),
+        (71.0, callback("S", None, task_id="x" * 200)),
+    ]
+    for offset, each in steps:
+        arrived = Arrived(T0 + offset, each)
+        store.transact(lambda step, a=arrived: folder.take([a], step))
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def snapshot(store: SqliteStore) -> Snapshot:
+    """Its snapshot."""
+    return store.snapshot(100)
+
+
+def store_part(text: bytes) -> bytes:
+    """Return a scrape without this process's own families."""
+    return text[: text.index(FIRST_OWN)]
+
+
+@pytest.mark.parametrize(("name", "openmetrics"), [("scrape.txt", False), ("scrape.openmetrics.txt", True)])
+def test_a_scrape_is_the_golden_file(name: str, openmetrics: bool, snapshot: Snapshot) -> None:
+    """To the byte."""
+    actual = store_part(exposition(openmetrics=openmetrics).write(snapshot))
+    if os.environ.get("UPDATE_GOLDEN"):
+        GOLDEN.mkdir(exist_ok=True)
+        (GOLDEN / name).write_bytes(actual)
+    assert actual.decode() == (GOLDEN / name).read_text()
+
+
+class Reread(Collector):
+    """What a scrape says, as prometheus_client's own values."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> list[Metric]:
+        """Return the families."""
+        return self._families
+
+
+def test_the_text_is_what_prometheus_client_writes_of_it(snapshot: Snapshot) -> None:
+    """Read by its parser and written by its encoder it is the same to the byte."""
+    text = store_part(exposition(openmetrics=False).write(snapshot))
+    assert generate_latest(Reread(list(parse_text(text.decode())))) == text
+
+
+def test_the_openmetrics_is_what_prometheus_client_writes_of_it(snapshot: Snapshot) -> None:
+    """Units, creation times and exemplars too."""
+    text = store_part(exposition(openmetrics=True).write(snapshot)) + b"# EOF\n"
+    families = [_with_float_times(family) for family in parse_openmetrics(text.decode())]
+    assert generate_openmetrics(Reread(families)) == text
+    exemplars = [s.exemplar for f in families for s in f.samples if s.exemplar]
+    assert {e.labels["task_id"] for e in exemplars} == {"1", "2", "3"}
+    assert {f.unit for f in families} == {"", "seconds", "ratio"}
+
+
+def _with_float_times(family: Metric) -> Metric:
+    """Its parser keeps an exemplar's time in a type that is written with nanoseconds."""
+    family.samples = [
+        s._replace(exemplar=s.exemplar._replace(timestamp=float(s.exemplar.timestamp))) if s.exemplar else s
+        for s in family.samples
+    ]
+    return family
+
+
+@pytest.mark.parametrize("openmetrics", [False, True])
+def test_every_family_of_the_catalogue_is_there_once(openmetrics: bool, snapshot: Snapshot) -> None:
+    """And no other but those of Python and the process."""
+    text = exposition(openmetrics=openmetrics).write(snapshot).decode()
+    names = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE ")]
+    assert len(names) == len(set(names))
+    ours = {name.removesuffix("_total") for name in names if name.startswith("css_relay_")}
+    assert ours == {family.full_name.removesuffix("_total") for family in FAMILIES}
+    assert {name for name in names if not name.startswith("css_relay_")} >= {
+        "python_info",
+        "process_open_fds",
+    }
+
+
+def test_series_known_in_advance_stand_at_zero_from_the_start(tmp_path: Path) -> None:
+    """In an empty store: every event, outcome, anomaly and reason."""
+    store = SqliteStore(tmp_path / "empty.db", Terms())
+    values = {
+        (s.name, tuple(sorted(s.labels.values()))): s.value
+        for f in parse_text(exposition(openmetrics=False).write(store.snapshot(9)).decode())
+        for s in f.samples
+    }
+    store.close()
+    assert values["css_relay_callbacks_total", ("TaskStart", "applied")] == 0
+    assert sum(name == "css_relay_callbacks_total" for name, _ in values) == 28
+    assert values["css_relay_anomalies_total", ("missed_exit",)] == 0
+    assert values["css_relay_callbacks_rejected_total", ("signature",)] == 0
+    assert values["css_relay_exporter_overflowed_total", ("label_sets",)] == 0
+    assert not any(name == "css_relay_last_callback_timestamp_seconds" for name, _ in values)
+
+
+def test_a_label_set_has_all_its_series_from_the_first_callback_on(snapshot: Snapshot) -> None:
+    """Counters, buckets, states and alarm types, so that a first increase is seen."""
+    text = exposition(openmetrics=False).write(snapshot).decode()
+    labels = 'appid="1"'
+    for family in (f for f in FAMILIES if f.scope is Scope.LABELLED and f.name != "tasks_exited_total"):
+        suffix = "_count" if family.kind == "histogram" else ""
+        lines = [
+            ln for ln in text.splitlines() if ln.startswith(family.full_name + suffix + "{") and labels in ln
+        ]
+        assert len(lines) == 3 * max(len(family.values), 1), family.name
+    assert text.count("css_relay_tasks{") == 3 * 4
+
+
+def test_a_task_shows_what_it_does(snapshot: Snapshot) -> None:
+    """A file being played, an exit, running dead air; each only where it is so."""
+    lines = exposition(openmetrics=False).write(snapshot).decode().splitlines()
+
+    def tasks(name: str) -> list[str]:
+        return [line for line in lines if line.startswith(f"css_relay_task_{name}{{")]
+
+    assert [('task_id="1"' in line, "file" in line) for line in tasks("file_start_timestamp_seconds")] == [
+        (True, True)
+    ]
+    assert 'task_id="1"' in tasks("file_duration_seconds")[0]
+    assert [('code="-22"' in line, 'task_id="2"' in line) for line in tasks("exit_timestamp_seconds")] == [
+        (True, True)
+    ]
+    assert ['task_id="3"' in line for line in tasks("file_finish_timestamp_seconds")] == [True]
+    assert len(tasks("state")) == 4 * 4
+
+
+def test_an_exemplar_fits_into_the_128_characters_of_openmetrics(snapshot: Snapshot) -> None:
+    """A longer task id has none."""
+    text = exposition(openmetrics=True).write(snapshot).decode()
+    assert "x" * 200 in text
+    assert '# {task_id="xxx' not in text
+
+
+def test_what_has_not_changed_is_not_rendered_again(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what has, is."""
+    writer = exposition(openmetrics=False)
+    first = writer.write(store.snapshot(9))
+    rendered: list[bytes] = []
+    render = writer._task
+    monkeypatch.setattr(writer, "_task", lambda record: rendered.append(record) or render(record))
+    assert store_part(writer.write(store.snapshot(9))) == store_part(first)
+    assert rendered == []
+    folder = Folder(WINDOWS, LABELS)
+    store.transact(
+        lambda step: folder.take([Arrived(T0 + 90.0, callback("E", None, "0", task_id="3"))], step)
+    )
+    assert store_part(writer.write(store.snapshot(9))) != store_part(first)
+    assert len(rendered) == 1
+
+
+def test_without_a_snapshot_the_process_speaks_for_itself() -> None:
+    """The store is down: its families are left out, not shown as zero."""
+    text = exposition(openmetrics=False).write(None).decode()
+    assert "css_relay_exporter_store_up" in text
+    assert "css_relay_tasks" not in text
+    assert list(parse_openmetrics(exposition(openmetrics=True).write(None).decode()))
+
+
+def test_the_own_families_have_the_help_and_type_of_the_catalogue() -> None:
+    """The catalogue is the one place."""
+    for family in parse_text(exposition(openmetrics=False).write(None).decode()):
+        if family.name.startswith("css_relay_"):
+            row = next(f for f in CATALOGUE.values() if f.full_name.removesuffix("_total") == family.name)
+            assert (family.documentation, family.type) == (row.help, row.kind)
