@@ -3,11 +3,10 @@
 A row is a field of Settings. Command line, environment, documentation and tests are made from the rows.
 """
 
-import argparse
 import ipaddress
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, NoReturn, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import msgspec
 from msgspec import Struct
@@ -16,6 +15,9 @@ from exporter.catalogue import LABEL_CHOICES
 from exporter.errors import SettingsError
 from exporter.relay import Windows
 
+VARIABLE_PREFIX = "CSS_RELAY_"
+#: Kubernetes tells every pod of its services in variables; one named for this program is no flag.
+SERVICE_LINK_PREFIX = "CSS_RELAY_EXPORTER_"
 MAX_DURATION_SECONDS = 3650 * 86400.0
 
 
@@ -47,7 +49,7 @@ class Flag(Struct, frozen=True):
     @property
     def variable(self) -> str:
         """The environment variable of the flag."""
-        return "CSS_RELAY_" + re.sub(r"[.-]", "_", self.name).upper()
+        return VARIABLE_PREFIX + re.sub(r"[.-]", "_", self.name).upper()
 
 
 def parse_address(text: str) -> Address:
@@ -253,9 +255,9 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     for field, flag in flags().items():
         if flag.variable in environment:
             given[field] = flag.variable, environment[flag.variable]
-    unknown = {name for name in environment if name.startswith("CSS_RELAY_")} - {
-        f.variable for f in flags().values()
-    }
+    known = {flag.variable for flag in flags().values()}
+    unknown = {name for name in environment if name.startswith(VARIABLE_PREFIX)} - known
+    unknown = {name for name in unknown if not name.startswith(SERVICE_LINK_PREFIX)}
     if unknown:
         raise SettingsError(f"unknown environment variable {min(unknown)}")
     given |= _command_line(arguments)
@@ -301,11 +303,3 @@ def _duration_text(seconds: float) -> str:
         if seconds >= size and seconds % size == 0:
             return f"{seconds / size:g}{unit}"
     return f"{seconds:g}s"
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise SettingsError instead of printing the usage."""
-        raise SettingsError(message)

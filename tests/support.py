@@ -3,6 +3,7 @@
 import http.client
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 T = TypeVar("T")
@@ -111,8 +113,9 @@ class Exporter:
             text = self.log_path.read_bytes()[offset:].decode()
             assert self.process.poll() is None, text
             found = re.findall(r"listener=(\w+) address=\S+:(\d+)", text)
-            self.ports = {name: int(port) for name, port in found}
-            return len(self.ports) == 2 and self._answers()
+            if len(found) == 2:
+                self.ports = {name: int(port) for name, port in found}
+            return len(found) == 2 and self._answers()
 
         until(listening, "the exporter answers")
         return self
@@ -182,3 +185,21 @@ def running(folder: Path, **flags: str) -> Iterator[Exporter]:
         yield exporter.start()
     finally:
         exporter.kill()
+
+
+def tool(name: str) -> str:
+    """Return the path of a real program that a test needs; without it the test is skipped, in CI it fails."""
+    path = shutil.which(name)
+    if path is None:
+        reason = f"{name} is not installed (`make test` installs it where it may)"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

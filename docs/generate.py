@@ -1,0 +1,148 @@
+"""Writes the documentation that is made from the code: `python -m docs.generate`.
+
+docs/metrics.md comes from the catalogue, docs/settings.md from the flags, docs/callbacks.md from the schemas.
+A test fails while a page differs from what is written here.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from exporter.catalogue import FAMILIES, Family, Scope, in_scope
+from exporter.schemas import EVENTS, schema_folder
+from exporter.settings import default_text, flags
+
+DOCS = Path(__file__).parent
+
+INTRODUCTIONS = {
+    Scope.STORE: "Counted from the store at each scrape. `css_relay_tasks` also carries the labels of `--metrics.labels`.",
+    Scope.LABELLED: (
+        "Kept in the store; they also carry the labels of `--metrics.labels` (`appid`, `to_host` unless set otherwise). "
+        "A value that a callback lacks is `_unknown`; past `--metrics.max-label-sets` all values are `_other`. When a "
+        "label set is first seen, all its series appear at 0."
+    ),
+    Scope.FLEET: "Kept in the store. `event` is a known name or `other`.",
+    Scope.TASK: (
+        "One series a task, for at most `--metrics.max-tasks` of them; each also carries `appid`, `task_id` and "
+        "`to_host`. They vanish when the task is forgotten."
+    ),
+    Scope.PROCESS: "They begin at 0 with the process: sum them over replicas. `process_*` and `python_info` are there too.",
+}
+
+QUERIES = {
+    Scope.STORE: "max without (instance, pod) ({name})",
+    Scope.LABELLED: "sum(max without (instance, pod) (rate({name}[5m])))",
+    Scope.FLEET: "sum by ({label}) (max without (instance, pod) (rate({name}[5m])))",
+    Scope.TASK: "max without (instance, pod) ({name})",
+    Scope.PROCESS: "sum({name})",
+}
+
+
+def metrics() -> str:
+    """Return docs/metrics.md."""
+    parts = [
+        "# Metrics\n\n<!-- Made by `make docs` from exporter/catalogue.py. -->\n\n"
+        "Families of the store show the same numbers from every process on it, and their counters never go backwards, "
+        "restarts included. Several replicas are therefore not summed: take `max without (instance, pod)` of the rate, or of "
+        "the gauge, and sum after that.\n\n"
+        "What counts is told at once. So is a duration between two callbacks that both came promptly (within 5 s) and in "
+        "order; it stands, whatever turns up in between later. Any other duration, and everything that was *missing*, is "
+        "told when `--relay.reorder-window` has passed since the arrival that showed it. See [the fold](fold.md).\n"
+    ]
+    for scope in Scope:
+        parts.append(f"## Of {scope.value}\n\n{INTRODUCTIONS[scope]}\n")
+        rows = [_row(family) for family in in_scope(scope)]
+        parts.append(
+            "| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n" + "\n".join(rows) + "\n"
+        )
+        parts.append("For example:\n\n```promql\n" + _example(scope) + "\n```\n")
+    parts.append("## Buckets\n\n| histogram | upper edges |\n| --- | --- |\n" + "\n".join(_buckets()) + "\n")
+    return "\n".join(parts)
+
+
+def settings() -> str:
+    """Return docs/settings.md."""
+    rows = [
+        f"| `--{flag.name}` | `{flag.variable}` | `{default_text(field)}` | {flag.help} |"
+        for field, flag in flags().items()
+    ]
+    return (
+        "# Settings\n\n<!-- Made by `make docs` from exporter/settings.py. -->\n\n"
+        "A flag comes before its environment variable, and that before the default. Flags are written `--flag value` or "
+        "`--flag=value`. Durations are written like `90s`, `3m`, `1h30m` or `31d`, lists with commas. A flag or a variable "
+        "beginning with `CSS_RELAY_` that is unknown or malformed ends the start with status 2 and a line that names it.\n\n"
+        "| flag | variable | default | meaning |\n| --- | --- | --- | --- |\n" + "\n".join(rows) + "\n"
+    )
+
+
+def callbacks() -> str:
+    """Return docs/callbacks.md."""
+    documents = {path.stem: json.loads(path.read_bytes()) for path in schema_folder().glob("*.json")}
+    parts = [
+        "# Callbacks\n\n<!-- Made by `make docs` from schemas/. -->\n\n"
+        "A callback is held against the JSON Schema file of its event in `schemas/`, after the JSON texts inside `msg` and "
+        "`source_urls` are unpacked. Fields that no schema names are allowed, and counted in "
+        "`css_relay_unknown_fields_total`.\n",
+        "## Every callback\n",
+        _fields(documents["envelope"]["properties"], documents),
+    ]
+    for event in EVENTS.values():
+        document = documents[event.schema]
+        msg = document["properties"]["msg"]
+        fields = msg.get("properties") or _resolved(msg, documents).get("properties", {})
+        parts.append(f"## {event.name}\n\n{document['description']} Schema: `schemas/{event.schema}.json`.\n")
+        parts.append(
+            _fields(fields, documents, prefix="msg.") if fields else "Its `msg` is not documented.\n"
+        )
+    return "\n".join(parts)
+
+
+PAGES = {"metrics.md": metrics, "settings.md": settings, "callbacks.md": callbacks}
+
+
+def _row(family: Family) -> str:
+    labels = ", ".join(f"`{label}`" + _values(family) for label in family.labels) or ""
+    return f"| `{family.full_name}` | {family.kind} | {labels} | {family.help} |"
+
+
+def _values(family: Family) -> str:
+    if family.limit:
+        return f" (at most {family.limit})"
+    return " = " + ", ".join(family.values) if family.values else ""
+
+
+def _example(scope: Scope) -> str:
+    family = in_scope(scope)[0]
+    label = family.labels[-1] if family.labels else ""
+    return QUERIES[scope].format(name=family.full_name, label=label)
+
+
+def _buckets() -> Iterator[str]:
+    for family in FAMILIES:
+        if family.buckets:
+            yield f"| `{family.full_name}` | {', '.join(f'{edge:g}' for edge in family.buckets)} |"
+
+
+def _fields(fields: dict[str, Any], documents: dict[str, Any], prefix: str = "") -> str:
+    rows = []
+    for name, field in fields.items():
+        resolved = _resolved(field, documents)
+        example = json.dumps(resolved["examples"][0]) if "examples" in resolved else ""
+        rows.append(f"| `{prefix}{name}` | {resolved['description']} | {f'`{example}`' if example else ''} |")
+    return "| field | meaning | example |\n| --- | --- | --- |\n" + "\n".join(rows) + "\n"
+
+
+def _resolved(field: dict[str, Any], documents: dict[str, Any]) -> dict[str, Any]:
+    if "$ref" not in field:
+        return field
+    base, _, pointer = field["$ref"].partition("#")
+    target: dict[str, Any] = next(d for d in documents.values() if d["$id"] == base)
+    for step in pointer.split("/")[1:]:
+        target = target[step]
+    return target
+
+
+if __name__ == "__main__":
+    for name, page in PAGES.items():
+        (DOCS / name).write_text(page())

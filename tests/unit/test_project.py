@@ -1,0 +1,90 @@
+"""The project keeps its own rules: imports run one way, the documentation is true, nothing names a machine."""
+
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from docs.generate import PAGES
+from exporter import __version__
+from exporter.catalogue import FAMILIES
+from exporter.settings import flags
+
+ROOT = Path(__file__).parents[2]
+
+
+def tracked(*patterns: str) -> list[Path]:
+    """Return the files that git tracks."""
+    done = subprocess.run(["git", "ls-files", "-z", *patterns], cwd=ROOT, capture_output=True, check=True)
+    return [ROOT / name for name in done.stdout.decode().split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_imports_run_one_way_and_the_core_is_pure() -> None:
+    """The architecture is a failing test."""
+    program = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_generated_page_is_as_generated(name: str) -> None:
+    """`make docs` brings it up to date."""
+    assert (ROOT / "docs" / name).read_text() == PAGES[name]()
+
+
+def test_every_flag_and_metric_in_the_documentation_exists() -> None:
+    """A page must not promise what is not there."""
+    names = {family.full_name for family in FAMILIES}
+    known_flags = {flag.name for flag in flags().values()}
+    for page in tracked("*.md"):
+        text = page.read_text()
+        for name in re.findall(r"\bcss_relay_[a-z_]*[a-z]\b", text):
+            assert re.sub(r"_(bucket|count|sum|created)$", "", name) in names, (page.name, name)
+        for flag in re.findall(r"--((?:callback|web|store|metrics|relay|redact|log)\.[a-z-]+)", text):
+            assert flag in known_flags, (page.name, flag)
+
+
+def test_every_link_of_the_documentation_leads_somewhere() -> None:
+    """Within the project."""
+    for page in tracked("*.md"):
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), (page.name, target)
+
+
+def test_the_wheel_has_the_schemas_and_the_version(tmp_path: Path) -> None:
+    """What is installed is what is tested."""
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--wheel-dir",
+        str(tmp_path),
+        str(ROOT),
+    ]
+    subprocess.run(command, check=True)
+    wheel = next(tmp_path.glob("*.whl"))
+    names = zipfile.ZipFile(wheel).namelist()
+    assert __version__ in wheel.name
+    assert sum(name.startswith("exporter/schemas/") for name in names) == len(
+        list((ROOT / "schemas").glob("*.json"))
+    )
+
+
+def test_lock_files_have_hashes_and_name_no_host() -> None:
+    """They work with any mirror."""
+    for lock in ROOT.glob("requirements*.txt"):
+        text = lock.read_text()
+        assert "--hash=sha256:" in text
+        assert "://" not in text
+
+
+def test_nothing_is_longer_than_a_person_can_read() -> None:
+    """Modules near 200 lines; a longer one is looked at."""
+    lengths = {path.name: len(path.read_text().splitlines()) for path in (ROOT / "exporter").rglob("*.py")}
+    assert max(lengths.values()) <= 400, lengths

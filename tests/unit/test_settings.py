@@ -1,0 +1,156 @@
+"""The flags: how they are written, what they refuse, and that the documentation has them all."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from exporter import cli
+from exporter.errors import SettingsError
+from exporter.settings import (
+    Address,
+    Settings,
+    default_text,
+    flags,
+    parse_address,
+    parse_duration,
+    parse_labels,
+    parse_path,
+    parse_store,
+    read,
+)
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_defaults_are_those_of_the_contract() -> None:
+    """As they would be written."""
+    assert {f"--{flag.name}": default_text(field) for field, flag in flags().items()} == {
+        "--callback.listen-address": "0.0.0.0:8314",
+        "--callback.max-body-bytes": "65536",
+        "--web.listen-address": "127.0.0.1:10314",
+        "--web.telemetry-path": "/metrics",
+        "--store.url": "sqlite:data/css-relay.db",
+        "--metrics.labels": "appid,to_host",
+        "--metrics.max-label-sets": "1000",
+        "--metrics.max-tasks": "2000",
+        "--relay.retry-window": "1h",
+        "--relay.reorder-window": "3m",
+        "--relay.ok-exit-codes": "0",
+        "--relay.lost-after": "31d",
+        "--relay.forget-after": "7d",
+        "--relay.forget-stopped-after": "1h",
+        "--redact.plain-hosts": "*.myqcloud.com",
+        "--log.level": "info",
+        "--log.format": "logfmt",
+    }
+
+
+@pytest.mark.parametrize("field", flags())
+def test_every_default_is_read_as_itself(field: str) -> None:
+    """Writing a default out changes nothing."""
+    assert read([f"--{flags()[field].name}", default_text(field)], {}) == Settings()
+    assert read([], {flags()[field].variable: default_text(field)}) == Settings()
+
+
+def test_a_flag_comes_before_its_variable() -> None:
+    """And both before the default; `--flag value` and `--flag=value` are the same."""
+    environment = {"CSS_RELAY_RELAY_RETRY_WINDOW": "2h", "PATH": "/bin"}
+    assert read([], environment).relay_retry_window == 7200
+    assert read(["--relay.retry-window", "3h"], environment).relay_retry_window == 10800
+    assert read(["--relay.retry-window=3h"], environment).windows.retry == 10800
+    assert read(["--relay.ok-exit-codes", "-22,0"], {}).windows.ok_codes == {"-22", "0"}
+
+
+def test_a_variable_of_kubernetes_is_no_flag() -> None:
+    """A Service named css-relay-exporter makes some in every pod."""
+    assert read([], {"CSS_RELAY_EXPORTER_SERVICE_HOST": "10.0.0.1"}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "named"),
+    [
+        (["--relay.retry-windov=1h"], {}, "--relay.retry-windov"),
+        (["--relay.retry-window"], {}, "--relay.retry-window"),
+        (["--relay.retry-window="], {}, "--relay.retry-window"),
+        (["--relay.retry-window=1"], {}, "--relay.retry-window"),
+        (["--relay.retry-window=99999d"], {}, "--relay.retry-window"),
+        (["stray"], {}, "stray"),
+        (["--callback.listen-address=8314"], {}, "--callback.listen-address"),
+        (["--callback.listen-address=:65536"], {}, "--callback.listen-address"),
+        (["--callback.max-body-bytes=0"], {}, "--callback.max-body-bytes"),
+        (["--metrics.labels=appid,zone"], {}, "--metrics.labels"),
+        (["--metrics.labels="], {}, "--metrics.labels"),
+        (["--store.url=postgres://x"], {}, "--store.url"),
+        (["--web.telemetry-path=metrics"], {}, "--web.telemetry-path"),
+        (["--log.level=loud"], {}, "--log.level"),
+        (["--web.listen-address=:8314"], {}, "--web.listen-address"),
+        ([], {"CSS_RELAY_STORE_URI": "x"}, "CSS_RELAY_STORE_URI"),
+        ([], {"CSS_RELAY_LOG_FORMAT": "xml"}, "CSS_RELAY_LOG_FORMAT"),
+    ],
+)
+def test_what_is_unknown_or_malformed_is_named(
+    arguments: list[str], environment: dict[str, str], named: str
+) -> None:
+    """The text is one line."""
+    with pytest.raises(SettingsError, match=re.escape(named)) as caught:
+        read(arguments, environment)
+    assert "\n" not in str(caught.value)
+
+
+def test_values_are_read_as_they_are_meant() -> None:
+    """Addresses, durations, labels, stores, paths."""
+    assert parse_address("[::1]:80") == Address("::1", 80)
+    assert parse_address(":0") == Address("0.0.0.0", 0)
+    assert (str(Address("::1", 80)), str(Address("a", 1))) == ("[::1]:80", "a:1")
+    public = [
+        Address(h, 1).is_public
+        for h in ("0.0.0.0", "::", "192.0.2.1", "host", "127.0.0.1", "::1", "localhost")
+    ]
+    assert public == [True, True, True, True, False, False, False]
+    assert [parse_duration(t) for t in ("1h30m", "500ms", "1.5s", "2w")] == [5400, 0.5, 1.5, 1209600]
+    assert parse_labels("to_host, appid") == ("appid", "to_host")
+    assert parse_store("sqlite:/a/b.db") == "/a/b.db"
+    assert parse_path("/a/metrics") == "/a/metrics"
+
+
+def test_the_help_has_every_flag() -> None:
+    """With variable and default."""
+    text = cli.usage()
+    for field, flag in flags().items():
+        assert f"--{flag.name} ({flag.variable}, {default_text(field)})" in text
+
+
+def test_a_command_that_fails_says_why_in_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Status 2 for settings, 1 for the rest."""
+    bad = tmp_path / "bad.db"
+    bad.write_text("no store" * 99)
+    cases: list[tuple[list[str], int, str]] = [
+        ([], 2, ""),
+        (["dance"], 2, "unknown command dance"),
+        (["serve", "--nope"], 2, "unknown flag --nope"),
+        (["version", "x"], 2, "unknown argument x"),
+        (["tasks"], 2, "expected tasks list"),
+        (["tasks", "list", "dancing"], 2, "expected tasks list"),
+        (["tasks", "forget", "x", "y"], 2, "expected tasks list"),
+        (["check", f"--store.url=sqlite:{bad}"], 1, "no store, or damaged"),
+        (["serve", f"--store.url=sqlite:{bad}"], 1, "no store, or damaged"),
+    ]
+    for words, status, said in cases:
+        assert cli.main(words) == status, words
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == (1 if said else 0)
+
+
+def test_the_small_commands_answer(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """help, version, check, tasks on an empty store."""
+    url = f"--store.url=sqlite:{tmp_path}/relay.db"
+    assert cli.main(["--help"]) == cli.main(["serve", "--help"]) == cli.main(["version"]) == 0
+    assert cli.main(["check", url]) == 0
+    assert "can be written" in capsys.readouterr().out
+    assert cli.main(["tasks", "list", "active", url]) == 0
+    assert capsys.readouterr().out == "APPID\tTASK\tSTATE\tRUNS\tDESTINATION\n"
+    assert cli.main(["tasks", "forget", "4", "1", url]) == 1
