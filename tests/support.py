@@ -112,7 +112,7 @@ class Exporter:
             assert self.process is not None
             text = self.log_path.read_bytes()[offset:].decode()
             assert self.process.poll() is None, text
-            found = re.findall(r"listener=(\w+) address=\S+:(\d+)", text)
+            found = re.findall(r'listener"?[=:] ?"?(\w+)"?,? "?address"?[=:] ?"?\S+:(\d+)', text)
             if len(found) == 2:
                 self.ports = {name: int(port) for name, port in found}
             return len(found) == 2 and self._answers()

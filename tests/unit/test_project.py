@@ -1,4 +1,4 @@
-"""The project keeps its own rules: imports run one way, the documentation is true, nothing names a machine."""
+"""The project keeps its own rules: imports run one way, the documentation is true."""
 
 import re
 import subprocess

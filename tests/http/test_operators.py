@@ -1,0 +1,257 @@
+"""The web listener: metrics whatever the headers say, honest health, tasks page by page."""
+
+import gzip
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from exporter.settings import flags
+from tests.support import Exporter, Scrape, parse, running, sample, until
+
+
+@pytest.fixture(scope="module")
+def module_exporter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
+    """An exporter with some tasks in it."""
+    with running(tmp_path_factory.mktemp("operators")) as exporter:
+        for number in range(5):
+            exporter.post(sample("documented/task_start").replace(b"118148", str(number).encode()))
+        exporter.post(sample("documented/vod_source_file_start"))
+        exporter.post(sample("derived/task_exit_full"))
+        yield exporter
+
+
+PROMETHEUS_2 = (
+    "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
+    "text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+)
+PROMETHEUS_3 = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
+    "application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,"
+    "text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+)
+
+
+@pytest.mark.parametrize(
+    ("accept", "openmetrics"),
+    [
+        (PROMETHEUS_2, True),
+        (PROMETHEUS_3, True),
+        ("application/openmetrics-text", True),
+        ("Application/OpenMetrics-Text; version=1.0.0", True),
+        ("text/plain;q=0.5, application/openmetrics-text;q=0.9", True),
+        ("text/plain;q=0.9, application/openmetrics-text;q=0.5", False),
+        ("application/openmetrics-text;q=0", False),
+        ("text/html,*/*", False),
+        ("", False),
+        ("application/openmetrics-text;q=x", False),
+        ("application/openmetrics-text;version=banana;q=1", True),
+        (";;;,,,/q=;=", False),
+        ("application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;q=0.7", False),
+    ],
+)
+def test_the_format_is_what_the_accept_header_prefers(
+    module_exporter: Exporter, accept: str, openmetrics: bool
+) -> None:
+    """And what cannot be understood gets the text format, with 200."""
+    status, headers, body = module_exporter.get("/metrics", Accept=accept)
+    assert status == 200
+    expected = (
+        "application/openmetrics-text; version=1.0.0; charset=utf-8"
+        if openmetrics
+        else "text/plain; version=0.0.4"
+    )
+    assert headers["content-type"].startswith(expected)
+    assert body.endswith(b"# EOF\n") == openmetrics
+    if openmetrics:
+        assert list(text_string_to_metric_families(body.decode()))
+
+
+@given(
+    st.text(
+        st.characters(codec="latin-1", exclude_characters="\r\n\0", exclude_categories=("Cc",)), max_size=80
+    )
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_accept_header_makes_an_error(module_exporter: Exporter, accept: str) -> None:
+    """Whatever stands in it."""
+    assert module_exporter.get("/metrics", Accept=accept, Accept_Encoding=accept)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("encoding", "compressed"), [("gzip", True), ("br, GZIP;q=0.5", True), ("br", False), ("", False)]
+)
+def test_a_scrape_is_compressed_when_that_is_accepted(
+    module_exporter: Exporter, encoding: str, compressed: bool
+) -> None:
+    """gzip, and it says the same."""
+    status, headers, body = module_exporter.get("/metrics", Accept_Encoding=encoding)
+    assert status == 200
+    assert (headers.get("content-encoding") == "gzip") == compressed
+    text = gzip.decompress(body) if compressed else body
+    assert Scrape(parse(text.decode())).value("tasks", state="active") == 6
+
+
+def test_a_path_of_one_listener_is_unknown_on_the_other(module_exporter: Exporter) -> None:
+    """Nothing of the operators' side can be seen from the internet."""
+    for path in ("/metrics", "/", "/-/healthy", "/-/ready", "/api/v1/tasks"):
+        assert module_exporter.get(path)[0] == 200
+        assert module_exporter.post(b"", path)[0] == 404
+    status, _, body = module_exporter.get("/callbacks")
+    assert (status, b"code" in body) == (404, False)
+
+
+def test_the_landing_page_leads_to_the_others(module_exporter: Exporter) -> None:
+    """With a strict policy of its own."""
+    status, headers, body = module_exporter.get("/")
+    assert status == 200
+    assert headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in headers["content-security-policy"]
+    for path in ("/metrics", "/api/v1/tasks", "/-/healthy", "/-/ready"):
+        assert f'href="{path}"'.encode() in body
+
+
+def test_tasks_are_listed_page_by_page_and_by_state(module_exporter: Exporter) -> None:
+    """`next` leads to the page that follows, until there is none."""
+    seen: list[str] = []
+    after: int | None = 0
+    while after is not None:
+        page = json.loads(module_exporter.get(f"/api/v1/tasks?limit=3&after={after}")[2])
+        seen += [task["task_id"] for task in page["tasks"]]
+        after = page["next"]
+    assert seen == ["0", "1", "2", "3", "4", "118145", "900001"]
+    failed = json.loads(module_exporter.get("/api/v1/tasks?state=failed")[2])
+    assert [(t["task_id"], t["exit_code"]) for t in failed["tasks"]] == [("900001", "-22")]
+
+
+@pytest.mark.parametrize("query", ["state=dancing", "limit=0", "limit=x", "limit=99999999", "after=-1"])
+def test_a_malformed_query_is_told(module_exporter: Exporter, query: str) -> None:
+    """400, and which parameter it was."""
+    status, _, body = module_exporter.get(f"/api/v1/tasks?{query}")
+    assert status == 400
+    assert query.split("=")[0] in json.loads(body)["title"] + json.loads(body).get("description", "")
+
+
+def test_one_task_is_shown_without_secrets(module_exporter: Exporter) -> None:
+    """Its destination has lost its push key."""
+    status, _, body = module_exporter.get("/api/v1/tasks/1250000001/900001")
+    task = json.loads(body)["task"]
+    assert status == 200
+    assert task["to_url"] == "rtmp://5000.livepush.myqcloud.com/live/room42"
+    assert b"txSecret" not in body
+    assert task["exited"] == 1795500700.456
+    for path in ("/api/v1/tasks/4/none", "/api/v1/tasks/x/1", "/api/v1/tasks/4"):
+        assert module_exporter.get(path)[0] == 404
+
+
+def test_many_scrapes_at_once_all_answer_and_share_their_work(module_exporter: Exporter) -> None:
+    """A storm of scrapes is few renders."""
+    before = module_exporter.scrape().value("exporter_render_seconds_count")
+    answers: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(module_exporter.get("/metrics")[0])) for _ in range(40)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [200] * 40
+    assert module_exporter.scrape().value("exporter_render_seconds_count") - before <= 40
+
+
+def test_a_scrape_shows_every_callback_answered_before_it(module_exporter: Exporter) -> None:
+    """Also while others scrape."""
+    name = "config_resets_total"
+    start = module_exporter.scrape().value(name)
+    for number in range(1, 20):
+        body = sample("derived/reset_task_config").replace(b"900001", f"reset-{number}".encode())
+        assert module_exporter.post(body)[0] == 200
+        assert module_exporter.scrape().value(name) == start + number
+
+
+def test_when_the_store_does_not_answer_the_process_says_so_and_recovers(tmp_path: Path) -> None:
+    """Callbacks get 503 and count for nothing, metrics stay 200, ready turns false; then all is well."""
+    with running(tmp_path) as exporter:
+        assert exporter.get("/-/ready")[0] == 200
+        path = tmp_path / "data" / "css-relay.db"
+        path.rename(tmp_path / "away.db")
+        status, headers, body = exporter.post(sample("documented/task_start"))
+        assert (status, json.loads(body)["reason"]) == (503, "unavailable")
+        assert int(headers["retry-after"]) > 0
+        scrape = exporter.scrape()
+        assert scrape.value("exporter_store_up") == 0
+        assert scrape.has("exporter_store_up")
+        assert not scrape.has("tasks")
+        assert scrape.value("callbacks_rejected_total", reason="unavailable") == 1
+        status, _, body = exporter.get("/-/ready")
+        assert (status, b"not ready" in body) == (503, True)
+        assert exporter.get("/-/healthy")[0] == 200
+        assert exporter.get("/api/v1/tasks")[0] == 503
+        os.rename(tmp_path / "away.db", path)
+        assert exporter.post(sample("documented/task_start"))[0] == 200
+        assert exporter.get("/-/ready")[0] == 200
+        assert until(exporter.scrape, "a scrape").value("tasks_started_total") == 1
+
+
+def test_a_store_locked_for_seconds_delays_callbacks_and_loses_none(tmp_path: Path) -> None:
+    """What arrives meanwhile is committed together afterwards; metrics are read all the while."""
+    with running(tmp_path) as exporter:
+        lock = sqlite3.connect(
+            tmp_path / "data" / "css-relay.db", isolation_level=None, check_same_thread=False
+        )
+        lock.execute("BEGIN IMMEDIATE")
+        bodies = [sample("documented/task_start").replace(b"118148", str(n).encode()) for n in range(20)]
+        answers: list[int] = []
+        threads = [threading.Thread(target=lambda b=b: answers.append(exporter.post(b)[0])) for b in bodies]
+        for thread in threads:
+            thread.start()
+        assert exporter.scrape().value("tasks_started_total") == 0
+        assert answers == []
+        lock.execute("COMMIT")
+        lock.close()
+        for thread in threads:
+            thread.join()
+        assert answers == [200] * 20
+        assert exporter.scrape().value("tasks_started_total") == 20
+
+
+def test_logs_have_one_form_and_no_secret(tmp_path: Path) -> None:
+    """JSON where that is asked for; a refused callback is told by reason, never by content."""
+    with running(tmp_path, log__format="json", log__level="debug") as exporter:
+        exporter.post(
+            b'{"event_type":314,"callback_event":"TaskStart","to_url":"rtmp://h/a?k=canary","appid":[]}'
+        )
+        assert exporter.stop() == 0
+        lines = [json.loads(line) for line in exporter.log.splitlines()]
+    assert {"ts", "level", "msg"} <= set.intersection(*(set(line) for line in lines))
+    assert any(line.get("reason") == "schema" for line in lines)
+    assert "canary" not in exporter.log
+
+
+def test_a_wrong_start_ends_with_status_2_and_one_line(tmp_path: Path) -> None:
+    """As a process, not only as a function."""
+    exporter = Exporter(tmp_path, relay__retry_window="soon")
+    with pytest.raises(AssertionError, match=r"--relay\.retry-window='soon'"):
+        exporter.start()
+    assert exporter.process is not None
+    assert exporter.process.wait(10) == 2
+    assert exporter.log.count("\n") == 1
+
+
+def test_a_store_with_other_labels_ends_the_start(tmp_path: Path) -> None:
+    """With a line that says how to go on."""
+    with running(tmp_path) as exporter:
+        exporter.stop()
+    other = Exporter(tmp_path, metrics__labels="appid")
+    with pytest.raises(AssertionError, match="start with those labels"):
+        other.start()
+    assert other.process is not None
+    assert other.process.wait(10) == 1
+    assert len(flags()) > 10
