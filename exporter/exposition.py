@@ -52,13 +52,13 @@ class Exposition:
         self._labels = labels
         self._windows = windows
         self._telemetry = telemetry
-        self._fragments: dict[bytes, Fragment] = {}
+        self._fragments: dict[str, Fragment] = {}
 
     def write(self, snapshot: Snapshot | None) -> bytes:
         """Return a scrape; without a snapshot, of this process's own families alone."""
         if snapshot is None:
             return self._own()
-        fragments: dict[bytes, Fragment] = {}
+        fragments: dict[str, Fragment] = {}
         fleet = [self._fragment(snapshot.fleet, self._fleet, fragments)]
         ledgers = [self._fragment(record, self._ledger, fragments) for _, record in snapshot.ledgers]
         tasks = [self._fragment(record, self._task, fragments) for record in snapshot.tasks]
@@ -72,7 +72,7 @@ class Exposition:
         return text.encode() + self._own()
 
     def _fragment(
-        self, record: bytes, render: Callable[[bytes], Fragment], fragments: dict[bytes, Fragment]
+        self, record: str, render: Callable[[str], Fragment], fragments: dict[str, Fragment]
     ) -> Fragment:
         fragment = self._fragments.get(record)
         if fragment is None:
@@ -112,12 +112,12 @@ class Exposition:
             _line("css_relay_store_created_timestamp_seconds", {}, snapshot.created),
         )
 
-    def _ledger(self, record: bytes) -> Fragment:
+    def _ledger(self, record: str) -> Fragment:
         ledger = decode_ledger(record)
         labels = dict(zip(self._labels, ledger.labels, strict=True))
         return tuple("".join(self._series(family, ledger, labels)) for family in _LABELLED)
 
-    def _fleet(self, record: bytes) -> Fragment:
+    def _fleet(self, record: str) -> Fragment:
         ledger = decode_ledger(record)
         return tuple("".join(self._series(family, ledger, {})) for family in _FLEET)
 
@@ -145,7 +145,7 @@ class Exposition:
     ) -> Iterator[str]:
         name, total = family.full_name, 0
         for index, edge in enumerate((*family.buckets, float("inf"))):
-            bucket = series(key, index)
+            bucket = series(key, str(index))
             total += ledger.values.get(bucket, 0)
             yield _line(
                 f"{name}_bucket",
@@ -165,7 +165,7 @@ class Exposition:
         task_id, value, arrival = exemplar
         return f' # {{task_id="{_escape(task_id)}"}} {_go_number(value)} {arrival}'
 
-    def _task(self, record: bytes) -> Fragment:
+    def _task(self, record: str) -> Fragment:
         task = decode_task(record)
         labels = {"appid": str(task.appid), "task_id": task.task_id, "to_host": task.to_host or UNKNOWN}
         lines = dict.fromkeys((family.name for family in _TASK), "")
@@ -202,7 +202,9 @@ def _label_values(family: Family, ledger: Ledger) -> Sequence[tuple[str, ...]]:
         return [(event, outcome) for event in EVENT_NAMES for outcome in OUTCOMES]
     known = dict.fromkeys((value,) for value in family.values)
     found = ledger.marks if family.kind == "gauge" else ledger.values
-    dynamic = {tuple(key.split(SEP)[1:]) for key in found if key.startswith(family.name + SEP)}
+    dynamic = {
+        tuple(key.split(SEP, len(family.labels))[1:]) for key in found if key.startswith(family.name + SEP)
+    }
     if family.kind == "histogram":
         return list(known)
     return [*known, *sorted(dynamic - known.keys())]

@@ -8,6 +8,7 @@ settles what time alone decides.
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -66,36 +67,45 @@ class Folder:
 
     def take(self, batch: Sequence[Arrived], step: Transaction) -> None:
         """Take a batch into the step, in the order of arrival."""
+        step.prefetch([_key(a.callback) for a in batch if isinstance(a.callback, Callback)])
+        outcomes: Counter[tuple[str, str]] = Counter()
+        newest: dict[str, float] = {}
         for arrived in batch:
             if arrived.refused is not None:
                 step.quarantine(arrived.refused)
-            match arrived.callback:
-                case Callback():
-                    self._take_callback(arrived.callback, arrived.arrival, step)
-                case Ignored():
-                    self._count(step, OTHER, "ignored", arrived.arrival)
+            if arrived.callback is not None:
+                event, outcome = self._take(arrived.callback, arrived.arrival, step)
+                outcomes[event, outcome] += 1
+                newest[event] = max(arrived.arrival, newest.get(event, 0.0))
+        for (event, outcome), number in outcomes.items():
+            step.tally.count("callbacks_total", event, outcome, amount=number)
+        for event, arrival in newest.items():
+            step.tally.mark("last_callback_timestamp_seconds", event, arrival)
 
     def sweep(self, keys: Sequence[str], now: float, step: Transaction) -> None:
         """Settle the tasks with these keys as far as time allows; doing it again changes nothing."""
+        step.prefetch(keys)
         for key in keys:
             task = step.task(key)
             if task is None:
                 continue
             settled = settle(task, now, self.windows)
-            self._tell(step, settled.tales, settled.task, now)
-            if is_forgotten(settled.task, now, self.windows):
+            forgotten = is_forgotten(settled.task, now, self.windows)
+            self._keep(step, settled.task, settled.tales, now, put=not forgotten)
+            if forgotten:
                 step.forget(key)
-            else:
-                self._put(step, key, settled.task)
 
-    def _take_callback(self, callback: Callback, arrival: float, step: Transaction) -> None:
+    def _take(self, callback: Callback | Ignored, arrival: float, step: Transaction) -> tuple[str, str]:
+        """Take a callback; return its event and what became of it."""
+        if isinstance(callback, Ignored):
+            return OTHER, "ignored"
         if callback.task_id:
             verdict = self._fold(callback, callback.task_id, arrival, step)
         else:
             verdict = self._attribute(callback, arrival, step)
-        self._count(step, callback.event.name, verdict.value, arrival)
         for name in callback.unknown_fields if verdict is Verdict.APPLIED else ():
             step.tally.count("unknown_fields_total", _field_label(name))
+        return callback.event.name, verdict.value
 
     def _fold(self, callback: Callback, task_id: str, arrival: float, step: Transaction) -> Verdict:
         key = task_key(callback.appid, task_id)
@@ -103,9 +113,7 @@ class Folder:
         if before is None or is_forgotten(before, arrival, self.windows):
             before = Task(appid=callback.appid, task_id=task_id, first_seen=arrival)
         folded = fold(before, callback, arrival, self.windows)
-        if folded.task is not before:
-            self._put(step, key, folded.task)
-        self._tell(step, folded.tales, folded.task, arrival)
+        self._keep(step, folded.task, folded.tales, arrival, put=folded.task is not before)
         return folded.verdict
 
     def _attribute(self, callback: Callback, arrival: float, step: Transaction) -> Verdict:
@@ -114,26 +122,22 @@ class Folder:
         nameless = step.task(key) or Task(appid=callback.appid, task_id="", sources=callback.sources)
         siblings = step.siblings(callback.appid, callback.sources) if callback.sources else []
         attribution = attribute(nameless, siblings, callback, arrival, self.windows)
-        if attribution.nameless is not nameless:
-            self._put(step, key, attribution.nameless)
+        self._keep(step, attribution.nameless, (), arrival, put=attribution.nameless is not nameless)
         if attribution.owner is not None:
             return self._fold(callback, attribution.owner.task_id, arrival, step)
         shown = Task(
             appid=callback.appid, task_id="", to_host=callback.to_host, source_host=callback.source_host
         )
-        self._tell(step, attribution.tales, shown, arrival)
+        self._keep(step, shown, attribution.tales, arrival, put=False)
         return attribution.verdict
 
-    def _put(self, step: Transaction, key: str, task: Task) -> None:
-        step.put(key, Row(task, state_of(task, self.windows), next_due(task, self.windows)))
-
-    def _tell(self, step: Transaction, tales: Sequence[Tale], task: Task, arrival: float) -> None:
+    def _keep(self, step: Transaction, task: Task, tales: Sequence[Tale], now: float, *, put: bool) -> None:
+        """Tell what there is to tell of a task, and put it into the store if it has changed."""
+        labels = labels_of(task, self.labels)
         if tales:
-            step.tally.tell(tales, labels_of(task, self.labels), task.task_id, arrival)
-
-    def _count(self, step: Transaction, event: str, outcome: str, arrival: float) -> None:
-        step.tally.count("callbacks_total", event, outcome)
-        step.tally.mark("last_callback_timestamp_seconds", event, arrival)
+            step.tally.tell(tales, labels, task.task_id, now)
+        if put:
+            step.put(Row(task, labels, state_of(task, self.windows), next_due(task, self.windows)))
 
 
 class Ingest:
@@ -273,6 +277,12 @@ class Ingest:
             raise
         self._telemetry.store_up.set(1)
         return result
+
+
+def _key(callback: Callback) -> str:
+    if callback.task_id:
+        return task_key(callback.appid, callback.task_id)
+    return nameless_key(callback.appid, callback.sources)
 
 
 def _field_label(name: str) -> str:

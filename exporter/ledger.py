@@ -15,7 +15,7 @@ from exporter.catalogue import ALARM_TYPES, BEYOND, CATALOGUE, OTHER, UNKNOWN, F
 from exporter.relay import Tale
 
 MICRO = 1_000_000
-SEP = "\x1f"
+SEP = " "
 SUM = "sum"
 SEEN = "seen"
 
@@ -59,9 +59,9 @@ class Posting(Struct):
     exemplars: dict[str, Exemplar]
 
 
-def series(name: str, *parts: object) -> str:
-    """Return the key of a number within its ledger."""
-    return SEP.join((name, *map(str, parts)))
+def series(*parts: str) -> str:
+    """Return the key of a number within its ledger: a family, and what tells its numbers apart."""
+    return SEP.join(parts)
 
 
 class Tally:
@@ -138,7 +138,7 @@ def _limit(key: str) -> int:
 
 def _observe(posting: Posting, family: Family, label: str, value: float, exemplar: Exemplar) -> None:
     name = series(family.name, label) if family.labels else family.name
-    bucket = series(name, bisect_left(family.buckets, value))
+    bucket = series(name, str(bisect_left(family.buckets, value)))
     posting.values[bucket] += 1
     posting.values[series(name, SUM)] += round(value * MICRO)
     if exemplar[0]:

@@ -6,7 +6,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """CREATE TABLE ledgers (
             id INTEGER PRIMARY KEY,
             labels TEXT NOT NULL UNIQUE,   -- JSON array of label values
-            record BLOB NOT NULL
+            record TEXT NOT NULL
         )""",
         """CREATE TABLE tasks (
             id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -15,7 +15,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             state INTEGER NOT NULL,        -- rank: those shown first have the lowest
             ledger INTEGER REFERENCES ledgers (id),
             due REAL NOT NULL,             -- when a sweep looks at it next, UNIX seconds
-            record BLOB NOT NULL
+            record TEXT NOT NULL
         )""",
         "CREATE INDEX tasks_by_due ON tasks (due)",
         "CREATE INDEX tasks_by_sources ON tasks (sources)",

@@ -1,27 +1,33 @@
-"""The form of records in a store: MessagePack arrays, to which fields are only ever added at the end."""
+"""The form of records in a store: JSON arrays on one line, to which fields are only ever added at the end.
+
+They can be read with any tool, and many of them travel as one text.
+"""
 
 import msgspec
 
 from exporter.ledger import Ledger
 from exporter.relay import Task
 
-FORMAT = 1
-
-_encoder = msgspec.msgpack.Encoder()
-_tasks = msgspec.msgpack.Decoder(Task)
-_ledgers = msgspec.msgpack.Decoder(Ledger)
+_encoder = msgspec.json.Encoder()
+_tasks = msgspec.json.Decoder(Task)
+_ledgers = msgspec.json.Decoder(Ledger)
 
 
-def encode(record: Task | Ledger) -> bytes:
-    """Return the record as bytes."""
-    return _encoder.encode(record)
+def encode(record: Task | Ledger) -> str:
+    """Return the record as a line of text."""
+    return _encoder.encode(record).decode()
 
 
-def decode_task(raw: bytes) -> Task:
-    """Return the task in `raw`, which `encode` made."""
-    return _tasks.decode(raw)
+def decode_task(text: str) -> Task:
+    """Return the task in `text`, which `encode` made."""
+    return _tasks.decode(text)
 
 
-def decode_ledger(raw: bytes) -> Ledger:
-    """Return the ledger in `raw`, which `encode` made."""
-    return _ledgers.decode(raw)
+def decode_tasks(lines: str) -> list[Task]:
+    """Return the tasks in `lines`, one each."""
+    return _tasks.decode_lines(lines)
+
+
+def decode_ledger(text: str) -> Ledger:
+    """Return the ledger in `text`, which `encode` made."""
+    return _ledgers.decode(text)

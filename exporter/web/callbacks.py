@@ -83,9 +83,8 @@ class Callbacks:
         length = req.content_length
         if length is None and not req.get_header("Transfer-Encoding"):
             raise Rejected(411, "length", (Fault("", "expected a Content-Length, or a chunked body"),))
-        too_large = Rejected(413, "too_large", (Fault("", f"expected at most {self._max_body_bytes} bytes"),))
         if length is not None and length > self._max_body_bytes:
-            raise too_large
+            raise self._too_large()
         try:
             async with asyncio.timeout(self._body_seconds):
                 raw: bytes = await req.stream.read(self._max_body_bytes + 1)
@@ -93,10 +92,13 @@ class Callbacks:
             fault = Fault("", f"expected the whole body within {self._body_seconds:g} s")
             raise Rejected(408, "length", (fault,)) from exc
         if len(raw) > self._max_body_bytes:
-            raise too_large
+            raise self._too_large()
         if length is not None and len(raw) < length:
             raise Rejected(408, "length", (Fault("", f"expected {length} bytes, {len(raw)} came"),))
         return raw
+
+    def _too_large(self) -> Rejected:
+        return Rejected(413, "too_large", (Fault("", f"expected at most {self._max_body_bytes} bytes"),))
 
     async def _parse(self, raw: bytes, req: Request) -> Arrived:
         """Return what is to be committed; a body that is refused is kept first, if that can be done."""

@@ -12,7 +12,7 @@ import pytest
 
 from exporter.errors import StoreError, StoreUnavailable
 from exporter.store import Terms
-from exporter.store import sqlite as module
+from exporter.store import file as module
 from exporter.store.migrations import MIGRATIONS
 from exporter.store.sqlite import SqliteStore
 from tests.contract.test_store import count, ledgers, put, task

@@ -8,11 +8,12 @@ import pytest
 from exporter.errors import StoreError
 from exporter.ledger import Ledger, series
 from exporter.relay import Task, state_of
-from exporter.store import Refused, Row, Store, Transaction, nameless_key, task_key
+from exporter.store import Refused, Row, Store, Transaction, labels_of
 from exporter.store.records import decode_ledger, decode_task
 from tests.contract.conftest import Open
 from tests.unit.histories import T0, WINDOWS, callback, fold
 
+LABELS = ("appid", "to_host")
 Work = Callable[[Transaction], object]
 
 
@@ -29,7 +30,7 @@ def put(*tasks: Task, due: float = 2000.0) -> Work:
 
     def work(step: Transaction) -> None:
         for each in tasks:
-            step.put(task_key(4, each.task_id), Row(each, state_of(each, WINDOWS), due))
+            step.put(Row(each, labels_of(each, LABELS), state_of(each, WINDOWS), due))
 
     return work
 
@@ -148,7 +149,7 @@ def test_siblings_are_the_tasks_of_one_account_and_source(store: Store) -> None:
     def work(step: Transaction) -> list[str]:
         put(task("d", sources="x"), task("a", sources="y"))(step)
         step.forget("4/c")
-        step.put(nameless_key(4, "x"), Row(Task(appid=4, task_id="", sources="x"), "none", 9.0))
+        step.put(Row(Task(appid=4, task_id="", sources="x"), (), "none", 9.0))
         return [t.task_id for t in step.siblings(4, "x")]
 
     assert store.transact(work)[0] == ["d"]

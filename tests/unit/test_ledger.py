@@ -48,11 +48,11 @@ def test_an_observation_falls_into_the_bucket_whose_edge_it_does_not_exceed() ->
         [(family.name, "", 2.0), (family.name, "", 2.000001), (family.name, "", 1e9)], LABELS, "t", 9.0
     )
     ledger = posted(tally)
-    assert ledger.values[series(family.name, bucket)] == 1
-    assert ledger.values[series(family.name, bucket + 1)] == 1
-    assert ledger.values[series(family.name, len(family.buckets))] == 1
+    assert ledger.values[series(family.name, str(bucket))] == 1
+    assert ledger.values[series(family.name, str(bucket + 1))] == 1
+    assert ledger.values[series(family.name, str(len(family.buckets)))] == 1
     assert ledger.values[series(family.name, SUM)] == 4 * MICRO + 1 + 10**9 * MICRO
-    assert ledger.exemplars[series(family.name, bucket)] == ("t", 2.0, 9.0)
+    assert ledger.exemplars[series(family.name, str(bucket))] == ("t", 2.0, 9.0)
 
 
 def test_an_exemplar_needs_a_task() -> None:
