@@ -94,7 +94,7 @@ class Parser:
         to_url, to_host, stream_id = self._redactor.destination(
             body.get("to_url") or "", body.get("stream_id") or ""
         )
-        sources, source_host = self._sources(body.get("source_urls"), msg)
+        source_host, sources = self._sources(body.get("source_urls"), msg)
         return Callback(
             event=event,
             appid=int(body["appid"] if "appid" in body else body["appId"]),
@@ -113,11 +113,9 @@ class Parser:
 
     def _sources(self, urls: list[str] | None, msg: dict[str, Any]) -> tuple[str, str]:
         if urls:
-            described = [self._redactor.source(url) for url in urls]
-            sources = described[0][1] if len(urls) == 1 else self._redactor.digest(str(described))
-            return sources, described[0][0]
+            return self._redactor.sources(tuple(urls))
         url = msg.get("url")
-        return "", self._redactor.source(url)[0] if isinstance(url, str) else ""
+        return self._redactor.source(url)[0] if isinstance(url, str) else "", ""
 
     def _subject(self, letter: str, msg: dict[str, Any]) -> str:
         if letter in "FN":

@@ -34,6 +34,10 @@ class StoreUnavailable(StoreError):  # noqa: N818 - named for what it tells the 
     """The store does not answer now: nothing was written, try again."""
 
 
+class WouldWait(StoreError):  # noqa: N818
+    """The store can't do it without waiting for another process or a network: nothing was done."""
+
+
 class Fault(Struct, frozen=True):
     """One thing that is wrong with a callback: where (a JSON pointer) and what was expected there."""
 

@@ -1,16 +1,16 @@
 """Group commit: callbacks that arrive while a commit is under way form the next batch.
 
-One thread owns the store's writes. Each batch is one atomic step: every callback in it is folded, all of
-it is made durable with one sync, and only then are their senders answered. A sweep in the same thread
-settles what time alone decides.
+Each batch is one atomic step: every callback in it is folded, all of it is made durable with one sync, and
+only then are their senders answered. A sweep settles what time alone decides.
 """
 
 import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from exporter.callback import Callback, Ignored
 from exporter.catalogue import OTHER
-from exporter.errors import StoreUnavailable
+from exporter.errors import StoreUnavailable, WouldWait
 from exporter.relay import (
     Tale,
     Task,
@@ -39,7 +39,9 @@ log = logging.getLogger(__name__)
 
 MAX_FIELD_NAME = 64
 SWEEP_SECONDS = 0.5
-SWEEP_TASKS = 500
+SWEEP_TASKS = 100
+#: A commit that takes less is made in place; after a slower one the next go to a thread.
+QUICK_SECONDS = 0.01
 
 
 class Arrived(Struct, frozen=True):
@@ -171,8 +173,11 @@ class Ingest:
         self._queue: list[Waiting] = []
         self._work = asyncio.Event()
         self._closing = False
+        self._turn = asyncio.Lock()
+        self._is_quick = True
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._tasks: list[asyncio.Task[None]] = []
+        telemetry.queued.set_function(lambda: len(self._queue))
 
     def start(self) -> None:
         """Begin to commit and to sweep, in the running event loop."""
@@ -191,7 +196,6 @@ class Ingest:
             raise StoreUnavailable("the exporter is stopping")
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.append((arrived, future))
-        self._telemetry.queued.set(len(self._queue))
         self._work.set()
         await future
 
@@ -201,7 +205,8 @@ class Ingest:
         Raises:
             StoreUnavailable: it can't.
         """
-        await self._in_thread(self._store.probe)
+        async with self._turn:
+            await self._in_thread(self._store.probe)
 
     async def stop(self) -> None:
         """Commit what waits, then let go of the store."""
@@ -217,9 +222,17 @@ class Ingest:
         while self._queue or not self._closing:
             await self._work.wait()
             self._work.clear()
+            await self._gather()
             while self._queue:
                 batch, self._queue = self._queue[: self._max_batch], self._queue[self._max_batch :]
                 await self._commit_batch(batch)
+
+    async def _gather(self) -> None:
+        """Let what is arriving at this moment into the batch: a sync costs the same for one as for many."""
+        waiting = 0
+        while waiting < len(self._queue) < self._max_batch:
+            waiting = len(self._queue)
+            await asyncio.sleep(0)
 
     async def _commit_batch(self, batch: Sequence[Waiting]) -> None:
         """Commit a batch and answer it; what can't be folded does not make the rest suffer."""
@@ -238,7 +251,6 @@ class Ingest:
             error = StoreUnavailable(f"the callback could not be folded: {type(exc).__name__}")
         self._telemetry.batch.observe(len(batch))
         self._telemetry.commit.observe(time.perf_counter() - begun)
-        self._telemetry.queued.set(len(self._queue))
         for _, future in batch:
             if not future.done():
                 future.set_exception(error) if error else future.set_result(None)
@@ -258,25 +270,51 @@ class Ingest:
     async def _sweep(self) -> bool:
         """Settle what is due; return whether there may be more."""
         now = self._clock()
-        keys = await self._in_thread(partial(self._store.due, now, SWEEP_TASKS))
+        async with self._turn:
+            keys = await self._in_thread(partial(self._store.due, now, SWEEP_TASKS))
         if keys:
             await self._transact(partial(self._folder.sweep, keys, now))
         return len(keys) == SWEEP_TASKS
 
     async def _transact(self, work: Callable[[Transaction], None]) -> None:
-        _, overflow = await self._in_thread(partial(self._store.transact, work))
+        """Run `work` in one step of the store and make it durable.
+
+        Python's part is done here, where no thread contends with it; so is the commit as long as the disk is
+        quick. What has to wait, for another process or for a slow disk, waits in the thread.
+        """
+        async with self._turn:
+            end = await self._prepare(work)
+            begun = time.perf_counter()
+            overflow = (self._in_place(end) if self._is_quick else await self._in_thread(end))[1]
+            self._is_quick = time.perf_counter() - begun < QUICK_SECONDS
         for bound, amount in overflow.items():
             self._telemetry.overflowed.labels(bound).inc(amount)
 
-    async def _in_thread(self, work: Callable[[], R]) -> R:
-        """Run `work` in the thread that owns the store's writes."""
+    async def _prepare(
+        self, work: Callable[[Transaction], None]
+    ) -> Callable[[], tuple[None, dict[str, int]]]:
         try:
-            result = await asyncio.get_running_loop().run_in_executor(self._thread, work)
+            return self._in_place(partial(self._store.prepare, work, wait=False))
+        except WouldWait:
+            return await self._in_thread(partial(self._store.prepare, work, wait=True))
+
+    def _in_place(self, work: Callable[[], R]) -> R:
+        with self._watched():
+            return work()
+
+    async def _in_thread(self, work: Callable[[], R]) -> R:
+        with self._watched():
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Tell whether the store answers."""
+        try:
+            yield
         except StoreUnavailable:
             self._telemetry.store_up.set(0)
             raise
         self._telemetry.store_up.set(1)
-        return result
 
 
 def _key(callback: Callback) -> str:

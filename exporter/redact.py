@@ -26,6 +26,7 @@ class Redactor:
         self._plain_hosts = tuple(pattern.lower() for pattern in plain_hosts)
         self.destination = lru_cache(maxsize=8192)(self._destination)
         self.source = lru_cache(maxsize=8192)(self._source)
+        self.sources = lru_cache(maxsize=8192)(self._sources)
 
     def digest(self, text: str) -> str:
         """Return 16 hexadecimal characters that stand for `text`, always the same ones for this key."""
@@ -50,6 +51,11 @@ class Redactor:
         if parts is None:
             return "", self.digest(url.split("?", 1)[0])
         return _host(parts), self.digest(f"{parts.scheme}://{parts.netloc}{parts.path}")
+
+    def _sources(self, urls: tuple[str, ...]) -> tuple[str, str]:
+        """Return the host of the first source and a digest that is equal for equal sources."""
+        described = [self._source(url) for url in urls]
+        return described[0][0], described[0][1] if len(urls) == 1 else self.digest(str(described))
 
     def _is_plain(self, host: str) -> bool:
         return any(fnmatchcase(host, pattern) for pattern in self._plain_hosts)

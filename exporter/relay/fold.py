@@ -38,11 +38,15 @@ def fold(task: Task, callback: Callback, arrival: float, windows: Windows) -> Fo
     judgement = judge(settled.task, callback, arrival, windows)
     if judgement.verdict is not Verdict.APPLIED:
         return Folded(settled.task, judgement.verdict, settled.tales)
-    identities, floor = remember(settled.task, judgement.identities, arrival, windows)
-    moment = judgement.moment
-    known = _describe(settled.task, callback)
+    known, moment = settled.task, judgement.moment
+    identities, floor = remember(known, judgement.identities, arrival, windows)
     counted = replace(
         known,
+        to_host=callback.to_host or known.to_host,
+        source_host=callback.source_host or known.source_host,
+        stream_id=callback.stream_id or known.stream_id,
+        to_url=callback.to_url or known.to_url,
+        sources=callback.sources or known.sources,
         heard=max(arrival, known.heard),
         newest_ms=max(known.newest_ms, moment.ms if moment.known else 0),
         runs=known.runs + (callback.event.letter == "S"),
@@ -60,10 +64,11 @@ def settle(task: Task, now: float, windows: Windows) -> Folded:
 
     Doing it again changes nothing.
     """
-    ripe = [i for i, entry in enumerate(task.log) if entry_due(entry, windows) <= now]
     tales: tuple[Tale, ...] = ()
-    if ripe:
-        task, tales = _settle_through(task, ripe[-1])
+    if task.log:
+        ripe = [i for i, entry in enumerate(task.log) if entry_due(entry, windows) <= now]
+        if ripe:
+            task, tales = _settle_through(task, ripe[-1])
     if not task.log and lost_at(task, windows) <= now:
         course = replace(task.now, running=False, lost=True, file=None)
         task = replace(task, settled=course, now=course)
@@ -103,15 +108,6 @@ def timing(callback: Callback, moment: Moment, arrival: float) -> tuple[Tale, ..
     delay = arrival - moment.ms / 1000
     told: Tale = ("callback_delay_seconds", callback.event.name, max(delay, 0.0))
     return (*bad, told, ("anomalies_total", "clock_skew", 1)) if delay <= -SKEW_SECONDS else (*bad, told)
-
-
-def _describe(task: Task, callback: Callback) -> Task:
-    """Return `task` with what the callback says of it; what a callback lacks stays as it was."""
-    names = ("to_host", "source_host", "stream_id", "to_url", "sources")
-    said = {
-        name: value for name in names if (value := getattr(callback, name)) and value != getattr(task, name)
-    }
-    return replace(task, **said) if said else task
 
 
 def _start_stated(task: Task, callback: Callback, judgement: Judgement) -> tuple[int, int] | None:
@@ -183,7 +179,10 @@ def _begin_settled_run(task: Task, start: Entry) -> tuple[Task, tuple[Tale, ...]
 
 def _take_in(task: Task, log: tuple[Entry, ...], entry: Entry) -> tuple[Task, tuple[Tale, ...]]:
     """Walk the log with `entry` in it, and tell at once what can't change any more."""
-    steps = list(walk(task.settled, log))
+    if log[-1] is entry and (len(log) == 1 or log[-2].second < entry.second):
+        steps = list(walk(task.now, (entry,)))  # the usual case: it is the newest
+    else:
+        steps = list(walk(task.settled, log))
     mine = next(step for step in steps if step.entry is entry)
     tales: tuple[Tale, ...] = ()
     told = 0

@@ -123,8 +123,8 @@ class Transaction(Protocol):
 class Store(Protocol):
     """Keeps tasks, ledgers and the quarantine.
 
-    Every method may raise StoreUnavailable: then nothing was changed. `transact` and `due` are called from
-    one thread, `snapshot`, `listing` and `find` from others; neither waits for the other.
+    Every method may raise StoreUnavailable: then nothing was changed. `prepare` with its end, `transact`,
+    `due` and `probe` are called one at a time, from any thread; `snapshot`, `listing` and `find` at any time.
     """
 
     @property
@@ -132,8 +132,20 @@ class Store(Protocol):
         """The key of the digests that stand for secrets; made with the store."""
         ...
 
+    def prepare(
+        self, work: Callable[[Transaction], T], *, wait: bool
+    ) -> Callable[[], tuple[T, dict[str, int]]]:
+        """Run `work` in one atomic step; calling what is returned ends the step and makes it durable.
+
+        That returns the result of `work` and what bounds cut off.
+
+        Raises:
+            WouldWait: not without `wait`: another process is at it, or the store is beyond a network.
+        """
+        ...
+
     def transact(self, work: Callable[[Transaction], T]) -> tuple[T, dict[str, int]]:
-        """Run `work` in one atomic step and make it durable; return its result and what bounds cut off."""
+        """Prepare a step, waiting as long as it takes, and end it."""
         ...
 
     def due(self, now: float, limit: int) -> list[str]:

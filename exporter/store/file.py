@@ -8,7 +8,7 @@ from pathlib import Path
 from exporter.errors import StoreError
 from exporter.store.migrations import MIGRATIONS
 
-BUSY_SECONDS = 5.0
+BUSY_MILLISECONDS = 5000
 MAX_ROWS_AT_ONCE = 256
 
 
@@ -20,7 +20,9 @@ def make_private(path: Path) -> None:
 
 def connect(path: Path) -> sqlite3.Connection:
     """Open the file: durable at every commit, readers beside a writer."""
-    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(
+        path, timeout=BUSY_MILLISECONDS / 1000, isolation_level=None, check_same_thread=False
+    )
     for pragma in (
         "journal_mode = WAL",
         "synchronous = FULL",

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from exporter.errors import StoreError, StoreUnavailable
+from exporter.errors import StoreError, StoreUnavailable, WouldWait
 from exporter.ledger import FLEET
 from exporter.relay import NONE
 from exporter.store import Snapshot, T, Terms, Transaction
-from exporter.store.file import advice, connect, make_private, migrate
+from exporter.store.file import BUSY_MILLISECONDS, advice, connect, make_private, migrate
 from exporter.store.step import AS_LINES, RANKS, Known, Step, insert_ledger, split_lines
 
 _STATES = {rank: state for state, rank in RANKS.items()}
@@ -56,13 +56,25 @@ class SqliteStore:
     def secret(self) -> bytes:
         return self._secret
 
-    def transact(self, work: Callable[[Transaction], T]) -> tuple[T, dict[str, int]]:
-        with self._writing():
+    def prepare(
+        self, work: Callable[[Transaction], T], *, wait: bool
+    ) -> Callable[[], tuple[T, dict[str, int]]]:
+        self._begin(wait=wait)
+        with self._or_roll_back():
+            self._refresh()
             step = Step(self._writer, terms=self._terms, known=self._ledgers, clock=self._clock)
             result = work(step)
             ledgers, overflow = step.write()
-        self._ledgers |= ledgers
-        return result, overflow
+
+        def end() -> tuple[T, dict[str, int]]:
+            self._commit()
+            self._ledgers |= ledgers
+            return result, overflow
+
+        return end
+
+    def transact(self, work: Callable[[Transaction], T]) -> tuple[T, dict[str, int]]:
+        return self.prepare(work, wait=True)()
 
     def due(self, now: float, limit: int) -> list[str]:
         with self._unavailable_on_error():
@@ -117,23 +129,37 @@ class SqliteStore:
             return row[0] if row else None
 
     def probe(self) -> None:
-        with self._writing():
+        self._begin(wait=True)
+        with self._or_roll_back():
             self._writer.execute("INSERT OR REPLACE INTO meta VALUES ('probed', ?)", (str(self._clock()),))
+        self._commit()
 
     def close(self) -> None:
         self._writer.close()
         self._reader.close()
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Hold the write transaction; commit at the end, or change nothing."""
+    def _begin(self, *, wait: bool) -> None:
+        """Take the write transaction."""
         with self._unavailable_on_error():
             self._check_file()
-            self._writer.execute("BEGIN IMMEDIATE")
+            self._writer.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS if wait else 0}")
             try:
-                self._refresh()
+                self._writer.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as exc:
+                if not wait and exc.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                    raise WouldWait(str(exc)) from exc
+                raise
+
+    def _commit(self) -> None:
+        with self._or_roll_back():
+            self._writer.execute("COMMIT")
+
+    @contextmanager
+    def _or_roll_back(self) -> Iterator[None]:
+        """Change nothing if anything fails."""
+        with self._unavailable_on_error():
+            try:
                 yield
-                self._writer.execute("COMMIT")
             except BaseException:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")

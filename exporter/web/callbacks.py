@@ -4,7 +4,6 @@ A handler reads, parses, commits and answers. It says 200 only for what is commi
 what was expected, kept for a look, and never gets a 5xx.
 """
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from exporter.errors import Fault, Rejected, StoreUnavailable
 from exporter.ingest import Arrived, Ingest
 from exporter.store import Refused
 from exporter.telemetry import Telemetry
+from exporter.web.patience import Patience
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Callbacks:
         self._ingest = ingest
         self._telemetry = telemetry
         self._max_body_bytes = max_body_bytes
-        self._body_seconds = body_seconds
+        self._patience = Patience(body_seconds)
         self._clock = clock
         self._answered = telemetry.request.labels("200")
 
@@ -86,10 +86,9 @@ class Callbacks:
         if length is not None and length > self._max_body_bytes:
             raise self._too_large()
         try:
-            async with asyncio.timeout(self._body_seconds):
-                raw: bytes = await req.stream.read(self._max_body_bytes + 1)
+            raw = await self._patience.read(req.stream, self._max_body_bytes + 1)
         except TimeoutError as exc:
-            fault = Fault("", f"expected the whole body within {self._body_seconds:g} s")
+            fault = Fault("", f"expected the whole body within {self._patience.seconds:g} s")
             raise Rejected(408, "length", (fault,)) from exc
         if len(raw) > self._max_body_bytes:
             raise self._too_large()

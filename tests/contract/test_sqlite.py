@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from exporter.errors import StoreError, StoreUnavailable
-from exporter.store import Terms
+from exporter.store import Terms, sqlite
 from exporter.store import file as module
 from exporter.store.migrations import MIGRATIONS
 from exporter.store.sqlite import SqliteStore
@@ -132,7 +132,7 @@ def test_a_lock_held_for_long_is_told_and_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sender is asked to come again."""
-    monkeypatch.setattr(module, "BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(sqlite, "BUSY_MILLISECONDS", 100)
     path = tmp_path / "relay.db"
     store = opened(path)
     holder = sqlite3.connect(path, isolation_level=None)

@@ -1,0 +1,68 @@
+"""Ends reads that take too long, and costs next to nothing for those that don't.
+
+A timer a request would be a good part of what a request costs; instead one looks at all of them now and then.
+"""
+
+import asyncio
+from typing import Protocol
+
+LOOK_SECONDS = 0.5
+
+
+class Stream(Protocol):
+    """What a body is read from."""
+
+    async def read(self, size: int) -> bytes:
+        """Return up to so many bytes."""
+        ...
+
+
+class Patience:
+    """Reads within a time.
+
+    Args:
+        seconds: how long a read may take, give or take LOOK_SECONDS.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._begun: dict[asyncio.Task[object], float] = {}
+        self._ended: set[asyncio.Task[object]] = set()
+        self._looks = False
+
+    async def read(self, stream: Stream, size: int) -> bytes:
+        """Return up to `size` bytes of `stream`.
+
+        Raises:
+            TimeoutError: it took too long.
+        """
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine always runs in one
+        loop = asyncio.get_running_loop()
+        self._begun[task] = loop.time()
+        if not self._looks:
+            self._looks = True
+            loop.call_later(LOOK_SECONDS, self._look)
+        try:
+            return await stream.read(size)
+        except asyncio.CancelledError:
+            if task not in self._ended:
+                raise
+            task.uncancel()
+            raise TimeoutError from None
+        finally:
+            del self._begun[task]
+            self._ended.discard(task)
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        # Those that began first come first.
+        for task, begun in self._begun.items():
+            if begun > loop.time() - self.seconds:
+                break
+            if task not in self._ended:
+                self._ended.add(task)
+                task.cancel()
+        self._looks = bool(self._begun)
+        if self._looks:
+            loop.call_later(LOOK_SECONDS, self._look)
