@@ -17,7 +17,7 @@ MAX_DEPTH = 32
 RELAY_EVENT_TYPE = 314
 
 
-class Callback(Struct, frozen=True, kw_only=True):
+class Callback(Struct, frozen=True, gc=False, kw_only=True):
     """A valid relay callback, without its secrets.
 
     Args:
@@ -47,7 +47,7 @@ class Callback(Struct, frozen=True, kw_only=True):
     unknown_fields: tuple[str, ...] = ()
 
 
-class Ignored(Struct, frozen=True):
+class Ignored(Struct, frozen=True, gc=False):
     """A callback that is none of ours: another product's, or an event that is not known.
 
     Args:
@@ -78,10 +78,13 @@ class Parser:
         """
         body = _loads(raw, "")
         if not isinstance(body, dict):
+            _check_depth(raw, body)
             raise Rejected(400, "schema", (Fault("", "expected an object"),))
         if _is_foreign(body):
+            _check_depth(raw, body)
             return Ignored(keep=False)
         _unpack(body)
+        _check_depth(raw, body)
         event, schema = self._events.get(_text(body.get("callback_event")), (None, self._envelope))
         if not schema.is_valid(body):
             raise Rejected(400, "schema", schema.explain(body))
@@ -130,21 +133,21 @@ class Parser:
 
 def _loads(raw: bytes | str, pointer: str) -> Any:
     try:
-        value = orjson.loads(raw)
+        return orjson.loads(raw)
     except orjson.JSONDecodeError as exc:
         raise Rejected(
             400, "json", (Fault(pointer, f"expected JSON: {exc.msg} at character {exc.pos}"),)
         ) from exc
-    # Counting brackets is cheap; only a body with many of them is walked.
-    if _brackets(raw) > MAX_DEPTH and _deeper(value, MAX_DEPTH):
-        raise Rejected(400, "json", (Fault(pointer, f"expected at most {MAX_DEPTH} levels of nesting"),))
-    return value
 
 
-def _brackets(raw: bytes | str) -> int:
-    if isinstance(raw, bytes):
-        return raw.count(b"[") + raw.count(b"{")
-    return raw.count("[") + raw.count("{")
+def _check_depth(raw: bytes, body: object) -> None:
+    """Refuse a body that is nested too deep, its inner JSON included.
+
+    Few brackets can't be deep, unless they are written as escapes: only other bodies are walked.
+    """
+    is_flat = raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH and b"\\u" not in raw
+    if not is_flat and _deeper(body, MAX_DEPTH):
+        raise Rejected(400, "json", (Fault("", f"expected at most {MAX_DEPTH} levels of nesting"),))
 
 
 def _deeper(value: object, levels: int) -> bool:

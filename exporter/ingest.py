@@ -44,7 +44,7 @@ SWEEP_TASKS = 100
 QUICK_SECONDS = 0.01
 
 
-class Arrived(Struct, frozen=True):
+class Arrived(Struct, frozen=True, gc=False):
     """Something to be committed: a callback, or a body for the quarantine, or both for an unknown event."""
 
     arrival: float
@@ -184,11 +184,11 @@ class Ingest:
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._commit_for_ever()), loop.create_task(self._sweep_for_ever())]
 
-    async def commit(self, arrived: Arrived) -> None:
-        """Return when `arrived` is durable.
+    def commit(self, arrived: Arrived) -> "asyncio.Future[None]":
+        """Return what is done when `arrived` is durable.
 
         Raises:
-            StoreUnavailable: it was not kept, and nothing of it was counted.
+            StoreUnavailable: it was not kept, and nothing of it was counted; awaiting it may raise it too.
         """
         if len(self._queue) >= self._max_queued:
             raise StoreUnavailable("too many callbacks wait for the store")
@@ -197,7 +197,7 @@ class Ingest:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.append((arrived, future))
         self._work.set()
-        await future
+        return future
 
     async def probe(self) -> None:
         """Return when the store has proved that it can be written.

@@ -1,6 +1,7 @@
 """The server: one gunicorn master, one worker, two listeners; everything is wired together here."""
 
 import asyncio
+import gc
 import logging
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -115,6 +116,9 @@ class Service:
         self._apps = dict(zip(self.ports, (callback_app(callbacks, telemetry), operators), strict=True))
         self._ingest, self._scraper = ingest, scraper
         ingest.start()
+        # What is there now stays; looking for rubbish among it after every few requests only costs time.
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 20)
 
     async def _stop(self) -> None:
         """Commit what was accepted, then let go of everything."""

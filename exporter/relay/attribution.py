@@ -16,7 +16,7 @@ from exporter.relay.identity import Moment, Verdict, judge, remember
 from exporter.relay.task import Course, Entry, Task, Windows
 
 
-class Attribution(Struct, frozen=True):
+class Attribution(Struct, frozen=True, gc=False):
     """Whose an exit is.
 
     Args:

@@ -17,7 +17,7 @@ Tale = tuple[str, str, float]
 PROMPT_SECONDS = 5.0
 
 
-class Step(Struct, frozen=True):
+class Step(Struct, frozen=True, gc=False):
     """One callback taken in.
 
     Args:

@@ -20,7 +20,7 @@ MAX_LOG = 128
 TOLD_OBSERVATIONS, TOLD_RESTART = 1, 2
 
 
-class Folded(Struct, frozen=True):
+class Folded(Struct, frozen=True, gc=False):
     """A task after a callback or after some time, and what is to be told."""
 
     task: Task

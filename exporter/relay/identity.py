@@ -26,7 +26,7 @@ class Verdict(Enum):
     STALE = "stale"
 
 
-class Moment(Struct, frozen=True):
+class Moment(Struct, frozen=True, gc=False):
     """When a callback happened.
 
     Args:
@@ -42,7 +42,7 @@ class Moment(Struct, frozen=True):
     bad: bool = False
 
 
-class Judgement(Struct, frozen=True):
+class Judgement(Struct, frozen=True, gc=False):
     """Whether a callback counts, when it happened, and what is remembered of it."""
 
     verdict: Verdict

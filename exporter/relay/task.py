@@ -32,7 +32,7 @@ class Windows(Struct, frozen=True, kw_only=True):
     ok_codes: frozenset[str] = frozenset({"0"})
 
 
-class Entry(Struct, frozen=True, array_like=True):
+class Entry(Struct, frozen=True, gc=False, array_like=True):
     """A counted callback that begins or ends something.
 
     Args:
@@ -60,7 +60,7 @@ class Entry(Struct, frozen=True, array_like=True):
         return self.ms // 1000
 
 
-class Course(Struct, frozen=True, array_like=True):
+class Course(Struct, frozen=True, gc=False, array_like=True):
     """Where a task stands after some of its callbacks, taken in the order of their event times.
 
     Args:
@@ -87,7 +87,7 @@ class Course(Struct, frozen=True, array_like=True):
         return self.start is not None and self.start.letter == "F"
 
 
-class Task(Struct, frozen=True, kw_only=True, array_like=True):
+class Task(Struct, frozen=True, gc=False, kw_only=True, array_like=True):
     """A task: what is shown of it, and what it takes to judge its next callback.
 
     Args:

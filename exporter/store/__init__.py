@@ -32,7 +32,7 @@ class Terms(Struct, frozen=True, kw_only=True):
     max_quarantined_age_seconds: float = 30 * 86400.0
 
 
-class Row(Struct, frozen=True):
+class Row(Struct, frozen=True, gc=False):
     """A task as it is put into the store.
 
     Args:
@@ -48,7 +48,7 @@ class Row(Struct, frozen=True):
     due: float
 
 
-class Refused(Struct, frozen=True):
+class Refused(Struct, frozen=True, gc=False):
     """A body for the quarantine.
 
     Args:

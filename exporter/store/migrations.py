@@ -11,7 +11,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """CREATE TABLE tasks (
             id INTEGER PRIMARY KEY AUTOINCREMENT,
             key TEXT NOT NULL UNIQUE,
-            sources TEXT NOT NULL,         -- account and digest of the sources
+            sources INTEGER,               -- digest of the sources
             state INTEGER NOT NULL,        -- rank: those shown first have the lowest
             ledger INTEGER REFERENCES ledgers (id),
             due REAL NOT NULL,             -- when a sweep looks at it next, UNIX seconds

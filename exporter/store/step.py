@@ -67,7 +67,7 @@ class Step:
         return self._read[key]
 
     def siblings(self, appid: int, sources: str) -> list[Task]:
-        found = self._tasks_where("sources = ?", [_sources(appid, sources)])
+        found = self._tasks_where("sources = ?", [_sources(sources)])
         now = {key: row.task if row else None for key, row in self._rows.items()}
         tasks = [task for task in (found | now).values() if task is not None and task.task_id]
         return [task for task in tasks if (task.appid, task.sources) == (appid, sources)]
@@ -111,7 +111,7 @@ class Step:
     def _columns(self, key: str, row: Row) -> tuple[object, ...]:
         task = row.task
         ledger = None if row.state == NONE else self._ledger(row.labels)[0]
-        return key, _sources(task.appid, task.sources), RANKS[row.state], ledger, row.due, encode(task)
+        return key, _sources(task.sources), RANKS[row.state], ledger, row.due, encode(task)
 
     def _ledger(self, labels: tuple[str, ...]) -> tuple[int, Ledger]:
         """Return the ledger of a label set, made if there is room, else the one for all the others."""
@@ -180,8 +180,9 @@ def split_lines(lines: str) -> list[str]:
     return lines.split("\n") if lines else []
 
 
-def _sources(appid: int, sources: str) -> str:
-    return f"{appid} {sources}"
+def _sources(digest: str) -> int | None:
+    """Return a digest of sources as a number that SQLite can index in eight bytes."""
+    return int(digest, 16) - (1 << 63) if digest else None
 
 
 _PUT_TASKS = "INSERT INTO tasks (key, sources, state, ledger, due, record)"

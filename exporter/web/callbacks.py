@@ -57,34 +57,45 @@ class Callbacks:
         self._max_body_bytes = max_body_bytes
         self._patience = Patience(body_seconds)
         self._clock = clock
-        self._answered = telemetry.request.labels("200")
 
     async def on_post(self, req: Request, resp: Response) -> None:
-        """Take one callback."""
+        """Take one callback: read, parse, commit, answer."""
         begun = req.context.begun = time.perf_counter()
-        raw = await self._read(req)
-        arrived = await self._parse(raw, req)
+        length = self._expected_length(req)
+        raw = await self._read(req, length)
+        arrival = round(self._clock(), 3)
         try:
-            await self._ingest.commit(arrived)
+            callback = self._parser.parse(raw)
+        except Rejected as rejected:
+            await self._keep(Refused(rejected.reason, raw, req.remote_addr, arrival))
+            raise
+        is_kept = isinstance(callback, Ignored) and callback.keep
+        refused = Refused("unknown_event", raw, req.remote_addr, arrival) if is_kept else None
+        try:
+            await self._ingest.commit(Arrived(arrival, callback, refused))
         except StoreUnavailable as exc:
             headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
             raise Rejected(503, "unavailable", (Fault("", "not kept; send it again"),), headers) from exc
         resp.data = ANSWER
-        self._answered.observe(time.perf_counter() - begun)
+        self._telemetry.request.observe("200", time.perf_counter() - begun)
 
     async def on_options(self, req: Request, resp: Response) -> None:
         """Refuse, since falcon would answer OPTIONS by itself."""
         raise falcon.HTTPMethodNotAllowed(["POST"])
 
-    async def _read(self, req: Request) -> bytes:
+    def _expected_length(self, req: Request) -> int | None:
+        """Return the length that the headers promise, None for a chunked body; refuse what they rule out."""
         encoding = req.get_header("Content-Encoding")
         if encoding and encoding.strip().lower() != "identity":
             raise Rejected(415, "encoding", (Fault("", "expected a body without Content-Encoding"),))
-        length = req.content_length
+        length: int | None = req.content_length
         if length is None and not req.get_header("Transfer-Encoding"):
             raise Rejected(411, "length", (Fault("", "expected a Content-Length, or a chunked body"),))
         if length is not None and length > self._max_body_bytes:
             raise self._too_large()
+        return length
+
+    async def _read(self, req: Request, length: int | None) -> bytes:
         try:
             raw = await self._patience.read(req.stream, self._max_body_bytes + 1)
         except TimeoutError as exc:
@@ -99,24 +110,10 @@ class Callbacks:
     def _too_large(self) -> Rejected:
         return Rejected(413, "too_large", (Fault("", f"expected at most {self._max_body_bytes} bytes"),))
 
-    async def _parse(self, raw: bytes, req: Request) -> Arrived:
-        """Return what is to be committed; a body that is refused is kept first, if that can be done."""
-        arrival = self._clock()
+    async def _keep(self, refused: Refused) -> None:
+        """Keep a refused body for a look, if that can be done."""
         try:
-            callback = self._parser.parse(raw)
-        except Rejected as rejected:
-            await self._keep(
-                Arrived(arrival, refused=Refused(rejected.reason, raw, req.remote_addr, arrival))
-            )
-            raise
-        keep = isinstance(callback, Ignored) and callback.keep
-        return Arrived(
-            arrival, callback, Refused("unknown_event", raw, req.remote_addr, arrival) if keep else None
-        )
-
-    async def _keep(self, arrived: Arrived) -> None:
-        try:
-            await self._ingest.commit(arrived)
+            await self._ingest.commit(Arrived(refused.arrival, refused=refused))
         except StoreUnavailable as exc:
             log.warning("a refused body is not kept: %s", exc)
 
@@ -133,7 +130,7 @@ class Refusals:
             raise ex
         self._telemetry.rejected.labels(ex.reason).inc()
         elapsed = time.perf_counter() - req.context.begun if "begun" in req.context else 0.0
-        self._telemetry.request.labels(str(ex.status)).observe(elapsed)
+        self._telemetry.request.observe(str(ex.status), elapsed)
         faults = [{"pointer": fault.pointer, "message": fault.message} for fault in ex.faults]
         log.warning(
             "a callback was refused",

@@ -144,17 +144,17 @@ def _with_one_more_run(known: Task | None) -> Task:
 
 def test_siblings_are_the_tasks_of_one_account_and_source(store: Store) -> None:
     """As they stand in the step, what is remembered of nameless exits apart."""
-    store.transact(put(task("a", sources="x"), task("b", sources="y"), task("c", sources="x")))
+    store.transact(put(task("a", sources="aa"), task("b", sources="bb"), task("c", sources="aa")))
 
     def work(step: Transaction) -> list[str]:
-        put(task("d", sources="x"), task("a", sources="y"))(step)
+        put(task("d", sources="aa"), task("a", sources="bb"))(step)
         step.forget("4/c")
-        step.put(Row(Task(appid=4, task_id="", sources="x"), (), "none", 9.0))
-        return [t.task_id for t in step.siblings(4, "x")]
+        step.put(Row(Task(appid=4, task_id="", sources="aa"), (), "none", 9.0))
+        return [t.task_id for t in step.siblings(4, "aa")]
 
     assert store.transact(work)[0] == ["d"]
-    assert [t.task_id for t in store.transact(lambda s: s.siblings(4, "y"))[0]] == ["a", "b"]
-    assert store.transact(lambda s: s.siblings(5, "x"))[0] == []
+    assert [t.task_id for t in store.transact(lambda s: s.siblings(4, "bb"))[0]] == ["a", "b"]
+    assert store.transact(lambda s: s.siblings(5, "aa"))[0] == []
 
 
 def test_due_tasks_come_longest_first(store: Store) -> None:

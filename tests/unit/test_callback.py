@@ -133,7 +133,9 @@ def test_nesting_inside_msg_is_bounded_too() -> None:
     """An inner JSON text is another body."""
     deep = "[" * 40 + "]" * 40
     rejected = refuse(json.dumps(BASE | {"msg": '{"a": ' + deep + "}"}).encode())
-    assert (rejected.reason, rejected.faults[0].pointer) == ("json", "/msg")
+    assert rejected.reason == "json"
+    escaped = refuse(json.dumps(BASE | {"msg": '{"a": ' + deep + "}"}).replace("[", "\\u005b").encode())
+    assert escaped.reason == "json"
 
 
 def test_many_brackets_are_not_deep() -> None:
