@@ -51,6 +51,11 @@ def walk(course: Course, log: Sequence[Entry]) -> Iterator[Step]:
         begin = end
 
 
+def advance(course: Course, entry: Entry) -> Step:
+    """Take one callback that is newer than all before it."""
+    return _TAKE[entry.letter](course, entry, ())
+
+
 def in_order(group: Sequence[Entry], playing: Entry | None) -> list[Entry]:
     """Return the entries of one second in the order they happened.
 

@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from exporter.callback import Callback
-from exporter.relay.course import Step, Tale, later, walk
+from exporter.relay.course import Step, Tale, advance, later, walk
 from exporter.relay.identity import SKEW_SECONDS, Judgement, Moment, Verdict, judge, remember
 from exporter.relay.task import Course, Entry, Task, Windows, entry_due, forgotten_at, lost_at
 
@@ -180,20 +180,20 @@ def _begin_settled_run(task: Task, start: Entry) -> tuple[Task, tuple[Tale, ...]
 def _take_in(task: Task, log: tuple[Entry, ...], entry: Entry) -> tuple[Task, tuple[Tale, ...]]:
     """Walk the log with `entry` in it, and tell at once what can't change any more."""
     if log[-1] is entry and (len(log) == 1 or log[-2].second < entry.second):
-        steps = list(walk(task.now, (entry,)))  # the usual case: it is the newest
+        mine = last = advance(task.now, entry)  # the usual case: it is the newest
     else:
         steps = list(walk(task.settled, log))
-    mine = next(step for step in steps if step.entry is entry)
+        mine, last = next(step for step in steps if step.entry is entry), steps[-1]
     tales: tuple[Tale, ...] = ()
     told = 0
-    if mine is steps[-1] and mine.prompt:
+    if mine is last and mine.prompt:
         tales, told = mine.observations, TOLD_OBSERVATIONS
     if mine.restarted:
         tales, told = (*tales, ("tasks_restarted_total", "", 1)), told | TOLD_RESTART
     if told:
         marked = replace(entry, told=told)
         log = tuple(marked if e is entry else e for e in log)
-    return replace(task, log=log, now=steps[-1].course), tales
+    return replace(task, log=log, now=last.course), tales
 
 
 def _settle_through(task: Task, last: int) -> tuple[Task, tuple[Tale, ...]]:

@@ -53,13 +53,13 @@ class Judgement(Struct, frozen=True, gc=False):
 
 def moment_of(callback: Callback, arrival: float, windows: Windows) -> Moment:
     """Return when `callback` happened: the msg's own time, else event_time, else `arrival` (seconds)."""
-    bad = False
-    for stated, exact in ((callback.stated_ms, True), (_milliseconds(callback.event_time_seconds), False)):
-        if stated is None:
-            continue
-        if arrival - windows.lost_after <= stated / 1000 <= arrival + MAX_AHEAD_SECONDS:
-            return Moment(stated, exact, known=True, bad=bad)
-        bad = True
+    stated, seconds = callback.stated_ms, callback.event_time_seconds
+    earliest, latest = arrival - windows.lost_after, arrival + MAX_AHEAD_SECONDS
+    if stated is not None and earliest <= stated / 1000 <= latest:
+        return Moment(stated, exact=True, known=True)
+    if seconds is not None and earliest <= seconds <= latest:
+        return Moment(seconds * 1000, exact=False, known=True, bad=stated is not None)
+    bad = stated is not None or seconds is not None
     return Moment(int(arrival * 1000), exact=True, known=False, bad=bad)
 
 
@@ -85,7 +85,8 @@ def remember(
     """
     oldest = arrival - windows.retry
     kept = {name: came for name, came in task.identities.items() if came >= oldest}
-    kept |= dict.fromkeys(names, arrival)
+    for name in names:
+        kept[name] = arrival
     floor = task.floor_ms
     while len(kept) > MAX_IDENTITIES:
         first = min(kept, key=_happened_ms)
@@ -172,7 +173,3 @@ def _is_recent(entry: Entry | None, callback: Callback, oldest: float) -> bool:
 
 def _end_of(file: Entry) -> float:
     return file.arrival + file.duration
-
-
-def _milliseconds(seconds: int | None) -> int | None:
-    return None if seconds is None else seconds * 1000

@@ -170,5 +170,5 @@ def forgotten_at(task: Task, windows: Windows) -> float:
 def next_due(task: Task, windows: Windows) -> float:
     """Return when time alone next changes something about `task`, seconds."""
     if task.log:
-        return min(entry_due(entry, windows) for entry in task.log)
+        return min([entry_due(entry, windows) for entry in task.log])
     return min(lost_at(task, windows), forgotten_at(task, windows))
