@@ -67,6 +67,9 @@ class Service:
         """Serve one ASGI scope."""
         if scope["type"] == "lifespan":
             await self._live(receive, send)
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close"})
         else:
             await self._apps[scope["server"][1]](scope, receive, send)
 

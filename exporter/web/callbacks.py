@@ -6,8 +6,8 @@ what was expected, kept for a look, and never gets a 5xx.
 
 import logging
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar
 
 import falcon
 import orjson
@@ -61,6 +61,8 @@ class Callbacks:
     async def on_post(self, req: Request, resp: Response) -> None:
         """Take one callback: read, parse, commit, answer."""
         begun = req.context.begun = time.perf_counter()
+        if req.path != PATH:  # falcon takes //callbacks for the same
+            raise falcon.HTTPNotFound
         length = self._expected_length(req)
         raw = await self._read(req, length)
         arrival = round(self._clock(), 3)
@@ -156,11 +158,37 @@ class Refusals:
         await self.on_rejected(req, resp, rejected, params)
 
 
-def callback_app(callbacks: Callbacks, telemetry: Telemetry) -> App[Request, Response]:
+class HeadersFirst:
+    """Lets an app look at a request before any of its body has come.
+
+    falcon waits for the first part of a body before it calls a handler; a caller that promises a body and
+    sends none would be held without a limit, and one with a wrong path or a body too long not be told.
+    """
+
+    _NOTHING_YET: ClassVar[dict[str, Any]] = {"type": "http.request", "body": b"", "more_body": True}
+
+    def __init__(self, app: App[Request, Response]) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Any) -> None:
+        """Serve one request."""
+        asked = False
+
+        async def body() -> Any:
+            nonlocal asked
+            if asked:
+                return await receive()
+            asked = True
+            return self._NOTHING_YET
+
+        await self._app(scope, body, send)
+
+
+def callback_app(callbacks: Callbacks, telemetry: Telemetry) -> HeadersFirst:
     """Return the app of the callback listener: `POST /callbacks`, and nothing else."""
     app = App()
     refusals = Refusals(telemetry)
     app.add_error_handler(Rejected, refusals.on_rejected)
     app.add_error_handler(falcon.HTTPError, refusals.on_http_error)
     app.add_route(PATH, callbacks)
-    return app
+    return HeadersFirst(app)
