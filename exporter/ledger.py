@@ -7,6 +7,7 @@ Pure: no clock, no I/O.
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -62,6 +63,14 @@ class Posting(Struct):
 def series(*parts: str) -> str:
     """Return the key of a number within its ledger: a family, and what tells its numbers apart."""
     return SEP.join(parts)
+
+
+@lru_cache(maxsize=1024)
+def histogram_keys(name: str, label: str) -> tuple[str, ...]:
+    """Return the keys of a histogram's buckets, +Inf included, and of its sum."""
+    family = CATALOGUE[name]
+    parts = (name, label) if family.labels else (name,)
+    return (*(series(*parts, str(index)) for index in range(len(family.buckets) + 1)), series(*parts, SUM))
 
 
 class Tally:
@@ -137,10 +146,10 @@ def _limit(key: str) -> int:
 
 
 def _observe(posting: Posting, family: Family, label: str, value: float, exemplar: Exemplar) -> None:
-    name = series(family.name, label) if family.labels else family.name
-    bucket = series(name, str(bisect_left(family.buckets, value)))
+    keys = histogram_keys(family.name, label)
+    bucket = keys[bisect_left(family.buckets, value)]
     posting.values[bucket] += 1
-    posting.values[series(name, SUM)] += round(value * MICRO)
+    posting.values[keys[-1]] += round(value * MICRO)
     if exemplar[0]:
         posting.exemplars[bucket] = exemplar
 

@@ -13,7 +13,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             key TEXT NOT NULL UNIQUE,
             sources INTEGER,               -- digest of the sources
             state INTEGER NOT NULL,        -- rank: those shown first have the lowest
-            ledger INTEGER REFERENCES ledgers (id),
+            ledger INTEGER,                -- of its label set
             due REAL NOT NULL,             -- when a sweep looks at it next, UNIX seconds
             record TEXT NOT NULL
         )""",
