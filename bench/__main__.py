@@ -1,0 +1,105 @@
+"""`make bench`: measure, print a table, write JSON; see the options with `--help`."""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import orjson
+
+from bench import burst, memory, scrapes, throughput
+from bench.report import Figure, document, table
+
+IN_MEMORY = {"tmpfs", "ramfs", "devtmpfs"}
+BURST = 10_000
+
+Section = Callable[[Path, Sequence[str]], Iterator[Figure]]
+
+
+def main() -> int:
+    """Measure what is asked for; return the exit status, 1 if `--check` is given and a target is missed."""
+    options = _options()
+    sections: dict[str, Section] = {
+        "callbacks": partial(
+            throughput.measure,
+            rounds=options.rounds,
+            seconds=options.seconds,
+            destinations=options.destinations,
+        ),
+        "burst": partial(burst.measure, callbacks=BURST, destinations=options.destinations),
+        "scrape": scrapes.measure,
+        "memory": memory.measure,
+    }
+    unknown = set(options.only) - sections.keys()
+    if unknown:
+        print(f"bench: --only: expected some of {', '.join(sections)}", file=sys.stderr)
+        return 2
+    disk = options.folder or _disk()
+    figures = [
+        figure
+        for name in sections
+        if name in options.only
+        for figure in _run(sections[name], disk, options.flag)
+    ]
+    print(table(figures), end="")
+    if options.json:
+        options.json.write_bytes(
+            orjson.dumps(document(figures, _filesystem(disk)), option=orjson.OPT_INDENT_2)
+        )
+    return 1 if options.check and not all(figure.is_met for figure in figures) else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the exporter.")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
+    parser.add_argument(
+        "--only",
+        type=lambda text: text.split(","),
+        default=["callbacks", "burst", "scrape", "memory"],
+        help="sections, with commas between them: callbacks, burst, scrape, memory (default: all)",
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of callbacks, default 3")
+    parser.add_argument("--seconds", type=int, default=5, help="seconds of a round, default 5")
+    parser.add_argument("--destinations", type=int, default=1, help="destinations of the tasks, default 1")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--folder", type=Path, help="make the stores in this folder; it must be on a disk")
+    parser.add_argument("--flag", action="append", default=[], help="a flag of `serve`, for trials")
+    return parser.parse_args()
+
+
+def _run(section: Section, disk: Path, flags: Sequence[str]) -> list[Figure]:
+    with tempfile.TemporaryDirectory(dir=disk, prefix="bench-") as folder:
+        figures = []
+        for figure in section(Path(folder), flags):
+            _progress(figure.name)
+            figures.append(figure)
+        _progress("")
+        return figures
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def _disk() -> Path:
+    """Return a folder for temporary files that is on a disk: in memory a sync would cost nothing."""
+    candidates = (Path(tempfile.gettempdir()), Path("/var/tmp"), Path.cwd())
+    return next(folder for folder in candidates if _filesystem(folder) not in IN_MEMORY)
+
+
+def _filesystem(folder: Path) -> str:
+    """Return the type of the file system that `folder` is on."""
+    mounts = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
+    known = {fields[1]: fields[2] for fields in mounts}
+    path = os.path.realpath(folder)
+    while path not in known:
+        path = os.path.dirname(path)
+    return known[path]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""The baseline: a handler that reads the body and answers, served exactly as the exporter is.
+
+`python -m bench.bare` takes the flags of `css-relay-exporter serve`. gunicorn's settings are those of the
+exporter's own server, so that the two can't drift apart; only the application differs.
+"""
+
+import os
+import sys
+from typing import Any
+
+from falcon.asgi import App, Request, Response
+
+from exporter import logs, settings
+from exporter.server import Server
+from exporter.web.callbacks import ANSWER, PATH
+
+
+class Bare:
+    """Answers as the exporter does, and does nothing else."""
+
+    async def on_post(self, req: Request, resp: Response) -> None:
+        """Read the body and answer."""
+        await req.stream.read()
+        resp.data = ANSWER
+
+
+class BareServer(Server):
+    """The exporter's server with a bare application in it."""
+
+    def load(self) -> Any:
+        """Return the bare application, for both listeners."""
+        app = App()
+        app.add_route(PATH, Bare())
+        return app
+
+
+def main() -> None:
+    """Serve until a signal comes."""
+    given = settings.read(sys.argv[1:], os.environ)
+    logs.configure(given.log_level, given.log_format)
+    BareServer(given).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""A fleet at work: tasks that began ten minutes ago and each play a file, put straight into a store.
+
+Their callbacks go through the exporter's own parser, fold and store, only in larger batches than HTTP
+would bring; then everything that time has settled is swept, so that nothing stirs while others measure.
+"""
+
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import orjson
+
+from exporter.callback import Parser
+from exporter.ingest import Arrived, Folder
+from exporter.redact import Redactor
+from exporter.schemas import Schemas
+from exporter.server import open_store
+from exporter.settings import Settings
+from exporter.store import Store
+
+AGE_SECONDS = 600.0
+FILE_SECONDS = 3600
+BATCH_TASKS = 2000
+DESTINATIONS = 10
+FIRST_TASK = 10**8
+
+
+def fill(path: Path, tasks: int) -> None:
+    """Make a store at `path` in which that many tasks are active, each playing its first file."""
+    settings = Settings(store_path=str(path))
+    store = open_store(settings)
+    parser = Parser(
+        schemas=Schemas(), redactor=Redactor(key=store.secret, plain_hosts=settings.redact_plain_hosts)
+    )
+    folder = Folder(settings.windows, settings.metrics_labels)
+    now = time.time()
+    for begin in range(0, tasks, BATCH_TASKS):
+        numbers = range(begin, min(begin + BATCH_TASKS, tasks))
+        batch = [arrived for number in numbers for arrived in _history(parser, number, now - AGE_SECONDS)]
+        store.transact(partial(folder.take, batch))
+    _settle(store, folder, now)
+    store.close()
+
+
+def task_start(number: int, at: float) -> bytes:
+    """Return a TaskStart."""
+    return _body("TaskStart", number, at, {"task_start_time": int(at * 1000)})
+
+
+def file_start(number: int, at: float, index: int) -> bytes:
+    """Return a VodSourceFileStart of the file at `index`."""
+    url = f"http://origin.example.com/vod/{number}/{index}.m3u8?sign=s3cr3t"
+    return _body("VodSourceFileStart", number, at, {"url": url, "index": index, "duration": FILE_SECONDS})
+
+
+def _history(parser: Parser, number: int, at: float) -> Iterator[Arrived]:
+    yield Arrived(at, parser.parse(task_start(number, at)))
+    yield Arrived(at + 1, parser.parse(file_start(number, at + 1, 0)))
+
+
+def _settle(store: Store, folder: Folder, now: float) -> None:
+    while keys := store.due(now, BATCH_TASKS):
+        store.transact(partial(folder.sweep, keys, now))
+
+
+def _body(event: str, number: int, at: float, msg: dict[str, object]) -> bytes:
+    task, host = FIRST_TASK + number, 5000 + number % DESTINATIONS
+    secret = "txSecret=0123456789abcdef0123456789abcdef&txTime=6A000000"
+    return orjson.dumps(
+        {
+            "appid": 1250000001,
+            "event_type": 314,
+            "interface": "general_callback",
+            "product_name": "pullpush",
+            "source_urls": f'["http://origin.example.com/vod/{task}.m3u8?sign=s3cr3t"]\n',
+            "stream_id": f"room{task}",
+            "task_id": str(task),
+            "to_url": f"rtmp://{host}.livepush.myqcloud.com/live/room{task}?{secret}",
+            "callback_event": event,
+            "event_time": str(int(at)),
+            "msg": orjson.dumps(msg).decode(),
+        }
+    )

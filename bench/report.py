@@ -1,0 +1,89 @@
+"""What was measured: figures, some with a target, as a table and as JSON."""
+
+import os
+import platform
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import Struct
+
+
+class Target(Struct, frozen=True):
+    """What a figure is to be: at least, or at most, a limit."""
+
+    limit: float
+    at_least: bool = False
+
+    def is_met(self, value: float) -> bool:
+        """Return whether `value` is on the right side of the limit."""
+        return value >= self.limit if self.at_least else value <= self.limit
+
+    def __str__(self) -> str:
+        return f"{'>=' if self.at_least else '<='} {self.limit:g}"
+
+
+class Figure(Struct, frozen=True):
+    """One thing measured.
+
+    Args:
+        name: what it is; its first word is the section it belongs to.
+        value: how much of it.
+        unit: of the value, empty for a plain number.
+        target: what it is to be, if anything is asked of it.
+    """
+
+    name: str
+    value: float
+    unit: str = ""
+    target: Target | None = None
+
+    @property
+    def is_met(self) -> bool:
+        """Whether it is what it is to be."""
+        return self.target is None or self.target.is_met(self.value)
+
+
+def table(figures: Sequence[Figure]) -> str:
+    """Return the figures as lines of columns, each line ended."""
+    rows = [
+        (
+            f.name,
+            _number(f.value),
+            f.unit,
+            f"{f.target} {'met' if f.is_met else 'MISSED'}" if f.target else "",
+        )
+        for f in figures
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return "".join(
+        f"{name:<{widths[0]}}  {value:>{widths[1]}} {unit:<{widths[2]}}  {verdict}".rstrip() + "\n"
+        for name, value, unit, verdict in rows
+    )
+
+
+def document(figures: Sequence[Figure], disk: str) -> dict[str, Any]:
+    """Return the figures for a JSON file, with what a reader must know of the machine."""
+    return {
+        "machine": {
+            "cores": os.cpu_count(),
+            "disk": disk,
+            "python": platform.python_version(),
+            "sqlite": sqlite3.sqlite_version,
+        },
+        "figures": [
+            {
+                "name": figure.name,
+                "value": figure.value,
+                "unit": figure.unit,
+                **({"target": str(figure.target), "met": figure.is_met} if figure.target else {}),
+            }
+            for figure in figures
+        ],
+    }
+
+
+def _number(value: float) -> str:
+    if value == int(value) or value >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3f}" if value < 10 else f"{value:.1f}"
