@@ -13,7 +13,6 @@ from exporter.errors import Fault, Rejected
 from exporter.redact import Redactor
 from exporter.schemas import EVENTS, Event, Schema, Schemas
 
-MAX_DEPTH = 32
 RELAY_EVENT_TYPE = 314
 
 
@@ -78,13 +77,10 @@ class Parser:
         """
         body = _loads(raw, "")
         if not isinstance(body, dict):
-            _check_depth(raw, body)
             raise Rejected(400, "schema", (Fault("", "expected an object"),))
         if _is_foreign(body):
-            _check_depth(raw, body)
             return Ignored(keep=False)
         _unpack(body)
-        _check_depth(raw, body)
         event, schema = self._events.get(_text(body.get("callback_event")), (None, self._envelope))
         if not schema.is_valid(body):
             raise Rejected(400, "schema", schema.explain(body))
@@ -116,7 +112,7 @@ class Parser:
 
     def _sources(self, urls: list[str] | None, msg: dict[str, Any]) -> tuple[str, str]:
         if urls:
-            return self._redactor.sources(tuple(urls))
+            return self._redactor.sources(urls)
         url = msg.get("url")
         return self._redactor.source(url)[0] if isinstance(url, str) else "", ""
 
@@ -138,23 +134,6 @@ def _loads(raw: bytes | str, pointer: str) -> Any:
         raise Rejected(
             400, "json", (Fault(pointer, f"expected JSON: {exc.msg} at character {exc.pos}"),)
         ) from exc
-
-
-def _check_depth(raw: bytes, body: object) -> None:
-    """Refuse a body that is nested too deep, its inner JSON included.
-
-    Few brackets can't be deep, unless they are written as escapes: only other bodies are walked.
-    """
-    is_flat = raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH and b"\\u" not in raw
-    if not is_flat and _deeper(body, MAX_DEPTH):
-        raise Rejected(400, "json", (Fault("", f"expected at most {MAX_DEPTH} levels of nesting"),))
-
-
-def _deeper(value: object, levels: int) -> bool:
-    if not isinstance(value, dict | list):
-        return False
-    inner = value.values() if isinstance(value, dict) else value
-    return levels == 0 or any(_deeper(item, levels - 1) for item in inner)
 
 
 def _is_foreign(body: dict[str, Any]) -> bool:

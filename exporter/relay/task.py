@@ -144,7 +144,10 @@ def entry_due(entry: Entry, windows: Windows) -> float:
     A time in whole seconds may stand for anything within that second, so that it must be over; a time
     ahead of the arrival is not waited for.
     """
-    return min(max(entry.arrival, entry.second + 1.0), entry.arrival + 1.0) + windows.reorder
+    over = entry.ms // 1000 + 1.0
+    if over <= entry.arrival:
+        return entry.arrival + windows.reorder
+    return min(over, entry.arrival + 1.0) + windows.reorder
 
 
 def lost_at(task: Task, windows: Windows) -> float:

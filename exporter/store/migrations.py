@@ -18,7 +18,6 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             record TEXT NOT NULL
         )""",
         "CREATE INDEX tasks_by_due ON tasks (due)",
-        "CREATE INDEX tasks_by_sources ON tasks (sources)",
         "CREATE INDEX tasks_by_state ON tasks (state, ledger)",
         """CREATE TABLE quarantine (
             digest BLOB PRIMARY KEY,

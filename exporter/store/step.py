@@ -67,6 +67,9 @@ class Step:
         return self._read[key]
 
     def siblings(self, appid: int, sources: str) -> list[Task]:
+        # Digests are all over the place, and so would be the pages of their index that every new task writes:
+        # it is made when the first exit without a task asks for it.
+        self._connection.execute("CREATE INDEX IF NOT EXISTS tasks_by_sources ON tasks (sources)")
         found = self._tasks_where("sources = ?", [_sources(sources)])
         now = {key: row.task if row else None for key, row in self._rows.items()}
         tasks = [task for task in (found | now).values() if task is not None and task.task_id]

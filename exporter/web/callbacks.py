@@ -7,7 +7,7 @@ what was expected, kept for a look, and never gets a 5xx.
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import falcon
 import orjson
@@ -158,14 +158,16 @@ class Refusals:
         await self.on_rejected(req, resp, rejected, params)
 
 
+async def _nothing_yet() -> dict[str, Any]:
+    return {"type": "http.request", "body": b"", "more_body": True}
+
+
 class HeadersFirst:
     """Lets an app look at a request before any of its body has come.
 
     falcon waits for the first part of a body before it calls a handler; a caller that promises a body and
     sends none would be held without a limit, and one with a wrong path or a body too long not be told.
     """
-
-    _NOTHING_YET: ClassVar[dict[str, Any]] = {"type": "http.request", "body": b"", "more_body": True}
 
     def __init__(self, app: App[Request, Response]) -> None:
         self._app = app
@@ -174,12 +176,12 @@ class HeadersFirst:
         """Serve one request."""
         asked = False
 
-        async def body() -> Any:
+        def body() -> Awaitable[Any]:
             nonlocal asked
             if asked:
-                return await receive()
+                return receive()
             asked = True
-            return self._NOTHING_YET
+            return _nothing_yet()
 
         await self._app(scope, body, send)
 

@@ -116,7 +116,7 @@ NOT_JSON = {
     "deep arrays": b"[" * 20000 + b"]" * 20000,
     "deep arrays that do not end": b"[" * 60000,
     "deep objects": b'{"a":' * 9000 + b"1" + b"}" * 9000,
-    "33 levels": b'{"a":' * 33 + b"1" + b"}" * 33,
+    "1025 levels in a callback": GOOD.strip()[:-1] + b',"a":' + b"[" * 1025 + b"]" * 1025 + b"}",
     "gzip": b"\x1f\x8b\x08\x00\x00\x00\x00\x00",
 }
 
@@ -125,10 +125,19 @@ def not_json() -> Iterator[Case]:
     """What is not strict JSON, also inside msg and source_urls."""
     for name, raw in NOT_JSON.items():
         yield Case(name, post(raw), 400, "json")
-    inner = ["{", "{]", "{'a':1}", '{"a":NaN}', "x", '{"a":1}{', "[" * 5000, '{"a":' * 40 + "1" + "}" * 40]
+    inner = [
+        "{",
+        "{]",
+        "{'a':1}",
+        '{"a":NaN}',
+        "x",
+        '{"a":1}{',
+        "[" * 5000,
+        '{"a":' * 1025 + "1" + "}" * 1025,
+    ]
     for text in inner:
         yield Case(f"msg holds {_short(text)}", post(body(msg=text)), 400, "json")
-    for text in ('["a"', "[NaN]", "[" * 40 + "]" * 40):
+    for text in ('["a"', "[NaN]", "[" * 2000 + "]" * 2000):
         yield Case(f"source_urls holds {_short(text)}", post(body(source_urls=text)), 400, "json")
 
 
@@ -202,6 +211,8 @@ def odd_but_good() -> Iterator[Case]:
         yield Case(f"the sample {path.stem}", post(path.read_bytes()), 200)
     first = b'{"event_type":"x","event_type":314,' + GOOD.lstrip()[1:].replace(b'"event_type": 314,', b"")
     yield Case("of two equal keys the last one counts, and is right", post(first), 200)
+    deep = GOOD.strip()[:-1] + b',"a":' + b"[" * 1000 + b"]" * 1000 + b"}"
+    yield Case("1000 levels in a field nobody knows", post(deep), 200)
     yield Case("a long unknown field", post(body(extra="x" * 60000)), 200)
     yield Case("a thousand unknown fields", post(body(**{f"f{n}": n for n in range(1000)})), 200)
     yield Case("exactly as long as allowed", post(GOOD + b" " * (MAX_BODY - len(GOOD))), 200)

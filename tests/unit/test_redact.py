@@ -26,6 +26,13 @@ SECRET = "s3cr3t"
         ("rtmp://[::1]:1935/", "rtmp://[::1]:1935/", "::1"),
         ("rtmp://[::1/s3cr3t", UNREADABLE, ""),
         ("rtmp://host:s3cr3t/a", UNREADABLE, ""),
+        ("rtmp://a@s3cr3t@host/a", UNREADABLE, ""),
+        ("rtmp://ho st/s3cr3t", UNREADABLE, ""),
+        (
+            "RTMP://5000.livepush.myqcloud.com",
+            "rtmp://5000.livepush.myqcloud.com",
+            "5000.livepush.myqcloud.com",
+        ),
         ("s3cr3t", UNREADABLE, ""),
         ("", "", ""),
     ],
