@@ -128,7 +128,7 @@ def test_a_body_that_is_nested_without_end_is_refused(kind: str, levels: int) ->
 
 
 def test_nesting_inside_msg_is_bounded_too() -> None:
-    """An inner JSON text is another body; in a field nobody knows, what is not too deep is nobody's business."""
+    """An inner JSON text is another body; a thousand levels in a field nobody knows are nobody's business."""
     deep = "[" * 1025 + "]" * 1025
     rejected = refuse(json.dumps(BASE | {"msg": '{"a": ' + deep + "}"}).encode())
     assert (rejected.reason, rejected.faults[0].pointer) == ("json", "/msg")
