@@ -34,7 +34,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
 GRACE_SECONDS = 25
-KEEPALIVE_SECONDS = 15
+KEEPALIVE_SECONDS = 5
 HEARTBEAT_SECONDS = 60
 
 
@@ -44,7 +44,11 @@ def open_store(settings: Settings) -> Store:
     Raises:
         StoreError: it can't be used; the text says how to go on.
     """
-    terms = Terms(labels=settings.metrics_labels, max_label_sets=settings.metrics_max_label_sets)
+    terms = Terms(
+        labels=settings.metrics_labels,
+        judged_by=",".join(sorted(settings.relay_ok_exit_codes)),
+        max_label_sets=settings.metrics_max_label_sets,
+    )
     return SqliteStore(Path(settings.store_path), terms)
 
 

@@ -21,11 +21,13 @@ class Terms(Struct, frozen=True, kw_only=True):
 
     Args:
         labels: `--metrics.labels`; fixed when a store is made.
+        judged_by: what the states of tasks depend on; when it changes, all tasks become due.
         max_label_sets: label sets told apart; past it all are one.
         max_quarantined, max_quarantined_bytes, max_quarantined_age_seconds: how much the quarantine keeps.
     """
 
     labels: tuple[str, ...] = ("appid", "to_host")
+    judged_by: str = ""
     max_label_sets: int = 1000
     max_quarantined: int = 1000
     max_quarantined_bytes: int = 16 * 1024 * 1024

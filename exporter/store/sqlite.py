@@ -203,11 +203,17 @@ class SqliteStore:
             meta |= {"created": repr(self._clock()), "secret": os.urandom(16).hex(), "labels": wanted}
             self._writer.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", meta.items())
             insert_ledger(self._writer, FLEET, float(meta["created"]))
-        self._writer.execute("COMMIT")
         if meta["labels"] != wanted:
+            self._writer.execute("ROLLBACK")
             raise StoreError(
                 f"store {self._path} was made with --metrics.labels={meta['labels']}, not {wanted}: "
                 "start with those labels, or give --store.url another file (its counters begin at 0)"
             )
+        if meta.get("judged_by") != self._terms.judged_by:
+            self._writer.execute("UPDATE tasks SET due = 0")
+            self._writer.execute(
+                "INSERT OR REPLACE INTO meta VALUES ('judged_by', ?)", (self._terms.judged_by,)
+            )
+        self._writer.execute("COMMIT")
         self._created = float(meta["created"])
         self._secret = bytes.fromhex(meta["secret"])

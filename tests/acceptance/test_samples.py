@@ -96,3 +96,16 @@ def test_a_run_of_a_task_through_its_states(exporter: Exporter) -> None:
     assert scrape.value("downtime_seconds_count") == 1
     assert scrape.value("run_seconds_count") == 2
     assert scrape.value("tasks_failed_total") == 1
+
+
+def test_other_ok_codes_judge_known_tasks_anew(tmp_path: Path) -> None:
+    """The gauge of the fleet and that of the task agree, also after a restart with another setting."""
+    with running(tmp_path) as exporter:
+        exporter.post(sample("derived/task_exit_full"))
+        assert exporter.scrape().value("tasks", state="failed") == 1
+        exporter.stop()
+    with running(tmp_path, relay__ok_exit_codes="0,-22") as exporter:
+        until(lambda: exporter.scrape().value("tasks", state="stopped") == 1, "a stopped task")
+        scrape = exporter.scrape()
+        assert scrape.value("tasks", state="failed") == 0
+        assert scrape.value("task_state", state="stopped") == 1

@@ -168,6 +168,16 @@ def test_due_tasks_come_longest_first(store: Store) -> None:
     assert store.due(30.0, 10) == ["4/a"]
 
 
+def test_all_tasks_are_due_when_their_states_are_judged_anew(open_store: Open) -> None:
+    """Once: a planned end may have become a failure."""
+    open_store(judged_by="0").transact(put(task("a"), task("b", "E"), due=9e9))
+    assert open_store(judged_by="0").due(1.0, 9) == []
+    store = open_store(judged_by="0,-22")
+    assert sorted(store.due(1.0, 9)) == ["4/a", "4/b"]
+    store.transact(put(task("a"), task("b", "E"), due=9e9))
+    assert open_store(judged_by="0,-22").due(1.0, 9) == []
+
+
 def test_a_label_set_appears_with_its_first_task(store: Store) -> None:
     """Before anything is counted in it, so that its series begin at 0."""
     store.transact(put(task("a", host="new.example.com")))

@@ -1,0 +1,181 @@
+"""Group commit: one sync for what arrives together, and nothing lost whatever happens to a batch."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from exporter import ingest as module
+from exporter.callback import Ignored
+from exporter.errors import StoreUnavailable
+from exporter.ingest import Arrived, Folder, Ingest
+from exporter.ledger import Ledger, series
+from exporter.store import Terms, Transaction
+from exporter.store.records import decode_ledger
+from exporter.store.sqlite import SqliteStore
+from exporter.telemetry import Telemetry
+from tests.unit.histories import T0, WINDOWS, callback
+
+LABELS = ("appid", "to_host")
+
+
+class Poisonable(Folder):
+    """A folder that can't take one task."""
+
+    def take(self, batch: Sequence[Arrived], step: Transaction) -> None:
+        """Raise on the task named poison."""
+        if any(getattr(arrived.callback, "task_id", "") == "poison" for arrived in batch):
+            raise ZeroDivisionError
+        super().take(batch, step)
+
+
+def run(path: Path, work: Callable[[Ingest, Telemetry], Awaitable[None]], **settings: int) -> Ledger:
+    """Run `work` with an ingest on the store in `path`, stop it, and return the fleet's numbers."""
+    telemetry = Telemetry(version="", revision="")
+
+    async def main() -> None:
+        store = SqliteStore(path, Terms())
+        ingest = Ingest(
+            store=store,
+            folder=Poisonable(WINDOWS, LABELS),
+            telemetry=telemetry,
+            clock=lambda: T0 + 1.0,
+            **settings,
+        )
+        ingest.start()
+        try:
+            await work(ingest, telemetry)
+        finally:
+            await ingest.stop()
+
+    asyncio.run(main())
+    store = SqliteStore(path, Terms())
+    numbers = decode_ledger(store.snapshot(1).fleet)
+    store.close()
+    return numbers
+
+
+def start(task_id: str) -> Arrived:
+    """Return a TaskStart that has arrived."""
+    return Arrived(T0 + 1.0, callback("S", T0, task_id=task_id))
+
+
+def applied(numbers: Ledger) -> int:
+    """Return how many TaskStarts were counted."""
+    return numbers.values.get(series("callbacks_total", "TaskStart", "applied"), 0)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """The path of a store."""
+    return tmp_path / "relay.db"
+
+
+def test_what_arrives_together_is_committed_together(path: Path) -> None:
+    """A hundred callbacks, few commits."""
+
+    async def work(ingest: Ingest, telemetry: Telemetry) -> None:
+        await asyncio.gather(*(ingest.commit(start(str(n))) for n in range(100)))
+        commits = telemetry.registry.get_sample_value("css_relay_exporter_commit_seconds_count")
+        assert commits is not None
+        assert commits < 10
+
+    assert applied(run(path, work)) == 100
+
+
+def test_a_batch_has_a_bound(path: Path) -> None:
+    """A burst is several commits."""
+
+    async def work(ingest: Ingest, telemetry: Telemetry) -> None:
+        await asyncio.gather(*(ingest.commit(start(str(n))) for n in range(50)))
+        largest = telemetry.registry.get_sample_value(
+            "css_relay_exporter_batch_callbacks_bucket", {"le": "16.0"}
+        )
+        assert largest == telemetry.registry.get_sample_value("css_relay_exporter_batch_callbacks_count")
+
+    assert applied(run(path, work, max_batch=10)) == 50
+
+
+def test_a_callback_that_can_not_be_folded_does_not_take_others_with_it(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It alone is turned away; the rest of its batch is counted once."""
+
+    async def work(ingest: Ingest, telemetry: Telemetry) -> None:
+        names = [*map(str, range(10)), "poison", *map(str, range(10, 20))]
+        results = await asyncio.gather(*(ingest.commit(start(n)) for n in names), return_exceptions=True)
+        assert [isinstance(r, StoreUnavailable) for r in results] == [name == "poison" for name in names]
+
+    assert applied(run(path, work)) == 20
+    assert "could not be folded" in caplog.text
+
+
+def test_past_its_bound_the_queue_turns_callers_away(path: Path) -> None:
+    """And tells how many wait."""
+
+    async def work(ingest: Ingest, telemetry: Telemetry) -> None:
+        waiting = [ingest.commit(start(str(n))) for n in range(5)]
+        assert telemetry.registry.get_sample_value("css_relay_exporter_queued_callbacks") == 5
+        with pytest.raises(StoreUnavailable, match="too many"):
+            ingest.commit(start("late"))
+        await asyncio.gather(*waiting)
+        await ingest.commit(start("after"))
+
+    assert applied(run(path, work, max_queued=5)) == 6
+
+
+def test_a_stop_commits_what_waits_and_takes_nothing_more(path: Path) -> None:
+    """Those who wait are answered."""
+
+    async def work(ingest: Ingest, telemetry: Telemetry) -> None:
+        waiting = [ingest.commit(start(str(n))) for n in range(30)]
+        await asyncio.sleep(0)
+        stopping = asyncio.create_task(ingest.stop())
+        await asyncio.sleep(0)
+        with pytest.raises(StoreUnavailable, match="stopping"):
+            ingest.commit(start("late"))
+        await stopping
+        assert all(future.done() and future.exception() is None for future in waiting)
+
+    assert applied(run(path, work)) == 30
+
+
+def test_a_slow_disk_sends_commits_to_the_thread_and_a_quick_one_brings_them_back(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it is made, a commit is a commit."""
+
+    async def work(ingest: Ingest, telemetry: Telemetry) -> None:
+        for quick, number in ((0.0, 1), (0.0, 2), (10.0, 3), (10.0, 4)):
+            monkeypatch.setattr(module, "QUICK_SECONDS", quick)
+            await ingest.commit(start(str(number)))
+            assert ingest._is_quick == (quick > 0)
+
+    assert applied(run(path, work)) == 4
+
+
+def test_what_is_none_of_ours_is_counted_as_ignored(path: Path) -> None:
+    """With the time of its arrival."""
+
+    async def work(ingest: Ingest, telemetry: Telemetry) -> None:
+        await ingest.commit(Arrived(T0 + 1.0, Ignored(keep=False)))
+
+    numbers = run(path, work)
+    assert numbers.values[series("callbacks_total", "other", "ignored")] == 1
+    assert numbers.marks[series("last_callback_timestamp_seconds", "other")] == (T0 + 1) * 1_000_000
+
+
+def test_an_exit_without_a_task_finds_its_owner_in_the_same_batch(path: Path) -> None:
+    """And its redelivery does not find another."""
+
+    async def work(ingest: Ingest, telemetry: Telemetry) -> None:
+        sources = {"sources": "ab"}
+        exit_ = Arrived(T0 + 2.0, callback("E", None, "-22", task_id="", to_host="", **sources))
+        begin = Arrived(T0 + 1.0, callback("S", T0, task_id="1", **sources))
+        await asyncio.gather(*(ingest.commit(a) for a in (begin, exit_, exit_)))
+
+    numbers = run(path, work)
+    assert numbers.values[series("callbacks_total", "TaskExit", "applied")] == 1
+    assert numbers.values[series("callbacks_total", "TaskExit", "duplicate")] == 1
+    assert series("anomalies_total", "unattributed_exit") not in numbers.values
