@@ -11,8 +11,8 @@ from pathlib import Path
 
 import orjson
 
+from exporter.batch import Arrived, BatchFolder
 from exporter.callback import Parser
-from exporter.ingest import Arrived, Folder
 from exporter.redact import Redactor
 from exporter.schemas import Schemas
 from exporter.server import open_store
@@ -33,7 +33,7 @@ def fill(path: Path, tasks: int) -> None:
     parser = Parser(
         schemas=Schemas(), redactor=Redactor(key=store.secret, plain_hosts=settings.redact_plain_hosts)
     )
-    folder = Folder(settings.windows, settings.metrics_labels)
+    folder = BatchFolder(settings.windows, settings.metrics_labels)
     now = time.time()
     for begin in range(0, tasks, BATCH_TASKS):
         numbers = range(begin, min(begin + BATCH_TASKS, tasks))
@@ -59,7 +59,7 @@ def _history(parser: Parser, number: int, at: float) -> Iterator[Arrived]:
     yield Arrived(at + 1, parser.parse(file_start(number, at + 1, 0)))
 
 
-def _settle(store: Store, folder: Folder, now: float) -> None:
+def _settle(store: Store, folder: BatchFolder, now: float) -> None:
     while keys := store.due(now, BATCH_TASKS):
         store.transact(partial(folder.sweep, keys, now))
 

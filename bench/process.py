@@ -89,14 +89,22 @@ class Process:
 
     def worker_mib(self, *, peak: bool = False) -> float:
         """Return the memory that its worker holds, or the most that it ever held, MiB."""
-        process = self._running().pid
-        worker = Path(f"/proc/{process}/task/{process}/children").read_text().split()[0]
-        status = Path(f"/proc/{worker}/status").read_text()
         name = "VmHWM" if peak else "VmRSS"
-        found = re.search(rf"^{name}:\s+(\d+) kB$", status, re.MULTILINE)
+        found = re.search(rf"^{name}:\s+(\d+) kB$", self._worker("status"), re.MULTILINE)
         if found is None:
             raise RuntimeError("the worker is gone")
         return int(found[1]) / 1024
+
+    def worker_seconds(self) -> float:
+        """Return the processor time that its worker has used."""
+        user, system = self._worker("stat").rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+    def _worker(self, name: str) -> str:
+        """Return what /proc tells of its worker."""
+        master = self._running().pid
+        worker = Path(f"/proc/{master}/task/{master}/children").read_text().split()[0]
+        return Path(f"/proc/{worker}/{name}").read_text()
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:

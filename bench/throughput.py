@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
+from msgspec import Struct
+
 from bench.load import CONNECTIONS, Outcome, send
 from bench.process import BARE, EXPORTER, Process
 from bench.report import Figure, Target
@@ -16,37 +18,57 @@ BATCH = "css_relay_exporter_batch_callbacks"
 Numbers = Mapping[str, float]
 
 
+class Measured(Struct, frozen=True):
+    """A round: what became of the callbacks, and the processor time each cost the worker, microseconds."""
+
+    outcome: Outcome
+    cost: float
+
+
 def measure(
     folder: Path, flags: Sequence[str], *, rounds: int, seconds: int, destinations: int
 ) -> Iterator[Figure]:
     """Measure the exporter and the bare handler in turns, so that the machine's moods meet both."""
     durable, bare = [], []
     with Process(EXPORTER, folder, flags) as exporter, Process(BARE, folder) as handler:
-        warm = send(exporter.callbacks_url, WARM_UP_SECONDS, destinations)
-        send(handler.callbacks_url, WARM_UP_SECONDS, destinations)
+        warm = _round(exporter, WARM_UP_SECONDS, destinations)
+        _round(handler, WARM_UP_SECONDS, destinations)
         before = exporter.numbers()
         for _ in range(rounds):
-            durable.append(send(exporter.callbacks_url, seconds, destinations))
-            bare.append(send(handler.callbacks_url, seconds, destinations))
+            durable.append(_round(exporter, seconds, destinations))
+            bare.append(_round(handler, seconds, destinations))
         after = exporter.numbers()
     yield from _speed(durable, bare)
     yield from _exactness([warm, *durable], after)
     yield from _commits(before, after)
 
 
-def _speed(durable: Sequence[Outcome], bare: Sequence[Outcome]) -> Iterator[Figure]:
-    ratio = median(d.rate / b.rate for d, b in zip(durable, bare, strict=True))
-    yield Figure("callbacks durable / bare", ratio, "", Target(0.5, at_least=True))
-    for name, outcomes in (("durable", durable), ("bare", bare)):
+def _round(process: Process, seconds: int, destinations: int) -> Measured:
+    before = process.worker_seconds()
+    outcome = send(process.callbacks_url, seconds, destinations)
+    return Measured(outcome, (process.worker_seconds() - before) / outcome.taken * 1e6)
+
+
+def _speed(durable: Sequence[Measured], bare: Sequence[Measured]) -> Iterator[Figure]:
+    ratios = [d.outcome.rate / b.outcome.rate for d, b in zip(durable, bare, strict=True)]
+    yield Figure("callbacks durable / bare", median(ratios), "", Target(0.5, at_least=True))
+    yield Figure("callbacks durable / bare, lowest round", min(ratios))
+    yield Figure("callbacks durable / bare, highest round", max(ratios))
+    costs = [b.cost / d.cost for d, b in zip(durable, bare, strict=True)]
+    yield Figure("callbacks durable / bare, by processor time", median(costs))
+    for name, rounds in (("durable", durable), ("bare", bare)):
+        outcomes = [r.outcome for r in rounds]
         yield Figure(f"callbacks {name}", median(o.rate for o in outcomes), "1/s")
+        yield Figure(f"callbacks {name}, processor time each", median(r.cost for r in rounds), "us")
         yield Figure(f"callbacks {name} p50", median(o.p50_ms for o in outcomes), "ms")
         target = Target(50) if name == "durable" else None
         yield Figure(f"callbacks {name} p99", median(o.p99_ms for o in outcomes), "ms", target)
         yield Figure(f"callbacks {name} longest", max(o.max_ms for o in outcomes), "ms")
 
 
-def _exactness(outcomes: Sequence[Outcome], after: Numbers) -> Iterator[Figure]:
+def _exactness(rounds: Sequence[Measured], after: Numbers) -> Iterator[Figure]:
     """What was counted is what was answered, and at most what wrk no longer waited for."""
+    outcomes = [r.outcome for r in rounds]
     failed = sum(o.refused + o.broken for o in outcomes)
     yield Figure("callbacks refused or broken", failed, "", Target(0))
     surplus = after[APPLIED] - sum(o.taken for o in outcomes)

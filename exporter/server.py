@@ -12,9 +12,10 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 
 from exporter import __version__
+from exporter.batch import BatchFolder
 from exporter.callback import Parser
 from exporter.errors import ExporterError
-from exporter.ingest import Folder, Ingest
+from exporter.ingest import Ingest
 from exporter.logs import GunicornLogger
 from exporter.redact import Redactor
 from exporter.schemas import Schemas
@@ -96,7 +97,7 @@ class Service:
         telemetry.store_up.set(1)
         telemetry.callback_open.set(settings.callback_listen_address.is_public)
         ingest = Ingest(
-            store=store, folder=Folder(settings.windows, settings.metrics_labels), telemetry=telemetry
+            store=store, folder=BatchFolder(settings.windows, settings.metrics_labels), telemetry=telemetry
         )
         scraper = Scraper(
             store=store,

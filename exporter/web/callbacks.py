@@ -13,9 +13,10 @@ import falcon
 import orjson
 from falcon.asgi import App, Request, Response
 
+from exporter.batch import Arrived
 from exporter.callback import Ignored, Parser
 from exporter.errors import Fault, Rejected, StoreUnavailable
-from exporter.ingest import Arrived, Ingest
+from exporter.ingest import Ingest
 from exporter.store import Refused
 from exporter.telemetry import Telemetry
 from exporter.web.patience import Patience

@@ -15,9 +15,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.registry import Collector
 
+from exporter.batch import Arrived, BatchFolder
 from exporter.catalogue import CATALOGUE, FAMILIES, Scope
 from exporter.exposition import Exposition
-from exporter.ingest import Arrived, Folder
 from exporter.store import Snapshot, Terms
 from exporter.store.sqlite import SqliteStore
 from exporter.telemetry import Telemetry
@@ -38,7 +38,7 @@ def exposition(*, openmetrics: bool) -> Exposition:
 def store(tmp_path: Path) -> Iterator[SqliteStore]:
     """A store with a little of everything in it."""
     store = SqliteStore(tmp_path / "relay.db", Terms(), clock=lambda: T0 - 10.0)
-    folder = Folder(WINDOWS, LABELS)
+    folder = BatchFolder(WINDOWS, LABELS)
     steps = [
         (
             0.5,
@@ -202,7 +202,7 @@ def test_what_has_not_changed_is_not_rendered_again(
     monkeypatch.setattr(writer, "_task", lambda record: rendered.append(record) or render(record))
     assert store_part(writer.write(store.snapshot(9))) == store_part(first)
     assert rendered == []
-    folder = Folder(WINDOWS, LABELS)
+    folder = BatchFolder(WINDOWS, LABELS)
     store.transact(
         lambda step: folder.take([Arrived(T0 + 90.0, callback("E", None, "0", task_id="3"))], step)
     )

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from exporter import ingest as module
+from exporter.batch import Arrived, BatchFolder
 from exporter.callback import Ignored
 from exporter.errors import StoreUnavailable
-from exporter.ingest import Arrived, Folder, Ingest
+from exporter.ingest import Ingest
 from exporter.ledger import Ledger, series
 from exporter.store import Terms, Transaction
 from exporter.store.records import decode_ledger
@@ -20,7 +21,7 @@ from tests.unit.histories import T0, WINDOWS, callback
 LABELS = ("appid", "to_host")
 
 
-class Poisonable(Folder):
+class Poisonable(BatchFolder):
     """A folder that can't take one task."""
 
     def take(self, batch: Sequence[Arrived], step: Transaction) -> None:
