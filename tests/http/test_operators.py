@@ -151,9 +151,8 @@ def test_one_task_is_shown_without_secrets(module_exporter: Exporter) -> None:
         assert module_exporter.get(path)[0] == 404
 
 
-def test_many_scrapes_at_once_all_answer_and_share_their_work(module_exporter: Exporter) -> None:
-    """A storm of scrapes is few renders."""
-    before = module_exporter.scrape().value("exporter_render_seconds_count")
+def test_many_scrapes_at_once_all_answer(module_exporter: Exporter) -> None:
+    """A storm of scrapes is borne."""
     answers: list[int] = []
     threads = [
         threading.Thread(target=lambda: answers.append(module_exporter.get("/metrics")[0])) for _ in range(40)
@@ -163,7 +162,6 @@ def test_many_scrapes_at_once_all_answer_and_share_their_work(module_exporter: E
     for thread in threads:
         thread.join()
     assert answers == [200] * 40
-    assert module_exporter.scrape().value("exporter_render_seconds_count") - before <= 40
 
 
 def test_a_scrape_shows_every_callback_answered_before_it(module_exporter: Exporter) -> None:

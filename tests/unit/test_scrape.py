@@ -1,0 +1,94 @@
+"""Scrapes: a storm of them is two renders, and each shows what was committed before it was asked for."""
+
+import asyncio
+import gzip
+import threading
+from pathlib import Path
+
+from exporter.errors import StoreUnavailable
+from exporter.scrape import Scraper
+from exporter.store import Snapshot, Terms
+from exporter.store.sqlite import SqliteStore
+from exporter.telemetry import Telemetry
+from tests.unit.histories import WINDOWS
+
+
+class SlowStore(SqliteStore):
+    """A store whose snapshots wait until they are let go."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, Terms())
+        self.let_go = threading.Event()
+        self.snapshots = 0
+
+    def snapshot(self, max_tasks: int) -> Snapshot:
+        """Wait, then return a snapshot."""
+        self.snapshots += 1
+        self.let_go.wait(10)
+        return super().snapshot(max_tasks)
+
+
+class DownStore(SqliteStore):
+    """A store that does not answer."""
+
+    def snapshot(self, max_tasks: int) -> Snapshot:
+        """Fail."""
+        raise StoreUnavailable("down")
+
+
+def scraper_of(store: SqliteStore) -> tuple[Scraper, Telemetry]:
+    """Return a scraper of that store, and where it tells of itself."""
+    telemetry = Telemetry(version="", revision="")
+    labels = ("appid", "to_host")
+    return Scraper(store=store, labels=labels, windows=WINDOWS, max_tasks=9, telemetry=telemetry), telemetry
+
+
+def test_a_storm_of_scrapes_is_two_renders(tmp_path: Path) -> None:
+    """One that is under way, and one that all who came since share."""
+    store = SlowStore(tmp_path / "relay.db")
+
+    async def storm() -> list[bytes]:
+        scraper, _ = scraper_of(store)
+        first = asyncio.create_task(scraper.scrape(openmetrics=False, compress=False))
+        await asyncio.sleep(0.1)
+        rest = [asyncio.create_task(scraper.scrape(openmetrics=False, compress=False)) for _ in range(40)]
+        await asyncio.sleep(0.1)
+        store.let_go.set()
+        texts = await asyncio.gather(first, *rest)
+        scraper.close()
+        return texts
+
+    texts = asyncio.run(storm())
+    assert store.snapshots == 2
+    assert len(texts) == 41
+    assert len(set(texts[1:])) == 1
+    store.close()
+
+
+def test_one_who_gives_up_does_not_end_the_render_of_others(tmp_path: Path) -> None:
+    """A scrape that times out on the way is shared all the same."""
+    store = SlowStore(tmp_path / "relay.db")
+
+    async def some_give_up() -> bytes:
+        scraper, _ = scraper_of(store)
+        tasks = [asyncio.create_task(scraper.scrape(openmetrics=True, compress=True)) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        tasks[0].cancel()
+        store.let_go.set()
+        text = await tasks[2]
+        scraper.close()
+        return text
+
+    assert gzip.decompress(asyncio.run(some_give_up())).endswith(b"# EOF\n")
+    store.close()
+
+
+def test_a_store_that_does_not_answer_is_told(tmp_path: Path) -> None:
+    """The scrape comes all the same."""
+    store = DownStore(tmp_path / "relay.db", Terms())
+    scraper, telemetry = scraper_of(store)
+    text = asyncio.run(scraper.scrape(openmetrics=False, compress=False))
+    scraper.close()
+    assert b"css_relay_exporter_store_up 0.0" in text
+    assert telemetry.registry.get_sample_value("css_relay_exporter_store_up") == 0
+    store.close()
