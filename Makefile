@@ -40,6 +40,7 @@ provision-run:
 
 provision-test:
 	@scripts/provision test
+	@.ci/image setup || { echo "*** LEFT OUT: the image is not built and tested, for want of the tools above" >&2; test -z "$$CI"; }
 
 $(VENV)/bin/python:
 	@scripts/provision run

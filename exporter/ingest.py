@@ -94,7 +94,8 @@ class Ingest:
             StoreUnavailable: it can't.
         """
         async with self._turn:
-            await self._in_thread(self._store.probe)
+            with self._watched():
+                await self._in_thread(self._store.probe)
 
     async def stop(self) -> None:
         """Commit what waits, then let go of the store."""
@@ -156,7 +157,9 @@ class Ingest:
             await asyncio.sleep(0 if full else SWEEP_SECONDS)
 
     async def _sweep(self) -> bool:
-        """Settle what is due; return whether there may be more."""
+        """Settle what is due; return whether there may be more. A store that failed is tried first."""
+        if not self._telemetry.is_writable:
+            await self.probe()
         now = self._clock()
         async with self._turn:
             keys = await self._in_thread(partial(self._store.due, now, SWEEP_TASKS))
@@ -171,9 +174,10 @@ class Ingest:
         quick. What has to wait, for another process or for a slow disk, waits in the thread.
         """
         async with self._turn:
-            end = await self._prepare(work)
-            begun = time.perf_counter()
-            overflow = (self._in_place(end) if self._is_quick else await self._in_thread(end))[1]
+            with self._watched():
+                end = await self._prepare(work)
+                begun = time.perf_counter()
+                overflow = (end() if self._is_quick else await self._in_thread(end))[1]
             self._is_quick = time.perf_counter() - begun < QUICK_SECONDS
         for bound, amount in overflow.items():
             self._telemetry.overflowed.labels(bound).inc(amount)
@@ -182,24 +186,19 @@ class Ingest:
         self, work: Callable[[Transaction], None]
     ) -> Callable[[], tuple[None, dict[str, int]]]:
         try:
-            return self._in_place(partial(self._store.prepare, work, wait=False))
+            return self._store.prepare(work, wait=False)
         except WouldWait:
             return await self._in_thread(partial(self._store.prepare, work, wait=True))
 
-    def _in_place(self, work: Callable[[], R]) -> R:
-        with self._watched():
-            return work()
-
     async def _in_thread(self, work: Callable[[], R]) -> R:
-        with self._watched():
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
-        """Tell whether the store answers."""
+        """Tell whether the store can be written."""
         try:
             yield
         except StoreUnavailable:
-            self._telemetry.store_up.set(0)
+            self._telemetry.store_answered("write", well=False)
             raise
-        self._telemetry.store_up.set(1)
+        self._telemetry.store_answered("write", well=True)

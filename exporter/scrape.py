@@ -68,11 +68,11 @@ class Scraper:
         begun = time.perf_counter()
         try:
             snapshot = self._store.snapshot(self._max_tasks)
-            self._telemetry.store_up.set(1)
+            self._telemetry.store_answered("read", well=True)
             self._telemetry.overflowed.labels("tasks").inc(snapshot.left_out)
         except StoreUnavailable as exc:
             log.warning("a scrape without the store: %s", exc)
-            self._telemetry.store_up.set(0)
+            self._telemetry.store_answered("read", well=False)
             snapshot = None
         text = self._expositions[openmetrics].write(snapshot)
         self._telemetry.render.observe(time.perf_counter() - begun)

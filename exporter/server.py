@@ -94,7 +94,7 @@ class Service:
         settings = self._settings
         store = open_store(settings)
         telemetry = Telemetry(version=__version__, revision=revision())
-        telemetry.store_up.set(1)
+        telemetry.store_answered("write", well=True)
         telemetry.callback_open.set(settings.callback_listen_address.is_public)
         ingest = Ingest(
             store=store, folder=BatchFolder(settings.windows, settings.metrics_labels), telemetry=telemetry

@@ -45,11 +45,22 @@ class Telemetry:
         self.render = self._histogram("exporter_render_seconds")
         self.batch = self._histogram("exporter_batch_callbacks")
         self.queued = self._gauge("exporter_queued_callbacks")
-        self.store_up = self._gauge("exporter_store_up")
+        self._store_up = self._gauge("exporter_store_up")
+        self._store_answers = {"read": True, "write": True}
         self.callback_open = self._gauge("exporter_callback_open")
         self.overflowed = self._counter("exporter_overflowed_total")
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
+
+    def store_answered(self, kind: str, *, well: bool) -> None:
+        """Tell how the store answered: it is up while the last `read` and the last `write` went well."""
+        self._store_answers[kind] = well
+        self._store_up.set(all(self._store_answers.values()))
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether the last write went well."""
+        return self._store_answers["write"]
 
     def _counter(self, name: str) -> Counter:
         family = CATALOGUE[name]
