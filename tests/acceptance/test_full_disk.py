@@ -1,4 +1,4 @@
-"""A disk that fills up: callers are asked to come again, nothing answered is lost, and it recovers by itself."""
+"""A disk that fills up: callers come again, nothing answered is lost, and it recovers by itself."""
 
 import os
 import subprocess
