@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TypeVar
 
@@ -62,6 +62,8 @@ class Ingest:
         self._work = asyncio.Event()
         self._closing = False
         self._turn = asyncio.Lock()
+        self._probing: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
         self._is_quick = True
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._tasks: list[asyncio.Task[None]] = []
@@ -93,6 +95,12 @@ class Ingest:
         Raises:
             StoreUnavailable: it can't.
         """
+        if self._probing is None or self._probing.done():
+            self._probing = asyncio.get_running_loop().create_task(self._probe())
+        # One who gives up must not cancel it: the thread would go on with the store, out of turn.
+        await asyncio.shield(self._probing)
+
+    async def _probe(self) -> None:
         async with self._turn:
             with self._watched():
                 await self._in_thread(self._store.probe)
@@ -101,9 +109,8 @@ class Ingest:
         """Commit what waits, then let go of the store."""
         self._closing = True
         self._work.set()
-        committer, sweeper = self._tasks
-        sweeper.cancel()
-        await asyncio.gather(committer, sweeper, return_exceptions=True)
+        self._stopping.set()
+        await asyncio.gather(*self._tasks)
         self._thread.shutdown()
         self._store.close()
 
@@ -145,7 +152,7 @@ class Ingest:
                 future.set_exception(error) if error else future.set_result(None)
 
     async def _sweep_for_ever(self) -> None:
-        while True:
+        while not self._closing:
             try:
                 full = await self._sweep()
             except StoreUnavailable as exc:
@@ -154,7 +161,9 @@ class Ingest:
             except Exception:
                 log.exception("a sweep failed; it is tried again")
                 full = False
-            await asyncio.sleep(0 if full else SWEEP_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0 if full else SWEEP_SECONDS):
+                    await self._stopping.wait()
 
     async def _sweep(self) -> bool:
         """Settle what is due; return whether there may be more. A store that failed is tried first."""

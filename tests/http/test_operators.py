@@ -220,6 +220,30 @@ def test_a_store_locked_for_seconds_delays_callbacks_and_loses_none(tmp_path: Pa
         assert exporter.scrape().value("tasks_started_total") == 20
 
 
+def test_a_store_locked_for_long_is_told_and_all_is_well_afterwards(tmp_path: Path) -> None:
+    """Callers are turned away after five seconds, ready gives up too; neither leaves anything half done."""
+    with running(tmp_path) as exporter:
+        lock = sqlite3.connect(tmp_path / "data" / "css-relay.db", isolation_level=None)
+        lock.execute("BEGIN IMMEDIATE")
+        answers: list[int] = []
+        asked = [lambda: exporter.post(sample("documented/task_start")), lambda: exporter.get("/-/ready")]
+        threads = [threading.Thread(target=lambda a=a: answers.append(a()[0])) for a in asked * 2]
+        for thread in threads:
+            thread.start()
+        assert exporter.get("/-/healthy")[0] == 200
+        for thread in threads:
+            thread.join()
+        assert answers == [503] * 4
+        assert exporter.scrape().value("exporter_store_up") == 0
+        lock.execute("COMMIT")
+        lock.close()
+        until(lambda: exporter.scrape().value("exporter_store_up") == 1, "it notices by itself", 20)
+        assert exporter.post(sample("documented/task_start"))[0] == 200
+        assert exporter.get("/-/ready")[0] == 200
+        assert exporter.scrape().value("tasks_started_total") == 1
+        assert exporter.stop() == 0
+
+
 def test_logs_have_one_form_and_no_secret(tmp_path: Path) -> None:
     """JSON where that is asked for; a refused callback is told by reason, never by content."""
     with running(tmp_path, log__format="json", log__level="debug") as exporter:
