@@ -4,7 +4,8 @@ A store knows tasks, ledgers and the quarantine, and how to change them in one a
 changes mean is decided above it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Protocol, TypeVar
 
 from msgspec import Struct
@@ -193,6 +194,11 @@ def key_of(task: Task) -> str:
     return task_key(task.appid, task.task_id) if task.task_id else nameless_key(task.appid, task.sources)
 
 
-def labels_of(task: Task, names: Iterable[str]) -> tuple[str, ...]:
+def labels_of(task: Task, names: tuple[str, ...]) -> tuple[str, ...]:
     """Return the label values of a task; one that it lacks is `_unknown`."""
-    return tuple([str(getattr(task, name)) or UNKNOWN for name in names])
+    return _as_labels(tuple([getattr(task, name) for name in names]))
+
+
+@lru_cache(maxsize=4096)
+def _as_labels(values: tuple[object, ...]) -> tuple[str, ...]:
+    return tuple(str(value) or UNKNOWN for value in values)
