@@ -164,14 +164,15 @@ def _unknown(body: dict[str, Any], msg: dict[str, Any], schema: Schema) -> tuple
 
 
 def _text(value: object) -> str:
+    """Return a string or a whole number as text; 7 and 7.0 are the same number to JSON."""
+    if isinstance(value, float):
+        value = int(value)
     return str(value) if isinstance(value, str | int) else ""
 
 
 def _code(value: object) -> str:
-    """Return an exit code in one form: -22, "-22" and " -022" are the same code."""
-    if value is None:
-        return ""
-    text = str(value)
+    """Return an exit code in one form: -22, "-22", "-022" and -22.0 are the same code."""
+    text = _text(value)
     digits = text.removeprefix("-")
     return str(int(text)) if digits.isascii() and digits.isdigit() else text
 

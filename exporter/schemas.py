@@ -19,6 +19,8 @@ from referencing import Registry, Resource
 from exporter.errors import ExporterError, Fault
 
 MAX_FAULTS = 10
+#: Deeper than any schema looks: `jsonschema` spells out what it refuses, and would not survive a thousand levels.
+MAX_LEVELS = 16
 
 
 class Event(Struct, frozen=True):
@@ -80,7 +82,7 @@ class Schema:
     def explain(self, body: object) -> tuple[Fault, ...]:
         """Return what is wrong with `body`, empty if nothing is; never a value of the body itself."""
         faults: dict[Fault, None] = {}
-        for error in self._slow.iter_errors(body):
+        for error in self._slow.iter_errors(_pruned(body, MAX_LEVELS)):
             for fault in _faults(error):
                 faults.setdefault(fault)
             if len(faults) >= MAX_FAULTS:
@@ -135,6 +137,15 @@ def _properties(document: Mapping[str, Any], documents: Mapping[str, Any]) -> It
         for step in pointer.split("/")[1:]:
             target = target[step]
         yield from _properties(target, documents)
+
+
+def _pruned(value: Any, levels: int) -> Any:
+    """Return `value` without what lies deeper than so many levels."""
+    if isinstance(value, dict):
+        return {name: _pruned(item, levels - 1) for name, item in value.items()} if levels else {}
+    if isinstance(value, list):
+        return [_pruned(item, levels - 1) for item in value] if levels else []
+    return value
 
 
 def _faults(error: ValidationError) -> Iterator[Fault]:

@@ -27,7 +27,7 @@ PATH = "/callbacks"
 ANSWER = orjson.dumps({"code": 0})
 BODY_SECONDS = 10.0
 RETRY_AFTER_SECONDS = 5
-KEPT_REASONS = ("json", "schema")
+CUT_OFF = "css_relay.cut_off"
 
 
 class Callbacks:
@@ -106,6 +106,8 @@ class Callbacks:
             raise Rejected(408, "length", (fault,)) from exc
         if len(raw) > self._max_body_bytes:
             raise self._too_large()
+        if length is None and CUT_OFF in req.scope:
+            raise Rejected(408, "length", (Fault("", "expected the last chunk"),))
         if length is not None and len(raw) < length:
             raise Rejected(408, "length", (Fault("", f"expected {length} bytes, {len(raw)} came"),))
         return raw
@@ -184,7 +186,15 @@ class HeadersFirst:
             asked = True
             return _nothing_yet()
 
-        await self._app(scope, body, send)
+        async def watched() -> Any:
+            event = await body()
+            if event["type"] == "http.disconnect":
+                scope[CUT_OFF] = True
+            return event
+
+        # Without a length nothing else tells a body that ended from one that was cut off.
+        is_chunked = any(name == b"transfer-encoding" for name, _ in scope["headers"])
+        await self._app(scope, watched if is_chunked else body, send)
 
 
 def callback_app(callbacks: Callbacks, telemetry: Telemetry) -> HeadersFirst:

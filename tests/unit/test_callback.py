@@ -68,7 +68,7 @@ def test_the_published_samples_say_what_they_say() -> None:
 def test_both_spellings_and_types_mean_the_same() -> None:
     """appId, numbers as strings, objects for JSON texts."""
     assert parse(appid=None, appId="1").appid == parse().appid == 1
-    assert parse(task_id=7).task_id == parse(task_id="7").task_id == "7"
+    assert parse(task_id=7).task_id == parse(task_id="7").task_id == parse(task_id=7.0).task_id == "7"
     assert parse(msg='{"task_start_time": 5}').stated_ms == parse(msg={"task_start_time": "5"}).stated_ms == 5
     assert parse(event_time="12").event_time_seconds == parse(event_time=12).event_time_seconds == 12
     assert parse(event_time="").event_time_seconds is None
@@ -81,7 +81,16 @@ def test_both_spellings_and_types_mean_the_same() -> None:
 
 @pytest.mark.parametrize(
     ("code", "canonical"),
-    [(-22, "-22"), ("-22", "-22"), ("-022", "-22"), ("0", "0"), (None, ""), ("a:b", "a:b"), ("-", "-")],
+    [
+        (-22, "-22"),
+        ("-22", "-22"),
+        ("-022", "-22"),
+        (-22.0, "-22"),
+        ("0", "0"),
+        (None, ""),
+        ("a:b", "a:b"),
+        ("-", "-"),
+    ],
 )
 def test_an_exit_code_has_one_form(code: object, canonical: str) -> None:
     """Equal codes are equal labels."""
@@ -125,6 +134,17 @@ NESTED = {
 def test_a_body_that_is_nested_without_end_is_refused(kind: str, levels: int) -> None:
     """Before anything walks it."""
     assert refuse(NESTED[kind](levels)).reason == "json"
+
+
+@pytest.mark.parametrize("field", ["msg", "appid", "to_url", "source_urls", "stream_id"])
+@pytest.mark.parametrize("kind", NESTED)
+def test_a_wrong_field_is_told_however_deep_it_is(kind: str, field: str) -> None:
+    """What explains a rejection must bear what it rejects."""
+    raw = json.dumps(BASE | {field: "DEEP"}).encode().replace(b'"DEEP"', NESTED[kind](1000))
+    if kind == "object" and field == "msg":
+        assert isinstance(PARSER.parse(raw), Callback)
+    else:
+        assert refuse(raw).faults[0].pointer.startswith(f"/{field}")
 
 
 def test_nesting_inside_msg_is_bounded_too() -> None:
