@@ -19,7 +19,7 @@ from referencing import Registry, Resource
 from exporter.errors import ExporterError, Fault
 
 MAX_FAULTS = 10
-#: Deeper than any schema looks: `jsonschema` spells out what it refuses, and would not survive a thousand levels.
+#: Deeper than any schema looks. `jsonschema` spells out what it refuses and can't bear a thousand levels.
 MAX_LEVELS = 16
 
 
