@@ -100,7 +100,7 @@ def slow_answers(target: Target) -> dict[str, tuple[bytes, float]]:
             begun = time.monotonic()
             assert target.exporter.post(GOOD)[0] == 200
             waits.append(time.monotonic() - begun)
-    assert max(waits) < 1.0
+    assert max(waits) < 2.0
     expected = Counter({"": 21, "length": 7, "token": 1, "method": 1, "encoding": 1, "too_large": 1})
     assert target.counts() - before == expected
     return {name: answer.result() for name, answer in answers.items()}
@@ -197,7 +197,7 @@ def test_a_body_that_is_cut_off_is_counted_as_that(target: Target, data: bytes) 
 
 
 def test_a_sender_that_closes_its_own_side_is_counted_though_it_hears_nothing(target: Target) -> None:
-    """gunicorn closes a connection whose sender says that no more comes; it will send again, as a redelivery."""
+    """gunicorn closes a connection whose sender says that no more comes; it sends again, as a redelivery."""
     before = target.counts()
     with target.connect(5.0) as connection:
         connection.sendall(post(GOOD))
