@@ -68,7 +68,7 @@ class FloodGate(logging.Filter):
         count = count + 1 if begun == second else 1
         if kind in self._seen or len(self._seen) < 1000:
             self._seen[kind] = second, count
-        return record.levelno >= logging.ERROR or count <= LINES_A_SECOND
+        return count <= LINES_A_SECOND
 
 
 class GunicornLogger(Logger):  # type: ignore[misc]
