@@ -4,6 +4,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 
 from exporter import __version__, logs
 from exporter.errors import ExporterError, SettingsError
@@ -86,12 +87,9 @@ def _check(words: list[str]) -> int:
     settings = _settings(words)
     Schemas()
     print(f"schemas: {len(EVENTS)} events in {schema_folder()}")
-    store = open_store(settings)
-    try:
+    with closing(open_store(settings)) as store:
         store.probe()
         print(f"store: {settings.store_path} can be written")
-    finally:
-        store.close()
     return 0
 
 
@@ -114,14 +112,11 @@ def _leading(words: list[str]) -> list[str]:
 
 
 def _list(settings: Settings, state: str | None) -> int:
-    store = open_store(settings)
-    try:
+    with closing(open_store(settings)) as store:
         print("APPID\tTASK\tSTATE\tRUNS\tDESTINATION")
         after: int | None = 0
         while after is not None:
             after = _list_page(store, settings, state, after)
-    finally:
-        store.close()
     return 0
 
 
@@ -148,11 +143,8 @@ def _forget(settings: Settings, appid: int, task_id: str) -> int:
         step.forget(key)
         return known
 
-    store = open_store(settings)
-    try:
+    with closing(open_store(settings)) as store:
         known, _ = store.transact(work)
-    finally:
-        store.close()
     print(f"task {appid}/{task_id} " + ("is forgotten" if known else "is not known"))
     return 0 if known else 1
 

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from exporter.catalogue import EVENT_NAMES, OUTCOMES, STATE_NAMES, UNKNOWN, Family, Scope, in_scope
-from exporter.ledger import MICRO, SEP, SUM, Exemplar, Ledger, series
+from exporter.ledger import MICRO, SEP, Exemplar, Ledger, histogram_keys, series
 from exporter.relay import NONE, Task, Windows, state_of
 from exporter.store import Snapshot
 from exporter.store.records import decode_ledger, decode_task
@@ -127,7 +127,7 @@ class Exposition:
             own = {**labels, **dict(zip(family.labels, values, strict=True))}
             key = series(family.name, *values)
             if family.kind == "histogram":
-                yield from self._histogram(family, ledger, key, own)
+                yield from self._histogram(family, ledger, histogram_keys(family.name, *values), own)
             elif family.kind == "gauge":
                 yield _line(family.full_name, own, ledger.marks[key] / MICRO)
             else:
@@ -141,11 +141,11 @@ class Exposition:
             yield _line(f"{self._family_name(family)}_created", labels, created)
 
     def _histogram(
-        self, family: Family, ledger: Ledger, key: str, labels: Mapping[str, str]
+        self, family: Family, ledger: Ledger, keys: Sequence[str], labels: Mapping[str, str]
     ) -> Iterator[str]:
         name, total = family.full_name, 0
-        for index, edge in enumerate((*family.buckets, float("inf"))):
-            bucket = series(key, str(index))
+        *buckets, sum_key = keys
+        for bucket, edge in zip(buckets, (*family.buckets, float("inf")), strict=True):
             total += ledger.values.get(bucket, 0)
             yield _line(
                 f"{name}_bucket",
@@ -154,7 +154,7 @@ class Exposition:
                 self._exemplar(ledger, bucket),
             )
         yield _line(f"{name}_count", labels, total)
-        yield _line(f"{name}_sum", labels, ledger.values.get(series(key, SUM), 0) / MICRO)
+        yield _line(f"{name}_sum", labels, ledger.values.get(sum_key, 0) / MICRO)
         if self._openmetrics:
             yield _line(f"{name}_created", labels, ledger.created)
 

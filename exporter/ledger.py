@@ -66,11 +66,10 @@ def series(*parts: str) -> str:
 
 
 @lru_cache(maxsize=1024)
-def histogram_keys(name: str, label: str) -> tuple[str, ...]:
-    """Return the keys of a histogram's buckets, +Inf included, and of its sum."""
-    family = CATALOGUE[name]
-    parts = (name, label) if family.labels else (name,)
-    return (*(series(*parts, str(index)) for index in range(len(family.buckets) + 1)), series(*parts, SUM))
+def histogram_keys(name: str, *label: str) -> tuple[str, ...]:
+    """Return the keys of a histogram's buckets, +Inf included, and of its sum; `label` as its family has."""
+    buckets = range(len(CATALOGUE[name].buckets) + 1)
+    return (*(series(name, *label, str(index)) for index in buckets), series(name, *label, SUM))
 
 
 class Tally:
@@ -146,7 +145,7 @@ def _limit(key: str) -> int:
 
 
 def _observe(posting: Posting, family: Family, label: str, value: float, exemplar: Exemplar) -> None:
-    keys = histogram_keys(family.name, label)
+    keys = histogram_keys(family.name, label) if family.labels else histogram_keys(family.name)
     bucket = keys[bisect_left(family.buckets, value)]
     posting.values[bucket] += 1
     posting.values[keys[-1]] += round(value * MICRO)

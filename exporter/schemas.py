@@ -49,7 +49,6 @@ EVENTS = {
         Event("ResetTaskConfig", "R", "reset_task_config"),
     )
 }
-LETTERS = {event.letter: event.name for event in EVENTS.values()}
 SHARED = ("common", "envelope")
 
 

@@ -5,7 +5,6 @@ import gc
 import logging
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -190,14 +189,6 @@ class Server(BaseApplication):  # type: ignore[misc]
 def revision() -> str:
     """Return the revision this program was built from, where the build said so."""
     return os.environ.get("EXPORTER_REVISION", "unknown")
-
-
-def installed_version() -> str:
-    """Return the version of the installed package."""
-    try:
-        return version("css-relay-exporter")
-    except PackageNotFoundError:
-        return __version__
 
 
 def _memory_folder() -> str | None:

@@ -51,6 +51,13 @@ def walk(course: Course, log: Sequence[Entry]) -> Iterator[Step]:
         begin = end
 
 
+def end_of(course: Course, log: Sequence[Entry]) -> Course:
+    """Return where the task stands when `log` is taken in."""
+    for step in walk(course, log):
+        course = step.course
+    return course
+
+
 def advance(course: Course, entry: Entry) -> Step:
     """Take one callback that is newer than all before it."""
     return _TAKE[entry.letter](course, entry, ())

@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from exporter.callback import Callback
-from exporter.relay.course import Step, Tale, advance, later, walk
+from exporter.relay.course import Step, Tale, advance, end_of, later, walk
 from exporter.relay.identity import SKEW_SECONDS, Judgement, Moment, Verdict, judge, remember
 from exporter.relay.task import Course, Entry, Task, Windows, entry_due, forgotten_at, lost_at
 
@@ -170,11 +170,10 @@ def _begins_settled_run(settled: Course, start: Entry) -> bool:
 def _begin_settled_run(task: Task, start: Entry) -> tuple[Task, tuple[Tale, ...]]:
     """The start of an inferred run came after its absence had been told."""
     settled = replace(task.settled, start=start)
-    now = settled
-    for step in walk(settled, task.log):
-        now = step.course
     restarted = settled.exit is not None
-    return replace(task, settled=settled, now=now), (("tasks_restarted_total", "", 1),) if restarted else ()
+    return replace(task, settled=settled, now=end_of(settled, task.log)), (
+        ("tasks_restarted_total", "", 1),
+    ) if restarted else ()
 
 
 def _take_in(task: Task, log: tuple[Entry, ...], entry: Entry) -> tuple[Task, tuple[Tale, ...]]:
@@ -206,10 +205,13 @@ def _settle_through(task: Task, last: int) -> tuple[Task, tuple[Tale, ...]]:
         tales += _untold(step)
         course = step.course
     moving = [e.second for e in task.log[:count] if e.letter != "N"]
-    now = course
-    for step in walk(course, task.log[count:]):
-        now = step.course
-    task = replace(task, settled=course, log=task.log[count:], now=now, edge=max([task.edge, *moving]))
+    task = replace(
+        task,
+        settled=course,
+        log=task.log[count:],
+        now=end_of(course, task.log[count:]),
+        edge=max([task.edge, *moving]),
+    )
     return task, tuple(tales)
 
 
