@@ -17,7 +17,7 @@ RUN apt-get update \
 # because nothing can be compiled later on a read-only file system.
 COPY requirements.txt requirements-fast.txt ./
 RUN python -m venv --without-pip /opt/venv \
-    && pip --python /opt/venv/bin/python install --require-hashes \
+    && pip --python /opt/venv/bin/python install --no-deps --require-hashes \
         --requirement requirements.txt --requirement requirements-fast.txt
 
 COPY pyproject.toml README.md LICENSE ./

@@ -4,17 +4,22 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import orjson
 
-from bench import burst, memory, scrapes, throughput
+from bench import arrivals, budget, burst, growth, memory, replicas, scrapes, throughput
 from bench.report import Figure, document, table
 
 IN_MEMORY = {"tmpfs", "ramfs", "devtmpfs"}
 BURST = 10_000
+SCRAPES = 5
+CALLBACKS = 1_000
+BATCHES = 400
+#: What takes many minutes is measured only if it is asked for.
+LONG = ("growth",)
 
 Section = Callable[[Path, Sequence[str]], Iterator[Figure]]
 
@@ -22,27 +27,14 @@ Section = Callable[[Path, Sequence[str]], Iterator[Figure]]
 def main() -> int:
     """Measure what is asked for; return the exit status, 1 if `--check` is given and a target is missed."""
     options = _options()
-    sections: dict[str, Section] = {
-        "callbacks": partial(
-            throughput.measure,
-            rounds=options.rounds,
-            seconds=options.seconds,
-            destinations=options.destinations,
-        ),
-        "burst": partial(burst.measure, callbacks=BURST, destinations=options.destinations),
-        "scrape": scrapes.measure,
-        "memory": memory.measure,
-    }
-    unknown = set(options.only) - sections.keys()
-    if unknown:
+    sections = _sections(options)
+    wanted = options.only or [name for name in sections if name not in LONG]
+    if set(wanted) - sections.keys():
         print(f"bench: --only: expected some of {', '.join(sections)}", file=sys.stderr)
         return 2
     disk = options.folder or _disk()
     figures = [
-        figure
-        for name in sections
-        if name in options.only
-        for figure in _run(sections[name], disk, options.flag)
+        figure for name in sections if name in wanted for figure in _run(sections[name], disk, options.flag)
     ]
     print(table(figures), end="")
     if options.json:
@@ -52,22 +44,53 @@ def main() -> int:
     return 1 if options.check and not all(figure.is_met for figure in figures) else 0
 
 
+def _sections(options: argparse.Namespace) -> Mapping[str, Section]:
+    rounds = {"rounds": options.rounds, "seconds": options.seconds}
+    spread = {"destinations": options.destinations}
+    return {
+        "callbacks": partial(throughput.measure, **rounds, **spread),
+        "arrivals": partial(arrivals.measure, seconds=2 * options.seconds, **spread),
+        "replicas": partial(replicas.measure, **rounds, **spread),
+        "burst": partial(burst.measure, callbacks=BURST, **spread),
+        "scrape": partial(scrapes.measure, fleets=options.fleets, times=SCRAPES),
+        "memory": partial(memory.measure, tasks=max(options.fleets), callbacks=CALLBACKS),
+        "budget": partial(budget.measure, **rounds, batches=BATCHES),
+        "growth": partial(growth.measure, marks=options.marks),
+    }
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the exporter.")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
     parser.add_argument(
         "--only",
         type=lambda text: text.split(","),
-        default=["callbacks", "burst", "scrape", "memory"],
-        help="sections, with commas between them: callbacks, burst, scrape, memory (default: all)",
+        help="sections, with commas between them: callbacks, arrivals, replicas, burst, scrape, memory, "
+        "budget, growth (default: all but growth)",
     )
     parser.add_argument("--rounds", type=int, default=3, help="rounds of callbacks, default 3")
     parser.add_argument("--seconds", type=int, default=5, help="seconds of a round, default 5")
     parser.add_argument("--destinations", type=int, default=1, help="destinations of the tasks, default 1")
+    parser.add_argument(
+        "--fleets",
+        type=_numbers,
+        default=scrapes.FLEETS,
+        help="active tasks to scrape, with commas between them; memory takes the most",
+    )
+    parser.add_argument(
+        "--marks",
+        type=_numbers,
+        default=(1_000_000, 2_000_000, 4_000_000),
+        help="after how many callbacks growth looks, multiples of 10000 with commas between them",
+    )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--folder", type=Path, help="make the stores in this folder; it must be on a disk")
     parser.add_argument("--flag", action="append", default=[], help="a flag of `serve`, for trials")
     return parser.parse_args()
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
 
 
 def _run(section: Section, disk: Path, flags: Sequence[str]) -> list[Figure]:

@@ -12,7 +12,9 @@ from falcon.asgi import App, Request, Response
 
 from exporter import logs, settings
 from exporter.server import Server
-from exporter.web.callbacks import ANSWER, PATH
+
+PATH = "/callbacks"
+TAKEN = b'{"code":0}'
 
 
 class Bare:
@@ -21,7 +23,7 @@ class Bare:
     async def on_post(self, req: Request, resp: Response) -> None:
         """Read the body and answer."""
         await req.stream.read()
-        resp.data = ANSWER
+        resp.data = TAKEN
 
 
 class BareServer(Server):
@@ -34,12 +36,12 @@ class BareServer(Server):
         return app
 
 
-def main() -> None:
+def serve(server: type[Server]) -> None:
     """Serve until a signal comes."""
     given = settings.read(sys.argv[1:], os.environ)
     logs.configure(given.log_level, given.log_format)
-    BareServer(given).run()
+    server(given).run()
 
 
 if __name__ == "__main__":
-    main()
+    serve(BareServer)

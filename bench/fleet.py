@@ -11,13 +11,14 @@ from pathlib import Path
 
 import orjson
 
+from bench.stores import opened
 from exporter.batch import Arrived, BatchFolder
 from exporter.callback import Parser
 from exporter.redact import Redactor
 from exporter.schemas import Schemas
-from exporter.server import open_store
 from exporter.settings import Settings
 from exporter.store import Store
+from exporter.storeurl import StoreUrl
 
 AGE_SECONDS = 600.0
 FILE_SECONDS = 3600
@@ -26,10 +27,10 @@ DESTINATIONS = 10
 FIRST_TASK = 10**8
 
 
-def fill(path: Path, tasks: int) -> None:
-    """Make a store at `path` in which that many tasks are active, each playing its first file."""
-    settings = Settings(store_path=str(path))
-    store = open_store(settings)
+def fill(place: Path | StoreUrl, tasks: int) -> None:
+    """Make a store, in a file or at a URL, of that many active tasks, each playing its first file."""
+    settings = Settings()
+    store = opened(StoreUrl(path=str(place)) if isinstance(place, Path) else place, settings)
     parser = Parser(
         schemas=Schemas(), redactor=Redactor(key=store.secret, plain_hosts=settings.redact_plain_hosts)
     )

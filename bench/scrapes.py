@@ -1,4 +1,4 @@
-"""How long a scrape takes and how large it is, by tasks, format and encoding."""
+"""How long a scrape takes and how large it is, by store, tasks, format and encoding."""
 
 import http.client
 import time
@@ -9,43 +9,55 @@ from statistics import median
 from bench.fleet import file_start, fill
 from bench.process import EXPORTER, Process
 from bench.report import Figure, Target
+from bench.stores import STORES
 
-FLEETS = (1_000, 10_000)
-TIMES = 10
+FLEETS = (10, 100, 1_000, 10_000, 100_000)
+#: Tasks that have series of their own by default.
+DEFAULT_SERIES = 2_000
 CHANGES = 50
-CHECKED_TASKS, LIMIT_MS = 10_000, 100
-ALL_TASKS = "--metrics.max-tasks=20000"
-FORMATS = {"text": "text/plain;version=0.0.4", "openmetrics": "application/openmetrics-text;version=1.0.0"}
+LIMITS_MS = {10_000: 50, 100_000: 500}
+DEFAULT, ALL = "default series", "series for all"
+FORMS = {
+    "text": ("text/plain;version=0.0.4", "identity"),
+    "text gzip": ("text/plain;version=0.0.4", "gzip"),
+    "openmetrics gzip": ("application/openmetrics-text;version=1.0.0", "gzip"),
+}
 
 
-def measure(folder: Path, flags: Sequence[str]) -> Iterator[Figure]:
-    """Measure fleets of each size: with the default bound on tasks with series, and with room for all."""
-    for tasks in FLEETS:
-        home = folder / str(tasks)
-        fill(home / "store.db", tasks)
-        for shown, more in (("default max-tasks", ()), ("max-tasks 20000", (ALL_TASKS,))):
-            with Process(EXPORTER, home, (*flags, *more)) as exporter:
-                yield from _of_fleet(exporter, f"scrape {tasks} tasks, {shown}", tasks, checked=not more)
+def measure(folder: Path, flags: Sequence[str], *, fleets: Sequence[int], times: int) -> Iterator[Figure]:
+    """Measure fleets of each size on each store: with series for 2,000 tasks as by default, and for all."""
+    for store, started in STORES.items():
+        for tasks in fleets:
+            home = folder / f"{store}-{tasks}"
+            home.mkdir()
+            with started(home) as url:
+                fill(url, tasks)
+                for shown, more in _bounds(tasks).items():
+                    with Process(EXPORTER, home, (*flags, *more), store=str(url)) as exporter:
+                        yield from _of_fleet(exporter, f"scrape {store} {tasks} tasks, {shown}", tasks, times)
 
 
-def _of_fleet(exporter: Process, name: str, tasks: int, *, checked: bool) -> Iterator[Figure]:
+def _bounds(tasks: int) -> dict[str, tuple[str, ...]]:
+    """Return flags for the default number of tasks with series, and for all if that is another."""
+    return {DEFAULT: ()} | ({ALL: (f"--metrics.max-tasks={tasks}",)} if tasks > DEFAULT_SERIES else {})
+
+
+def _of_fleet(exporter: Process, name: str, tasks: int, times: int) -> Iterator[Figure]:
     web = exporter.connect("web")
     callbacks = Changes(exporter.connect("callbacks"), tasks)
-    target = Target(LIMIT_MS) if checked and tasks == CHECKED_TASKS else None
-    for form, accept in FORMATS.items():
-        yield Figure(f"{name}, {form}, the first of all", _scrape(web, accept, "identity")[0], "ms")
-        for encoding in ("identity", "gzip"):
-            label = f"{name}, {form}, {encoding}"
-            changed, repeated, sizes = [], [], []
-            for _ in range(TIMES):
-                callbacks.post()
-                changed.append(_scrape(web, accept, encoding)[0])
-                took, size = _scrape(web, accept, encoding)
-                repeated.append(took)
-                sizes.append(size)
-            yield Figure(f"{label}, size", median(sizes) / 1024, "KiB")
-            yield Figure(f"{label}, after {CHANGES} callbacks", median(changed), "ms", target)
-            yield Figure(f"{label}, again", median(repeated), "ms", target)
+    target = Target(LIMITS_MS[tasks]) if tasks in LIMITS_MS else None
+    yield Figure(f"{name}, the first of all", scrape(web)[0], "ms")
+    for form in FORMS:
+        scrape(web, form)
+        took, sizes = [], []
+        for _ in range(times):
+            callbacks.post()
+            milliseconds, size = scrape(web, form)
+            took.append(milliseconds)
+            sizes.append(size)
+        yield Figure(f"{name}, {form}, size", median(sizes) / 1024, "KiB")
+        yield Figure(f"{name}, {form}", median(took), "ms", target)
+    yield Figure(f"{name}, memory at its highest", exporter.held_mib(peak=True), "MiB")
 
 
 class Changes:
@@ -71,11 +83,18 @@ class Changes:
             answer.read()
             if answer.status != http.HTTPStatus.OK:
                 raise RuntimeError(f"a callback was answered {answer.status}")
+        self._connection.close()  # it would not be kept open for as long as a large scrape takes
 
 
-def _scrape(web: http.client.HTTPConnection, accept: str, encoding: str) -> tuple[float, int]:
+def scrape(web: http.client.HTTPConnection, form: str = "text") -> tuple[float, int]:
     """Return how long a scrape took, in ms, and its size as it was sent."""
+    accept, encoding = FORMS[form]
     begun = time.perf_counter()
     web.request("GET", "/metrics", headers={"Accept": accept, "Accept-Encoding": encoding})
-    size = len(web.getresponse().read())
-    return (time.perf_counter() - begun) * 1000, size
+    answer = web.getresponse()
+    size = len(answer.read())
+    took_ms = (time.perf_counter() - begun) * 1000
+    web.close()
+    if answer.status != http.HTTPStatus.OK:
+        raise RuntimeError(f"a scrape was answered {answer.status}")
+    return took_ms, size

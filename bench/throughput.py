@@ -1,84 +1,122 @@
-"""How many callbacks a second, against a bare handler on the same server; and how a commit fares."""
+"""How many callbacks a second, side by side with a bare handler and with what one would use instead."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
+from typing import cast
 
 from msgspec import Struct
 
+from bench.contenders import (
+    BARE_HANDLER,
+    DURABLE,
+    GUARDED,
+    PLAIN_WAY,
+    PUSHGATEWAY,
+    SIDE_BY_SIDE,
+    SQLITE,
+    Contender,
+    running,
+)
 from bench.load import CONNECTIONS, Outcome, send
-from bench.process import BARE, EXPORTER, Process
+from bench.process import Process
 from bench.report import Figure, Target
 
-WARM_UP_SECONDS = 2
+WARM_UP_SECONDS = 1
 APPLIED = 'css_relay_callbacks_total{event="TaskStart",outcome="applied"}'
 COMMIT = "css_relay_exporter_commit_seconds"
 BATCH = "css_relay_exporter_batch_callbacks"
+#: What the exporter on SQLite is to do, as a share of what others do.
+AIMS = {BARE_HANDLER: 0.6, PUSHGATEWAY: 3.0, PLAIN_WAY: 1.0}
 
 Numbers = Mapping[str, float]
 
 
 class Measured(Struct, frozen=True):
-    """A round: what became of the callbacks, and the processor time each cost the worker, microseconds."""
+    """A round: what became of the callbacks, and the processor time each cost the servers, microseconds."""
 
     outcome: Outcome
     cost: float
 
 
+Rounds = Mapping[str, Sequence[Measured]]
+
+
 def measure(
     folder: Path, flags: Sequence[str], *, rounds: int, seconds: int, destinations: int
 ) -> Iterator[Figure]:
-    """Measure the exporter and the bare handler in turns, so that the machine's moods meet both."""
-    durable, bare = [], []
-    with Process(EXPORTER, folder, flags) as exporter, Process(BARE, folder) as handler:
-        warm = _round(exporter, WARM_UP_SECONDS, destinations)
-        _round(handler, WARM_UP_SECONDS, destinations)
-        before = exporter.numbers()
-        for _ in range(rounds):
-            durable.append(_round(exporter, seconds, destinations))
-            bare.append(_round(handler, seconds, destinations))
-        after = exporter.numbers()
-    yield from _speed(durable, bare)
-    yield from _exactness([warm, *durable], after)
-    yield from _commits(before, after)
+    """Measure all of them, warmed up before."""
+    with running(folder, flags, [*SIDE_BY_SIDE, GUARDED]) as contenders:
+        for contender in contenders.values():
+            once(contender, WARM_UP_SECONDS, destinations)
+        yield from compare(contenders, rounds, seconds, destinations)
 
 
-def _round(process: Process, seconds: int, destinations: int) -> Measured:
-    before = process.worker_seconds()
-    outcome = send(process.callbacks_url, seconds, destinations)
-    return Measured(outcome, (process.worker_seconds() - before) / outcome.taken * 1e6)
+def compare(
+    contenders: Mapping[str, Contender], rounds: int, seconds: int, destinations: int
+) -> Iterator[Figure]:
+    """Measure contenders that run, in turns, so that the machine's moods meet all of them."""
+    exporter = cast(Process, contenders[SQLITE].servers[0])
+    before = exporter.numbers()
+    done: dict[str, list[Measured]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, contender in contenders.items():
+            done[name].append(once(contender, seconds, destinations))
+    grown = {name: value - before.get(name, 0) for name, value in exporter.numbers().items()}
+    yield from _ratios(done)
+    yield from _speeds(done)
+    yield from _exactness([r.outcome for r in done[SQLITE]], grown[APPLIED])
+    yield from _commits(grown)
 
 
-def _speed(durable: Sequence[Measured], bare: Sequence[Measured]) -> Iterator[Figure]:
-    ratios = [d.outcome.rate / b.outcome.rate for d, b in zip(durable, bare, strict=True)]
-    yield Figure("callbacks durable / bare", median(ratios), "", Target(0.5, at_least=True))
-    yield Figure("callbacks durable / bare, lowest round", min(ratios))
-    yield Figure("callbacks durable / bare, highest round", max(ratios))
-    costs = [b.cost / d.cost for d, b in zip(durable, bare, strict=True)]
-    yield Figure("callbacks durable / bare, by processor time", median(costs))
-    for name, rounds in (("durable", durable), ("bare", bare)):
-        outcomes = [r.outcome for r in rounds]
+def once(contender: Contender, seconds: int, destinations: int) -> Measured:
+    """Measure one round; an answer other than 200 ends it all."""
+    before = contender.busy_seconds()
+    outcome = send(contender.aim(destinations), seconds)
+    if outcome.refused:
+        raise RuntimeError(f"{contender.name} did not answer 200 to {outcome.refused} of {outcome.answered}")
+    return Measured(outcome, (contender.busy_seconds() - before) / outcome.taken * 1e6)
+
+
+def ratio(rounds: Rounds, above: str, below: str) -> list[float]:
+    """Return by how much the one was faster than the other, in each round."""
+    return [a.outcome.rate / b.outcome.rate for a, b in zip(rounds[above], rounds[below], strict=True)]
+
+
+def _ratios(rounds: Rounds) -> Iterator[Figure]:
+    for name, aim in AIMS.items():
+        found = ratio(rounds, SQLITE, name)
+        yield Figure(f"callbacks sqlite / {name}", median(found), "", Target(aim, at_least=True))
+        yield Figure(f"callbacks sqlite / {name}, lowest round", min(found))
+        yield Figure(f"callbacks sqlite / {name}, highest round", max(found))
+    costs = [b.cost / s.cost for s, b in zip(rounds[SQLITE], rounds[BARE_HANDLER], strict=True)]
+    yield Figure("callbacks sqlite / bare, by processor time", median(costs))
+    guarded = median(ratio(rounds, GUARDED, SQLITE))
+    yield Figure("callbacks sqlite guarded / sqlite", guarded, "", Target(0.9, at_least=True))
+
+
+def _speeds(rounds: Rounds) -> Iterator[Figure]:
+    for name, found in rounds.items():
+        outcomes = [r.outcome for r in found]
         yield Figure(f"callbacks {name}", median(o.rate for o in outcomes), "1/s")
-        yield Figure(f"callbacks {name}, processor time each", median(r.cost for r in rounds), "us")
+        yield Figure(f"callbacks {name}, processor time each", median(r.cost for r in found), "us")
         yield Figure(f"callbacks {name} p50", median(o.p50_ms for o in outcomes), "ms")
-        target = Target(50) if name == "durable" else None
+        target = Target(50) if name in DURABLE else None
         yield Figure(f"callbacks {name} p99", median(o.p99_ms for o in outcomes), "ms", target)
         yield Figure(f"callbacks {name} longest", max(o.max_ms for o in outcomes), "ms")
 
 
-def _exactness(rounds: Sequence[Measured], after: Numbers) -> Iterator[Figure]:
+def _exactness(outcomes: Sequence[Outcome], counted: float) -> Iterator[Figure]:
     """What was counted is what was answered, and at most what wrk no longer waited for."""
-    outcomes = [r.outcome for r in rounds]
     failed = sum(o.refused + o.broken for o in outcomes)
     yield Figure("callbacks refused or broken", failed, "", Target(0))
-    surplus = after[APPLIED] - sum(o.taken for o in outcomes)
+    surplus = counted - sum(o.taken for o in outcomes)
     yield Figure("callbacks answered 200 and not counted", max(-surplus, 0), "", Target(0))
     allowed = CONNECTIONS * len(outcomes)
     yield Figure("callbacks counted past those answered 200", max(surplus, 0), "", Target(allowed))
 
 
-def _commits(before: Numbers, after: Numbers) -> Iterator[Figure]:
-    grown = {name: value - before.get(name, 0) for name, value in after.items()}
+def _commits(grown: Numbers) -> Iterator[Figure]:
     mean = grown[f"{COMMIT}_sum"] / grown[f"{COMMIT}_count"]
     yield Figure("callbacks commit mean", mean * 1000, "ms")
     yield Figure("callbacks commit p99", quantile(grown, COMMIT, 0.99) * 1000, "ms")

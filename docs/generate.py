@@ -1,17 +1,23 @@
 """Writes the documentation that is made from the code: `python -m docs.generate`.
 
-docs/metrics.md comes from the catalogue, docs/settings.md from the flags, docs/callbacks.md from the schemas.
+docs/metrics.md comes from the catalogue, docs/settings.md from the flags, docs/callbacks.md from the schemas,
+docs/openapi.yaml from all of it. The tables and plots of docs/benchmarks.md come from docs/benchmarks.json.
 A test fails while a page differs from what is written here.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench import page
+from bench.plots import PLOTS
+from docs import openapi
 from exporter.catalogue import FAMILIES, Family, Scope, in_scope
 from exporter.schemas import EVENTS, schema_folder
 from exporter.settings import default_text, flags
+from exporter.simulator import options as simulation
 
 DOCS = Path(__file__).parent
 
@@ -30,13 +36,7 @@ INTRODUCTIONS = {
     Scope.PROCESS: "They begin at 0 with the process: sum them over replicas. `process_*` and `python_info` are there too.",
 }
 
-QUERIES = {
-    Scope.STORE: "max without (instance, pod) ({name})",
-    Scope.LABELLED: "sum(max without (instance, pod) (rate({name}[5m])))",
-    Scope.FLEET: "sum by ({label}) (max without (instance, pod) (rate({name}[5m])))",
-    Scope.TASK: "max without (instance, pod) ({name})",
-    Scope.PROCESS: "sum({name})",
-}
+ONE_REPLICA = "max without (instance, pod) ({})"
 
 
 def metrics() -> str:
@@ -54,9 +54,10 @@ def metrics() -> str:
         parts.append(f"## Of {scope.value}\n\n{INTRODUCTIONS[scope]}\n")
         rows = [_row(family) for family in in_scope(scope)]
         parts.append(
-            "| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n" + "\n".join(rows) + "\n"
+            "| metric | type | labels | meaning | for example |\n| --- | --- | --- | --- | --- |\n"
+            + "\n".join(rows)
+            + "\n"
         )
-        parts.append("For example:\n\n```promql\n" + _example(scope) + "\n```\n")
     parts.append("## Buckets\n\n| histogram | upper edges |\n| --- | --- |\n" + "\n".join(_buckets()) + "\n")
     return "\n".join(parts)
 
@@ -64,7 +65,7 @@ def metrics() -> str:
 def settings() -> str:
     """Return docs/settings.md."""
     rows = [
-        f"| `--{flag.name}` | `{flag.variable}` | `{default_text(field)}` | {flag.help} |"
+        f"| `--{flag.name}` | `{flag.variable}` | {_code(default_text(field))} | {flag.help} |"
         for field, flag in flags().items()
     ]
     return (
@@ -72,8 +73,20 @@ def settings() -> str:
         "A flag comes before its environment variable, and that before the default. Flags are written `--flag value` or "
         "`--flag=value`. Durations are written like `90s`, `3m`, `1h30m` or `31d`, lists with commas. A flag or a variable "
         "beginning with `CSS_RELAY_` that is unknown or malformed ends the start with status 2 and a line that names it.\n\n"
-        "| flag | variable | default | meaning |\n| --- | --- | --- | --- |\n" + "\n".join(rows) + "\n"
+        "| flag | variable | default | meaning |\n| --- | --- | --- | --- |\n" + "\n".join(rows) + "\n\n"
+        "## `simulate`\n\n<!-- From exporter/simulator/options.py. -->\n\n"
+        "Flags alone, no variables. A switch may stand without its value. See [the simulator](simulator.md).\n\n"
+        "| flag | default | meaning |\n| --- | --- | --- |\n" + "\n".join(_simulation_rows()) + "\n"
     )
+
+
+def _simulation_rows() -> Iterator[str]:
+    for field, flag in simulation.options().items():
+        yield f"| `--{flag.name}` | {_code(simulation.default_text(field))} | {flag.help} |"
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
 
 
 def callbacks() -> str:
@@ -98,12 +111,20 @@ def callbacks() -> str:
     return "\n".join(parts)
 
 
-PAGES = {"metrics.md": metrics, "settings.md": settings, "callbacks.md": callbacks}
+PAGES: dict[str, Callable[[], str]] = {
+    "metrics.md": metrics,
+    "settings.md": settings,
+    "callbacks.md": callbacks,
+    "openapi.yaml": openapi.text,
+    "benchmarks.md": page.text,
+    **{f"pictures/{name}": partial(page.plot, name) for name in PLOTS},
+}
 
 
 def _row(family: Family) -> str:
     labels = ", ".join(f"`{label}`" + _values(family) for label in family.labels) or ""
-    return f"| `{family.full_name}` | {family.kind} | {labels} | {family.help} |"
+    query = f"`{_example(family)}`"
+    return f"| `{family.full_name}` | {family.kind} | {labels} | {family.help} | {query} |"
 
 
 def _values(family: Family) -> str:
@@ -112,10 +133,18 @@ def _values(family: Family) -> str:
     return " = " + ", ".join(family.values) if family.values else ""
 
 
-def _example(scope: Scope) -> str:
-    family = in_scope(scope)[0]
-    label = family.labels[-1] if family.labels else ""
-    return QUERIES[scope].format(name=family.full_name, label=label)
+def _example(family: Family) -> str:
+    """Return a query to begin with: of one replica what the store tells, of all what processes tell."""
+    name = family.full_name
+    shared = "{}" if family.scope is Scope.PROCESS else ONE_REPLICA
+    if family.kind == "histogram":
+        buckets = shared.format(f"rate({name}_bucket[5m])")
+        return f"histogram_quantile(0.95, sum by (le) ({buckets}))"
+    inner = shared.format(f"rate({name}[5m])" if family.kind == "counter" else name)
+    if family.scope is Scope.TASK or (family.kind == "gauge" and not family.labels):
+        return inner if family.scope is not Scope.PROCESS else f"sum({inner})"
+    by = f" by ({family.labels[-1]})" if family.labels else ""
+    return f"{'max' if name.endswith('timestamp_seconds') else 'sum'}{by} ({inner})".replace("sum (", "sum(")
 
 
 def _buckets() -> Iterator[str]:

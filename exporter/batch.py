@@ -5,7 +5,7 @@ the transaction.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
@@ -20,6 +20,7 @@ from exporter.relay import (
     fold,
     is_forgotten,
     next_due,
+    recalled,
     settle,
     state_of,
 )
@@ -29,11 +30,19 @@ MAX_FIELD_NAME = 64
 
 
 class Arrived(Struct, frozen=True, gc=False):
-    """Something to be committed: a callback, or a body for the quarantine, or both for an unknown event."""
+    """Something to be committed: a callback, or a body for the quarantine, or both for an unknown event.
+
+    Args:
+        arrival: when it came, seconds.
+        callback: what it says, None for a body that says nothing.
+        refused: what is to be kept for a look.
+        replayed: when it was taken out of the quarantine again, seconds; None if it came just now.
+    """
 
     arrival: float
     callback: Callback | Ignored | None = None
     refused: Refused | None = None
+    replayed: float | None = None
 
 
 class BatchFolder:
@@ -57,13 +66,10 @@ class BatchFolder:
             if arrived.refused is not None:
                 step.quarantine(arrived.refused)
             if arrived.callback is not None:
-                event, outcome = self._take(arrived.callback, arrived.arrival, step)
+                event, outcome = self._take(arrived.callback, arrived, step)
                 outcomes[event, outcome] += 1
                 newest[event] = max(arrived.arrival, newest.get(event, 0.0))
-        for (event, outcome), number in outcomes.items():
-            step.tally.count("callbacks_total", event, outcome, amount=number)
-        for event, arrival in newest.items():
-            step.tally.mark("last_callback_timestamp_seconds", event, arrival)
+        self._count(outcomes, newest, step)
 
     def sweep(self, keys: Sequence[str], now: float, step: Transaction) -> None:
         """Settle the tasks with these keys as far as time allows; doing it again changes nothing."""
@@ -78,41 +84,69 @@ class BatchFolder:
             if forgotten:
                 step.forget(key)
 
-    def _take(self, callback: Callback | Ignored, arrival: float, step: Transaction) -> tuple[str, str]:
+    def replay(self, digest: str, arrived: Arrived, step: Transaction) -> str | None:
+        """Move a body from the quarantine into its task; return its outcome, None if it is not there."""
+        if arrived.callback is None or not step.release(digest):
+            return None
+        event, outcome = self._take(arrived.callback, arrived, step)
+        self._count({(event, outcome): 1}, {event: arrived.arrival}, step)
+        return outcome
+
+    def _take(self, callback: Callback | Ignored, arrived: Arrived, step: Transaction) -> tuple[str, str]:
         """Take a callback; return its event and what became of it."""
         if isinstance(callback, Ignored):
             return OTHER, "ignored"
         if callback.task_id:
-            verdict = self._fold(callback, callback.task_id, arrival, step)
+            verdict = self._fold(callback, callback.task_id, arrived, step)
         else:
-            verdict = self._attribute(callback, arrival, step)
+            verdict = self._attribute(callback, arrived, step)
         for name in callback.unknown_fields if verdict is Verdict.APPLIED else ():
             step.tally.count("unknown_fields_total", _field_label(name))
         return callback.event.name, verdict.value
 
-    def _fold(self, callback: Callback, task_id: str, arrival: float, step: Transaction) -> Verdict:
-        key = task_key(callback.appid, task_id)
-        before = step.task(key)
-        if before is None or is_forgotten(before, arrival, self.windows):
-            before = Task(appid=callback.appid, task_id=task_id, first_seen=arrival)
+    def _fold(self, callback: Callback, task_id: str, arrived: Arrived, step: Transaction) -> Verdict:
+        key, arrival = task_key(callback.appid, task_id), arrived.arrival
+        known = step.task(key)
+        if known is None or is_forgotten(known, arrival, self.windows):
+            known = Task(appid=callback.appid, task_id=task_id, first_seen=arrival)
+        before = self._recalled(known, callback, arrived)
+        if before is None:
+            return Verdict.STALE
         folded = fold(before, callback, arrival, self.windows)
         self._keep(step, folded.task, folded.tales, arrival, put=folded.task is not before)
         return folded.verdict
 
-    def _attribute(self, callback: Callback, arrival: float, step: Transaction) -> Verdict:
+    def _attribute(self, callback: Callback, arrived: Arrived, step: Transaction) -> Verdict:
         """Fold an exit that names no task into its owner, if that can be told."""
-        key = nameless_key(callback.appid, callback.sources)
-        nameless = step.task(key) or Task(appid=callback.appid, task_id="", sources=callback.sources)
+        key, arrival = nameless_key(callback.appid, callback.sources), arrived.arrival
+        known = step.task(key) or Task(appid=callback.appid, task_id="", sources=callback.sources)
+        nameless = self._recalled(known, callback, arrived)
+        if nameless is None:
+            return Verdict.STALE
         siblings = step.siblings(callback.appid, callback.sources) if callback.sources else []
         attribution = attribute(nameless, siblings, callback, arrival, self.windows)
         self._keep(step, attribution.nameless, (), arrival, put=attribution.nameless is not nameless)
         if attribution.owner is not None:
-            return self._fold(callback, attribution.owner.task_id, arrival, step)
+            return self._fold(callback, attribution.owner.task_id, arrived, step)
         shown = Task(
             appid=callback.appid, task_id="", to_host=callback.to_host, source_host=callback.source_host
         )
         self._keep(step, shown, attribution.tales, arrival, put=False)
         return attribution.verdict
+
+    def _recalled(self, task: Task, callback: Callback, arrived: Arrived) -> Task | None:
+        """Return the task as a callback is judged by it; None if no task could tell."""
+        if arrived.replayed is None:
+            return task
+        return recalled(task, callback, arrived.arrival, arrived.replayed, self.windows)
+
+    def _count(
+        self, outcomes: Mapping[tuple[str, str], int], newest: Mapping[str, float], step: Transaction
+    ) -> None:
+        for (event, outcome), number in outcomes.items():
+            step.tally.count("callbacks_total", event, outcome, amount=number)
+        for event, arrival in newest.items():
+            step.tally.mark("last_callback_timestamp_seconds", event, arrival)
 
     def _keep(self, step: Transaction, task: Task, tales: Sequence[Tale], now: float, *, put: bool) -> None:
         """Tell what there is to tell of a task, and put it into the store if it has changed."""

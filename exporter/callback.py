@@ -4,6 +4,7 @@ The result is a frozen value; nothing below looks a key up in a dictionary, and 
 secret. This module knows no clock and does no I/O.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -14,6 +15,7 @@ from exporter.redact import Redactor
 from exporter.schemas import EVENTS, Event, Schema, Schemas
 
 RELAY_EVENT_TYPE = 314
+MAX_MESSAGE = 200
 
 
 class Callback(Struct, frozen=True, gc=False, kw_only=True):
@@ -28,6 +30,7 @@ class Callback(Struct, frozen=True, gc=False, kw_only=True):
         stated_ms: the msg's own time in milliseconds, None where absent or 0.
         subject: what the event is about: a file's identity, an exit code or an alarm's type.
         duration_seconds: the declared length of a file, 0 where unknown.
+        message: what an exit says of itself, as far as it may be shown.
         unknown_fields: names of fields that the schema does not know.
     """
 
@@ -43,6 +46,7 @@ class Callback(Struct, frozen=True, gc=False, kw_only=True):
     stated_ms: int | None = None
     subject: str = ""
     duration_seconds: float = 0.0
+    message: str = ""
     unknown_fields: tuple[str, ...] = ()
 
 
@@ -62,20 +66,30 @@ class Parser:
     Args:
         schemas: what is valid.
         redactor: what may be shown.
+        authenticate: looks at a body before anything is made of it, and raises Rejected.
     """
 
-    def __init__(self, *, schemas: Schemas, redactor: Redactor) -> None:
+    def __init__(
+        self,
+        *,
+        schemas: Schemas,
+        redactor: Redactor,
+        authenticate: Callable[[object], None] = lambda body: None,
+    ) -> None:
         self._envelope = schemas.envelope
         self._events = {name: (EVENTS[name], schema) for name, schema in schemas.events.items()}
         self._redactor = redactor
+        self._authenticate = authenticate
 
     def parse(self, raw: bytes) -> Callback | Ignored:
         """Return the callback in `raw`.
 
         Raises:
-            Rejected: 400, with reason `json` or `schema` and what was expected where.
+            Rejected: 400, with reason `json` or `schema` and what was expected where, or as `authenticate`
+                says.
         """
         body = _loads(raw, "")
+        self._authenticate(body)
         if not isinstance(body, dict):
             raise Rejected(400, "schema", (Fault("", "expected an object"),))
         if _is_foreign(body):
@@ -104,9 +118,10 @@ class Parser:
             source_host=source_host,
             sources=sources,
             event_time_seconds=_positive(body.get("event_time")),
-            stated_ms=_positive(msg.get(event.time_field)),
+            stated_ms=_positive(msg.get(event.time_field)) if event.time_field else None,
             subject=self._subject(event.letter, msg),
             duration_seconds=float(msg.get("duration") or 0) if event.letter in "FN" else 0.0,
+            message=self._message(body, msg) if event.letter == "E" else "",
             unknown_fields=_unknown(body, msg, schema),
         )
 
@@ -115,6 +130,10 @@ class Parser:
             return self._redactor.sources(urls)
         url = msg.get("url")
         return self._redactor.source(url)[0] if isinstance(url, str) else "", ""
+
+    def _message(self, body: dict[str, Any], msg: dict[str, Any]) -> str:
+        text: str = msg.get("message") or ""
+        return self._redactor.prose(text, body.get("to_url") or "")[:MAX_MESSAGE] if text else ""
 
     def _subject(self, letter: str, msg: dict[str, Any]) -> str:
         if letter in "FN":

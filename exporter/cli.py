@@ -1,37 +1,58 @@
-"""The command line: `serve`, and what an operator needs beside it."""
+"""The command line: which commands there are, and how a failure is told."""
 
-import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from pathlib import Path
 
-from exporter import __version__, logs
+from exporter import __version__
+from exporter.commands import configured
+from exporter.commands.copies import backup_command, restore_command
+from exporter.commands.move import move_command
+from exporter.commands.quarantine import quarantine
+from exporter.commands.tasks import tasks
 from exporter.errors import ExporterError, SettingsError
-from exporter.relay import STATES, state_of
+from exporter.listeners import read_listeners
 from exporter.schemas import EVENTS, Schemas, schema_folder
-from exporter.server import Server, open_store, revision
-from exporter.settings import Settings, default_text, flags, read
-from exporter.store import Store, Transaction, task_key
-from exporter.store.records import decode_task
-
-PAGE = 1000
+from exporter.server import Server
+from exporter.service import open_store, revision, signatures_of, tokens_of
+from exporter.settings import default_text, flags
+from exporter.simulator import options as simulation
+from exporter.simulator.command import simulate
+from exporter.store.copies import verify
 
 USAGE = """\
 usage: css-relay-exporter COMMAND [--flag value ...]
 
-  serve                         take callbacks, show metrics
-  check                         look over settings, schemas and the store, and say what is wrong
-  tasks list [STATE]            list the tasks known
-  tasks forget APPID TASK_ID    forget a task; its counters stay
-  version                       print the version
+  serve                                      take callbacks, show metrics
+  check                                      look over settings, schemas and the store, and say what is wrong
+  simulate --target URL                      send what a fleet would, and print the totals to expect
+  tasks list [STATE]                         list the tasks known
+  tasks forget APPID TASK_ID                 forget a task; its counters stay
+  quarantine list [REASON]                   list refused bodies and unknown events, and what is wrong now
+  quarantine show DIGEST [--raw]             show one without its secrets, or as it came
+  quarantine replay DIGEST|--all [REASON]    count those that are valid today, as of when they came
+  quarantine purge DIGEST|--all [REASON]     give them up
+  backup PATH [--replace]                    copy the store while it is served
+  restore PATH [--replace]                   make a store of a backup; its counters begin at 0
+  move URL [--replace]                       move the store to another place, a file or a server
+  move --undo                                go on with a store whose move was cut off
+  version                                    print the version
 
 Flags, each with its environment variable and default:
 """
 
+SIMULATION_USAGE = """\
+usage: css-relay-exporter simulate --target URL [--flag value ...]
+
+Sends what a fleet would, with what goes wrong on the way, and prints the totals to expect of an exporter
+that nobody else sends to. Flags, each with its default:
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command in `arguments`; return its exit status: 2 for settings, 1 for other errors."""
+    """Run the command in `arguments`; return its status: 2 for settings, 1 for errors, 130 if stopped."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _run(words)
@@ -41,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ExporterError as exc:
         print(f"css-relay-exporter: {exc}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 def usage() -> str:
@@ -52,14 +75,28 @@ def usage() -> str:
     return USAGE + "\n".join(rows) + "\n"
 
 
+def simulation_usage() -> str:
+    """Return the help text of `simulate`."""
+    rows = [
+        f"  --{flag.name} ({simulation.default_text(field) or 'none'})\n      {flag.help}"
+        for field, flag in simulation.options().items()
+    ]
+    return SIMULATION_USAGE + "\n".join(rows) + "\n"
+
+
 def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help") or "--help" in words:
-        print(usage(), end="")
+        print(simulation_usage() if words[:1] == ["simulate"] else usage(), end="")
         return 0 if words else 2
     commands: dict[str, Callable[[list[str]], int]] = {
         "serve": _serve,
+        "simulate": _simulate,
         "check": _check,
-        "tasks": _tasks,
+        "tasks": tasks,
+        "quarantine": quarantine,
+        "backup": backup_command,
+        "restore": restore_command,
+        "move": move_command,
         "version": _version,
     }
     command = commands.get(words[0])
@@ -68,85 +105,31 @@ def _run(words: list[str]) -> int:
     return command(words[1:])
 
 
-def _settings(words: Sequence[str]) -> Settings:
-    settings = read(words, os.environ)
-    logs.configure(settings.log_level, settings.log_format)
-    return settings
-
-
 def _serve(words: list[str]) -> int:
-    settings = _settings(words)
-    # Opened once here, so that what is wrong with it is said in one line before anything listens.
-    open_store(settings).close()
-    Schemas()
-    Server(settings).run()
+    Server(configured(words)).run()
     return 0
+
+
+def _simulate(words: list[str]) -> int:
+    return simulate(simulation.read(words))
 
 
 def _check(words: list[str]) -> int:
-    settings = _settings(words)
+    settings = configured(words)
+    read_listeners(settings)
     Schemas()
+    tokens_of(settings)
+    signatures_of(settings)
     print(f"schemas: {len(EVENTS)} events in {schema_folder()}")
+    url = settings.store_url
+    path = Path(url.path)
+    if url.is_embedded and path.exists() and path.stat().st_size:
+        verify(path)  # before anything is written to it
+        print(f"store: {path} is undamaged")
     with closing(open_store(settings)) as store:
         store.probe()
-        print(f"store: {settings.store_path} can be written")
+        print(f"store: {path if url.is_embedded else url} can be written")
     return 0
-
-
-def _tasks(words: list[str]) -> int:
-    positional = _leading(words)
-    settings = _settings(words[len(positional) :])
-    match positional:
-        case ["list"]:
-            return _list(settings, None)
-        case ["list", state] if state in STATES:
-            return _list(settings, state)
-        case ["forget", appid, task_id] if appid.isdigit():
-            return _forget(settings, int(appid), task_id)
-    raise SettingsError("expected tasks list [" + "|".join(STATES) + "] or tasks forget APPID TASK_ID")
-
-
-def _leading(words: list[str]) -> list[str]:
-    end = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
-    return words[:end]
-
-
-def _list(settings: Settings, state: str | None) -> int:
-    with closing(open_store(settings)) as store:
-        print("APPID\tTASK\tSTATE\tRUNS\tDESTINATION")
-        after: int | None = 0
-        while after is not None:
-            after = _list_page(store, settings, state, after)
-    return 0
-
-
-def _list_page(store: Store, settings: Settings, state: str | None, after: int) -> int | None:
-    page = store.listing(state=state, after=after, limit=PAGE)
-    for _, record in page:
-        task = decode_task(record)
-        columns = (
-            task.appid,
-            _plain(task.task_id),
-            state_of(task, settings.windows),
-            task.runs,
-            _plain(task.to_url),
-        )
-        print(*columns, sep="\t")
-    return page[-1][0] if len(page) == PAGE else None
-
-
-def _forget(settings: Settings, appid: int, task_id: str) -> int:
-    key = task_key(appid, task_id)
-
-    def work(step: Transaction) -> bool:
-        known = step.task(key) is not None
-        step.forget(key)
-        return known
-
-    with closing(open_store(settings)) as store:
-        known, _ = store.transact(work)
-    print(f"task {appid}/{task_id} " + ("is forgotten" if known else "is not known"))
-    return 0 if known else 1
 
 
 def _version(words: list[str]) -> int:
@@ -154,8 +137,3 @@ def _version(words: list[str]) -> int:
         raise SettingsError(f"version: unknown argument {words[0]}")
     print(f"css-relay-exporter {__version__} (revision {revision()}, Python {platform.python_version()})")
     return 0
-
-
-def _plain(text: str) -> str:
-    """Return `text` without characters that could move the terminal's cursor."""
-    return "".join(c if c.isprintable() else "?" for c in text)

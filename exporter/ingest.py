@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 0.5
 SWEEP_TASKS = 100
+EVICT_SECONDS = 60.0
 #: A commit that takes less is made in place; after a slower one the next go to a thread.
 QUICK_SECONDS = 0.01
 
@@ -39,6 +40,7 @@ class Ingest:
         telemetry: what is told of the work itself.
         max_queued: how much may wait; past it callers are turned away.
         max_batch: how much is committed at once.
+        max_refused_bytes: how much of what is to be put into the quarantine may wait.
         clock: gives the time, seconds.
     """
 
@@ -50,6 +52,7 @@ class Ingest:
         telemetry: Telemetry,
         max_queued: int = 10_000,
         max_batch: int = 512,
+        max_refused_bytes: int = 16 * 1024 * 1024,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -57,6 +60,8 @@ class Ingest:
         self._telemetry = telemetry
         self._max_queued = max_queued
         self._max_batch = max_batch
+        self._max_refused_bytes = max_refused_bytes
+        self._refused_bytes = 0
         self._clock = clock
         self._queue: list[Waiting] = []
         self._work = asyncio.Event()
@@ -65,13 +70,14 @@ class Ingest:
         self._probing: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._is_quick = True
+        self._evict_at = 0.0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._tasks: list[asyncio.Task[None]] = []
         telemetry.queued.set_function(lambda: len(self._queue))
 
     def start(self) -> None:
         """Begin to commit and to sweep, in the running event loop."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._commit_for_ever()), loop.create_task(self._sweep_for_ever())]
 
     def commit(self, arrived: Arrived) -> "asyncio.Future[None]":
@@ -84,10 +90,27 @@ class Ingest:
             raise StoreUnavailable("too many callbacks wait for the store")
         if self._closing:
             raise StoreUnavailable("the exporter is stopping")
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[None] = self._loop.create_future()
+        if arrived.refused is not None:
+            self._hold(len(arrived.refused.body), future)
         self._queue.append((arrived, future))
         self._work.set()
         return future
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether so much waits that others should be asked instead."""
+        return len(self._queue) > self._max_queued // 2
+
+    def _hold(self, size_bytes: int, done: "asyncio.Future[None]") -> None:
+        """Make room for a body until it is put away: they are kept whole, and anybody may send them."""
+        if self._refused_bytes + size_bytes > self._max_refused_bytes:
+            raise StoreUnavailable("too many refused bodies wait for the store")
+        self._refused_bytes += size_bytes
+        done.add_done_callback(lambda _: self._let_go(size_bytes))
+
+    def _let_go(self, size_bytes: int) -> None:
+        self._refused_bytes -= size_bytes
 
     async def probe(self) -> None:
         """Return when the store has proved that it can be written.
@@ -156,7 +179,7 @@ class Ingest:
             try:
                 full = await self._sweep()
             except StoreUnavailable as exc:
-                log.warning("sweep: %s", exc)
+                log.debug("sweep: %s", exc)  # that the store is down has been said
                 full = False
             except Exception:
                 log.exception("a sweep failed; it is tried again")
@@ -171,10 +194,19 @@ class Ingest:
             await self.probe()
         now = self._clock()
         async with self._turn:
-            keys = await self._in_thread(partial(self._store.due, now, SWEEP_TASKS))
+            with self._watched(writes=False):
+                keys = await self._in_thread(partial(self._store.due, now, SWEEP_TASKS))
         if keys:
             await self._transact(partial(self._folder.sweep, keys, now))
+        await self._evict(now)
         return len(keys) == SWEEP_TASKS
+
+    async def _evict(self, now: float) -> None:
+        """Let the quarantine give up what is too old, now and then."""
+        uptime = time.monotonic()
+        if uptime >= self._evict_at:
+            await self._transact(lambda step: step.evict(now))
+            self._evict_at = uptime + EVICT_SECONDS
 
     async def _transact(self, work: Callable[[Transaction], None]) -> None:
         """Run `work` in one step of the store and make it durable.
@@ -184,30 +216,36 @@ class Ingest:
         """
         async with self._turn:
             with self._watched():
-                end = await self._prepare(work)
-                begun = time.perf_counter()
-                overflow = (end() if self._is_quick else await self._in_thread(end))[1]
-            self._is_quick = time.perf_counter() - begun < QUICK_SECONDS
+                try:
+                    end = self._store.prepare(work, wait=False)
+                except WouldWait:
+                    overflow = (await self._in_thread(partial(self._store.transact, work)))[1]
+                else:
+                    overflow = (await self._end(end))[1]
         for bound, amount in overflow.items():
             self._telemetry.overflowed.labels(bound).inc(amount)
 
-    async def _prepare(
-        self, work: Callable[[Transaction], None]
-    ) -> Callable[[], tuple[None, dict[str, int]]]:
-        try:
-            return self._store.prepare(work, wait=False)
-        except WouldWait:
-            return await self._in_thread(partial(self._store.prepare, work, wait=True))
+    async def _end(self, end: Callable[[], R]) -> R:
+        begun = time.perf_counter()
+        result = end() if self._is_quick else await self._in_thread(end)
+        self._is_quick = time.perf_counter() - begun < QUICK_SECONDS
+        return result
 
     async def _in_thread(self, work: Callable[[], R]) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     @contextmanager
-    def _watched(self) -> Iterator[None]:
-        """Tell whether the store can be written."""
+    def _watched(self, *, writes: bool = True) -> Iterator[None]:
+        """Tell whether the store can be written; a read can show that it is down, not that it is up."""
         try:
             yield
-        except StoreUnavailable:
+        except StoreUnavailable as exc:
+            if self._telemetry.is_writable:
+                log.error("callbacks are answered 503: %s", exc)  # noqa: TRY400 - the text says it all
             self._telemetry.store_answered("write", well=False)
             raise
+        if not writes:
+            return
+        if not self._telemetry.is_writable:
+            log.warning("the store can be written again")
         self._telemetry.store_answered("write", well=True)

@@ -21,6 +21,14 @@ _URL = re.compile(
     r"(/[^?#]*)?(?:[?#]|$)"
 )
 
+#: Words of a text that are URLs, and values that a text gives to a query or to a secret. Linear in the text.
+_URL_IN_TEXT = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]+://[^\s\"'<>]*")
+_SECRET_IN_TEXT = re.compile(
+    r"\?[^\s\"'<>]+|((?:secret|token|sign|signature|password|passwd|key)[\"']?\s?[=:]\s?[\"']?)[^\s\"'<>&,;]+",
+    re.IGNORECASE,
+)
+MAX_PROSE = 2000
+
 
 class Redactor:
     """Takes the secrets out of URLs; equal secrets stay equal to the eye.
@@ -47,7 +55,7 @@ class Redactor:
         base, host, path = _parts(url)
         if not base:
             return UNREADABLE, "", stream_id
-        head, slash, last = path.rpartition("/")
+        head, slash, last = path.rstrip("/").rpartition("/")
         if not last or self._is_plain(host):
             return base + path, host, stream_id
         shown = f"~{self.digest(last)}"
@@ -64,6 +72,21 @@ class Redactor:
         if len(urls) == 1:
             return host, digest
         return host, self.digest(" ".join(self.source(url)[1] for url in urls))
+
+    def prose(self, text: str, to_url: str) -> str:
+        """Return the free text of a callback to `to_url` on one line, without what may be a secret in it.
+
+        A server that turns a stream away may repeat its URL, or its key alone.
+        """
+        line = " ".join("".join(c if c.isprintable() else " " for c in text[:MAX_PROSE]).split())
+        if len(text) > MAX_PROSE:
+            line = line.rpartition(" ")[0]  # half a URL may not be known for one
+        line = _URL_IN_TEXT.sub(lambda url: self.destination(url[0], "")[0], line)
+        key = _parts(to_url)[2].rpartition("/")[2]
+        shown = self.destination(to_url, key)[2]
+        if shown != key:
+            line = re.sub(rf"(?<![A-Za-z0-9~]){re.escape(key)}(?![A-Za-z0-9])", shown, line)
+        return _SECRET_IN_TEXT.sub(lambda secret: f"{secret[1] or '?'}…", line)
 
     def _matches(self, host: str) -> bool:
         return any(fnmatchcase(host, pattern) for pattern in self._plain_hosts)

@@ -8,7 +8,9 @@ import asyncio
 import logging
 import time
 import zlib
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 
 from exporter.errors import StoreUnavailable
 from exporter.exposition import Exposition
@@ -66,20 +68,30 @@ class Scraper:
 
     def _render(self, openmetrics: bool, compress: bool) -> bytes:
         begun = time.perf_counter()
+        exposition = self._expositions[openmetrics]
         try:
-            snapshot = self._store.snapshot(self._max_tasks)
+            snapshot = self._store.snapshot(self._max_tasks, exposition.bookmark)
             self._telemetry.store_answered("read", well=True)
             self._telemetry.overflowed.labels("tasks").inc(snapshot.left_out)
         except StoreUnavailable as exc:
             log.warning("a scrape without the store: %s", exc)
             self._telemetry.store_answered("read", well=False)
             snapshot = None
-        text = self._expositions[openmetrics].write(snapshot)
+        parts = exposition.parts(snapshot)
+        scrape = _joined(_gzip(parts) if compress else parts)
         self._telemetry.render.observe(time.perf_counter() - begun)
-        return _gzip(text) if compress else text
+        return scrape
 
 
-def _gzip(text: bytes) -> bytes:
+def _joined(parts: Iterable[bytes]) -> bytes:
+    # Unlike a join this never holds all parts and the whole at the same time.
+    whole = BytesIO()
+    whole.writelines(parts)
+    return whole.getvalue()
+
+
+def _gzip(parts: Iterable[bytes]) -> Iterator[bytes]:
     # The fastest level: a scrape repeats itself so much that more effort saves little.
     compressor = zlib.compressobj(level=1, wbits=31)
-    return compressor.compress(text) + compressor.flush()
+    yield from map(compressor.compress, parts)
+    yield compressor.flush()

@@ -1,87 +1,33 @@
-"""The flags: one row each, with their environment variables, defaults and meanings.
+"""The flags of the exporter: one row each, with their defaults and meanings.
 
 A row is a field of Settings. Command line, environment, documentation and tests are made from the rows.
 """
 
-import ipaddress
-import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, get_type_hints
+from collections.abc import Mapping, Sequence
+from typing import Annotated
 
-import msgspec
 from msgspec import Struct
 
+from exporter.access import Networks, parse_networks
 from exporter.catalogue import LABEL_CHOICES
 from exporter.errors import SettingsError
+from exporter.flags import (
+    DAY,
+    Address,
+    Flag,
+    flags_of,
+    one_of,
+    parse_address,
+    parse_count,
+    parse_duration,
+    parse_list,
+    parse_path,
+    parse_switch,
+    read_flags,
+    text_of,
+)
 from exporter.relay import Windows
-
-VARIABLE_PREFIX = "CSS_RELAY_"
-#: Kubernetes tells every pod of its services in variables; one named for this program is no flag.
-SERVICE_LINK_PREFIX = "CSS_RELAY_EXPORTER_"
-MAX_DURATION_SECONDS = 3650 * 86400.0
-
-
-class Address(Struct, frozen=True):
-    """A host and a port to listen on; port 0 takes a free one."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    @property
-    def is_public(self) -> bool:
-        """Whether others than this machine can reach it."""
-        try:
-            return not ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host != "localhost"
-
-
-class Flag(Struct, frozen=True):
-    """A row: how a flag is called, how its text is read, and what it means."""
-
-    name: str
-    parse: Callable[[str], Any]
-    help: str
-
-    @property
-    def variable(self) -> str:
-        """The environment variable of the flag."""
-        return VARIABLE_PREFIX + re.sub(r"[.-]", "_", self.name).upper()
-
-
-def parse_address(text: str) -> Address:
-    """Return the address in `text`, HOST:PORT, [HOST]:PORT or :PORT."""
-    host, colon, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]") or "0.0.0.0"  # noqa: S104 - as other exporters read it
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError("expected HOST:PORT")
-    return Address(host, int(port))
-
-
-def parse_duration(text: str) -> float:
-    """Return the seconds in `text`, such as 90s, 3m, 1h30m or 31d."""
-    if not re.fullmatch(r"(\d+(\.\d+)?(ms|s|m|h|d|w))+", text):
-        raise ValueError("expected a duration such as 90s, 3m, 1h30m or 31d")
-    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-    seconds = sum(float(n) * units[u] for n, u in re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)", text))
-    if seconds > MAX_DURATION_SECONDS:
-        raise ValueError("expected at most ten years")
-    return seconds
-
-
-def parse_count(text: str) -> int:
-    """Return the whole number above 0 in `text`."""
-    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= 10_000_000:
-        raise ValueError("expected a whole number from 1 to 10000000")
-    return int(text)
-
-
-def parse_list(text: str) -> tuple[str, ...]:
-    """Return what stands between the commas of `text`."""
-    return tuple(item.strip() for item in text.split(",") if item.strip())
+from exporter.storeurl import StoreUrl, parse_store
 
 
 def parse_labels(text: str) -> tuple[str, ...]:
@@ -92,33 +38,9 @@ def parse_labels(text: str) -> tuple[str, ...]:
     return tuple(name for name in LABEL_CHOICES if name in names)
 
 
-def parse_store(text: str) -> str:
-    """Return the path of an embedded store, from sqlite:PATH."""
-    scheme, colon, path = text.partition(":")
-    if scheme != "sqlite" or not colon or not path:
-        raise ValueError("expected sqlite:PATH")
-    return path
-
-
-def parse_path(text: str) -> str:
-    """Return a path on the web listener."""
-    if not re.fullmatch(r"/[A-Za-z0-9._~/-]*[A-Za-z0-9._~-]", text):
-        raise ValueError("expected a path such as /metrics")
-    return text
-
-
-def one_of(*choices: str) -> Callable[[str], str]:
-    """Return a reader of one of `choices`."""
-
-    def parse(text: str) -> str:
-        if text not in choices:
-            raise ValueError("expected " + " or ".join(choices))
-        return text
-
-    return parse
-
-
-DAY = 86400.0
+def parse_limit(text: str) -> float:
+    """Return the number above 0 in `text`, 0 for off."""
+    return 0.0 if text == "off" else float(parse_count(text))
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -128,6 +50,43 @@ class Settings(Struct, frozen=True, kw_only=True):
         Address,
         Flag("callback.listen-address", parse_address, "Where callbacks come in. Port 0 takes a free one."),
     ] = Address("0.0.0.0", 8314)  # noqa: S104 - this listener faces the internet
+    callback_token_file: Annotated[
+        str,
+        Flag(
+            "callback.token-file",
+            str,
+            "File with secret tokens, one a line; callbacks then come in at `/callbacks/<token>` alone.",
+        ),
+    ] = ""
+    callback_sign_key_file: Annotated[
+        str, Flag("callback.sign-key-file", str, "File with keys of `sign`, one a line.")
+    ] = ""
+    callback_require_sign: Annotated[
+        bool, Flag("callback.require-sign", parse_switch, "Whether a callback without signature is refused.")
+    ] = False
+    callback_sign_leeway: Annotated[
+        float,
+        Flag(
+            "callback.sign-leeway",
+            parse_duration,
+            "For how long after its end a signature still holds; the sender may try again for longer.",
+        ),
+    ] = 60.0
+    callback_allow_from: Annotated[
+        Networks, Flag("callback.allow-from", parse_networks, "Networks that may send; none means all.")
+    ] = ()
+    callback_trusted_proxies: Annotated[
+        Networks,
+        Flag(
+            "callback.trusted-proxies",
+            parse_networks,
+            "Networks of proxies whose X-Forwarded-For and PROXY protocol are taken for true.",
+        ),
+    ] = ()
+    callback_rate_limit: Annotated[
+        float,
+        Flag("callback.rate-limit", parse_limit, "Requests a second of one source, twice as many at once."),
+    ] = 0.0
     callback_max_body_bytes: Annotated[
         int,
         Flag(
@@ -136,15 +95,53 @@ class Settings(Struct, frozen=True, kw_only=True):
             "Longest body of a callback; longer ones are answered 413.",
         ),
     ] = 65536
+    callback_tls_cert_file: Annotated[
+        str,
+        Flag(
+            "callback.tls-cert-file",
+            str,
+            "PEM file with the callback listener's certificate, and those between it and its root. "
+            "Read again when it changes.",
+        ),
+    ] = ""
+    callback_tls_key_file: Annotated[
+        str, Flag("callback.tls-key-file", str, "PEM file with the key of that certificate.")
+    ] = ""
     web_listen_address: Annotated[
         Address, Flag("web.listen-address", parse_address, "Where Prometheus and operators look.")
     ] = Address("127.0.0.1", 10314)
+    web_config_file: Annotated[
+        str,
+        Flag(
+            "web.config.file",
+            str,
+            "TLS, passwords and headers of the web listener, in the exporter toolkit's format. "
+            "Read again when it changes.",
+        ),
+    ] = ""
     web_telemetry_path: Annotated[str, Flag("web.telemetry-path", parse_path, "Path of the metrics.")] = (
         "/metrics"
     )
-    store_path: Annotated[str, Flag("store.url", parse_store, "Where everything is kept: `sqlite:PATH`.")] = (
-        "data/css-relay.db"
-    )
+    store_url: Annotated[
+        StoreUrl,
+        Flag(
+            "store.url",
+            parse_store,
+            "Where everything is kept: `sqlite:PATH`, or for several replicas "
+            "`valkey://[USER:PASSWORD@]HOST[:PORT][/DATABASE]`; also `redis`, with TLS `valkeys`, `rediss`, "
+            "and `valkey-cluster`.",
+            is_secret=True,
+        ),
+    ] = StoreUrl(path="data/css-relay.db")
+    store_password_file: Annotated[
+        str,
+        Flag(
+            "store.password-file",
+            str,
+            "File with the password of the store's server in its first line, rather than in the URL. "
+            "Read at the start and at a reload.",
+        ),
+    ] = ""
     metrics_labels: Annotated[
         tuple[str, ...],
         Flag(
@@ -202,6 +199,15 @@ class Settings(Struct, frozen=True, kw_only=True):
             "When a stopped task is forgotten; never before the retry window is over.",
         ),
     ] = 3600.0
+    quarantine_max_bodies: Annotated[
+        int, Flag("quarantine.max-bodies", parse_count, "Refused bodies and unknown events kept for a look.")
+    ] = 1000
+    quarantine_max_bytes: Annotated[
+        int, Flag("quarantine.max-bytes", parse_count, "How long all of them may be together.")
+    ] = 16 * 1024 * 1024
+    quarantine_max_age: Annotated[
+        float, Flag("quarantine.max-age", parse_duration, "When one that came no more is given up.")
+    ] = 30 * DAY
     redact_plain_hosts: Annotated[
         tuple[str, ...],
         Flag(
@@ -217,6 +223,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     log_format: Annotated[str, Flag("log.format", one_of("logfmt", "json"), "Form of the log.")] = "logfmt"
 
     @property
+    def is_open(self) -> bool:
+        """Whether anybody may send callbacks."""
+        guarded = self.callback_token_file or self.callback_require_sign or self.callback_allow_from
+        return self.callback_listen_address.is_public and not guarded
+
+    @property
     def windows(self) -> Windows:
         """The settings of the fold."""
         return Windows(
@@ -228,21 +240,25 @@ class Settings(Struct, frozen=True, kw_only=True):
             ok_codes=frozenset(self.relay_ok_exit_codes),
         )
 
+    @property
+    def judged_by(self) -> str:
+        """The settings that decide what is counted, as flags."""
+        deciding = {field: flag for field, flag in flags().items() if field.startswith("relay_")}
+        deciding["metrics_max_label_sets"] = flags()["metrics_max_label_sets"]
+        return " ".join(
+            f"--{flag.name}={text_of(flag, getattr(self, field))}" for field, flag in deciding.items()
+        )
+
 
 def flags() -> dict[str, Flag]:
     """Return every flag by the name of its field."""
-    hints = get_type_hints(Settings, include_extras=True)
-    return {field: hint.__metadata__[0] for field, hint in hints.items()}
+    return flags_of(Settings)
 
 
 def default_text(field: str) -> str:
     """Return a flag's default as it would be written."""
     value = getattr(Settings(), field)
-    if field == "store_path":
-        return f"sqlite:{value}"
-    if flags()[field].parse is parse_duration:
-        return _duration_text(value)
-    return ",".join(value) if isinstance(value, tuple) else str(value)
+    return "off" if field == "callback_rate_limit" else text_of(flags()[field], value)
 
 
 def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
@@ -251,55 +267,17 @@ def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     Raises:
         SettingsError: one is unknown or malformed; the text names it.
     """
-    given: dict[str, tuple[str, str]] = {}
-    for field, flag in flags().items():
-        if flag.variable in environment:
-            given[field] = flag.variable, environment[flag.variable]
-    known = {flag.variable for flag in flags().values()}
-    unknown = {name for name in environment if name.startswith(VARIABLE_PREFIX)} - known
-    unknown = {name for name in unknown if not name.startswith(SERVICE_LINK_PREFIX)}
-    if unknown:
-        raise SettingsError(f"unknown environment variable {min(unknown)}")
-    given |= _command_line(arguments)
-    values = {field: _value(flags()[field], name, text) for field, (name, text) in given.items()}
-    settings = msgspec.structs.replace(Settings(), **values)
-    _check(settings)
-    return settings
-
-
-def _command_line(arguments: Sequence[str]) -> dict[str, tuple[str, str]]:
-    by_name = {f"--{flag.name}": field for field, flag in flags().items()}
-    given: dict[str, tuple[str, str]] = {}
-    rest = list(arguments)
-    while rest:
-        name, equals, text = rest.pop(0).partition("=")
-        if name not in by_name:
-            raise SettingsError(f"unknown flag {name}")
-        if not equals:
-            if not rest:
-                raise SettingsError(f"{name}: expected a value")
-            text = rest.pop(0)
-        given[by_name[name]] = name, text
-    return given
-
-
-def _value(flag: Flag, name: str, text: str) -> object:
-    try:
-        return flag.parse(text)
-    except ValueError as exc:
-        raise SettingsError(f"{name}={text!r}: {exc}") from exc
-
-
-def _check(settings: Settings) -> None:
+    settings = read_flags(Settings, arguments, environment)
     ports = settings.callback_listen_address.port, settings.web_listen_address.port
+    if settings.callback_require_sign and not settings.callback_sign_key_file:
+        raise SettingsError("--callback.require-sign: expected a --callback.sign-key-file")
     if ports[0] and ports[0] == ports[1]:
         raise SettingsError(
             "--web.listen-address: expected another port than that of --callback.listen-address"
         )
-
-
-def _duration_text(seconds: float) -> str:
-    for unit, size in (("d", DAY), ("h", 3600.0), ("m", 60.0)):
-        if seconds >= size and seconds % size == 0:
-            return f"{seconds / size:g}{unit}"
-    return f"{seconds:g}s"
+    url = settings.store_url
+    if settings.store_password_file and (url.is_embedded or url.password):
+        raise SettingsError("--store.password-file: expected a server in --store.url, without a password")
+    if bool(settings.callback_tls_cert_file) != bool(settings.callback_tls_key_file):
+        raise SettingsError("--callback.tls-cert-file, --callback.tls-key-file: expected both or none")
+    return settings

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -20,6 +21,11 @@ from prometheus_client.parser import text_string_to_metric_families
 T = TypeVar("T")
 SAMPLES = Path(__file__).parent / "samples"
 DEADLINE_SECONDS = 30.0
+#: Between parts of what is sent, so that they arrive as such.
+APART_SECONDS = 0.05
+
+#: Gives the store of an exporter by its folder, where that is not the file in it.
+store_of: Callable[[Path], str] | None = None
 
 Answer = tuple[int, dict[str, str], bytes]
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -41,9 +47,29 @@ def until(condition: Callable[[], T | None], what: str, seconds: float = DEADLIN
         time.sleep(0.02)
 
 
-def request(port: int, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
-    """Send one HTTP request to this machine and return status, headers and body."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_SECONDS)
+def store_url(folder: Path) -> str:
+    """Return where the exporter in a folder keeps what it knows unless a flag says otherwise."""
+    return f"sqlite:{folder / 'data' / 'css-relay.db'}" if store_of is None else store_of(folder)
+
+
+def environment_of(folder: Path) -> dict[str, str]:
+    """Return the environment of an exporter in a folder, and of commands beside it."""
+    return {**os.environ, **({} if store_of is None else {"CSS_RELAY_STORE_URL": store_of(folder)})}
+
+
+def request(
+    port: int,
+    method: str,
+    path: str,
+    body: bytes | None = None,
+    tls: ssl.SSLContext | None = None,
+    **headers: str,
+) -> Answer:
+    """Send one HTTP request to this machine, over TLS if it is given, and return status, headers and body."""
+    if tls is None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_SECONDS)
+    else:
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=DEADLINE_SECONDS, context=tls)
     try:
         connection.request(method, path, body, {k.replace("_", "-"): v for k, v in headers.items()})
         answer = connection.getresponse()
@@ -83,16 +109,27 @@ class Exporter:
 
     Args:
         folder: its current directory; the store is made in it unless a flag says otherwise.
+        environment: variables beside those of this process.
+        preexec: called in the new process before it begins.
         flags: flags by name, with `_` for `-` and `__` for `.`.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None, **flags: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+        preexec: Callable[[], None] | None = None,
+        **flags: str,
+    ) -> None:
         self.folder = folder
+        self.preexec = preexec
         self.log_path = folder / "exporter.log"
         given = {"callback__listen_address": "127.0.0.1:0", "web__listen_address": "127.0.0.1:0", **flags}
         self.arguments = [f"--{k.replace('__', '.').replace('_', '-')}={v}" for k, v in given.items()]
-        self.environment = {**os.environ, **(environment or {})}
+        self.environment = {**environment_of(folder), **(environment or {})}
         self.process: subprocess.Popen[bytes] | None = None
+        #: What a client encrypts with, by listener.
+        self.tls: dict[str, ssl.SSLContext] = {}
         self.ports: dict[str, int] = {}
 
     def start(self) -> "Exporter":
@@ -106,6 +143,7 @@ class Exporter:
                 stderr=log,
                 stdout=log,
                 start_new_session=True,
+                preexec_fn=self.preexec,
             )
 
         def listening() -> bool:
@@ -122,7 +160,7 @@ class Exporter:
 
     def _answers(self) -> bool:
         try:
-            return request(self.ports["web"], "GET", "/-/healthy")[0] == 200
+            return self.get("/-/healthy")[0] in (200, 401)
         except OSError:
             return False
 
@@ -140,11 +178,11 @@ class Exporter:
 
     def post(self, body: bytes, path: str = "/callbacks", **headers: str) -> Answer:
         """Send a callback."""
-        return request(self.ports["callbacks"], "POST", path, body, **headers)
+        return request(self.ports["callbacks"], "POST", path, body, tls=self.tls.get("callbacks"), **headers)
 
     def get(self, path: str, **headers: str) -> Answer:
         """Ask the web listener."""
-        return request(self.ports["web"], "GET", path, **headers)
+        return request(self.ports["web"], "GET", path, tls=self.tls.get("web"), **headers)
 
     def scrape(self) -> Scrape:
         """Return a scrape in the text format."""
@@ -152,10 +190,14 @@ class Exporter:
         assert status == 200
         return Scrape(parse(body.decode()))
 
-    def raw(self, data: bytes, seconds: float = 15.0) -> bytes:
-        """Send bytes to the callback listener as they are; return what comes back until it closes."""
+    def raw(self, *parts: bytes, seconds: float = 15.0) -> bytes:
+        """Send bytes to the callback listener as they are, part by part; return what comes back."""
         with socket.create_connection(("127.0.0.1", self.ports["callbacks"]), timeout=seconds) as connection:
-            connection.sendall(data)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.sendall(parts[0])
+            for part in parts[1:]:
+                time.sleep(APART_SECONDS)
+                connection.sendall(part)
             received = b""
             try:
                 while chunk := connection.recv(65536):
@@ -178,9 +220,12 @@ class Exporter:
 
 
 @contextmanager
-def running(folder: Path, **flags: str) -> Iterator[Exporter]:
-    """Yield a running exporter and end it afterwards."""
+def running(
+    folder: Path, tls: Mapping[str, ssl.SSLContext] | None = None, **flags: str
+) -> Iterator[Exporter]:
+    """Yield a running exporter and end it afterwards; clients encrypt with `tls`, by listener."""
     exporter = Exporter(folder, **flags)
+    exporter.tls.update(tls or {})
     try:
         yield exporter.start()
     finally:

@@ -2,8 +2,9 @@
 
 from exporter.relay.attribution import Attribution, attribute
 from exporter.relay.course import Tale
-from exporter.relay.fold import Folded, fold, is_forgotten, settle
-from exporter.relay.identity import Verdict
+from exporter.relay.fold import Folded, fold, is_forgotten, renewed, settle
+from exporter.relay.history import Happening, history
+from exporter.relay.identity import Verdict, recalled
 from exporter.relay.task import (
     ACTIVE,
     FAILED,
@@ -11,6 +12,7 @@ from exporter.relay.task import (
     NONE,
     STATES,
     STOPPED,
+    TROUBLED_FIRST,
     Course,
     Entry,
     Task,
@@ -26,18 +28,23 @@ __all__ = [
     "NONE",
     "STATES",
     "STOPPED",
+    "TROUBLED_FIRST",
     "Attribution",
     "Course",
     "Entry",
     "Folded",
+    "Happening",
     "Tale",
     "Task",
     "Verdict",
     "Windows",
     "attribute",
     "fold",
+    "history",
     "is_forgotten",
     "next_due",
+    "recalled",
+    "renewed",
     "settle",
     "state_of",
 ]

@@ -76,6 +76,12 @@ def settle(task: Task, now: float, windows: Windows) -> Folded:
     return Folded(task, Verdict.APPLIED, tales)
 
 
+def renewed(task: Task) -> Task:
+    """Return `task` as a new generation of counters begins with it: no runs counted, nothing left to tell."""
+    settled = _settle_through(task, len(task.log) - 1)[0] if task.log else task
+    return replace(settled, runs=0)
+
+
 def is_forgotten(task: Task, now: float, windows: Windows) -> bool:
     """Whether nothing is left to know of `task` at `now` (seconds)."""
     return not task.log and forgotten_at(task, windows) <= now
@@ -130,6 +136,7 @@ def _move(
         arrival,
         callback.subject,
         callback.duration_seconds,
+        message=callback.message,
     )
     if entry.letter == "S" and (claimed := _claim(task, entry, windows)) is not None:
         entry = claimed

@@ -7,6 +7,7 @@ state tells. The order of arrival does not enter.
 from enum import Enum
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from exporter.callback import Callback
 from exporter.relay.course import Tale
@@ -68,7 +69,7 @@ def judge(task: Task, callback: Callback, arrival: float, windows: Windows) -> J
     moment = moment_of(callback, arrival, windows)
     if moment.known:
         return _judge_by_identity(task, callback, moment, arrival, windows)
-    if _is_repeated(task, callback, arrival, windows):
+    if _was_counted(task, callback, arrival, windows) or _is_repeated(task, callback, arrival, windows):
         return Judgement(Verdict.DUPLICATE, moment)
     name = _identity(None, callback)
     remembered = (name,) if callback.event.letter in "AR" else ()
@@ -93,6 +94,19 @@ def remember(
         floor = max(floor, _happened_ms(first))
         del kept[first]
     return kept, floor
+
+
+def recalled(task: Task, callback: Callback, arrival: float, now: float, windows: Windows) -> Task | None:
+    """Return `task` as one must see it who takes at `now` what came at `arrival` (seconds), None if blind.
+
+    By now the identity of what was counted before the retry window may be forgotten: what happened before
+    it counts only if it is newer than all that is known of the task.
+    """
+    horizon_ms = int((now - windows.retry) * 1000)
+    if not moment_of(callback, arrival, windows).known:
+        return task if arrival * 1000 >= horizon_ms else None
+    floor = min(horizon_ms, task.newest_ms or horizon_ms)
+    return replace(task, floor_ms=floor) if floor > task.floor_ms else task
 
 
 def _identity(moment_ms: int | None, callback: Callback) -> str:
@@ -122,6 +136,13 @@ def _is_old(moment: Moment, arrival: float, windows: Windows) -> bool:
     return moment.ms / 1000 < arrival - windows.retry
 
 
+def _was_counted(task: Task, callback: Callback, arrival: float, windows: Windows) -> bool:
+    """Whether it was counted when its time was still one that could be true: the clock was set back since."""
+    seconds = callback.event_time_seconds
+    stated_ms = callback.stated_ms or (seconds * 1000 if seconds else None)
+    return stated_ms is not None and _is_remembered(task, _identity(stated_ms, callback), arrival, windows)
+
+
 def _judge_conflict(task: Task, moment: Moment, seconds: int, twin: str) -> Judgement:
     """A counted start's time in milliseconds comes with another event_time: a redelivery, or a new run?"""
     exit_ = task.now.exit
@@ -147,7 +168,7 @@ def _is_repeated(task: Task, callback: Callback, arrival: float, windows: Window
         case "S":
             return _start_repeated(now, oldest)
         case "F":
-            return now.file is not None and _same(now.file, callback) and arrival < _end_of(now.file)
+            return now.file is not None and _same(now.file, callback) and arrival < _end_of(now.file, windows)
         case "N":
             playing = now.file is not None and _same(now.file, callback)
             return not playing and _is_recent(now.finish, callback, oldest)
@@ -160,7 +181,8 @@ def _is_repeated(task: Task, callback: Callback, arrival: float, windows: Window
 def _start_repeated(now: Course, oldest: float) -> bool:
     if not now.running or now.inferred or now.start is None:
         return False
-    return now.start.arrival >= oldest and not now.played
+    has_finished = now.played and now.finish is not None and now.finish.arrival > now.start.arrival
+    return now.start.arrival >= oldest and not has_finished
 
 
 def _same(entry: Entry, callback: Callback) -> bool:
@@ -171,5 +193,6 @@ def _is_recent(entry: Entry | None, callback: Callback, oldest: float) -> bool:
     return entry is not None and _same(entry, callback) and entry.arrival >= oldest
 
 
-def _end_of(file: Entry) -> float:
-    return file.arrival + file.duration
+def _end_of(file: Entry, windows: Windows) -> float:
+    """Return when a file may begin once more; one of unknown length plays for the retry window."""
+    return file.arrival + (file.duration or windows.retry)

@@ -12,6 +12,9 @@ ACTIVE, FAILED, LOST, STOPPED, NONE = "active", "failed", "lost", "stopped", "no
 #: The states a task can be seen in, those kept longest first. NONE is a task no run is known of.
 STATES = (ACTIVE, FAILED, LOST, STOPPED)
 
+#: The same states in the order in which somebody on call looks at them.
+TROUBLED_FIRST = (FAILED, LOST, ACTIVE, STOPPED)
+
 
 class Windows(Struct, frozen=True, kw_only=True):
     """How long the fold waits and remembers, all in seconds; see `--relay.*`.
@@ -44,6 +47,7 @@ class Entry(Struct, frozen=True, gc=False, array_like=True):
         subject: the file or the exit code.
         duration: the declared length of the file, seconds.
         told: what has been told of it already (see `course`).
+        message: what an exit says of itself.
     """
 
     letter: str
@@ -54,6 +58,7 @@ class Entry(Struct, frozen=True, gc=False, array_like=True):
     subject: str = ""
     duration: float = 0.0
     told: int = 0
+    message: str = ""
 
     @property
     def second(self) -> int:
@@ -152,9 +157,12 @@ def entry_due(entry: Entry, windows: Windows) -> float:
 
 def lost_at(task: Task, windows: Windows) -> float:
     """Return when `task` is lost unless another callback comes, seconds; infinity if it is not running."""
+    return _silent_until(task, windows) if task.now.running else inf
+
+
+def _silent_until(task: Task, windows: Windows) -> float:
+    """Return up to when a run may go on without a callback, seconds."""
     now = task.now
-    if not now.running:
-        return inf
     if now.inferred and now.start is not None:
         length = (now.file or now.finish or now.start).duration
         return task.heard + min(length + windows.retry, windows.lost_after)
@@ -166,8 +174,10 @@ def forgotten_at(task: Task, windows: Windows) -> float:
     state = state_of(task, windows)
     if state == ACTIVE:
         return inf
+    # A lost task is first known to be one when it is given up, not when it was last heard of.
+    since = _silent_until(task, windows) if state == LOST else task.heard
     after = windows.forget_after if state in (FAILED, LOST) else windows.forget_stopped_after
-    return task.heard + max(after, windows.retry, windows.reorder + 1.0)
+    return since + max(after, windows.retry, windows.reorder + 1.0)
 
 
 def next_due(task: Task, windows: Windows) -> float:

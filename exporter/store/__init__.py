@@ -4,7 +4,7 @@ A store knows tasks, ledgers and the quarantine, and how to change them in one a
 changes mean is decided above it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Protocol, TypeVar
 
@@ -22,13 +22,15 @@ class Terms(Struct, frozen=True, kw_only=True):
 
     Args:
         labels: `--metrics.labels`; fixed when a store is made.
-        judged_by: what the states of tasks depend on; when it changes, all tasks become due.
+        judged_by: the settings that decide what is counted, as flags; when they change, all tasks become due.
+        as_guest: look at a store that another process serves: it must be there, and be judged by the same.
         max_label_sets: label sets told apart; past it all are one.
         max_quarantined, max_quarantined_bytes, max_quarantined_age_seconds: how much the quarantine keeps.
     """
 
     labels: tuple[str, ...] = ("appid", "to_host")
     judged_by: str = ""
+    as_guest: bool = False
     max_label_sets: int = 1000
     max_quarantined: int = 1000
     max_quarantined_bytes: int = 16 * 1024 * 1024
@@ -67,25 +69,85 @@ class Refused(Struct, frozen=True, gc=False):
     arrival: float
 
 
+class Held(Struct, frozen=True):
+    """A body in the quarantine.
+
+    Args:
+        digest: 32 hexadecimal characters that it is known by.
+        reason: one of `catalogue.QUARANTINE_REASONS`.
+        body: the bytes as they came.
+        source: the address that they came from last.
+        count: how often they came.
+        first, last: when they came first and last, seconds.
+    """
+
+    digest: str
+    reason: str
+    body: bytes
+    source: str
+    count: int
+    first: float
+    last: float
+
+
+class Bookmark(Struct, frozen=True):
+    """What a snapshot saw of the store, so that the next one need not read it again.
+
+    Args:
+        commits: how many commits it saw.
+        end: the last place in the order that it showed; no task past it has series of its own.
+        last: the name of the last commit it saw, where commits have names.
+    """
+
+    commits: int
+    end: int
+    last: str = ""
+
+
 class Snapshot(Struct, frozen=True):
-    """The store at one moment.
+    """The store at one moment; of the tasks, what is different from the moment of a bookmark.
 
     Args:
         created: when the store was made, seconds.
         fleet: the record of the fleet's ledger, encoded.
         ledgers: the labels and the encoded records of all the others.
         counts: labels, state and number of the tasks known.
-        tasks: the records of the tasks that have series of their own, encoded.
+        is_whole: whether `tasks` are all that have series of their own, in order.
+        places, tasks: where these tasks stand (see `places`), and their records, encoded.
+        gone: numbers of tasks that have no series any more; others that never had any may be among them.
         left_out: how many tasks have none for want of room.
         quarantined: how many bodies are in the quarantine.
+        bookmark: for the next snapshot.
     """
 
     created: float
     fleet: str
     ledgers: Sequence[tuple[tuple[str, ...], str]]
     counts: Sequence[tuple[tuple[str, ...], str, int]]
+    is_whole: bool
+    places: Sequence[int]
     tasks: Sequence[str]
+    gone: Sequence[int]
     left_out: int
+    quarantined: int
+    bookmark: Bookmark
+
+
+class Overview(Struct, frozen=True):
+    """What the status page shows of the store at one moment.
+
+    Args:
+        created: when the store was made, seconds.
+        fleet: the record of the fleet's ledger, encoded.
+        counts: the number of tasks known by state; one without any may be missing.
+        tasks: the records of tasks, encoded, by state in the order of `relay.TROUBLED_FIRST`.
+        quarantined: how many bodies are in the quarantine.
+    """
+
+    created: float
+    fleet: str
+    counts: Mapping[str, int]
+    tasks: Sequence[str]
     quarantined: int
 
 
@@ -122,12 +184,21 @@ class Transaction(Protocol):
         """Keep a body for a look; one that is there already is only counted again."""
         ...
 
+    def release(self, digest: str) -> bool:
+        """Take a body out of the quarantine; return whether it was there."""
+        ...
+
+    def evict(self, now: float) -> None:
+        """Give up bodies past the bounds at `now` (seconds), those longest not seen first, and count them."""
+        ...
+
 
 class Store(Protocol):
     """Keeps tasks, ledgers and the quarantine.
 
     Every method may raise StoreUnavailable: then nothing was changed. `prepare` with its end, `transact`,
-    `due` and `probe` are called one at a time, from any thread; `snapshot`, `listing` and `find` at any time.
+    `due` and `probe` are called one at a time, from any thread; `snapshot`, `overview`, `listing`, `find` and
+    `bodies` at any time.
     """
 
     @property
@@ -155,11 +226,16 @@ class Store(Protocol):
         """Return the keys of tasks that a sweep is to look at, those due longest first."""
         ...
 
-    def snapshot(self, max_tasks: int) -> Snapshot:
+    def snapshot(self, max_tasks: int, since: Bookmark | None = None) -> Snapshot:
         """Return everything a scrape shows, every finished step included.
 
-        Past `max_tasks` stopped tasks are left out first, then lost and failed ones, active ones last.
+        Past `max_tasks` stopped tasks are left out first, then lost and failed ones, active ones last. Of
+        tasks only those that changed `since` a bookmark are read, where the store can tell.
         """
+        ...
+
+    def overview(self, max_tasks: int) -> Overview:
+        """Return what the status page shows, every finished step included, with at most so many tasks."""
         ...
 
     def listing(self, *, state: str | None, after: int, limit: int) -> list[tuple[int, str]]:
@@ -168,6 +244,15 @@ class Store(Protocol):
 
     def find(self, key: str) -> str | None:
         """Return the record of the task with that key."""
+        ...
+
+    def bodies(
+        self, *, limit: int, reason: str | None = None, prefix: str = "", after: Held | None = None
+    ) -> list[Held]:
+        """Return bodies in the quarantine by first arrival, from after one on.
+
+        Those of a reason alone, and those whose digest begins with `prefix`, if that is given.
+        """
         ...
 
     def probe(self) -> None:

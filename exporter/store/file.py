@@ -9,6 +9,8 @@ from exporter.errors import StoreError
 from exporter.store.migrations import MIGRATIONS
 
 BUSY_MILLISECONDS = 5000
+#: A command has nobody waiting for it; under load a process that serves leaves few gaps.
+GUEST_BUSY_MILLISECONDS = 60_000
 MAX_ROWS_AT_ONCE = 256
 
 
@@ -18,10 +20,10 @@ def make_private(path: Path) -> None:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """Open the file: durable at every commit, readers beside a writer."""
+def connect(path: Path, busy_milliseconds: int = BUSY_MILLISECONDS) -> sqlite3.Connection:
+    """Open the file: durable at every commit, readers beside a writer, waiting so long for others."""
     connection = sqlite3.connect(
-        path, timeout=BUSY_MILLISECONDS / 1000, isolation_level=None, check_same_thread=False
+        path, timeout=busy_milliseconds / 1000, isolation_level=None, check_same_thread=False
     )
     for pragma in (
         "journal_mode = WAL",
@@ -54,6 +56,13 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("COMMIT")
 
 
+def look_at(connection: sqlite3.Connection) -> None:
+    """Read a little of every table: what a log beside the file makes good again is not all of a store."""
+    tables = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
+    for (table,) in tables:
+        connection.execute(f"SELECT * FROM {table} LIMIT 1").fetchall()  # noqa: S608 - its own tables
+
+
 def put_many(
     connection: sqlite3.Connection, head: str, rows: list[tuple[object, ...]], tail: str = ""
 ) -> None:
@@ -84,6 +93,9 @@ def advice(exc: Exception) -> str:
 _ADVICE = {
     "malformed": "the file is damaged; move it away and restore a backup, or start with a new one",
     "not a database": "the file is no store, or damaged; point --store.url at another, or move it away",
+    "no such table": "the file is no store; point --store.url at another",
+    "Read-only file system": "make the file system writable; callbacks are answered 503 until then",
+    "disk I/O error": "the disk failed, or turned read-only; look at the system's log. It is tried again",
     "disk is full": "free some space; callbacks are answered 503 and sent again until then",
     "readonly": "make the file and its folder writable for the exporter's user",
     "locked": "another process holds the file; it is tried again",

@@ -30,4 +30,16 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) WITHOUT ROWID""",
         "CREATE INDEX quarantine_by_last ON quarantine (last)",
     ),
+    (
+        # How much there is, and what is to go, are told from the index alone, without reading a body.
+        "ALTER TABLE quarantine ADD COLUMN size INTEGER NOT NULL DEFAULT 0",
+        "UPDATE quarantine SET size = length(body)",
+        "DROP INDEX quarantine_by_last",
+        "CREATE INDEX quarantine_by_last ON quarantine (last, digest, size)",
+    ),
+    (
+        # The fleet's counts the commits that changed tasks: a process learns whether others have changed any.
+        # Every commit writes its row anyway; a place of its own would be a page more each time.
+        "ALTER TABLE ledgers ADD COLUMN changes INTEGER NOT NULL DEFAULT 0",
+    ),
 )

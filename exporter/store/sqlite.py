@@ -1,7 +1,8 @@
 """The embedded store: one SQLite file, durable at every commit, shared by processes that overlap on it.
 
 A step is a write transaction, taken at once, so that what it reads is what it changes. Nothing is kept in
-memory between steps but the ledgers, and those only as long as no other connection has written.
+memory between steps but the ledgers, and which tasks changed lately, and those only as long as no other
+connection has written.
 """
 
 import json
@@ -10,18 +11,31 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from math import inf
 from pathlib import Path
 
 from exporter.errors import StoreError, StoreUnavailable, WouldWait
 from exporter.ledger import FLEET
-from exporter.relay import NONE
-from exporter.store import Snapshot, T, Terms, Transaction
-from exporter.store.file import BUSY_MILLISECONDS, advice, connect, make_private, migrate
-from exporter.store.step import AS_LINES, RANKS, Known, Step, insert_ledger, split_lines
+from exporter.relay import NONE, STATES, TROUBLED_FIRST
+from exporter.store import Bookmark, Held, Overview, Snapshot, T, Terms, Transaction
+from exporter.store.changes import Changes
+from exporter.store.file import (
+    BUSY_MILLISECONDS,
+    GUEST_BUSY_MILLISECONDS,
+    advice,
+    connect,
+    look_at,
+    make_private,
+    migrate,
+)
+from exporter.store.lock import FileLock, is_left_empty
+from exporter.store.mark import read_mark
+from exporter.store.places import RANKS
+from exporter.store.reading import Reading, count_changes, read_quarantined, read_state
+from exporter.store.step import Known, Step, insert_ledger
 
 PROBE_BYTES = 65536
-_STATES = {rank: state for state, rank in RANKS.items()}
 
 
 class SqliteStore:
@@ -42,16 +56,39 @@ class SqliteStore:
         self._clock = clock
         self._reading = threading.Lock()
         self._ledgers: Known = {}
+        self._changes = Changes()
         self._data_version = -1
-        try:
-            make_private(path)
-            self._inode = path.stat().st_ino
-            self._writer = connect(path)
-            migrate(self._writer, path)
-            self._agree()
-            self._reader = connect(path)
-        except (sqlite3.Error, OSError) as exc:
-            raise StoreError(f"store {path}: {advice(exc)}") from exc
+        self._damage = ""
+        is_new = not path.exists()
+        with ExitStack() as opened:
+            try:
+                self._open(opened)
+            except (sqlite3.Error, OSError) as exc:
+                if is_new and path.exists() and not path.stat().st_size:
+                    path.unlink()  # it must not look as if it had lost what it held
+                raise StoreError(f"store {path}: {advice(exc)}") from exc
+            self._opened = opened.pop_all()
+
+    def _open(self, opened: ExitStack) -> None:
+        path = self._path
+        if self._terms.as_guest and not path.exists():
+            raise StoreError(f"there is no store {path}: give --store.url of the one that is served")
+        if is_left_empty(path):
+            raise StoreError(
+                f"store {path} has lost all it held: delete it, then restore a backup or start anew"
+            )
+        opened.callback(FileLock(path, alone=False).release)
+        make_private(path)
+        self._inode = path.stat().st_ino
+        self._writer = opened.enter_context(closing(connect(path, self._busy_milliseconds)))
+        migrate(self._writer, path)
+        look_at(self._writer)
+        self._agree()
+        self._reader = opened.enter_context(closing(connect(path, self._busy_milliseconds)))
+
+    @property
+    def _busy_milliseconds(self) -> int:
+        return GUEST_BUSY_MILLISECONDS if self._terms.as_guest else BUSY_MILLISECONDS
 
     @property
     def secret(self) -> bytes:
@@ -66,6 +103,9 @@ class SqliteStore:
             step = Step(self._writer, terms=self._terms, known=self._ledgers, clock=self._clock)
             result = work(step)
             ledgers, overflow = step.write()
+
+        if step.keys:
+            self._changes.note(step.keys, step.dropped)
 
         def end() -> tuple[T, dict[str, int]]:
             self._commit()
@@ -84,35 +124,27 @@ class SqliteStore:
             )
             return [key for (key,) in rows]
 
-    def snapshot(self, max_tasks: int) -> Snapshot:
+    def snapshot(self, max_tasks: int, since: Bookmark | None = None) -> Snapshot:
         with self._consistent_read() as reader:
-            ledgers = [
-                (number, tuple(json.loads(text)), record)
-                for number, text, record in reader.execute(
-                    "SELECT id, labels, record FROM ledgers ORDER BY labels"
-                )
-            ]
-            labels = {number: of for number, of, _ in ledgers}
-            counts = [
-                (labels[ledger], _STATES[rank], number)
-                for rank, ledger, number in reader.execute(
-                    "SELECT state, ledger, count(*) FROM tasks WHERE state < ? GROUP BY state, ledger",
-                    (RANKS[NONE],),
-                )
-            ]
-            tasks = reader.execute(
-                f"SELECT {AS_LINES} FROM (SELECT record FROM tasks WHERE state < ? "  # noqa: S608 - fixed
-                "ORDER BY state, ledger, id LIMIT ?)",
-                (RANKS[NONE], max_tasks),
-            ).fetchone()[0]
-            return Snapshot(
+            return Reading(reader, self._created, self._changes).snapshot(max_tasks, since)
+
+    def overview(self, max_tasks: int) -> Overview:
+        with self._consistent_read() as reader:
+            found = reader.execute(
+                "SELECT state, count(*) FROM tasks WHERE state < ? GROUP BY state", (RANKS[NONE],)
+            )
+            (fleet,) = reader.execute(
+                "SELECT record FROM ledgers WHERE labels = ?", (json.dumps(FLEET),)
+            ).fetchone()
+            tasks: list[str] = []
+            for state in TROUBLED_FIRST:
+                tasks += read_state(reader, state, max_tasks - len(tasks))
+            return Overview(
                 created=self._created,
-                fleet=next(record for _, of, record in ledgers if of == FLEET),
-                ledgers=[(of, record) for _, of, record in ledgers if of != FLEET],
-                counts=counts,
-                tasks=split_lines(tasks),
-                left_out=max(sum(number for _, _, number in counts) - max_tasks, 0),
-                quarantined=reader.execute("SELECT count(*) FROM quarantine").fetchone()[0],
+                fleet=fleet,
+                counts={STATES[rank]: number for rank, number in found},
+                tasks=tasks,
+                quarantined=read_quarantined(reader),
             )
 
     def listing(self, *, state: str | None, after: int, limit: int) -> list[tuple[int, str]]:
@@ -129,6 +161,19 @@ class SqliteStore:
             row = reader.execute(query, (key, RANKS[NONE])).fetchone()
             return row[0] if row else None
 
+    def bodies(
+        self, *, limit: int, reason: str | None = None, prefix: str = "", after: Held | None = None
+    ) -> list[Held]:
+        first, digest = (after.first, after.digest) if after else (-inf, "")
+        with self._consistent_read() as reader:
+            rows = reader.execute(
+                "SELECT lower(hex(digest)) AS name, reason, body, source, count, first, last FROM quarantine "
+                "WHERE (first, name) > (?, ?) AND (? IS NULL OR reason = ?) AND substr(name, 1, ?) = ? "
+                "ORDER BY first, name LIMIT ?",
+                (first, digest, reason, reason, len(prefix), prefix, limit),
+            )
+            return [Held(*row) for row in rows]
+
     def probe(self) -> None:
         self._begin(wait=True)
         with self._or_roll_back():
@@ -137,14 +182,13 @@ class SqliteStore:
         self._commit()
 
     def close(self) -> None:
-        self._writer.close()
-        self._reader.close()
+        self._opened.close()
 
     def _begin(self, *, wait: bool) -> None:
         """Take the write transaction."""
         with self._unavailable_on_error():
             self._check_file()
-            self._writer.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS if wait else 0}")
+            self._writer.execute(f"PRAGMA busy_timeout = {self._busy_milliseconds if wait else 0}")
             try:
                 self._writer.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as exc:
@@ -163,6 +207,9 @@ class SqliteStore:
             try:
                 yield
             except BaseException:
+                # Whatever has become of it: the file is asked before anything is taken for known.
+                self._data_version = -1
+                self._changes.begin(self._changes.count)
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
                 raise
@@ -182,19 +229,27 @@ class SqliteStore:
         try:
             yield
         except (sqlite3.Error, OSError) as exc:
+            # From the first sign on nothing is written any more: what is answered 200 must be worth it.
+            if getattr(exc, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                self._damage = str(exc)
             raise StoreUnavailable(f"store {self._path}: {advice(exc)}") from exc
 
     def _check_file(self) -> None:
-        """What is written to a file that has lost its name would be lost."""
+        """What is written to a file that has lost its name would be lost, and damage would spread."""
+        if self._damage:
+            raise sqlite3.DatabaseError(self._damage)
         if self._path.stat().st_ino != self._inode:
             raise OSError("the file was replaced while the exporter ran; restart the exporter")
 
     def _refresh(self) -> None:
-        """Forget the ledgers if another connection has committed since they were read."""
+        """Forget what is known of the file if another connection has committed since."""
         version = self._writer.execute("PRAGMA data_version").fetchone()[0]
         if version != self._data_version:
             self._ledgers.clear()
             self._data_version = version
+            count = count_changes(self._writer)
+            if count != self._changes.count:
+                self._changes.begin(count)
 
     def _agree(self) -> None:
         """Make the store's own record, or hold the terms against the one that is there."""
@@ -205,6 +260,9 @@ class SqliteStore:
             meta |= {"created": repr(self._clock()), "secret": os.urandom(16).hex(), "labels": wanted}
             self._writer.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", meta.items())
             insert_ledger(self._writer, FLEET, float(meta["created"]))
+        if "moved" in meta:
+            self._writer.execute("ROLLBACK")
+            raise StoreError(read_mark(meta["moved"]).told(f"sqlite:{self._path}"))
         if meta["labels"] != wanted:
             self._writer.execute("ROLLBACK")
             raise StoreError(
@@ -212,10 +270,21 @@ class SqliteStore:
                 "start with those labels, or give --store.url another file (its counters begin at 0)"
             )
         if meta.get("judged_by") != self._terms.judged_by:
+            self._refuse_guest(meta.get("judged_by", ""))
             self._writer.execute("UPDATE tasks SET due = 0")
             self._writer.execute(
                 "INSERT OR REPLACE INTO meta VALUES ('judged_by', ?)", (self._terms.judged_by,)
             )
         self._writer.execute("COMMIT")
         self._created = float(meta["created"])
+        self._changes.begin(count_changes(self._writer))
         self._secret = bytes.fromhex(meta["secret"])
+
+    def _refuse_guest(self, judged_by: str) -> None:
+        """Refuse one who would count what another serves by other settings."""
+        if self._terms.as_guest and judged_by:
+            self._writer.execute("ROLLBACK")
+            differing = set(judged_by.split(" ")) - set(self._terms.judged_by.split(" "))
+            raise StoreError(
+                f"store {self._path} is served with other settings: add {' '.join(sorted(differing))}"
+            )

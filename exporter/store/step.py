@@ -1,6 +1,7 @@
 """A step of the embedded store: what it reads, what it changes, and how that is written at its end."""
 
 import json
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -8,12 +9,11 @@ from hashlib import blake2b
 
 from exporter.catalogue import BEYOND
 from exporter.ledger import FLEET, Ledger, Tally
-from exporter.relay import NONE, STATES, Task
+from exporter.relay import NONE, Task
 from exporter.store import Refused, Row, Terms, key_of
 from exporter.store.file import put_many
+from exporter.store.places import RANKS
 from exporter.store.records import decode_ledger, decode_tasks, encode
-
-RANKS = {state: rank for rank, state in enumerate((*STATES, NONE))}
 
 #: One value for many records: fetching rows would let go of the interpreter's lock for each.
 AS_LINES = "coalesce(group_concat(record, char(10)), '')"
@@ -45,8 +45,16 @@ class Step:
         self._read: dict[str, Task | None] = {}
         self._rows: dict[str, Row | None] = {}
         self._refused: list[Refused] = []
+        self._evict_at: float | None = None
         self._changed: Known = {}
         self._overflow: Counter[str] = Counter()
+        #: Numbers of the tasks that were dropped, when it is written.
+        self.dropped: list[int] = []
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys of the tasks that it changes."""
+        return list(self._rows)
 
     def prefetch(self, keys: Sequence[str]) -> None:
         wanted = list(dict.fromkeys(keys))
@@ -70,7 +78,7 @@ class Step:
         # Digests are all over the place, and so would be the pages of their index that every new task writes:
         # it is made when the first exit without a task asks for it.
         self._connection.execute("CREATE INDEX IF NOT EXISTS tasks_by_sources ON tasks (sources)")
-        found = self._tasks_where("sources = ?", [_sources(sources)])
+        found = self._tasks_where("sources = ?", [number_of(sources)])
         now = {key: row.task if row else None for key, row in self._rows.items()}
         tasks = [task for task in (found | now).values() if task is not None and task.task_id]
         return [task for task in tasks if (task.appid, task.sources) == (appid, sources)]
@@ -83,6 +91,14 @@ class Step:
 
     def quarantine(self, refused: Refused) -> None:
         self._refused.append(refused)
+        self.evict(refused.arrival)
+
+    def release(self, digest: str) -> bool:
+        deleted = self._connection.execute("DELETE FROM quarantine WHERE digest = ?", (_blob(digest),))
+        return deleted.rowcount > 0
+
+    def evict(self, now: float) -> None:
+        self._evict_at = now
 
     def write(self) -> tuple[Known, dict[str, int]]:
         """Write what was changed; return the ledgers as they are then, and what bounds cut off."""
@@ -93,9 +109,11 @@ class Step:
         for labels, posting in self.tally.postings.items():
             number, ledger = self._ledger(labels)
             self._changed[ledger.labels] = number, ledger.plus(posting)
+        if self._rows:
+            self._changed.setdefault(FLEET, self._ledger(FLEET))
         self._connection.executemany(
-            "UPDATE ledgers SET record = ? WHERE id = ?",
-            [(encode(ledger), number) for number, ledger in self._changed.values()],
+            "UPDATE ledgers SET record = ?, changes = changes + ? WHERE id = ?",
+            [(encode(ledger), bool(self._rows), number) for number, ledger in self._changed.values()],
         )
         return self._changed, dict(self._overflow)
 
@@ -105,16 +123,18 @@ class Step:
         return {key_of(task): task for task in decode_tasks(lines)}
 
     def _write_tasks(self) -> None:
-        forgotten = [(key,) for key, row in self._rows.items() if row is None]
-        if forgotten:
-            self._connection.executemany("DELETE FROM tasks WHERE key = ?", forgotten)
+        for key in [key for key, row in self._rows.items() if row is None]:
+            self.dropped += (
+                self._connection.execute("DELETE FROM tasks WHERE key = ? RETURNING id", (key,)).fetchone()
+                or ()
+            )
         rows = [self._columns(key, row) for key, row in self._rows.items() if row is not None]
         put_many(self._connection, _PUT_TASKS, rows, _OVER_TASKS)
 
     def _columns(self, key: str, row: Row) -> tuple[object, ...]:
         task = row.task
         ledger = None if row.state == NONE else self._ledger(row.labels)[0]
-        return key, _sources(task.sources), RANKS[row.state], ledger, row.due, encode(task)
+        return key, number_of(task.sources), RANKS[row.state], ledger, row.due, encode(task)
 
     def _ledger(self, labels: tuple[str, ...]) -> tuple[int, Ledger]:
         """Return the ledger of a label set, made if there is room, else the one for all the others."""
@@ -141,30 +161,39 @@ class Step:
         for refused in self._refused:
             if self._keep(refused):
                 self.tally.count("quarantined_bodies_total", refused.reason)
-        if self._refused:
-            evicted = self._evict(self._refused[-1].arrival)
-            if evicted:
-                self.tally.count("quarantine_evicted_total", amount=evicted)
+        evicted = 0 if self._evict_at is None else self._evict(self._evict_at)
+        if evicted:
+            self.tally.count("quarantine_evicted_total", amount=evicted)
 
     def _keep(self, refused: Refused) -> bool:
         """Keep a body; return whether it is a new one."""
         digest = blake2b(refused.body, digest_size=16).digest()
         count = self._connection.execute(
-            "INSERT INTO quarantine VALUES (?, ?, ?, ?, 1, ?, ?) ON CONFLICT (digest) DO UPDATE "
-            "SET count = count + 1, last = excluded.last, source = excluded.source RETURNING count",
-            (digest, refused.reason, refused.body, refused.source, refused.arrival, refused.arrival),
+            "INSERT INTO quarantine (digest, reason, body, source, count, first, last, size) "
+            "VALUES (?, ?, ?, ?, 1, ?, ?, ?) ON CONFLICT (digest) DO UPDATE SET count = count + 1, "
+            "first = min(first, excluded.first), last = max(last, excluded.last), source = excluded.source "
+            "RETURNING count",
+            (digest, refused.reason, refused.body, refused.source, *[refused.arrival] * 2, len(refused.body)),
         ).fetchone()[0]
         return bool(count == 1)
 
     def _evict(self, now: float) -> int:
         """Delete bodies past the bounds, those longest not seen first; return how many."""
         terms = self._terms
-        return self._connection.execute(
-            "DELETE FROM quarantine WHERE last < ? OR digest IN (SELECT digest FROM (SELECT digest, "
-            "row_number() OVER newest AS place, sum(length(body)) OVER newest AS bytes FROM quarantine "
-            "WINDOW newest AS (ORDER BY last DESC, digest)) WHERE place > ? OR bytes > ?)",
-            (now - terms.max_quarantined_age_seconds, terms.max_quarantined, terms.max_quarantined_bytes),
-        ).rowcount
+        bodies, size = self._connection.execute(
+            "SELECT count(*), total(size) FROM quarantine INDEXED BY quarantine_by_last"
+        ).fetchone()
+        past = []
+        for digest, last, length in self._connection.execute(
+            "SELECT digest, last, size FROM quarantine ORDER BY last, digest"
+        ):
+            is_past = bodies > terms.max_quarantined or size > terms.max_quarantined_bytes
+            if not is_past and last >= now - terms.max_quarantined_age_seconds:
+                break
+            bodies, size = bodies - 1, size - length
+            past.append((digest,))
+        self._connection.executemany("DELETE FROM quarantine WHERE digest = ?", past)
+        return len(past)
 
 
 def insert_ledger(
@@ -178,12 +207,12 @@ def insert_ledger(
     return cursor.lastrowid or 0, ledger
 
 
-def split_lines(lines: str) -> list[str]:
-    """Return the records in `lines`."""
-    return lines.split("\n") if lines else []
+def _blob(digest: str) -> bytes:
+    """Return the digest of a body as it stands in the file; of what is none, one that no body has."""
+    return bytes.fromhex(digest) if re.fullmatch("[0-9a-f]{32}", digest) else b""
 
 
-def _sources(digest: str) -> int | None:
+def number_of(digest: str) -> int | None:
     """Return a digest of sources as a number that SQLite can index in eight bytes."""
     return int(digest, 16) - (1 << 63) if digest else None
 

@@ -1,7 +1,6 @@
-"""The side that Prometheus and operators look at: metrics, health, tasks, and a page that leads to them."""
+"""The side that Prometheus and operators look at: metrics, health, tasks, and the pages of `pages`."""
 
 import asyncio
-from html import escape
 from typing import Any
 
 import falcon
@@ -16,6 +15,7 @@ from exporter.relay import STATES, Entry, Task, Windows, state_of
 from exporter.scrape import Scraper
 from exporter.store import Store, task_key
 from exporter.store.records import decode_task
+from exporter.web.pages import Pages, add_pages
 
 OPENMETRICS, TEXT = "application/openmetrics-text", "text/plain"
 READY_SECONDS = 5.0
@@ -58,6 +58,9 @@ class Ready:
     async def on_get(self, req: Request, resp: Response) -> None:
         """Answer 200 if it is so, else 503 and what is the matter."""
         resp.content_type = falcon.MEDIA_TEXT
+        if self._ingest.is_crowded:
+            resp.status, resp.text = "503", "not ready: too many callbacks wait for the store\n"
+            return
         try:
             async with asyncio.timeout(READY_SECONDS):
                 await self._ingest.probe()
@@ -103,33 +106,6 @@ class Tasks:
         resp.data = orjson.dumps({"task": shown(decode_task(record), self._windows)})
 
 
-class Landing:
-    """`/`: a page that leads to the others."""
-
-    def __init__(self, version: str, telemetry_path: str) -> None:
-        links = {
-            telemetry_path: "Metrics",
-            "/api/v1/tasks": "Tasks",
-            "/-/healthy": "Healthy",
-            "/-/ready": "Ready",
-        }
-        items = "".join(
-            f'<li><a href="{escape(path)}">{escape(text)}</a></li>' for path, text in links.items()
-        )
-        self._page = (
-            '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width"><title>css-relay-exporter</title></head>'
-            f"<body><h1>css-relay-exporter</h1><p>Version {escape(version)}</p>"
-            f"<ul>{items}</ul></body></html>\n"
-        )
-
-    async def on_get(self, req: Request, resp: Response) -> None:
-        """Answer the page."""
-        resp.content_type = falcon.MEDIA_HTML
-        resp.set_header("Content-Security-Policy", "default-src 'none'")
-        resp.text = self._page
-
-
 def shown(task: Task, windows: Windows) -> dict[str, Any]:
     """Return what may be shown of a task, as JSON; times are UNIX seconds."""
     now = task.now
@@ -148,6 +124,7 @@ def shown(task: Task, windows: Windows) -> dict[str, Any]:
         "started": _seconds(now.start),
         "exited": _seconds(exited),
         "exit_code": exited.subject if exited else None,
+        "exit_message": exited.message if exited else None,
         "file": _file(now.file) if now.running else None,
         "last_callback": task.heard,
     }
@@ -197,12 +174,12 @@ async def _unavailable(req: Request, resp: Response, ex: Exception, params: dict
 
 
 def operator_app(
-    *, store: Store, ingest: Ingest, scraper: Scraper, windows: Windows, version: str, telemetry_path: str
+    *, store: Store, ingest: Ingest, scraper: Scraper, windows: Windows, pages: Pages, telemetry_path: str
 ) -> App[Request, Response]:
     """Return the app of the web listener."""
     app = App()
     app.add_error_handler(StoreUnavailable, _unavailable)
-    app.add_route("/", Landing(version, telemetry_path))
+    add_pages(app, pages)
     app.add_route(telemetry_path, Metrics(scraper))
     app.add_route("/-/healthy", Healthy())
     app.add_route("/-/ready", Ready(ingest, scraper))

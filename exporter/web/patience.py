@@ -1,27 +1,22 @@
-"""Ends reads that take too long, and costs next to nothing for those that don't.
+"""Ends what takes too long, and costs next to nothing for what does not.
 
 A timer a request would be a good part of what a request costs; instead one looks at all of them now and then.
 """
 
 import asyncio
-from typing import Protocol
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+R = TypeVar("R")
 
 LOOK_SECONDS = 0.5
 
 
-class Stream(Protocol):
-    """What a body is read from."""
-
-    async def read(self, size: int) -> bytes:
-        """Return up to so many bytes."""
-        ...
-
-
 class Patience:
-    """Reads within a time.
+    """Waits for so long.
 
     Args:
-        seconds: how long a read may take, give or take LOOK_SECONDS.
+        seconds: how long something may take, give or take LOOK_SECONDS.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -30,8 +25,8 @@ class Patience:
         self._ended: set[asyncio.Task[object]] = set()
         self._looks = False
 
-    async def read(self, stream: Stream, size: int) -> bytes:
-        """Return up to `size` bytes of `stream`.
+    async def wait(self, awaited: Coroutine[Any, Any, R]) -> R:
+        """Return what `awaited` returns.
 
         Raises:
             TimeoutError: it took too long.
@@ -44,7 +39,7 @@ class Patience:
             self._looks = True
             loop.call_later(LOOK_SECONDS, self._look)
         try:
-            return await stream.read(size)
+            return await awaited
         except asyncio.CancelledError:
             if task not in self._ended:
                 raise

@@ -13,21 +13,31 @@ CONNECTIONS = 16
 
 
 class Sender:
-    """Sends histories of distinct tasks from CONNECTIONS threads until told to stop.
+    """Sends histories of distinct tasks from some threads until told to stop.
 
     Args:
         ports: gives the ports to send to; each callback goes to one of them.
         seed: what is drawn by chance depends on it alone.
+        connections: how many threads.
+        shuffles: whether the callbacks of a history that states its times may come in any order.
     """
 
-    def __init__(self, ports: Callable[[], list[int]], seed: int) -> None:
+    def __init__(
+        self,
+        ports: Callable[[], list[int]],
+        seed: int,
+        connections: int = CONNECTIONS,
+        *,
+        shuffles: bool = False,
+    ) -> None:
         self._ports = ports
         self._seed = seed
+        self._shuffles = shuffles
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self.kept: Counter[str] = Counter()
         self.sent = 0
-        self._threads = [threading.Thread(target=self._run, args=(n,)) for n in range(CONNECTIONS)]
+        self._threads = [threading.Thread(target=self._run, args=(n,)) for n in range(connections)]
 
     def start(self) -> "Sender":
         """Begin to send."""
@@ -39,7 +49,7 @@ class Sender:
         """End after the histories that are under way; return what was kept, by event."""
         self._stop.set()
         for thread in self._threads:
-            thread.join(120)
+            thread.join(150)
             assert not thread.is_alive(), "a sender hangs"
         return self.kept
 
@@ -48,7 +58,7 @@ class Sender:
         count = 0
         while not self._stop.is_set():
             count += 1
-            for event, body in history(f"{self._seed}-{number}-{count}", chance):
+            for event, body in history(f"{self._seed}-{number}-{count}", chance, shuffles=self._shuffles):
                 self._send_until_kept(body, chance)
                 with self._lock:
                     self.kept[event] += 1
@@ -75,8 +85,8 @@ class Sender:
             connection.close()
 
 
-def history(task_id: str, chance: random.Random) -> list[tuple[str, bytes]]:
-    """Return the callbacks of one run with a file; half of all tasks state no times."""
+def history(task_id: str, chance: random.Random, *, shuffles: bool = False) -> list[tuple[str, bytes]]:
+    """Return the callbacks of one run with a file; half of all tasks state no times, and come in order."""
     now = time.time() - 1
     timed = chance.random() < 0.5
     code = chance.choice([0, -22])
@@ -87,6 +97,8 @@ def history(task_id: str, chance: random.Random) -> list[tuple[str, bytes]]:
         ("VodSourceFileFinish", now + 1, file),
         ("TaskExit", now + 2, {"code": code, "task_exit_time": int(now * 1000) + 2000 if timed else 0}),
     ]
+    if shuffles and timed:
+        chance.shuffle(messages)
     return [(event, _body(task_id, event, at if timed else None, msg)) for event, at, msg in messages]
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from tests.support import running, sample, until
 
+pytestmark = pytest.mark.embedded
+
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:

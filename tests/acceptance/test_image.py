@@ -12,7 +12,7 @@ import pytest
 
 from tests.support import SAMPLES, Scrape, parse, until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / ".ci" / "image"

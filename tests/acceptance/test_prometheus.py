@@ -1,64 +1,24 @@
 """A real Prometheus scrapes it, and promtool finds nothing to say about its metrics."""
 
-import json
+import re
 import subprocess
-import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.support import Exporter, free_port, request, running, sample, tool, until
+from exporter.catalogue import FAMILIES
+from tests.servers import Prometheus
+from tests.support import Exporter, running, sample, tool, until
 
-
-class Prometheus:
-    """A running Prometheus that scrapes an exporter every second."""
-
-    def __init__(self, folder: Path, target: int) -> None:
-        self.port = free_port()
-        config = folder / "prometheus.yml"
-        config.write_text(
-            "global: {scrape_interval: 1s}\n"
-            "scrape_configs:\n"
-            f"  - {{job_name: css-relay, static_configs: [{{targets: ['127.0.0.1:{target}']}}]}}\n"
-        )
-        self.process = subprocess.Popen(
-            [
-                tool("prometheus"),
-                f"--config.file={config}",
-                f"--storage.tsdb.path={folder / 'tsdb'}",
-                f"--web.listen-address=127.0.0.1:{self.port}",
-                "--enable-feature=exemplar-storage",
-            ],
-            stderr=subprocess.DEVNULL,
-        )
-
-    def ask(self, path: str, **parameters: str) -> Any:
-        """Return what its API answers."""
-        query = urllib.parse.urlencode(parameters)
-        try:
-            return json.loads(request(self.port, "GET", f"/api/v1/{path}?{query}")[2])["data"]
-        except (OSError, ValueError, KeyError):
-            return None
-
-    def value(self, expression: str) -> float | None:
-        """Return the value of an expression that has one sample."""
-        data = self.ask("query", query=expression)
-        return float(data["result"][0]["value"][1]) if data and data["result"] else None
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def prometheus(tmp_path: Path) -> Iterator[tuple[Exporter, Prometheus]]:
     """A Prometheus that scrapes an exporter."""
-    tool("prometheus")
-    with running(tmp_path) as exporter:
-        server = Prometheus(tmp_path, exporter.ports["web"])
-        try:
-            yield exporter, server
-        finally:
-            server.process.kill()
-            server.process.wait()
+    with running(tmp_path) as exporter, Prometheus(tmp_path, exporter.ports["web"]) as server:
+        yield exporter, server
 
 
 def test_prometheus_scrapes_it_and_keeps_its_exemplars(prometheus: tuple[Exporter, Prometheus]) -> None:
@@ -105,3 +65,19 @@ def test_promtool_has_nothing_to_say(exporter: Exporter) -> None:
             [tool("promtool"), "check", "metrics"], input=body, capture_output=True, check=False
         )
         assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def example_queries() -> list[str]:
+    """Return the queries that README and docs/metrics.md give as examples."""
+    pages = ((ROOT / name).read_text() for name in ("README.md", "docs/metrics.md"))
+    return [query for page in pages for query in re.findall(r"\| `([^`]+)` \|$", page, re.MULTILINE)]
+
+
+def test_every_example_in_the_documentation_can_be_asked(
+    prometheus: tuple[Exporter, Prometheus],
+) -> None:
+    """A query that can't be read is an error here."""
+    queries = example_queries()
+    assert len(queries) > len(FAMILIES)
+    for query in queries:
+        prometheus[1].query(query)

@@ -15,6 +15,7 @@ from exporter.store import Terms, sqlite
 from exporter.store import file as module
 from exporter.store.migrations import MIGRATIONS
 from exporter.store.sqlite import SqliteStore
+from tests.contract.test_snapshot import Reader
 from tests.contract.test_store import count, ledgers, put, task
 
 
@@ -111,6 +112,83 @@ def test_a_file_that_was_replaced_while_it_runs_is_noticed(tmp_path: Path) -> No
     with pytest.raises(StoreUnavailable, match="replaced"):
         store.snapshot(1)
     store.close()
+
+
+def test_what_was_shown_is_not_shown_when_the_file_was_replaced(tmp_path: Path) -> None:
+    """Nothing of it, though nothing would have to be read."""
+    path = tmp_path / "relay.db"
+    store = opened(path)
+    store.transact(put(task("a")))
+    reader = Reader(store, 9)
+    reader.shown()
+    path.rename(tmp_path / "away.db")
+    opened(path).close()
+    with pytest.raises(StoreUnavailable, match="replaced"):
+        reader.read()
+    store.close()
+
+
+def test_a_commit_that_failed_hides_nothing_that_another_process_commits(tmp_path: Path) -> None:
+    """Their commit has the number that this one would have had."""
+    store, other = opened(tmp_path / "relay.db"), opened(tmp_path / "relay.db")
+    store.transact(put(task("a"), task("b")))
+    reader = Reader(store, 9)
+    reader.shown()
+    end = store.prepare(put(task("a", "E")), wait=True)
+    store._writer.set_authorizer(
+        lambda action, what, *_: (
+            sqlite3.SQLITE_DENY
+            if (action, what) == (sqlite3.SQLITE_TRANSACTION, "COMMIT")
+            else sqlite3.SQLITE_OK
+        )
+    )
+    with pytest.raises(StoreUnavailable, match="not authorized"):
+        end()
+    store._writer.set_authorizer(None)
+    other.transact(put(task("b", "E")))
+    assert reader.shown() == reader.afresh()
+    store.transact(put(task("a", "E")))
+    assert reader.shown() == reader.afresh()
+    store.close()
+    other.close()
+
+
+def test_a_file_that_is_damaged_while_it_is_open_is_written_no_more(tmp_path: Path) -> None:
+    """Also where the damage would not be met: what is answered must be worth it."""
+    path = tmp_path / "relay.db"
+    store = opened(path)
+    store.transact(put(*(task(str(n)) for n in range(200))))
+    store._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    store.transact(count())
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
+    with pytest.raises(StoreUnavailable, match=r"relay.db: .*damaged"):
+        store.snapshot(10)
+    path.write_bytes(whole)
+    for work in (lambda: store.transact(count()), store.probe, lambda: store.find("4/1")):
+        with pytest.raises(StoreUnavailable, match="damaged"):
+            work()
+    store.close()
+    store = opened(path)
+    assert store.snapshot(1).left_out == 199
+    store.close()
+
+
+def test_a_store_that_could_not_be_made_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty file would look like a store that has lost all it held."""
+    path = tmp_path / "relay.db"
+
+    def fail(*_: object) -> sqlite3.Connection:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite, "connect", fail)
+        with pytest.raises(StoreError, match="free some space"):
+            opened(path)
+    assert not path.exists()
+    opened(path).close()
 
 
 def test_a_lock_held_for_a_moment_is_waited_for(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What every store promises."""
 
+import re
 import threading
 from collections.abc import Callable
 
@@ -7,7 +8,7 @@ import pytest
 
 from exporter.errors import StoreError
 from exporter.ledger import Ledger, series
-from exporter.relay import Task, state_of
+from exporter.relay import STATES, Task, settle, state_of
 from exporter.store import Refused, Row, Store, Transaction, labels_of
 from exporter.store.records import decode_ledger, decode_task
 from tests.contract.conftest import Open
@@ -216,6 +217,26 @@ def test_past_the_bound_stopped_tasks_are_left_out_first_and_active_ones_last(st
         assert snapshot.left_out == 3 - bound
 
 
+def test_an_overview_has_the_tasks_in_trouble_first_and_counts_all(store: Store) -> None:
+    """However few of them it reads; a task that no run is known of is neither counted nor read."""
+    empty = store.overview(10)
+    assert (dict(empty.counts), list(empty.tasks), empty.quarantined, empty.created) == ({}, [], 0, 1000.0)
+    assert decode_ledger(empty.fleet).values == {}
+    lost = settle(task("lost"), T0 + WINDOWS.lost_after, WINDOWS).task
+    store.transact(
+        put(task("stopped", "E", code="0"), task("active"), lost, task("failed", "E"), task("none", "N"))
+    )
+    store.transact(lambda step: step.quarantine(Refused("json", b"x", "::1", 9.0)))
+    store.transact(lambda step: step.tally.count("callbacks_total", "TaskStart", "applied", amount=7))
+    order = ["failed", "lost", "active", "stopped"]
+    for bound in (0, 1, 2, 3, 4, 5):
+        overview = store.overview(bound)
+        assert [decode_task(record).task_id for record in overview.tasks] == order[:bound]
+        assert {state: overview.counts.get(state, 0) for state in STATES} == dict.fromkeys(STATES, 1)
+        assert overview.quarantined == 1
+        assert decode_ledger(overview.fleet).values[series("callbacks_total", "TaskStart", "applied")] == 7
+
+
 def test_a_listing_is_read_page_by_page(store: Store) -> None:
     """By state if asked."""
     store.transact(put(*(task(str(n)) for n in range(5)), task("x", "E")))
@@ -309,6 +330,101 @@ def test_the_quarantine_gives_up_what_was_not_seen_for_longest(
         )
     assert store.snapshot(1).quarantined == kept
     assert fleet(store)["quarantine_evicted_total"] == 5 - kept
+
+
+def keep(*bodies: bytes, arrival: float = 9.0, reason: str = "schema") -> Work:
+    """Return a step that keeps bodies for a look."""
+
+    def work(step: Transaction) -> None:
+        for body in bodies:
+            step.quarantine(Refused(reason, body, "::1", arrival))
+
+    return work
+
+
+def test_a_body_is_held_to_the_byte_with_what_is_known_of_it(store: Store) -> None:
+    """How often it came, when first and last, from where last, and why it was refused."""
+    body = b"\x00\xff{'\r\n" * 9
+    for arrival in (30.0, 10.0, 20.0):
+        store.transact(keep(body, arrival=arrival))
+    (held,) = store.bodies(limit=9)
+    assert (held.reason, held.body, held.source) == ("schema", body, "::1")
+    assert (held.count, held.first, held.last) == (3, 10.0, 30.0)
+    assert re.fullmatch("[0-9a-f]{32}", held.digest)
+
+
+def test_bodies_are_listed_by_first_arrival_page_by_page(store: Store) -> None:
+    """By reason, or by the beginning of their digest, if asked."""
+    for number in range(5):
+        store.transact(keep(b"%d" % number, arrival=50.0 - number))
+    store.transact(keep(b"a", b"b", arrival=1.0, reason="json"))
+    listed = store.bodies(limit=99)
+    assert [held.body for held in listed[2:]] == [b"4", b"3", b"2", b"1", b"0"]
+    assert {held.body for held in listed[:2]} == {b"a", b"b"}
+    paged = store.bodies(limit=1)
+    while more := store.bodies(limit=2, after=paged[-1]):
+        paged += more
+    assert paged == listed
+    assert store.bodies(limit=99, reason="json") == listed[:2]
+    assert store.bodies(limit=99, prefix=listed[3].digest[:9]) == [listed[3]]
+    assert store.bodies(limit=99, prefix=listed[3].digest, reason="json") == []
+    assert store.bodies(limit=99, prefix="%") == []
+
+
+def test_a_body_without_anything_in_it_leaves_the_quarantine_too(open_store: Open) -> None:
+    """Released, or given up for room."""
+    store = open_store(max_quarantined=1)
+    for body in (b"", b"x"):
+        store.transact(lambda step, body=body: step.quarantine(Refused("json", body, "::1", 9.0)))
+    assert fleet(store)["quarantine_evicted_total"] == 1
+    store.transact(lambda step: step.quarantine(Refused("json", b"", "::1", 99.0)))
+    (held,) = store.bodies(limit=9)
+    assert (held.body, store.transact(lambda step: step.release(held.digest))[0]) == (b"", True)
+    assert store.snapshot(1).quarantined == 0
+
+
+def test_a_body_is_released_once(open_store: Open) -> None:
+    """By one step of one process, together with all else in that step; it is no eviction."""
+    first, second = open_store(), open_store()
+    first.transact(keep(b"a", b"b"))
+    digest = first.bodies(limit=1)[0].digest
+
+    def work(step: Transaction) -> bool:
+        return step.release(digest) and (count()(step) is None)
+
+    def fail(step: Transaction) -> None:
+        work(step)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        first.transact(fail)
+    assert first.snapshot(1).quarantined == 2
+    assert [store.transact(work)[0] for store in (first, second, first)] == [True, False, False]
+    assert second.snapshot(1).quarantined == 1
+    assert ledgers(second)["4", "push.example.com"].values == {"tasks_started_total": 1}
+    assert fleet(second) == {series("quarantined_bodies_total", "schema"): 2}
+    assert not first.transact(lambda step: step.release("no digest"))[0]
+
+
+def test_what_is_too_old_is_given_up_when_asked(open_store: Open) -> None:
+    """Also when nothing more comes in, and when the bounds have become narrower."""
+    open_store().transact(keep(b"a", b"b", b"c", arrival=10.0))
+    store = open_store(max_quarantined=2, max_quarantined_age_seconds=5.0)
+    for now, kept in ((15.0, 2), (15.0, 2), (15.1, 0), (99.0, 0)):
+        store.transact(lambda step, at=now: step.evict(at))
+        assert store.snapshot(1).quarantined == kept
+        assert fleet(store)["quarantine_evicted_total"] == 3 - kept
+
+
+def test_a_guest_takes_a_store_as_it_is(open_store: Open) -> None:
+    """It neither makes one nor has tasks judged anew; with other settings it is told which are missing."""
+    with pytest.raises(StoreError, match=r"no store .* --store.url"):
+        open_store(as_guest=True)
+    open_store(judged_by="--a=1 --b=2").transact(put(task("a"), due=9e9))
+    assert open_store(judged_by="--a=1 --b=2", as_guest=True).due(1.0, 9) == []
+    with pytest.raises(StoreError, match=r"add --b=2$"):
+        open_store(judged_by="--a=1 --b=3", as_guest=True)
+    assert open_store(judged_by="--a=1 --b=2").due(1.0, 9) == []
 
 
 def test_a_probe_can_be_repeated(store: Store) -> None:

@@ -382,6 +382,8 @@ def odd_but_good() -> Iterator[Case]:
         "another product without anything right": {"event_type": 1, "appid": [], "msg": "{"},
     }.items():
         yield taken(name, of(**changes))
+    for event, msg in MSGS.items():
+        yield taken(f"{event}: a field without a name in msg", of(event, msg=msg | {"": "x"}))
     yield taken("a file known by its URL alone", of("VodSourceFileFinish", msg={"url": ""}))
     yield taken("an alarm of an unknown type", of("TaskAlarm", msg={"type": "Nonsense"}))
     yield taken("an alarm of no type", of("TaskAlarm", msg={}))

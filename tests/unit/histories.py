@@ -83,7 +83,9 @@ def counters(result: Result) -> dict[tuple[str, str], int]:
 def gauges(result: Result) -> tuple[object, ...]:
     """Return what is shown of the task's state, without what depends on when it came."""
     now = result.task.now
-    moments = tuple((e.letter, e.ms, e.subject) if e else None for e in (now.start, now.exit, now.file))
+    moments = tuple(
+        (e.letter, e.ms, e.subject, e.message) if e else None for e in (now.start, now.exit, now.file)
+    )
     return (now.running, now.lost, now.played, moments, result.task.runs)
 
 
@@ -115,7 +117,7 @@ def _random_run(random: Random, clock: float, *, is_last: bool) -> tuple[float, 
         told.append(callback("A", clock, "PullFileUnstable"))
     if not is_last or random.random() < 0.5:
         clock += 1.0 + random.random()
-        told.append(callback("E", clock, random.choice(["0", "-22", "-5"])))
+        told.append(callback("E", clock, random.choice(["0", "-22", "-5"]), message=f"at {clock}"))
     return clock, told
 
 

@@ -97,6 +97,19 @@ def test_an_exit_code_has_one_form(code: object, canonical: str) -> None:
     assert parse(callback_event="TaskExit", msg={"code": code}).subject == canonical
 
 
+def test_an_exit_says_why_without_secrets_and_not_at_length() -> None:
+    """Its message may be shown; what it lacks is empty, and other events have none."""
+    url = "rtmp://push.example.com/app/s3cr3t"
+    message = f"write to {url} failed. " + "x" * 500
+    shown = parse(callback_event="TaskExit", to_url=url, msg={"code": -5, "message": message}).message
+    assert shown.startswith("write to rtmp://push.example.com/app/~")
+    assert "s3cr3t" not in shown
+    assert len(shown) == 200
+    for msg in ({}, {"message": ""}, {"message": None}):
+        assert parse(callback_event="TaskExit", msg=msg).message == ""
+    assert parse(msg={"message": "no exit"}).message == ""
+
+
 def test_a_file_without_an_index_is_known_by_its_url_without_query() -> None:
     """A query may be signed anew each time; it must not make another file of it."""
 
@@ -116,6 +129,20 @@ def test_the_alarm_type_has_two_spellings() -> None:
     assert parse(callback_event="TaskAlarm", msg={"AlarmType": "y"}).subject == "y"
     assert parse(callback_event="TaskAlarm", msg={}).subject == ""
     assert parse(callback_event="ResetTaskConfig", msg=None).subject == ""
+
+
+@pytest.mark.parametrize(
+    "name", ["vod_source_file_start", "vod_source_file_finish", "task_alarm", "reset_task_config"]
+)
+def test_a_field_without_a_name_means_nothing(name: str) -> None:
+    """Events without a time of their own have none by the name of nothing either."""
+    path = next(path for path in SAMPLES.glob(f"*/{name}*.json"))
+    body = json.loads(path.read_bytes())
+    msg = json.loads(body["msg"]) if isinstance(body.get("msg"), str) else body.get("msg") or {}
+    callback = PARSER.parse(json.dumps(body | {"msg": msg | {"": "x"}}).encode())
+    assert isinstance(callback, Callback)
+    assert callback.stated_ms is None
+    assert "msg." in callback.unknown_fields
 
 
 def test_unknown_fields_are_named() -> None:

@@ -7,9 +7,11 @@ callback states none. Tales are told in the shorthand of SHORT; what only time t
 import pytest
 from msgspec.structs import replace
 
-from exporter.relay import Task, Windows, fold, is_forgotten, next_due, settle, state_of
+from exporter.relay import Task, Windows, fold, is_forgotten, next_due, renewed, settle, state_of
 from exporter.relay.fold import MAX_LOG
 from exporter.relay.identity import MAX_IDENTITIES, Verdict
+from exporter.relay.task import forgotten_at
+from exporter.store.records import decode_task, encode
 from tests.unit.histories import T0, WINDOWS, Delivery, callback, counters, deliver, gauges
 
 SHORT = {
@@ -440,9 +442,9 @@ def test_an_active_task_is_lost_after_a_long_silence_and_comes_back_with_a_start
     lost = settle(task, quiet, WINDOWS)
     assert lost.tales == (("tasks_lost_total", "", 1),)
     assert state_of(lost.task, WINDOWS) == "lost"
-    assert (
-        next_due(lost.task, WINDOWS) == T0 + WINDOWS.forget_after or WINDOWS.lost_after > WINDOWS.forget_after
-    )
+    # Lost after 31 days, it is forgotten 7 days after that, not 7 days after it was last heard of.
+    assert WINDOWS.lost_after > WINDOWS.forget_after
+    assert forgotten_at(lost.task, WINDOWS) == next_due(lost.task, WINDOWS) == quiet + WINDOWS.forget_after
     back = fold(lost.task, callback("S", quiet + 9), quiet + 9, WINDOWS)
     assert state_of(back.task, WINDOWS) == "active"
     assert ("tasks_restarted_total", "", 1) in back.tales
@@ -582,3 +584,64 @@ def test_starts_and_exits_of_one_second_without_milliseconds_go_by_arrival() -> 
     start, exit_ = callback("S", T0, **whole), callback("E", T0, "0", **whole)
     assert state_of(deliver([Delivery(start, T0 + 1), Delivery(exit_, T0 + 2)]).task, WINDOWS) == "stopped"
     assert state_of(deliver([Delivery(exit_, T0 + 1), Delivery(start, T0 + 2)]).task, WINDOWS) == "active"
+
+
+def test_the_newest_exit_says_why_whatever_comes_when() -> None:
+    """By event time: a late exit, a redelivery, and one that is older than what is settled change nothing."""
+    exits = [
+        Delivery(callback("E", T0 + at, "-22", message=f"at {at}"), T0 + arrival)
+        for at, arrival in ((50, 60), (20, 70), (50, 80), (30, 400))
+    ]
+    for part in (exits[:1], exits[:2], exits[:3], exits):
+        last = deliver(part).task.now.exit
+        assert last is not None
+        assert last.message == "at 50"
+
+
+def test_a_record_of_before_the_messages_is_read() -> None:
+    """Fields are only ever added at the end of a record."""
+    task = deliver([delivery((0, "S", 0, "")), delivery((9, "E", 9, "-22"))]).task
+    old = encode(task).replace(',""]', "]")
+    assert old != encode(task)
+    assert decode_task(old) == task
+
+
+def test_a_redelivery_is_told_although_the_clock_was_set_back_since() -> None:
+    """Its time is now one that can't be true yet; but it was counted when it could."""
+    for letter in "SFNEA":
+        told = callback(letter, T0, "x")
+        first = fold(Task(appid=1, task_id="t"), told, T0 + 1.0, WINDOWS)
+        again = fold(first.task, told, T0 - 7200.0, WINDOWS)
+        assert (first.verdict, again.verdict) == (Verdict.APPLIED, Verdict.DUPLICATE), letter
+        assert again.tales == ()
+
+
+def test_a_new_generation_has_nothing_left_to_tell() -> None:
+    """Where the task stands stays, and so do its identities; what was pending is told no more."""
+    task = Task(appid=1, task_id="t")
+    for letter, at in (("S", T0), ("F", T0 + 1), ("E", T0 + 9)):
+        task = fold(task, callback(letter, at, "0"), at + 0.5, WINDOWS).task
+    new = renewed(task)
+    assert (new.identities, new.runs, new.log) == (task.identities, 0, ())
+    assert state_of(new, WINDOWS) == state_of(task, WINDOWS) == "stopped"
+    later = settle(new, T0 + 1000.0, WINDOWS)
+    assert (later.task, later.tales) == (new, ())
+    assert renewed(new) == new
+    assert fold(new, callback("E", T0 + 9, "0"), T0 + 60.0, WINDOWS).verdict is Verdict.DUPLICATE
+    begun = fold(new, callback("S", T0 + 60), T0 + 60.0, WINDOWS)
+    assert begun.task.runs == 1
+    assert ("tasks_restarted_total", "", 1) in begun.tales
+
+
+def test_a_file_of_unknown_length_that_comes_again_is_a_redelivery() -> None:
+    """Without a time and without a length nothing tells that it is over, but its finish."""
+    again: list[Step] = [(0, "S", None, ""), (1, "F", None, "0"), (61, "F", None, "0")]
+    assert told(again, length=0.0)[2] == "aad"
+    round_: list[Step] = [(0, "S", None, ""), (1, "F", None, "0"), (61, "N", None, "0"), (62, "F", None, "0")]
+    assert told(round_, length=0.0)[2] == "aaaa"
+
+
+def test_a_start_that_comes_after_its_runs_first_finish_can_come_again() -> None:
+    """What finished before it came says nothing of whether it is a redelivery."""
+    steps: list[Step] = [(0, "F", None, "0"), (-1, "N", 0, "0"), (6, "S", None, ""), (7, "S", None, "")]
+    assert told(steps)[2] == "aaad"

@@ -12,10 +12,11 @@ from exporter.callback import Ignored
 from exporter.errors import StoreUnavailable
 from exporter.ingest import Ingest
 from exporter.ledger import Ledger, series
-from exporter.store import Terms, Transaction
+from exporter.store import Refused, Terms, Transaction
 from exporter.store.records import decode_ledger
 from exporter.store.sqlite import SqliteStore
 from exporter.telemetry import Telemetry
+from tests.support import until
 from tests.unit.histories import T0, WINDOWS, callback
 
 LABELS = ("appid", "to_host")
@@ -126,6 +127,37 @@ def test_past_its_bound_the_queue_turns_callers_away(path: Path) -> None:
     assert applied(run(path, work, max_queued=5)) == 6
 
 
+def test_a_crowded_queue_is_told_before_it_is_full(path: Path) -> None:
+    """So that a balancer asks another replica; it is over when the queue is."""
+
+    async def work(ingest: Ingest, telemetry: Telemetry) -> None:
+        waiting = [ingest.commit(start(str(n))) for n in range(5)]
+        assert not ingest.is_crowded
+        waiting.append(ingest.commit(start("6")))
+        assert ingest.is_crowded
+        await asyncio.gather(*waiting)
+        assert not ingest.is_crowded
+
+    run(path, work, max_queued=10)
+
+
+def test_refused_bodies_that_wait_are_bounded_in_bytes(path: Path) -> None:
+    """Anybody may send them, and they are kept whole; callbacks are not touched by it."""
+
+    def refused(number: int) -> Arrived:
+        return Arrived(T0, refused=Refused("json", b"%1000d" % number, "192.0.2.1", T0))
+
+    async def work(ingest: Ingest, telemetry: Telemetry) -> None:
+        waiting = [ingest.commit(refused(n)) for n in range(3)]
+        with pytest.raises(StoreUnavailable, match="refused bodies"):
+            ingest.commit(refused(4))
+        waiting.append(ingest.commit(start("good")))
+        await asyncio.gather(*waiting)
+        await ingest.commit(refused(5))
+
+    run(path, work, max_refused_bytes=3500)
+
+
 def test_a_stop_commits_what_waits_and_takes_nothing_more(path: Path) -> None:
     """Those who wait are answered."""
 
@@ -180,3 +212,35 @@ def test_an_exit_without_a_task_finds_its_owner_in_the_same_batch(path: Path) ->
     assert numbers.values[series("callbacks_total", "TaskExit", "applied")] == 1
     assert numbers.values[series("callbacks_total", "TaskExit", "duplicate")] == 1
     assert series("anomalies_total", "unattributed_exit") not in numbers.values
+
+
+def test_what_is_too_old_leaves_the_quarantine_though_nothing_comes(path: Path) -> None:
+    """A sweep looks at it now and then."""
+    store = SqliteStore(path, Terms())
+    for body, arrival in ((b"old", T0 - 31 * 86400.0), (b"new", T0 - 29 * 86400.0)):
+        kept = Refused("json", body, "::1", arrival)
+        store.transact(lambda step, kept=kept: step.quarantine(kept))
+
+    async def work(ingest: Ingest, telemetry: Telemetry) -> None:
+        await asyncio.to_thread(until, lambda: len(store.bodies(limit=9)) == 1, "the old one is given up")
+
+    numbers = run(path, work)
+    assert [held.body for held in store.bodies(limit=9)] == [b"new"]
+    assert numbers.values["quarantine_evicted_total"] == 1
+    store.close()
+
+
+def test_a_sweep_that_can_read_does_not_say_that_the_store_can_be_written(path: Path) -> None:
+    """It may have waited for its turn behind a write that failed."""
+
+    async def work(ingest: Ingest, telemetry: Telemetry) -> None:
+        await asyncio.sleep(0)
+        telemetry.store_answered("write", well=False)
+        with ingest._watched(writes=False):
+            pass
+        assert not telemetry.is_writable
+        with ingest._watched():
+            pass
+        assert telemetry.is_writable
+
+    run(path, work)

@@ -12,6 +12,8 @@ from docs.generate import PAGES
 from exporter import __version__
 from exporter.catalogue import FAMILIES
 from exporter.settings import flags
+from exporter.simulator import options as simulation
+from tests.rules import RECORDED
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,12 +40,15 @@ def test_a_generated_page_is_as_generated(name: str) -> None:
 def test_every_flag_and_metric_in_the_documentation_exists() -> None:
     """A page must not promise what is not there."""
     names = {family.full_name for family in FAMILIES}
-    known_flags = {flag.name for flag in flags().values()}
+    known_flags = {flag.name for flag in (*flags().values(), *simulation.options().values())}
     for page in tracked("*.md"):
         text = page.read_text()
-        for name in re.findall(r"\bcss_relay_[a-z_]*[a-z]\b", text):
+        for name in re.findall(r"\b[a-z]+:css_relay_[a-z_:0-9]*[a-z0-9]\b", text):
+            assert name in RECORDED, (page.name, name)
+        for name in re.findall(r"(?<![\w:])css_relay_[a-z_]*[a-z]\b(?!:)", text):
             assert re.sub(r"_(bucket|count|sum|created)$", "", name) in names, (page.name, name)
-        for flag in re.findall(r"--((?:callback|web|store|metrics|relay|redact|log)\.[a-z-]+)", text):
+        groups = "callback|web|store|metrics|relay|quarantine|redact|log|fault"
+        for flag in re.findall(rf"--((?:{groups})(?:\.[a-z-]+)+)", text):
             assert flag in known_flags, (page.name, flag)
 
 
@@ -54,7 +59,23 @@ def test_every_link_of_the_documentation_leads_somewhere() -> None:
             assert (page.parent / target).exists(), (page.name, target)
 
 
-def test_the_wheel_has_the_schemas_and_the_version(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("page", "heading", "rows"),
+    [("operations.md", "## What trouble looks like", 15), ("security.md", "## Attacks", 6)],
+)
+def test_every_row_of_trouble_names_a_test_that_is_there(page: str, heading: str, rows: int) -> None:
+    """What the documentation promises of a fault or an attack is shown."""
+    text = (ROOT / "docs" / page).read_text().partition(heading)[2]
+    table = [line for line in re.split(r"\n##+ ", text)[0].splitlines() if line.startswith("| ")][2:]
+    tests = {
+        name for path in tracked("tests/*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
+    }
+    assert len(table) > rows
+    for row in table:
+        assert re.findall(r"`(test_\w+)` \|$", row)[0] in tests, row
+
+
+def test_the_wheel_has_the_schemas_the_pages_and_the_version(tmp_path: Path) -> None:
     """What is installed is what is tested."""
     command = [
         sys.executable,
@@ -74,6 +95,10 @@ def test_the_wheel_has_the_schemas_and_the_version(tmp_path: Path) -> None:
     assert sum(name.startswith("exporter/schemas/") for name in names) == len(
         list((ROOT / "schemas").glob("*.json"))
     )
+    for folder in ("exporter/web/templates", "exporter/web/assets", "exporter/store/valkey"):
+        files = {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).iterdir() if path.is_file()}
+        assert files
+        assert files <= set(names)
 
 
 def test_lock_files_have_hashes_and_name_no_host() -> None:

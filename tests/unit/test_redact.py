@@ -1,5 +1,7 @@
 """What may be shown of a URL."""
 
+import time
+
 import pytest
 
 from exporter.logs import redact_text
@@ -69,3 +71,55 @@ def test_a_log_line_keeps_no_secret_of_a_url(text: str) -> None:
     """Whatever a message was made of."""
     assert SECRET not in redact_text(text)
     assert "host" in redact_text(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("write packet error.", "write packet error."),
+        ("", ""),
+        ("two\nlines\tand a \u202ebell\a", "two lines and a bell"),
+        (
+            "open rtmp://u:s3cr3t@5000.livepush.myqcloud.com/live/room?txSecret=s3cr3t failed",
+            "open rtmp://5000.livepush.myqcloud.com/live/room failed",
+        ),
+        ('"rtmp://ho st/s3cr3t"', None),
+        ("to 9rtmp://host/s3cr3t?x", "to _unreadable"),
+        ("rtmp://push.example.com/app/s3cr3t: denied", None),
+        ("Already publishing: s3cr3t", "Already publishing: {key}"),
+        ("stream app/s3cr3t?a=s3cr3t&b=s3cr3t gone", "stream app/{key}?… gone"),
+        ("txSecret=s3cr3t&txTime=6A", "txSecret=…&txTime=6A"),
+        ('{"token": "s3cr3t", "code": 5}', '{"token": "…", "code": 5}'),
+        ("why? no reason", "why? no reason"),
+        ("code=-22", "code=-22"),
+    ],
+)
+def test_free_text_keeps_no_secret(text: str, shown: str | None) -> None:
+    """URLs lose what they lose elsewhere; the key of the callback's own destination goes wherever it is."""
+    destination = "rtmp://push.example.com/app/s3cr3t?x=1"
+    key = REDACTOR.destination(destination, "s3cr3t")[2]
+    actual = REDACTOR.prose(text, destination)
+    assert SECRET not in actual
+    assert shown is None or actual == shown.replace("{key}", key)
+
+
+def test_the_name_of_a_stream_is_no_secret_at_plain_hosts() -> None:
+    """There it stays where it stands; and without a destination there is no key to look for."""
+    for url in ("rtmp://5000.livepush.myqcloud.com/live/room", ""):
+        assert REDACTOR.prose("room is busy", url) == "room is busy"
+
+
+@pytest.mark.parametrize("unit", ["a", "a.", "://", "key", "?", "key=", "a://", "x ", "\u202e", "rtmp://h/"])
+def test_free_text_takes_no_time_however_it_is_made(unit: str) -> None:
+    """Nobody can keep the program busy with it, nor hide a secret behind its length."""
+    begun = time.perf_counter()
+    text = REDACTOR.prose(unit * 60_000 + "rtmp://user:s3cr3t", "rtmp://push.example.com/app/s3cr3t")
+    assert time.perf_counter() - begun < 0.1
+    assert len(text) < 30_000
+    assert SECRET not in text
+
+
+def test_half_a_url_at_the_end_of_a_long_text_is_left_out() -> None:
+    """Its password would look like a port."""
+    text = "x" * 1970 + " rtmp://user:12345@push.example.com/app/a" + "y" * 100
+    assert REDACTOR.prose(text, "") == "x" * 1970

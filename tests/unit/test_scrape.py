@@ -7,7 +7,7 @@ from pathlib import Path
 
 from exporter.errors import StoreUnavailable
 from exporter.scrape import Scraper
-from exporter.store import Snapshot, Terms
+from exporter.store import Bookmark, Snapshot, Terms
 from exporter.store.sqlite import SqliteStore
 from exporter.telemetry import Telemetry
 from tests.unit.histories import WINDOWS
@@ -21,17 +21,17 @@ class SlowStore(SqliteStore):
         self.let_go = threading.Event()
         self.snapshots = 0
 
-    def snapshot(self, max_tasks: int) -> Snapshot:
+    def snapshot(self, max_tasks: int, since: Bookmark | None = None) -> Snapshot:
         """Wait, then return a snapshot."""
         self.snapshots += 1
         self.let_go.wait(10)
-        return super().snapshot(max_tasks)
+        return super().snapshot(max_tasks, since)
 
 
 class DownStore(SqliteStore):
     """A store that does not answer."""
 
-    def snapshot(self, max_tasks: int) -> Snapshot:
+    def snapshot(self, max_tasks: int, since: Bookmark | None = None) -> Snapshot:
         """Fail."""
         raise StoreUnavailable("down")
 

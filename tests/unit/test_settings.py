@@ -7,18 +7,9 @@ import pytest
 
 from exporter import cli
 from exporter.errors import SettingsError
-from exporter.settings import (
-    Address,
-    Settings,
-    default_text,
-    flags,
-    parse_address,
-    parse_duration,
-    parse_labels,
-    parse_path,
-    parse_store,
-    read,
-)
+from exporter.flags import Address, parse_address, parse_duration, parse_path
+from exporter.settings import Settings, default_text, flags, parse_labels, read
+from exporter.storeurl import StoreUrl, parse_store
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,9 +19,20 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert {f"--{flag.name}": default_text(field) for field, flag in flags().items()} == {
         "--callback.listen-address": "0.0.0.0:8314",
         "--callback.max-body-bytes": "65536",
+        "--callback.token-file": "",
+        "--callback.sign-key-file": "",
+        "--callback.require-sign": "false",
+        "--callback.sign-leeway": "1m",
+        "--callback.allow-from": "",
+        "--callback.trusted-proxies": "",
+        "--callback.rate-limit": "off",
+        "--callback.tls-cert-file": "",
+        "--callback.tls-key-file": "",
         "--web.listen-address": "127.0.0.1:10314",
+        "--web.config.file": "",
         "--web.telemetry-path": "/metrics",
         "--store.url": "sqlite:data/css-relay.db",
+        "--store.password-file": "",
         "--metrics.labels": "appid,to_host",
         "--metrics.max-label-sets": "1000",
         "--metrics.max-tasks": "2000",
@@ -40,6 +42,9 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         "--relay.lost-after": "31d",
         "--relay.forget-after": "7d",
         "--relay.forget-stopped-after": "1h",
+        "--quarantine.max-bodies": "1000",
+        "--quarantine.max-bytes": "16777216",
+        "--quarantine.max-age": "30d",
         "--redact.plain-hosts": "*.myqcloud.com",
         "--log.level": "info",
         "--log.format": "logfmt",
@@ -82,9 +87,13 @@ def test_a_variable_of_kubernetes_is_no_flag() -> None:
         (["--metrics.labels=appid,zone"], {}, "--metrics.labels"),
         (["--metrics.labels="], {}, "--metrics.labels"),
         (["--store.url=postgres://x"], {}, "--store.url"),
+        (["--store.password-file=x"], {}, "--store.password-file"),
+        (["--store.password-file=x", "--store.url=valkey://:y@db"], {}, "--store.password-file"),
         (["--web.telemetry-path=metrics"], {}, "--web.telemetry-path"),
         (["--log.level=loud"], {}, "--log.level"),
         (["--web.listen-address=:8314"], {}, "--web.listen-address"),
+        (["--callback.tls-cert-file=c.pem"], {}, "--callback.tls-key-file"),
+        (["--callback.tls-key-file=k.pem"], {}, "--callback.tls-cert-file"),
         ([], {"CSS_RELAY_STORE_URI": "x"}, "CSS_RELAY_STORE_URI"),
         ([], {"CSS_RELAY_LOG_FORMAT": "xml"}, "CSS_RELAY_LOG_FORMAT"),
     ],
@@ -110,7 +119,7 @@ def test_values_are_read_as_they_are_meant() -> None:
     assert public == [True, True, True, True, False, False, False]
     assert [parse_duration(t) for t in ("1h30m", "500ms", "1.5s", "2w")] == [5400, 0.5, 1.5, 1209600]
     assert parse_labels("to_host, appid") == ("appid", "to_host")
-    assert parse_store("sqlite:/a/b.db") == "/a/b.db"
+    assert parse_store("sqlite:/a/b.db") == StoreUrl(path="/a/b.db")
     assert parse_path("/a/metrics") == "/a/metrics"
 
 
@@ -118,7 +127,7 @@ def test_the_help_has_every_flag() -> None:
     """With variable and default."""
     text = cli.usage()
     for field, flag in flags().items():
-        assert f"--{flag.name} ({flag.variable}, {default_text(field)})" in text
+        assert f"--{flag.name} ({flag.variable}, {default_text(field) or 'none'})" in text
 
 
 def test_a_command_that_fails_says_why_in_one_line(

@@ -1,0 +1,40 @@
+"""How long an answer takes while callbacks arrive at a fixed rate, answered or not: an open loop."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bench.contenders import DURABLE, SIDE_BY_SIDE, Contender, running
+from bench.load import Arrivals, arrive
+from bench.report import Figure, Target
+
+RATE = 1_000
+WARM_UP_SECONDS = 2
+LIMIT_MS = 10
+
+
+def measure(folder: Path, flags: Sequence[str], *, seconds: int, destinations: int) -> Iterator[Figure]:
+    """Measure all contenders one after the other, each warmed up before."""
+    yield Figure("arrivals", RATE, "1/s")
+    with running(folder, flags, SIDE_BY_SIDE) as contenders:
+        for contender in contenders.values():
+            once(contender, WARM_UP_SECONDS, destinations)
+            yield from figures(contender.name, once(contender, seconds, destinations))
+
+
+def once(contender: Contender, seconds: int, destinations: int) -> Arrivals:
+    """Measure one; an answer other than 200 ends it all."""
+    found = arrive(contender.aim(destinations), RATE, seconds)
+    if found.refused:
+        raise RuntimeError(f"{contender.name} did not answer 200 to {found.refused} of {found.answered}")
+    return found
+
+
+def figures(name: str, found: Arrivals) -> Iterator[Figure]:
+    """Yield what came of one."""
+    ours = name in DURABLE
+    yield Figure(f"arrivals {name} answered", found.answered)
+    yield Figure(f"arrivals {name} dropped", found.dropped, "", Target(0) if ours else None)
+    yield Figure(f"arrivals {name} p50", found.p50_ms, "ms")
+    yield Figure(f"arrivals {name} p95", found.p95_ms, "ms")
+    yield Figure(f"arrivals {name} p99", found.p99_ms, "ms", Target(LIMIT_MS) if ours else None)
+    yield Figure(f"arrivals {name} longest", found.max_ms, "ms")

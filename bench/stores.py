@@ -1,0 +1,46 @@
+"""The stores that the exporter keeps everything in, to be filled and to be served."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import valkey
+
+from bench.peers import Valkey
+from exporter.settings import Settings
+from exporter.store import Store, Terms
+from exporter.store.sqlite import SqliteStore
+from exporter.store.valkey.store import ValkeyStore
+from exporter.storeurl import StoreUrl, parse_store
+
+
+@contextmanager
+def sqlite(folder: Path) -> Iterator[StoreUrl]:
+    """Yield a file in the folder."""
+    yield StoreUrl(path=str(folder / "store.db"))
+
+
+@contextmanager
+def shared(folder: Path) -> Iterator[StoreUrl]:
+    """Yield a Valkey server that keeps its files in the folder."""
+    with Valkey(folder) as server:
+        yield parse_store(server.url)
+
+
+#: By the name that they have in figures.
+STORES: dict[str, Callable[[Path], AbstractContextManager[StoreUrl]]] = {"sqlite": sqlite, "valkey": shared}
+
+
+def opened(url: StoreUrl, settings: Settings) -> Store:
+    """Return the store, as a server with these settings opens it."""
+    terms = Terms(labels=settings.metrics_labels, judged_by=settings.judged_by)
+    return SqliteStore(Path(url.path), terms) if url.is_embedded else ValkeyStore(url, terms)
+
+
+def size_mib(url: StoreUrl) -> float:
+    """Return how large it is, MiB: on disk with its log, or in the server's memory."""
+    if url.is_embedded:
+        parts = (Path(url.path + end) for end in ("", "-wal"))
+        return sum(part.stat().st_size for part in parts if part.exists()) / 1024 / 1024
+    with valkey.Valkey(host=url.host, port=url.port) as client:
+        return int(client.info("memory")["used_memory"]) / 1024 / 1024

@@ -1,0 +1,250 @@
+"""The service: stores, ingest and both apps, wired together, and their life in a worker."""
+
+import asyncio
+import gc
+import os
+import time
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from exporter import __version__
+from exporter.access import Rate, Signatures, Source, is_token
+from exporter.batch import BatchFolder
+from exporter.callback import Parser
+from exporter.connection import Answer, Headers
+from exporter.errors import ExporterError
+from exporter.ingest import Ingest
+from exporter.redact import Redactor
+from exporter.schemas import Schemas
+from exporter.scrape import Scraper
+from exporter.secretfile import secret_file
+from exporter.settings import Settings
+from exporter.store import Store, Terms
+from exporter.store.sqlite import SqliteStore
+from exporter.store.valkey.store import ValkeyStore
+from exporter.telemetry import Telemetry
+from exporter.web.admission import Admission
+from exporter.web.body import Bodies
+from exporter.web.callbacks import HeadersFirst, callback_app
+from exporter.web.express import Express
+from exporter.web.guard import Guard
+from exporter.web.intake import Intake
+from exporter.web.operators import operator_app
+from exporter.web.pages import About, Pages
+from exporter.web.rejections import Rejections
+from exporter.webconfig import WebConfig
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Any, Any, Any], Awaitable[None]]
+
+TIDY_SECONDS = 15.0
+
+
+def open_store(settings: Settings, *, as_guest: bool = False) -> Store:
+    """Return the store that the settings name; `as_guest` beside the process that serves it.
+
+    Raises:
+        SettingsError: the file with its password is of no use.
+        StoreError: it can't be used; the text says how to go on.
+    """
+    terms = Terms(
+        labels=settings.metrics_labels,
+        judged_by=settings.judged_by,
+        as_guest=as_guest,
+        max_label_sets=settings.metrics_max_label_sets,
+        max_quarantined=settings.quarantine_max_bodies,
+        max_quarantined_bytes=settings.quarantine_max_bytes,
+        max_quarantined_age_seconds=settings.quarantine_max_age,
+    )
+    url = settings.store_url
+    if url.is_embedded:
+        return SqliteStore(Path(url.path), terms)
+    if settings.store_password_file:
+        lines = secret_file(settings.store_password_file, flag="--store.password-file").current()
+        url = replace(url, password=lines[0])
+    return ValkeyStore(url, terms)
+
+
+def tokens_of(settings: Settings) -> Callable[[], tuple[str, ...]] | None:
+    """Return what gives the tokens that callbacks must come with, None where they need none.
+
+    Raises:
+        SettingsError: their file is of no use.
+    """
+    path = settings.callback_token_file
+    return secret_file(path, flag="--callback.token-file", valid=is_token).current if path else None
+
+
+def signatures_of(settings: Settings) -> Signatures:
+    """Return what looks at signatures; without a key none of them is looked at.
+
+    Raises:
+        SettingsError: the file of keys is of no use.
+    """
+    path = settings.callback_sign_key_file
+    return Signatures(
+        keys=secret_file(path, flag="--callback.sign-key-file").current if path else None,
+        is_required=settings.callback_require_sign,
+        leeway=settings.callback_sign_leeway,
+    )
+
+
+class Service:
+    """The ASGI application: the callback app on the one port, the operators' app on the other.
+
+    Args:
+        settings: everything that can be set.
+        looks: returns who may look, as it is now.
+    """
+
+    def __init__(self, settings: Settings, looks: Callable[[], WebConfig]) -> None:
+        self._settings = settings
+        self._looks = looks
+        self._apps: dict[int, App] = {}
+        self._express: Express | None = None
+        self._ingest: Ingest | None = None
+        self._scraper: Scraper | None = None
+        self._tidying: asyncio.Task[None] | None = None
+        #: Compiled before there is a worker, so that a file that breaks later hurts none that comes back.
+        self.schemas: Schemas | None = None
+        #: Ports of the callback and the web listener; known once they are bound.
+        self.ports: tuple[int, int] = (0, 0)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI scope."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close"})
+        else:
+            await self._apps[scope["server"][1]](scope, receive, send)
+
+    def express(
+        self, path: str, headers: Headers, body: bytes, peer: str
+    ) -> Coroutine[object, object, Answer] | None:
+        """Take a callback that has come whole, as `Express.take` does."""
+        return None if self._express is None else self._express.take(path, headers, body, peer)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            self._start()
+        except ExporterError as exc:
+            await send({"type": "lifespan.startup.failed", "message": str(exc)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    def _start(self) -> None:
+        settings = self._settings
+        store = open_store(settings)
+        telemetry = Telemetry(version=__version__, revision=revision())
+        telemetry.store_answered("write", well=True)
+        telemetry.callback_open.set(settings.is_open)
+        rejections = Rejections()
+        self._ingest = Ingest(
+            store=store, folder=BatchFolder(settings.windows, settings.metrics_labels), telemetry=telemetry
+        )
+        self._scraper = Scraper(
+            store=store,
+            labels=settings.metrics_labels,
+            windows=settings.windows,
+            max_tasks=settings.metrics_max_tasks,
+            telemetry=telemetry,
+        )
+        apps = (
+            self._callback_app(store.secret, self._ingest, telemetry, rejections),
+            self._operator_app(store, self._ingest, self._scraper, telemetry, rejections),
+        )
+        self._apps = dict(zip(self.ports, apps, strict=True))
+        self._ingest.start()
+        # What is there now stays; looking for rubbish among it after every few requests only costs time.
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 20)
+        self._tidying = asyncio.get_running_loop().create_task(_tidy())
+
+    def _callback_app(
+        self, secret: bytes, ingest: Ingest, telemetry: Telemetry, rejections: Rejections
+    ) -> App:
+        settings = self._settings
+        signatures = signatures_of(settings)
+        parser = Parser(
+            schemas=self.schemas or Schemas(),
+            redactor=Redactor(key=secret, plain_hosts=settings.redact_plain_hosts),
+            authenticate=lambda body: signatures.check(body, time.time()),
+        )
+        intake = Intake(
+            parser=parser,
+            ingest=ingest,
+            telemetry=telemetry,
+            rejections=rejections,
+            # What is no JSON can't be signed: it is a stranger's, and not worth the room.
+            keeps=frozenset({"schema"} if settings.callback_require_sign else {"json", "schema"}),
+        )
+        admission, max_bytes = self._admission(), settings.callback_max_body_bytes
+        self._express = Express(intake=intake, admission=admission, max_bytes=max_bytes)
+        return callback_app(intake, admission, Bodies(max_bytes))
+
+    def _operator_app(
+        self,
+        store: Store,
+        ingest: Ingest,
+        scraper: Scraper,
+        telemetry: Telemetry,
+        rejections: Rejections,
+    ) -> App:
+        settings = self._settings
+        pages = Pages(
+            store=store,
+            telemetry=telemetry,
+            rejections=rejections,
+            windows=settings.windows,
+            about=About(__version__, revision(), settings.web_telemetry_path),
+        )
+        operators = operator_app(
+            store=store,
+            ingest=ingest,
+            scraper=scraper,
+            windows=settings.windows,
+            pages=pages,
+            telemetry_path=settings.web_telemetry_path,
+        )
+        # Nobody's body is of use to the operators' side, so that nobody's is waited for.
+        return Guard(HeadersFirst(operators), self._looks)
+
+    def _admission(self) -> Admission:
+        settings = self._settings
+        limit = settings.callback_rate_limit
+        return Admission(
+            source=Source(trusted=settings.callback_trusted_proxies, allowed=settings.callback_allow_from),
+            rate=Rate(limit) if limit else None,
+            tokens=tokens_of(settings),
+        )
+
+    async def _stop(self) -> None:
+        """Commit what was accepted, then let go of everything."""
+        if self._tidying is not None:
+            self._tidying.cancel()
+        if self._scraper is not None and self._ingest is not None:
+            await asyncio.to_thread(self._scraper.close)
+            await self._ingest.stop()
+
+
+async def _tidy() -> None:
+    """Look for rubbish now and then: what connections leave behind is old by then, and would lie long."""
+    while True:
+        await asyncio.sleep(TIDY_SECONDS)
+        gc.collect()
+
+
+def revision() -> str:
+    """Return the revision this program was built from, where the build said so."""
+    return os.environ.get("EXPORTER_REVISION", "unknown")

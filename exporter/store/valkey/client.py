@@ -1,0 +1,107 @@
+"""The client of a server or a cluster, and the one server of it that has the store."""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import valkey
+from valkey.backoff import NoBackoff
+from valkey.cluster import ValkeyCluster
+from valkey.exceptions import AskError, ClusterDownError, NoPermissionError
+from valkey.retry import Retry
+
+from exporter.storeurl import StoreUrl
+
+CONNECT_SECONDS = 2.0
+ANSWER_SECONDS = 3.0
+#: How long the server waits for its replicas before it answers; the client must wait longer.
+REPLICAS_SECONDS = 1.0
+
+#: The tag in it puts all keys of a store into the same slot of a cluster.
+META = "css-relay:{0}:meta"
+#: A store that arrives waits here until it is whole.
+ARRIVING = "css-relay:{0}:arriving:meta"
+#: What is written for WAIT to wait for.
+MARK = "css-relay:{0}:mark"
+
+Client = valkey.Valkey | ValkeyCluster
+
+
+def connect(url: StoreUrl) -> Client:
+    """Return a client of the server, or of the cluster."""
+    options: dict[str, Any] = {
+        "host": url.host,
+        "port": url.port,
+        "username": url.user or None,
+        "password": url.password or None,
+        "socket_timeout": ANSWER_SECONDS,
+        "socket_connect_timeout": CONNECT_SECONDS,
+        "socket_keepalive": True,
+        "ssl": url.is_encrypted,
+    }
+    if url.is_encrypted:
+        options |= {
+            "ssl_cert_reqs": "required",
+            "ssl_check_hostname": True,
+            "ssl_ca_certs": url.ca_file or None,
+            "ssl_certfile": url.cert_file or None,
+            "ssl_keyfile": url.key_file or None,
+        }
+    if url.is_cluster:
+        return ValkeyCluster(**options)
+    return valkey.Valkey(db=url.database, retry=Retry(NoBackoff(), 0), **options)
+
+
+def execute(client: Client, *command: str | bytes | float) -> Any:
+    """Return what the server that has the store answers to a command."""
+    run: Callable[..., Any] = client.execute_command
+    return run(*command)
+
+
+def execute_kept(client: Client, replicas: int, *command: str | bytes | float) -> tuple[Any, int]:
+    """Return what is answered to a command, and how many replicas have all that it wrote or saw.
+
+    WAIT speaks of what its own connection has written. So it follows on the same one, and a mark is written
+    in between: what the command saw of others' writes, or of its own before a lost answer, is older.
+
+    Args:
+        replicas: how many are waited for, up to REPLICAS_SECONDS.
+    """
+    try:
+        answer, marked, kept = _in_a_row(
+            _server_of(client), command, ("SET", MARK, 1), ("WAIT", replicas, round(REPLICAS_SECONDS * 1000))
+        )
+        if isinstance(answer, Exception):
+            raise answer
+    except (valkey.ConnectionError, valkey.TimeoutError, AskError, ClusterDownError):
+        _look_for_servers(client)
+        raise
+    for error in (marked, kept):
+        if isinstance(error, NoPermissionError):
+            raise error
+    # A server that takes no writes now, or has become a replica, says of no replica that it has it.
+    is_known = not isinstance(marked, Exception) and not isinstance(kept, Exception)
+    return answer, int(kept) if is_known else 0
+
+
+def _in_a_row(server: valkey.Valkey, *commands: tuple[str | bytes | float, ...]) -> list[Any]:
+    """Return answers and errors of commands that go to a server on one connection, at once."""
+    with server.pipeline(transaction=False) as pipe:
+        add: Callable[..., Any] = pipe.execute_command
+        for command in commands:
+            add(*command)
+        send: Callable[..., list[Any]] = pipe.execute
+        return send(raise_on_error=False)
+
+
+def _server_of(client: Client) -> valkey.Valkey:
+    """Return the server that has the store's keys."""
+    if isinstance(client, valkey.Valkey):
+        return client
+    node = client.get_node_from_key(META)  # type: ignore[no-untyped-call]
+    return cast("valkey.Valkey", client.get_valkey_connection(node))  # type: ignore[no-untyped-call]
+
+
+def _look_for_servers(client: Client) -> None:
+    """Learn anew which server of a cluster has what; for plain commands the client does so by itself."""
+    if isinstance(client, ValkeyCluster):
+        client.nodes_manager.initialize()  # type: ignore[no-untyped-call]

@@ -1,0 +1,247 @@
+"""The shared store itself: the protocol, by scripts that each are one atomic step on the server.
+
+The process remembers which store it is on and how many commits that has seen. Where there is another, or an
+older one, what was answered 200 is lost: it is told, and nothing is written, until somebody restarts.
+"""
+
+import json
+import os
+import random
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import inf
+from typing import Any
+
+from exporter.errors import StoreUnavailable, WouldWait
+from exporter.ledger import FLEET
+from exporter.relay import STATES, TROUBLED_FIRST
+from exporter.store import Bookmark, Held, Overview, Snapshot, T, Terms, Transaction
+from exporter.store.mark import read_mark
+from exporter.store.places import RANKS
+from exporter.store.valkey.link import Answer, Link, Script
+from exporter.store.valkey.opening import look_at_server, open_store
+from exporter.store.valkey.snapshots import Snapshots, read_ledger, split_lines
+from exporter.store.valkey.step import Bounds, Commit, Step
+from exporter.storeurl import StoreUrl
+
+PROBE_BYTES = 65536
+#: For how long a commit is tried; the server refuses one that comes later, so that 503 means not counted.
+COMMIT_SECONDS = 4.0
+MICRO = 1_000_000
+
+
+class ValkeyStore:
+    """A store on a Valkey or Redis server, shared by any number of processes.
+
+    Args:
+        url: where it is; the store is made if there is none.
+        terms: what is agreed with the store.
+        clock: gives the time, seconds.
+
+    Raises:
+        StoreError: the server can't be used, or the store is newer than this program or has other terms.
+    """
+
+    def __init__(self, url: StoreUrl, terms: Terms, clock: Callable[[], float] = time.time) -> None:
+        self._url = url
+        self._terms = terms
+        self._clock = clock
+        self._scripts = {name: Script(name) for name in _SCRIPTS}
+        self._client = os.urandom(8).hex()
+        self._number = self._done = 0
+        self._id = ""
+        self._commits = 0
+        self._lost = ""
+        self._ahead = 0.0
+        # A command beside those that serve is not held up, and answers nobody else.
+        self._replicas = 0 if terms.as_guest else url.wait_replicas
+        self._link = Link(url)
+        try:
+            self._open()
+        except BaseException:
+            self._link.close()
+            raise
+
+    def _open(self) -> None:
+        found = open_store(self._link, self._url, self._terms, self._clock)
+        self._id, self._secret, self._created = found.id, found.secret, found.created
+        self._commits = 0 if self._replicas else found.commits
+        self._snapshots = Snapshots(self._run, found.created)
+        self._bounds = self._read_bounds()
+        if not self._terms.as_guest:
+            look_at_server(self._link, self._url)
+
+    @property
+    def secret(self) -> bytes:
+        return self._secret
+
+    def prepare(
+        self, work: Callable[[Transaction], T], *, wait: bool
+    ) -> Callable[[], tuple[T, dict[str, int]]]:
+        if not wait:
+            raise WouldWait("the store is beyond a network")
+        prepared = self._prepare(work)
+
+        def end() -> tuple[T, dict[str, int]]:
+            until = time.monotonic() + COMMIT_SECONDS
+            result, step, commit = prepared
+            tries = 0
+            while (status := self._commit(commit, step.bodies, until)) != "ok":
+                tries += 1
+                if time.monotonic() > until:
+                    raise StoreUnavailable(f"store {self._url}: {_NOT_DONE[status]}; it is tried again")
+                time.sleep(random.uniform(0, min(tries, 10) / 1000))  # noqa: S311 - no secret
+                result, step, commit = self._prepare(work)
+            return result, dict(step.overflow)
+
+        return end
+
+    def transact(self, work: Callable[[Transaction], T]) -> tuple[T, dict[str, int]]:
+        return self.prepare(work, wait=True)()
+
+    def due(self, now: float, limit: int) -> list[str]:
+        (keys,) = self._run("due", now, limit)
+        return [key.decode() for key in keys]
+
+    def snapshot(self, max_tasks: int, since: Bookmark | None = None) -> Snapshot:
+        return self._snapshots.take(max_tasks, since)
+
+    def overview(self, max_tasks: int) -> Overview:
+        ranks = [RANKS[state] for state in TROUBLED_FIRST]
+        fleet, sizes, tasks, quarantined = self._run("overview", max_tasks, *ranks)
+        return Overview(
+            created=self._created,
+            fleet=read_ledger(FLEET, fleet),
+            counts={state: size for state, size in zip(TROUBLED_FIRST, sizes, strict=True) if size},
+            tasks=split_lines(tasks),
+            quarantined=quarantined,
+        )
+
+    def listing(self, *, state: str | None, after: int, limit: int) -> list[tuple[int, str]]:
+        ranks = [RANKS[each] for each in STATES if state in (None, each)]
+        (page,) = self._run("listing", after, limit, *ranks)
+        return [(int(at), record.decode()) for at, record in zip(page[::2], page[1::2], strict=True)]
+
+    def find(self, key: str) -> str | None:
+        record, _, is_shown = self._run("read", key)
+        return record.decode() if is_shown == b"1" else None
+
+    def bodies(
+        self, *, limit: int, reason: str | None = None, prefix: str = "", after: Held | None = None
+    ) -> list[Held]:
+        first, digest = (after.first, after.digest) if after else (-inf, "")
+        (page,) = self._run("bodies", limit, reason or "", prefix, repr(first), digest)
+        return [
+            Held(name.decode(), why.decode(), body, source.decode(), count, float(first), float(last))
+            for name, why, body, source, count, first, last in page
+        ]
+
+    def probe(self) -> None:
+        (length,) = self._run("probe", b"\0" * PROBE_BYTES)
+        if length != PROBE_BYTES:
+            raise StoreUnavailable(f"store {self._url}: what was written can't be read back")
+
+    def close(self) -> None:
+        self._link.close()
+
+    def _run(self, name: str, *arguments: str | bytes | float) -> list[Any]:
+        return self._ask(name, *arguments).rest
+
+    def _ask(self, name: str, *arguments: str | bytes | float, until: float = 0.0) -> Answer:
+        """Run a script on the store that this process knows; notice if it is another, or older."""
+        if self._lost:
+            raise StoreUnavailable(self._lost)
+        # Other threads ask too: what counts is what was known before this was sent.
+        known = f"{self._commits} {self._client} {self._done}"
+        is_kept, is_shown = name in _KEPT, name in _SHOWN
+        answer = self._link.run(
+            self._scripts[name],
+            self._id,
+            known,
+            *arguments,
+            until=until,
+            replicas=self._replicas if is_kept or is_shown else 0,
+            is_lenient=is_shown,
+        )
+        if answer.status == "moved":
+            raise StoreUnavailable(read_mark(answer.rest[0].decode()).told(self._url))
+        if answer.status in _LOST:
+            self._lost = f"store {self._url} {_LOST[answer.status]}; restart every exporter to go on with it"
+            raise StoreUnavailable(self._lost)
+        # Of a commit that a failover may lose nothing is known, unless somebody has been shown it.
+        if is_kept or is_shown or not self._replicas:
+            self._commits = max(self._commits, answer.commits)
+        self._ahead = answer.micros / MICRO - time.monotonic()
+        return answer
+
+    def _prepare(self, work: Callable[[Transaction], T]) -> tuple[T, Step, Commit]:
+        run = self._run
+        step = Step(
+            read=partial(run, "read"),
+            siblings=partial(run, "siblings"),
+            holds=partial(run, "holds"),
+            terms=self._terms,
+            bounds=self._bounds,
+            clock=self._clock,
+        )
+        result = work(step)
+        return result, step, step.commit()
+
+    def _commit(self, commit: Commit, bodies: Sequence[bytes], until: float) -> str:
+        """Commit; return `ok`, or else `conflict` or `late`: then nothing was changed."""
+        if not commit.changes_something:
+            return "ok"
+        self._number += 1
+        commit.client, commit.number = self._client, str(self._number)
+        # The answer that told the server's time was on its way for a while: this errs on the early side.
+        commit.deadline = round((until + self._ahead) * MICRO)
+        status = self._ask("commit", commit.encoded(), *bodies, until=until).status
+        if status == "ok":
+            # It must not fail any more, so that nothing is read after it.
+            self._done = self._number
+            self._bounds = self._bounds.plus(commit)
+        else:
+            self._bounds = self._read_bounds()
+        return status
+
+    def _read_bounds(self) -> Bounds:
+        ledgers, seen = self._run("bounds")
+        return Bounds(
+            ledgers={
+                tuple(json.loads(text)): int(number)
+                for text, number in zip(ledgers[::2], ledgers[1::2], strict=True)
+            },
+            seen=dict.fromkeys((mark.decode() for mark in seen), 1),
+        )
+
+
+_SCRIPTS = (
+    "bounds",
+    "read",
+    "siblings",
+    "holds",
+    "commit",
+    "show",
+    "overview",
+    "listing",
+    "due",
+    "bodies",
+    "probe",
+)
+
+#: What these wrote or saw must be on as many replicas as are waited for. Where too few have it, counters are
+#: shown all the same: should they be lost then, that is told, as of a commit.
+_KEPT = frozenset({"bounds", "commit", "probe"})
+_SHOWN = frozenset({"show", "overview"})
+
+_NOT_DONE = {
+    "conflict": "other replicas change the same tasks all the time",
+    "late": "the server took too long",
+}
+
+_LOST = {
+    "empty": "has lost all it held",
+    "other": "is another one than it was",
+    "older": "is older than it was: commits that were answered 200 are lost",
+}

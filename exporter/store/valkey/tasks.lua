@@ -1,0 +1,2 @@
+-- Answers keys and records of all tasks, by turns.
+return answer('ok', redis.call('HGETALL', key('tasks')))

@@ -1,0 +1,535 @@
+"""The Helm chart and the plain manifests, by Helm, Kubernetes' own schemas, promtool and a real exporter."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import bcrypt
+import helm_python
+import kubernetes_validate
+import pytest
+import yaml
+from helm_python import Chart, HelmRenderError, HelmValuesError
+from kubernetes_validate.utils import all_versions
+
+from deploy.generate import CHART, MANIFESTS, Form, files
+from exporter import __version__
+from exporter.settings import flags, read
+from tests.charts import NAME, VALKEY, VARIANTS, Objects, selects, written
+from tests.http.secured import Authority
+from tests.npm import installed, node
+from tests.rules import RULES
+from tests.support import Exporter, tool
+
+ROOT = Path(__file__).parents[2]
+VERSIONS = sorted(set(all_versions()), key=lambda version: [int(part) for part in version.split(".")])
+#: Larger ones can't be put there by kubectl apply, which keeps a copy in an annotation.
+MAX_APPLIED_BYTES = 256 * 1024
+
+
+@pytest.fixture(params=VARIANTS, scope="module")
+def objects(request: pytest.FixtureRequest) -> Objects:
+    """What is made of each of the variants."""
+    return Objects(VARIANTS[request.param])
+
+
+@pytest.mark.parametrize("values", VARIANTS.values(), ids=VARIANTS)
+def test_helm_has_nothing_to_warn_of(values: Form) -> None:
+    """It misses an icon, and that is all."""
+    report = helm_python.lint(CHART, values, strict=True)
+    assert report["errors"] == []
+    assert [m["error"] for m in report["messages"]] == ["icon is recommended"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_kubernetes_knows_every_field(objects: Objects, version: str) -> None:
+    """By its own schemas, of each version that the chart is for."""
+    for found in objects.all:
+        if not found["apiVersion"].startswith("monitoring.coreos.com/"):
+            kubernetes_validate.validate(found, version, strict=True)
+
+
+def test_a_planted_fault_is_found() -> None:
+    """So that no fault means something."""
+    workload = Objects({}).workload
+    workload["spec"]["template"]["spec"]["enableServiceLink"] = False
+    with pytest.raises(kubernetes_validate.ValidationError, match="enableServiceLink"):
+        kubernetes_validate.validate(workload, VERSIONS[-1], strict=True)
+
+
+OPERATOR = """
+import {text} from "node:stream/consumers";
+import * as kinds from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1";
+for (const found of JSON.parse(await text(process.stdin))) {
+  try { new kinds[found.kind](found).validate(); } catch (error) { console.log(error.message); }
+}
+"""
+
+
+def test_the_operator_takes_its_kinds(pytestconfig: pytest.Config) -> None:
+    """By models of its API; they tell a wrong type or form, but no field that is not there."""
+    objects = Objects(VARIANTS["everything"])
+    kinds = [*objects.of("ServiceMonitor"), *objects.of("PrometheusRule")]
+    folder = installed(pytestconfig)
+    assert len(kinds) == 2
+    assert node(folder, OPERATOR, json.dumps(kinds)) == ""
+    kinds[0]["spec"]["endpoints"][0]["interval"] = "30 s"
+    kinds[1]["spec"]["groups"][0]["rules"][0].pop("expr")
+    faults = node(folder, OPERATOR, json.dumps(kinds))
+    assert "interval must match" in faults
+    assert "must have required property expr" in faults
+
+
+def test_the_chart_is_of_this_version_and_for_the_versions_that_are_tested() -> None:
+    """The image is named by it."""
+    with Chart.load(CHART) as chart:
+        assert (chart.version, chart.metadata["appVersion"]) == (__version__, __version__)
+        assert chart.metadata["kubeVersion"] == f">={VERSIONS[0]}-0"
+    assert Objects({}).container["image"] == f"css-relay-exporter:{__version__}"
+    assert Objects({"image": {"tag": "x"}}).container["image"] == "css-relay-exporter:x"
+
+
+def test_what_is_packaged_makes_the_same(tmp_path: Path) -> None:
+    """Rules and dashboards are links in the folder, and files in the package."""
+    values = VARIANTS["everything"]
+    with (
+        Chart.load(CHART) as folder,
+        Chart.load(helm_python.package(CHART, destination=tmp_path)) as packaged,
+    ):
+        assert packaged.render(values, name=NAME) == folder.render(values, name=NAME)
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: path.name)
+def test_a_made_file_is_as_made(path: Path) -> None:
+    """`make chart` brings it up to date."""
+    assert path.read_text() == files()[path]
+
+
+def test_the_plain_manifests_are_all_that_is_listed() -> None:
+    """Nothing is left over of what was made once, and nothing is forgotten."""
+    for folder in (MANIFESTS, MANIFESTS / "prometheus-operator"):
+        listed = yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]
+        assert {path.name for path in folder.glob("*.yaml")} == {*listed, "kustomization.yaml"}
+    assert "helm" not in "".join(
+        line for path in MANIFESTS.rglob("*.yaml") for line in path.read_text().splitlines()[1:]
+    )
+
+
+# The pods
+
+
+def assert_restricted(pod: dict[str, Any], *kinds: str) -> None:
+    """All that the Pod Security Standard `restricted` asks for, with volumes of these kinds alone."""
+    assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & pod.keys()
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] == pod["securityContext"]["fsGroup"] == 65532
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["enableServiceLinks"] is False
+    for container in pod["containers"]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+    assert {kind for volume in pod["volumes"] for kind in volume if kind != "name"} <= set(kinds)
+
+
+def test_pods_are_restricted(objects: Objects) -> None:
+    """Whatever is set."""
+    assert_restricted(objects.pod["spec"], "emptyDir", "secret")
+
+
+def test_secrets_are_for_its_group_alone() -> None:
+    """The exporter refuses files that others can read."""
+    pod = Objects(VARIANTS["behind secrets"]).pod["spec"]
+    secrets = [volume["secret"] for volume in pod["volumes"] if "secret" in volume]
+    assert [secret["secretName"] for secret in secrets] == ["a", "b", "c", "d", "e"]
+    assert {secret["defaultMode"] for secret in secrets} == {0o440}
+
+
+def test_every_volume_is_mounted_and_there(objects: Objects) -> None:
+    """By name; the data are on the only one that stays."""
+    claims = objects.workload["spec"].get("volumeClaimTemplates", ())
+    there = {volume["name"] for volume in objects.pod["spec"]["volumes"]}
+    there |= {claim["metadata"]["name"] for claim in claims}
+    mounts = {mount["name"]: mount for mount in objects.container["volumeMounts"]}
+    assert mounts.keys() == there
+    assert ("data" in mounts) is (objects.workload["kind"] == "StatefulSet")
+    assert [mounts["data"]["mountPath"] for _ in claims] == ["/data" for _ in claims]
+
+
+def test_it_has_the_time_to_drain(objects: Objects) -> None:
+    """25 s, and what goes before it."""
+    assert objects.pod["spec"]["terminationGracePeriodSeconds"] == 30
+    assert ("lifecycle" in objects.container) is (objects.workload["kind"] == "Deployment")
+
+
+def test_an_sqlite_file_is_for_one() -> None:
+    """A StatefulSet, which never runs two at once; told before it is tried."""
+    assert Objects({}).workload["kind"] == "StatefulSet"
+    assert Objects({"replicas": 0}).workload["spec"]["replicas"] == 0
+    with pytest.raises(HelmRenderError, match="replicas: an SQLite file takes one"):
+        Objects({"replicas": 2})
+
+
+def test_a_valkey_takes_many() -> None:
+    """They are spread, one of them at a time may be drained, and the password stands nowhere."""
+    objects = Objects(VALKEY)
+    assert objects.workload["kind"] == "Deployment"
+    assert objects.workload["spec"]["replicas"] == 3
+    (spread,) = objects.pod["spec"]["topologySpreadConstraints"]
+    (budget,) = objects.of("PodDisruptionBudget")
+    assert budget["spec"]["maxUnavailable"] == 1
+    for selector in (
+        spread["labelSelector"],
+        budget["spec"]["selector"],
+        objects.workload["spec"]["selector"],
+    ):
+        assert selects(selector["matchLabels"], objects.pod)
+    secret = Objects(VARIANTS["Valkey with a password"])
+    (variable,) = (each for each in secret.container["env"] if each["name"] == "CSS_RELAY_STORE_URL")
+    assert variable["valueFrom"]["secretKeyRef"] == {"name": "valkey", "key": "url"}
+
+
+# What is set
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_exporter_understands_what_is_rendered(name: str) -> None:
+    """Variables and arguments are those of its flags."""
+    objects = Objects(VARIANTS[name])
+    command, *arguments = objects.container["args"]
+    settings = read(arguments, objects.environment)
+    assert command == "serve"
+    assert settings.web_listen_address.is_public
+    ports = {port["name"]: port["containerPort"] for port in objects.container["ports"]}
+    assert ports == {
+        "callbacks": settings.callback_listen_address.port,
+        "web": settings.web_listen_address.port,
+    }
+
+
+def test_every_flag_can_be_set() -> None:
+    """By its name, and reaches the exporter as it was written; whole numbers are not taken for floats."""
+    values = written()
+    assert values.keys() == {flag.name for flag in flags().values()}
+    environment = Objects({"settings": values}).environment
+    assert environment == {flag.variable: _text(values[flag.name]) for flag in flags().values()}
+    read([], environment | {"CSS_RELAY_STORE_URL": "valkey://db"})  # a file has no password
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def test_lists_are_lists_and_ports_follow() -> None:
+    """As somebody would write them in YAML."""
+    values = {
+        "relay.ok-exit-codes": [0, -32],
+        "metrics.labels": ["appid", "to_host"],
+        "callback.allow-from": ["192.0.2.0/24", "2001:db8::/32"],
+        "web.listen-address": "[::]:9999",
+    }
+    objects = Objects({"settings": values})
+    settings = read([], objects.environment)
+    assert settings.relay_ok_exit_codes == ("0", "-32")
+    assert len(settings.callback_allow_from) == 2
+    assert {port["containerPort"] for port in objects.container["ports"]} == {8314, 9999}
+    assert objects.one("Service", "-web")["spec"]["ports"][0]["port"] == 9999
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"replica": 2}, "replica"),
+        ({"replicas": "2"}, "replicas"),
+        ({"settings": {"callback.rate_limit": 5}}, "callback.rate_limit"),
+        ({"settings": {"relay.retry-window": "1 hour"}}, "relay.retry-window"),
+        ({"settings": {"log.level": "loud"}}, "log.level"),
+        ({"settings": {"callback.require-sign": "yes"}}, "callback.require-sign"),
+        ({"settings": {"metrics.labels": ["tenant"]}}, "metrics.labels"),
+        ({"settings": {"store.url": "sqlite:data/css-relay.db"}}, "store.url"),
+        ({"settings": {"store.url": "valkey://:password@valkey"}}, "store.url"),
+        ({"settings": {"store.url": None}}, "store.url"),
+        ({"secrets": {"token": {"name": "a"}}}, "token"),
+        ({"secrets": {"tokens": "a"}}, "tokens"),
+        ({"image": {"digest": "latest"}}, "digest"),
+        ({"volume": {"accessModes": ["ReadWriteMany"]}}, "accessModes"),
+        ({"ingress": {"hosts": ["https://example.org"]}}, "hosts"),
+        ({"networkPolicy": {"callbacks": {"cidrs": ["192.0.2.1"]}}}, "cidrs"),
+        ({"networkPolicy": {"web": {"cidrs": ["0.0.0.0/0"]}}}, "cidrs"),
+        ({"service": {"type": "ExternalName"}}, "type"),
+    ],
+)
+def test_a_mistake_in_values_is_refused_and_named(values: Form, named: str) -> None:
+    """Before anything is made of it."""
+    with pytest.raises(HelmValuesError, match=named), Chart.load(CHART) as chart:
+        chart.validate_schema(values)
+    with pytest.raises((HelmValuesError, HelmRenderError), match=named):
+        Objects(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"ingress": {"enabled": True}}, "ingress.hosts: expected at least one"),
+        ({"web": {"tls": True}}, "web.configSecret: expected the Secret"),
+        ({"web": {"configSecret": "a", "clientCertificates": True}}, "expected web.tls too"),
+        (
+            {"secrets": {"tokens": {"name": "a"}}, "settings": {"callback.token-file": "/b"}},
+            "settings.callback.token-file: it is set by the Secret a",
+        ),
+    ],
+)
+def test_what_can_not_work_together_is_refused(values: Form, said: str) -> None:
+    """With a line that says how to go on."""
+    with pytest.raises(HelmRenderError, match=said):
+        Objects(values)
+
+
+def test_notes_tell_who_may_send() -> None:
+    """Whoever installs it without a guard reads that."""
+    assert "ANYBODY" in Objects({}).notes
+    assert "ANYBODY" not in Objects(VARIANTS["behind secrets"]).notes
+    assert (
+        "https://release-callbacks.css-relay:8314/callbacks/<token>\n"
+        in Objects(VARIANTS["behind secrets"]).notes
+    )
+    assert "https://callbacks.example.org/callbacks/<token>\n" in Objects(VARIANTS["everything"]).notes
+
+
+# Who reaches what
+
+
+def test_the_two_sides_have_a_service_each(objects: Objects) -> None:
+    """Of one port, which is one of the pods'."""
+    services = objects.of("Service")
+    assert len(services) == 2
+    ports = {port["name"] for port in objects.container["ports"]}
+    for service in services:
+        (port,) = service["spec"]["ports"]
+        assert selects(service["spec"]["selector"], objects.pod)
+        assert port["targetPort"] in ports
+        assert service["metadata"]["name"].endswith(f"-{port['name']}")
+    assert objects.one("Service", "-web")["spec"]["clusterIP"] == "None"
+    assert objects.one("Service", "-web")["spec"]["publishNotReadyAddresses"] is True
+
+
+def test_an_ingress_leads_to_callbacks_alone() -> None:
+    """The web side has none, and is on no address of the cluster's outside."""
+    objects = Objects(VARIANTS["everything"])
+    (ingress,) = objects.of("Ingress")
+    service = objects.one("Service", "-callbacks")
+    rules = ingress["spec"]["rules"]
+    assert [rule["host"] for rule in rules] == ingress["spec"]["tls"][0]["hosts"]
+    for rule in rules:
+        (path,) = rule["http"]["paths"]
+        assert path["path"] == "/callbacks"
+        assert path["backend"]["service"] == {
+            "name": service["metadata"]["name"],
+            "port": {"name": service["spec"]["ports"][0]["name"]},
+        }
+    assert "type" not in objects.one("Service", "-web")["spec"]
+    assert Objects({}).of("Ingress") == []
+
+
+def peers(rule: dict[str, Any], key: str = "from") -> list[str]:
+    """Return who a rule of a network policy is for, as text; `anybody` where it names none."""
+    if key not in rule:
+        return ["anybody"]
+    return [name for peer in rule[key] for name in _names(peer)]
+
+
+def _names(peer: dict[str, Any]) -> list[str]:
+    if "ipBlock" in peer:
+        return [peer["ipBlock"]["cidr"]]
+    if "podSelector" in peer:
+        return ["own namespace"]
+    expressions = peer["namespaceSelector"].get("matchExpressions")
+    return list(expressions[0]["values"]) if expressions else ["any namespace"]
+
+
+def test_the_network_lets_senders_to_the_one_port_and_operators_to_the_other() -> None:
+    """And with SQLite nothing out."""
+    for values, senders, lookers in (
+        ({}, ["anybody"], ["own namespace", "monitoring"]),
+        ({"networkPolicy": {"web": {"namespaces": []}}}, ["anybody"], ["own namespace"]),
+        (
+            VARIANTS["everything"],
+            ["192.0.2.0/24", "ingress"],
+            ["own namespace", "prometheus", "operators"],
+        ),
+    ):
+        objects = Objects(values)
+        policy = objects.one("NetworkPolicy")["spec"]
+        assert selects(policy["podSelector"]["matchLabels"], objects.pod)
+        assert policy["policyTypes"] == ["Ingress", "Egress"]
+        rules = {rule["ports"][0]["port"]: rule for rule in policy["ingress"]}
+        assert {port: len(rule["ports"]) for port, rule in rules.items()} == {"callbacks": 1, "web": 1}
+        assert peers(rules["callbacks"]) == senders
+        assert peers(rules["web"]) == lookers
+    assert Objects({}).one("NetworkPolicy")["spec"]["egress"] == []
+
+
+def test_the_network_lets_replicas_to_names_and_to_the_valkey_alone() -> None:
+    """Wherever that is."""
+    for values, there in (
+        (VALKEY, ["anybody"]),
+        (VARIANTS["everything"], ["2001:db8::/32", "databases"]),
+    ):
+        dns, valkey = Objects(values).one("NetworkPolicy")["spec"]["egress"]
+        assert {port["port"] for port in dns["ports"]} == {53}
+        assert peers(dns, "to") == ["any namespace", "169.254.20.10/32"]
+        assert 6379 in {port["port"] for port in valkey["ports"]}
+        assert peers(valkey, "to") == there
+
+
+# Monitoring
+
+
+def test_prometheus_finds_the_web_service_alone() -> None:
+    """With the scheme and the password that the web side asks for; all replicas are one job."""
+    for values, scheme in (
+        ({"serviceMonitor": {"enabled": True}}, "http"),
+        (VARIANTS["everything"], "https"),
+    ):
+        objects = Objects(values)
+        monitor = objects.one("ServiceMonitor")["spec"]
+        chosen = [s for s in objects.of("Service") if selects(monitor["selector"]["matchLabels"], s)]
+        assert chosen == [objects.one("Service", "-web")]
+        (endpoint,) = monitor["endpoints"]
+        assert endpoint["port"] == chosen[0]["spec"]["ports"][0]["name"]
+        assert endpoint["scheme"] == scheme
+        assert ("basicAuth" in endpoint) is (scheme == "https")
+        assert chosen[0]["metadata"]["labels"][monitor["jobLabel"]] == NAME
+    path = {"settings": {"web.telemetry-path": "/m"}, "serviceMonitor": {"enabled": True}}
+    assert Objects(path).one("ServiceMonitor")["spec"]["endpoints"][0]["path"] == "/m"
+
+
+def test_the_rules_are_those_of_the_repository(tmp_path: Path) -> None:
+    """With the addresses that were given; promtool has nothing to say."""
+    addresses = {"docsUrl": "https://wiki.example.org/relay", "grafanaUrl": "https://g.example.org/grafana"}
+    made = Objects({"prometheusRule": {"enabled": True, **addresses}}).one("PrometheusRule")["spec"]
+    text = "".join(json.dumps(yaml.safe_load(path.read_text())["groups"]) for path in sorted(RULES.iterdir()))
+    text = text.replace("https://css-relay-exporter.example/docs", addresses["docsUrl"])
+    text = text.replace("https://grafana.example/", addresses["grafanaUrl"] + "/")
+    assert made["groups"] == json.loads(text.replace("][", ", "))
+    path = tmp_path / "rules.yml"
+    path.write_text(yaml.safe_dump(made))
+    command = [tool("promtool"), "check", "rules", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_dashboards_are_those_of_the_repository() -> None:
+    """One ConfigMap each, small enough to be applied, with the label that the sidecar looks for."""
+    made: dict[str, str] = {}
+    for found in Objects({"dashboards": {"enabled": True}}).of("ConfigMap"):
+        assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
+        assert len(json.dumps(found)) < MAX_APPLIED_BYTES
+        made |= found["data"]
+    there = (ROOT / "grafana" / "dashboards").glob("*.json")
+    assert {name: json.loads(text) for name, text in made.items()} == {
+        path.name: json.loads(path.read_text()) for path in there
+    }
+
+
+# The page
+
+BLOCKS = [
+    yaml.safe_load(text)
+    for text in re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "kubernetes.md").read_text(), re.S)
+]
+
+
+def test_values_on_the_page_make_something() -> None:
+    """They are understood, and so is what comes of them."""
+    examples = [block for block in BLOCKS if "kind" not in block]
+    assert len(examples) == 3
+    for values in examples:
+        for found in Objects(values).all:
+            if not found["apiVersion"].startswith("monitoring.coreos.com/"):
+                kubernetes_validate.validate(found, VERSIONS[-1], strict=True)
+
+
+def test_the_pod_on_the_page_may_run_where_the_exporter_does() -> None:
+    """On its volume."""
+    (pod,) = (block for block in BLOCKS if block.get("kind") == "Pod")
+    kubernetes_validate.validate(pod, VERSIONS[0], strict=True)
+    assert_restricted(pod["spec"], "persistentVolumeClaim")
+    claim = pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"]
+    (template,) = Objects({}).workload["spec"]["volumeClaimTemplates"]
+    assert claim == f"{template['metadata']['name']}-css-relay-0"
+
+
+# With a real exporter
+
+
+def ask(objects: Objects, probe: str, port: int, folder: Path) -> int:
+    """Run a probe's command as the kubelet would, and return its status."""
+    python, *words = objects.container[probe]["exec"]["command"]
+    assert python == "python"
+    words = [word.replace(":10314", f":{port}").replace("/etc/css-relay", str(folder)) for word in words]
+    return subprocess.run([sys.executable, *words], capture_output=True, check=False, timeout=20).returncode
+
+
+def test_it_starts_with_its_secrets_and_is_probed_behind_a_password(tmp_path: Path) -> None:
+    """Files as they are mounted, variables as they are rendered, TLS and a password on the web side."""
+    objects = Objects(VARIANTS["behind secrets"])
+    texts = {
+        "tokens/tokens": "secret-token",
+        "sign-keys/keys": "key",
+        "web/web.yml": "tls_server_config: {cert_file: tls.crt, key_file: tls.key}\n"
+        f"basic_auth_users: {{probe: {bcrypt.hashpw(b'right', bcrypt.gensalt(4)).decode()}}}",
+        "login/username": "probe",
+        "login/password": "right",
+    }
+    for name in (*texts, "callback-tls/"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / "callback-tls").mkdir(exist_ok=True)
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o440)
+    authority = Authority(tmp_path)
+    for folder in ("web", "callback-tls"):
+        authority.issue("tls")
+        for end in ("crt", "key"):
+            (tmp_path / f"tls.{end}").rename(tmp_path / folder / f"tls.{end}")
+    environment = {
+        name: value.replace("/etc/css-relay", str(tmp_path)).replace("/data", str(tmp_path))
+        for name, value in objects.environment.items()
+    }
+    exporter = Exporter(tmp_path, environment)
+    exporter.tls = {"callbacks": authority.client(), "web": authority.client()}
+    try:
+        exporter.start()
+        assert exporter.post(b"{", "/callbacks/secret-token")[0] == 400
+        assert exporter.post(b"{")[0] == 404
+        port = exporter.ports["web"]
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            assert ask(objects, probe, port, tmp_path) == 0, probe
+        command = [sys.executable, "-m", "exporter", "quarantine", "list"]
+        done = subprocess.run(command, env=exporter.environment, capture_output=True, text=True, check=False)
+        assert "json" in done.stdout, done.stderr
+        (tmp_path / "login" / "password").unlink()
+        (tmp_path / "login" / "password").write_text("wrong")
+        assert ask(objects, "livenessProbe", port, tmp_path) != 0
+        exporter.kill()
+        assert ask(objects, "livenessProbe", port, tmp_path) != 0
+    finally:
+        exporter.kill()
+
+
+def test_probes_ask_as_the_web_side_can_be_asked() -> None:
+    """Health restarts, readiness routes; where clients need a certificate the port alone is tried."""
+    plain = Objects({}).container
+    assert plain["livenessProbe"]["httpGet"] == {"path": "/-/healthy", "port": "web", "scheme": "HTTP"}
+    assert plain["readinessProbe"]["httpGet"]["path"] == "/-/ready"
+    encrypted = Objects({"web": {"configSecret": "a", "tls": True}}).container
+    assert encrypted["startupProbe"]["httpGet"]["scheme"] == "HTTPS"
+    certified = Objects(VARIANTS["client certificates"]).container
+    assert certified["readinessProbe"]["tcpSocket"] == {"port": "web"}

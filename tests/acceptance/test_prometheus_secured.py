@@ -1,0 +1,63 @@
+"""A real Prometheus gets in with a client certificate and a password, a simulation with a certificate."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import bcrypt
+
+from tests.http.secured import Authority
+from tests.servers import Prometheus
+from tests.support import running, until
+
+
+def test_prometheus_and_simulator_get_in_with_what_they_need(tmp_path: Path) -> None:
+    """And not without: a scrape with a wrong password fails."""
+    ours, theirs = Authority(tmp_path), Authority(tmp_path, "other")
+    ours.issue("server")
+    ours.issue("client", "prometheus.example")
+    theirs.issue("callback")
+    (tmp_path / "web.yml").write_text(
+        "tls_server_config:\n"
+        "  cert_file: server.crt\n"
+        "  key_file: server.key\n"
+        "  client_auth_type: RequireAndVerifyClientCert\n"
+        "  client_ca_file: ca.pem\n"
+        "  client_allowed_sans: [prometheus.example]\n"
+        "  min_version: TLS13\n"
+        "basic_auth_users:\n"
+        f"  prometheus: {bcrypt.hashpw(b'right', bcrypt.gensalt(10)).decode()}\n"
+    )
+    flags = {
+        "web__config__file": "web.yml",
+        "callback__tls_cert_file": "callback.crt",
+        "callback__tls_key_file": "callback.key",
+    }
+    clients = {"web": ours.client("client"), "callbacks": theirs.client()}
+    with running(tmp_path, clients, **flags) as exporter:
+        simulation = subprocess.run(
+            [
+                *(sys.executable, "-m", "exporter", "simulate", "--fast", "--tasks=3", "--duration=5m"),
+                f"--target=https://127.0.0.1:{exporter.ports['callbacks']}/callbacks",
+                "--ca-file=other.pem",
+            ],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert simulation.returncode == 0, simulation.stderr
+        for password, up in (("right", 1), ("wrong", 0)):
+            certificates = {"ca_file": "ca.pem", "cert_file": "client.crt", "key_file": "client.key"}
+            how = {
+                "scheme": "https",
+                "tls_config": {field: str(tmp_path / name) for field, name in certificates.items()},
+                "basic_auth": {"username": "prometheus", "password": password},
+            }
+            folder = tmp_path / password
+            folder.mkdir()
+            with Prometheus(folder, exporter.ports["web"], how=how) as server:
+                until(lambda server=server: server.value("up") is not None, "a scrape")
+                assert server.value("up") == up
+                if up:
+                    assert (server.value("sum(css_relay_tasks)") or 0) >= 3

@@ -1,0 +1,167 @@
+"""The quarantine from the command line, beside a process that serves: no secret, nothing twice."""
+
+import json
+import os
+import pty
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from exporter.service import open_store
+from exporter.settings import read
+from exporter.store import Refused
+from tests.acceptance.load import Sender
+from tests.support import Exporter, environment_of, running, sample, store_url
+
+CANARY = "c4n4ry"
+BODIES = 900
+KILLS, LINES = 4, 60
+
+
+def started(folder: Path, *words: str) -> "subprocess.Popen[bytes]":
+    """Start a command of the exporter on the store in `folder`."""
+    return subprocess.Popen(
+        [sys.executable, "-u", "-m", "exporter", *words],
+        cwd=folder,
+        env=environment_of(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def run(folder: Path, *words: str, status: int = 0) -> str:
+    """Run a command of the exporter on the store in `folder`; return what it prints."""
+    process = started(folder, *words)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == status, error
+    assert b"Traceback" not in error
+    return (out + error).decode()
+
+
+def keep(folder: Path, *bodies: bytes) -> None:
+    """Put bodies into the quarantine as a program with older schemas would have."""
+    now = round(time.time(), 3)
+
+    def work(step: object) -> None:
+        for body in bodies:
+            step.quarantine(Refused("schema", body, "192.0.2.1", now))  # type: ignore[attr-defined]
+
+    with closing(open_store(read([f"--store.url={store_url(folder)}"], {}))) as store:
+        store.transact(work)
+
+
+def start(number: int) -> bytes:
+    """Return the start of a task."""
+    at = int(time.time())
+    fields = {"appid": 7, "event_type": 314, "callback_event": "TaskStart", "task_id": f"q{number}"}
+    return json.dumps({**fields, "event_time": at, "msg": {"task_start_time": at * 1000}}).encode()
+
+
+def test_what_is_refused_can_be_looked_at_without_its_secrets(exporter: Exporter) -> None:
+    """Listed with what is wrong with it, shown without what may be secret, and to the byte if asked."""
+    body = {
+        "appid": 1,
+        "event_type": 314,
+        "callback_event": "TaskPause",
+        "task_id": "1",
+        "sign": CANARY,
+        "to_url": f"rtmp://{CANARY}@host/live/{CANARY}?txSecret={CANARY}",
+        "stream_id": CANARY,
+        "source_urls": json.dumps([f"http://host/a?sig={CANARY}"]),
+        "msg": json.dumps(
+            {"url": f"http://host/{CANARY}", "message": f"pushing to {CANARY} with secret={CANARY}"}
+        ),
+    }
+    raw = json.dumps(body).encode()
+    broken = json.dumps(body | {"callback_event": "TaskStart", "event_time": [CANARY]}).encode()
+    cut = raw[:-1]
+    answers = [exporter.post(each) for each in (raw, raw, broken, cut)]
+    assert [status for status, _, _ in answers] == [200, 200, 400, 400]
+    assert CANARY not in str(answers)
+
+    listed = run(exporter.folder, "quarantine", "list")
+    rows = {line.split("\t")[1]: line.split("\t") for line in listed.splitlines()[1:]}
+    assert rows.keys() == {"unknown_event", "schema", "json"}
+    assert rows["unknown_event"][2] == "2"
+    assert rows["schema"][7].startswith("/event_time expected")
+    outputs = [listed, run(exporter.folder, "quarantine", "replay", "--all", status=1)]
+    for reason, bytes_ in (("unknown_event", raw), ("schema", broken), ("json", cut)):
+        digest = rows[reason][0]
+        outputs.append(run(exporter.folder, "quarantine", "show", digest[:8].upper()))
+        assert started(exporter.folder, "quarantine", "show", digest, "--raw").communicate()[0] == bytes_
+    assert '"callback_event": "TaskPause"' in outputs[2]
+    assert "Not JSON" in outputs[4]
+    assert CANARY not in "".join(outputs)
+    assert CANARY not in exporter.log
+    scrape = exporter.scrape()
+    assert scrape.value("quarantined_callbacks") == 3
+    assert scrape.value("callbacks_total", event="other", outcome="ignored") == 2
+    assert run(exporter.folder, "quarantine", "purge", "--all", "json") == "1 purged\n"
+    assert exporter.scrape().value("quarantined_callbacks") == 2
+    assert exporter.scrape().value("quarantined_bodies_total") == 3
+    assert exporter.scrape().value("quarantine_evicted_total") == 0
+
+
+def test_a_raw_body_is_not_written_to_a_terminal(exporter: Exporter) -> None:
+    """It could move the cursor, and it may hold keys."""
+    exporter.post(b"\x1b[2J" + CANARY.encode())
+    digest = run(exporter.folder, "quarantine", "list").splitlines()[1].split("\t")[0]
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-m", "exporter", "quarantine", "show", digest, "--raw"],
+        cwd=exporter.folder,
+        env=exporter.environment,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert b"write it to a file" in done.stderr
+    os.close(theirs)
+    os.close(ours)
+
+
+@pytest.mark.slow
+def test_replays_that_are_killed_beside_a_load_count_each_body_once(tmp_path: Path) -> None:
+    """Two at a time, killed again and again, while a worker serves on the same file and is killed too."""
+    chance = random.Random(20261124)
+    with running(tmp_path) as exporter:
+        keep(tmp_path, *(start(number) for number in range(BODIES)), b"{")
+        sender = Sender(lambda: [exporter.ports["callbacks"]], seed=5).start()
+        cut_off = 0
+        for number in range(KILLS):
+            pair = [started(tmp_path, "quarantine", "replay", "--all") for _ in range(2)]
+            for _ in range(chance.randrange(1, LINES)):
+                assert pair[0].stdout is not None
+                pair[0].stdout.readline()
+            if number == 0:
+                os.kill(exporter.worker, signal.SIGKILL)
+            for process in pair:
+                process.kill()
+                process.communicate()
+                cut_off += process.returncode == -signal.SIGKILL
+        kept = sender.finish()
+        assert cut_off >= 2, "none was killed in the middle"
+        done = started(tmp_path, "quarantine", "replay", "--all")
+        assert done.communicate()[0].endswith(b"1 stays\n")
+        scrape = exporter.scrape()
+        assert scrape.value("tasks_started_total", appid="7") == BODIES
+        assert scrape.value("tasks", appid="7", state="active") == BODIES
+        assert scrape.value("tasks_started_total", appid="4") == kept["TaskStart"]
+        assert scrape.value("callbacks_total", outcome="applied") == BODIES + sum(kept.values())
+        assert scrape.value("quarantined_callbacks") == 1
+        assert scrape.value("quarantine_evicted_total") == 0
+        assert run(tmp_path, "quarantine", "list").count("\n") == 2
+
+
+def test_one_who_would_count_by_other_settings_is_told_which(exporter: Exporter) -> None:
+    """A replay under another retry window would not know redeliveries for what they are."""
+    said = run(exporter.folder, "quarantine", "replay", "--all", "--relay.retry-window=2h", status=1)
+    assert "add --relay.retry-window=1h\n" in said
+    assert exporter.post(sample("documented/task_start"))[0] == 200

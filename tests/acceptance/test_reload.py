@@ -1,0 +1,83 @@
+"""A reload with a schema file that is broken: the service goes on as it was, and says why."""
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.support import Exporter, sample, until
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def exporter(tmp_path: Path) -> Exporter:
+    """An exporter with schema files of its own, not yet started."""
+    for name in ("exporter", "schemas"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    return Exporter(tmp_path)
+
+
+def reload(exporter: Exporter) -> None:
+    """Ask for a reload."""
+    assert exporter.process is not None
+    exporter.process.send_signal(signal.SIGHUP)
+
+
+def test_a_broken_schema_file_at_a_reload_changes_nothing(exporter: Exporter) -> None:
+    """The worker goes on, and so does one that takes its place; the next good reload is taken."""
+    schema = exporter.folder / "schemas" / "task_start.json"
+    good = schema.read_bytes()
+    exporter.start()
+    try:
+        first = exporter.worker
+        schema.write_bytes(good[:100])
+        reload(exporter)
+        until(lambda: "not reloaded" in exporter.log, "the refusal is logged")
+        assert str(schema) in exporter.log
+        assert exporter.worker == first
+        assert exporter.post(sample("documented/task_start"))[0] == 200
+
+        os.kill(first, signal.SIGKILL)
+        until(lambda: exporter.worker != first and _answers(exporter), "another worker")
+        assert exporter.post(sample("documented/task_exit"))[0] == 200
+
+        stricter = json.loads(good) | {"required": ["no_such_field"]}
+        schema.write_text(json.dumps(stricter))
+        second = exporter.worker
+        reload(exporter)
+        until(lambda: exporter.worker != second and _answers(exporter), "the new schemas")
+        until(lambda: exporter.post(sample("documented/task_start"))[0] == 400, "the old worker is gone")
+        assert exporter.scrape().value("tasks_started_total") == 1
+    finally:
+        exporter.kill()
+
+
+@pytest.mark.embedded
+def test_a_store_that_can_not_be_opened_at_a_reload_changes_nothing(exporter: Exporter) -> None:
+    """A new worker could not start; the old one answers as well as it can."""
+    exporter.start()
+    try:
+        assert exporter.post(sample("documented/task_start"))[0] == 200
+        first = exporter.worker
+        store = exporter.folder / "data" / "css-relay.db"
+        store.rename(store.with_name("away"))
+        store.write_bytes(b"this is not a store\n" * 100)
+        reload(exporter)
+        until(lambda: "not reloaded" in exporter.log, "the refusal is logged")
+        assert exporter.worker == first
+        assert exporter.post(sample("documented/task_exit"))[0] == 503
+        store.with_name("away").rename(store)
+        until(lambda: exporter.post(sample("documented/task_exit"))[0] == 200, "it goes on", 10)
+    finally:
+        exporter.kill()
+
+
+def _answers(exporter: Exporter) -> bool:
+    try:
+        return exporter.get("/-/ready")[0] == 200
+    except OSError:
+        return False

@@ -1,0 +1,116 @@
+"""Several exporters on one Valkey server are one: the same numbers from each, whatever ends or breaks."""
+
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from exporter.store.valkey.link import Script
+from tests.acceptance.load import Sender
+from tests.acceptance.test_kill import check, exporter_on
+from tests.support import Exporter, Samples, Scrape, until
+from tests.valkeys import DURABLE, ValkeyServer, Wire
+
+
+@contextmanager
+def replicas(folder: Path, *urls: str, **flags: str) -> Iterator[list[Exporter]]:
+    """Yield running exporters, one for each URL of the store."""
+    with ExitStack() as ended:
+        found = []
+        for number, url in enumerate(urls):
+            place = folder / f"replica{number}"
+            place.mkdir()
+            found.append(exporter_on(place, store__url=url, **flags))
+            ended.callback(found[-1].kill)
+            found[-1].start()
+        yield found
+
+
+def of_store(scrape: Scrape) -> Samples:
+    """Return the samples that every replica is to show alike."""
+    own = ("css_relay_exporter_", "css_relay_callbacks_rejected", "process_", "python_")
+    return {key: value for key, value in scrape.samples.items() if not key[0].startswith(own)}
+
+
+def check_all(exporters: list[Exporter], kept: Counter[str]) -> None:
+    """Every replica shows the same, and that is what was kept."""
+    scrapes = [until(lambda e=e: _scrape_with_store(e), "a scrape with the store") for e in exporters]
+    for scrape in scrapes:
+        check(scrape, kept)
+        assert of_store(scrape) == of_store(scrapes[0])
+
+
+def _scrape_with_store(exporter: Exporter) -> Scrape | None:
+    try:
+        scrape = exporter.scrape()
+    except OSError:
+        return None
+    return scrape if scrape.has("tasks_started_total") else None
+
+
+@pytest.mark.slow
+def test_three_replicas_of_which_one_is_killed_count_as_one(tmp_path: Path) -> None:
+    """Callbacks of a task go to any of them; one is killed in each round, another stopped in good order."""
+    chance = random.Random(20261125)
+    with ValkeyServer(tmp_path, *DURABLE) as server, replicas(tmp_path, *[server.url] * 3) as exporters:
+        kept: Counter[str] = Counter()
+        for number in range(2):
+            sender = Sender(lambda: [e.ports["callbacks"] for e in exporters], seed=number).start()
+            time.sleep(chance.uniform(0.5, 1.0))
+            victim = exporters[number % 3]
+            victim.kill()
+            time.sleep(chance.uniform(0.1, 0.4))
+            assert exporters[(number + 1) % 3].stop() == 0
+            victim.start()
+            exporters[(number + 1) % 3].start()
+            kept += sender.finish()
+            check_all(exporters, kept)
+        assert kept["TaskStart"] > 50
+
+
+@pytest.mark.slow
+def test_answers_that_are_lost_and_a_server_that_is_killed_lose_and_double_nothing(tmp_path: Path) -> None:
+    """Two replicas; connections end before the answer to a commit; the server is killed, and paused."""
+    chance = random.Random(5)
+    with (
+        ValkeyServer(tmp_path, *DURABLE) as server,
+        Wire(server.port) as wire,
+        replicas(tmp_path, server.url, f"valkey://127.0.0.1:{wire.port}/0") as exporters,
+    ):
+        wire.sign = Script("commit").digest.encode()
+        stop, lost = threading.Event(), []
+
+        def cut() -> None:
+            while not stop.wait(0.05):
+                lost.append(wire.to_lose == 0)
+                wire.to_lose = 1
+
+        cutter = threading.Thread(target=cut)
+        cutter.start()
+        kept: Counter[str] = Counter()
+        try:
+            for number in range(3):
+                sender = Sender(lambda: [e.ports["callbacks"] for e in exporters], seed=50 + number).start()
+                time.sleep(chance.uniform(0.3, 0.8))
+                server.kill()
+                time.sleep(0.3)
+                server.start()
+                time.sleep(chance.uniform(0.3, 0.8))
+                server.send(signal.SIGSTOP)
+                time.sleep(0.5)
+                server.send(signal.SIGCONT)
+                kept += sender.finish()
+                check_all(exporters, kept)
+        finally:
+            stop.set()
+            cutter.join()
+            for exporter in exporters:
+                exporter.kill()
+        assert sum(lost) > 10
+        assert kept["TaskStart"] > 50

@@ -1,0 +1,134 @@
+"""The rules load, pass their own cases, and with a real Prometheus every one of them has something to say."""
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from msgspec import Struct
+
+from tests.acceptance.scenario_alerts import FLAGS, Sender, old_store, prepare, trouble
+from tests.rules import ALERTS, CASE_FILES, RECORDED, ROOT, RULES, page_queries
+from tests.servers import Prometheus, hurried
+from tests.support import Exporter, running, tool, until
+
+pytestmark = pytest.mark.alone
+
+#: What a test can't wait for, or can't bring about: their queries are asked without the comparison.
+STRIPPED = {"CSSRelayAnswersSlow", "CSSRelayScrapeSlow"}
+
+
+def test_promtool_and_amtool_have_nothing_to_say() -> None:
+    """Of the rules, and of the example settings of Prometheus and Alertmanager."""
+    for command in (
+        ["promtool", "check", "rules", *map(str, sorted(RULES.iterdir()))],
+        ["promtool", "check", "config", str(ROOT / "prometheus" / "prometheus.yml")],
+        ["amtool", "check-config", str(ROOT / "deploy" / "alertmanager.yml")],
+    ):
+        done = subprocess.run([tool(command[0]), *command[1:]], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", CASE_FILES, ids=lambda path: path.stem)
+def test_the_cases_hold(path: Path) -> None:
+    """Each alert fires at its time and is silent otherwise: see the files."""
+    command = [tool("promtool"), "test", "rules", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+class Scene(Struct):
+    """Two replicas on one store, and a Prometheus that scrapes both.
+
+    Args:
+        fired: the names of the alerts that have fired so far.
+    """
+
+    first: Exporter
+    second: Exporter
+    store: Path
+    prometheus: Prometheus
+    fired: set[str] = set()
+
+    def until_fired(self, *alerts: str) -> None:
+        """Wait until these alerts have fired."""
+
+        def have() -> bool:
+            self.fired |= self.prometheus.firing()
+            return set(alerts) <= self.fired
+
+        try:
+            until(have, "they fire", 20)
+        except AssertionError:
+            pytest.fail(f"not fired: {set(alerts) - self.fired}")
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    """Everything in good order, and all counters seen once."""
+    with ExitStack() as stack:
+        url = old_store(tmp_path)
+        replicas = [
+            stack.enter_context(running(_made(tmp_path / name), store__url=url, **FLAGS))
+            for name in ("first", "second")
+        ]
+        ports = [replica.ports["web"] for replica in replicas]
+        rules = hurried(RULES, tmp_path)
+        prometheus = stack.enter_context(Prometheus(tmp_path, *ports, rules=rules))
+        _restart_worker_of(replicas[1], prometheus, ports[1])
+        prepare(Sender(replicas[0]))
+        seen = "count(css_relay_tasks{state='active'} > 0) == 6"
+        until(lambda: prometheus.query(seen), "both replicas tell of three destinations")
+        yield Scene(replicas[0], replicas[1], tmp_path / "relay.db", prometheus)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def _restart_worker_of(exporter: Exporter, prometheus: Prometheus, port: int) -> None:
+    """Kill its worker three times, each after the one before was scraped."""
+    begun = f"process_start_time_seconds{{instance='127.0.0.1:{port}'}}"
+    for _ in range(3):
+        before = until(lambda: prometheus.value(begun), "a scrape")
+        os.kill(exporter.worker, signal.SIGKILL)
+        until(lambda: prometheus.query(f"{begun} > {before}"), "the next worker is scraped")  # noqa: B023
+
+
+def test_every_rule_has_something_to_say(scene: Scene) -> None:
+    """Each alert fires, each recording has data, each query to paste is understood, none fails."""
+    prometheus = scene.prometheus
+    trouble(Sender(scene.first))
+    after = {"CSSRelayReplicaDown", "CSSRelayStoreDown", "CSSRelayExporterAbsent"}
+    scene.until_fired(*(ALERTS.keys() - after - STRIPPED))
+    for name in RECORDED.keys() - {"fleet:css_relay_store_silent:age"}:
+        assert prometheus.query(name), name
+    for name in STRIPPED:
+        assert prometheus.query(re.sub(r" > [\d.]+", "", ALERTS[name]["expr"])), name
+    for query in page_queries():
+        prometheus.query(query)
+
+    scene.second.kill()
+    scene.until_fired("CSSRelayReplicaDown")
+    for path in scene.store.parent.glob("relay.db*"):
+        path.unlink()
+    scene.until_fired("CSSRelayStoreDown")
+    scene.first.kill()
+    scene.until_fired("CSSRelayExporterAbsent")
+    assert prometheus.query("fleet:css_relay_store_silent:age")
+    # What was known last stands, though nobody tells of it any more.
+    assert {"CSSRelayTaskFailed", "CSSRelayDestinationFailing", "CSSRelayDeadAir"} <= prometheus.firing()
+
+    _assert_that_no_rule_fails(prometheus)
+
+
+def _assert_that_no_rule_fails(prometheus: Prometheus) -> None:
+    groups = prometheus.ask("rules")["groups"]
+    told = [(rule["name"], rule["health"], rule.get("lastError", "")) for g in groups for rule in g["rules"]]
+    assert {name for name, _, _ in told} == ALERTS.keys() | RECORDED.keys()
+    assert [rule for rule in told if rule[1:] != ("ok", "")] == []

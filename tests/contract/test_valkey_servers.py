@@ -1,0 +1,104 @@
+"""Other servers than a single Valkey: Redis, with TLS, and a cluster of three."""
+
+from pathlib import Path
+
+import pytest
+import trustme
+
+from exporter.errors import StoreError, StoreUnavailable
+from exporter.store import Refused, Terms
+from exporter.store.valkey.store import ValkeyStore
+from exporter.storeurl import parse_store
+from tests.contract.test_store import count, ledgers, put, task
+from tests.support import free_port, tool, until
+from tests.valkeys import DURABLE, ValkeyServer, is_well, running_cluster
+
+
+def opened(url: str) -> ValkeyStore:
+    """Open the store at `url`."""
+    return ValkeyStore(parse_store(url), Terms())
+
+
+def use(store: ValkeyStore) -> None:
+    """Do a little of everything."""
+    store.transact(put(task("a"), task("b", "E", sources="aa")))
+    store.transact(count(3))
+    store.transact(lambda step: step.quarantine(Refused("json", b"\xff\x00", "::1", 9.0)))
+    assert [body.body for body in store.bodies(limit=9)] == [b"\xff\x00"]
+    assert [t.task_id for t in store.transact(lambda step: step.siblings(4, "aa"))[0]] == ["b"]
+    assert ledgers(store)["4", "push.example.com"].values == {"tasks_started_total": 3}
+    assert len(store.listing(state=None, after=0, limit=9)) == 2
+    store.probe()
+
+
+def test_redis_does_as_well(tmp_path: Path) -> None:
+    """The server of Debian 12."""
+    with ValkeyServer(tmp_path, *DURABLE, program=tool("redis-server")) as server:
+        store = opened(f"redis://127.0.0.1:{server.port}/3")
+        use(store)
+        store.close()
+
+
+def test_tls_believes_those_it_is_told_to_believe(tmp_path: Path) -> None:
+    """And nobody else: neither another authority nor another name; it may show a certificate of its own."""
+    authority, stranger = trustme.CA(), trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    stranger.cert_pem.write_to_path(str(tmp_path / "stranger.pem"))
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(
+        str(tmp_path / "server.pem")
+    )
+    authority.issue_cert("replica").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "client.pem"))
+    pem = {name: str(tmp_path / f"{name}.pem") for name in ("ca", "stranger", "server", "client")}
+    files = (
+        "--tls-cert-file",
+        pem["server"],
+        "--tls-key-file",
+        pem["server"],
+        "--tls-ca-cert-file",
+        pem["ca"],
+    )
+    port = free_port()
+    with ValkeyServer(tmp_path, *files, "--tls-port", str(port), program=tool("redis-server")):
+        own = f"cert-file={pem['client']}&key-file={pem['client']}"
+        store = opened(f"rediss://127.0.0.1:{port}?ca-file={pem['ca']}&{own}")
+        use(store)
+        store.close()
+        opened(f"valkeys://127.0.0.1:{port}/0?ca-file={pem['ca']}&{own}").close()
+        for bad in (f"127.0.0.1:{port}?ca-file={pem['stranger']}&{own}", f"127.0.0.1:{port}?{own}",
+                    f"localhost:{port}?ca-file={pem['ca']}&{own}"):  # fmt: skip
+            with pytest.raises(StoreError, match="certificate"):
+                opened(f"rediss://{bad}")
+
+
+def test_a_cluster_is_one_store_whichever_node_is_asked(tmp_path: Path) -> None:
+    """All keys are in one slot; nodes that are gone are told of, and found again."""
+    with running_cluster(tmp_path) as cluster:
+        stores = [opened(f"valkey-cluster://127.0.0.1:{server.port}") for server in cluster]
+        use(stores[0])
+        for store in stores:
+            store.transact(count())
+        assert ledgers(stores[2])["4", "push.example.com"].values == {"tasks_started_total": 6}
+        for server in cluster:
+            server.kill()
+        with pytest.raises(StoreUnavailable):
+            stores[0].transact(count())
+        for server in cluster:
+            server.start()
+        until(lambda: all(is_well(server) for server in cluster), "the cluster is well again")
+        stores[0].transact(count())
+        assert ledgers(stores[1])["4", "push.example.com"].values == {"tasks_started_total": 7}
+        for store in stores:
+            store.close()
+
+
+def test_a_cluster_that_is_not_there_and_a_server_that_is_full_are_told(tmp_path: Path) -> None:
+    """In words that say what to do."""
+    with pytest.raises(StoreUnavailable, match="the server is not there"):
+        opened(f"valkey-cluster://127.0.0.1:{free_port()}")
+    with ValkeyServer(tmp_path) as server:
+        store = opened(server.url)
+        with server.client() as client:
+            client.config_set("maxmemory", "1mb")
+        with pytest.raises(StoreUnavailable, match="memory is full; raise its maxmemory"):
+            store.transact(put(task("a")))
+        store.close()

@@ -1,0 +1,136 @@
+"""`make fuzz`: fuzz everything for a while, say how much, and keep what broke something in build/fuzz."""
+
+import argparse
+import asyncio
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from importlib.util import find_spec
+from pathlib import Path
+from random import Random
+
+from msgspec import Struct
+
+from tests.fuzz.mutate import Mutator
+from tests.fuzz.requests import Requests
+from tests.fuzz.targets import Target, targets
+from tests.fuzz.wire import Wire
+from tests.support import running
+
+KEPT = Path("build/fuzz")
+#: Those that coverage is worth its cost for; the others are over in microseconds, or wait for a disk.
+GUIDED = ("parser", "redactor", "fold", "proxy")
+GUIDED_FLAGS = ("-print_final_stats=1", "-max_len=4096", "-timeout=10", "-rss_limit_mb=2048", "-verbosity=0")
+TOKEN, KEY = "fuzzing-token", "fuzzing-key"
+ALL = 10**9
+
+
+class Row(Struct, frozen=True):
+    """What was fuzzed, how much, what came back, and what was wrong."""
+
+    name: str
+    inputs: int
+    requests: int = 0
+    statuses: Counter[int] = Counter()
+    faults: Sequence[str] = ()
+
+
+def main() -> int:
+    """Fuzz; return 1 if anything was wrong."""
+    options = _options()
+    KEPT.mkdir(parents=True, exist_ok=True)
+    seed = options.seed if options.seed is not None else time.time_ns() % 2**32
+    print(f"seed {seed}", flush=True)
+    rows = []
+    for row in _rows(options.only, seed, options.seconds):
+        rows.append(row)
+        answers = ", ".join(f"{status}: {number}" for status, number in sorted(row.statuses.items()))
+        print(f"{row.name:<22} {row.inputs:>9} inputs {row.requests:>9} requests  {answers}", flush=True)
+        print(*(fault[:2000] for fault in row.faults), sep="\n", end="\n" if row.faults else "")
+    inputs, requests = sum(row.inputs for row in rows), sum(row.requests for row in rows)
+    faults = sum(len(row.faults) for row in rows)
+    print(f"{inputs + requests} in all: {inputs} inputs, {requests} requests, {faults} faults")
+    return 1 if faults else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Fuzz the exporter.")
+    parser.add_argument("--seconds", type=float, default=300, help="for how long in all, default 300")
+    parser.add_argument("--seed", type=int, help="decides what is sent; by default another one each time")
+    choices = ("changed", "guided", "wire")
+    parser.add_argument("--only", type=lambda text: text.split(","), default=choices, help=", ".join(choices))
+    return parser.parse_args()
+
+
+def _rows(only: Sequence[str], seed: int, seconds: float) -> Iterator[Row]:
+    share, every = seconds / len(only), targets()
+    if "changed" in only:
+        for name, target in every.items():
+            yield changed(name, target, seed, share / len(every))
+    if "guided" in only and find_spec("atheris"):
+        for name in GUIDED:
+            yield guided(name, every[name], seed, share / len(GUIDED))
+    elif "guided" in only:
+        yield Row("guided", 0, faults=("LEFT OUT: atheris is not installed",))
+    if "wire" in only:
+        yield wire("wire, open", seed, share / 2)
+        yield wire("wire, guarded", seed + 1, share / 2, guarded=True)
+
+
+def changed(name: str, target: Target, seed: int, seconds: float) -> Row:
+    """Fuzz a target with good input that was changed."""
+    mutator, ends, number = Mutator(Random(seed), target.seeds), time.monotonic() + seconds, 0
+    while time.monotonic() < ends:
+        data = mutator.draw() if number % 4 else mutator.noise()
+        number += 1
+        try:
+            target.check(data)
+        except Exception as exc:
+            path = KEPT / f"{name}-{sha256(data).hexdigest()[:12]}"
+            path.write_bytes(data)
+            return Row(f"{name}, changed", number, faults=(f"{path}: {type(exc).__name__}: {exc}",))
+    return Row(f"{name}, changed", number)
+
+
+def guided(name: str, target: Target, seed: int, seconds: float) -> Row:
+    """Fuzz a target guided by coverage, in a process of its own; what reached new code is kept."""
+    corpus = KEPT / f"corpus-{name}"
+    corpus.mkdir(exist_ok=True)
+    for data in target.seeds:
+        (corpus / sha256(data).hexdigest()[:16]).write_bytes(data)
+    limits = (f"-max_total_time={max(int(seconds), 1)}", f"-seed={seed}", f"-artifact_prefix={KEPT / name}-")
+    command = [sys.executable, "-m", "tests.fuzz.coverage", name, str(corpus), *limits, *GUIDED_FLAGS]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    said = done.stdout + done.stderr
+    number = sum(map(int, re.findall(r"number_of_executed_units: (\d+)", said)))
+    faults = () if done.returncode == 0 and number else (said[-2000:],)
+    return Row(f"{name}, guided", number, faults=faults)
+
+
+def wire(name: str, seed: int, seconds: float, *, guarded: bool = False) -> Row:
+    """Fuzz a real exporter; a guarded one knows a token, keys and a proxy."""
+    with tempfile.TemporaryDirectory() as text:
+        folder, flags = Path(text), {}
+        if guarded:
+            for file, secret in (("tokens", TOKEN), ("keys", KEY)):
+                (folder / file).write_text(secret + "\n")
+                (folder / file).chmod(0o600)
+            flags = {
+                "callback__token_file": "tokens",
+                "callback__sign_key_file": "keys",
+                "callback__trusted_proxies": "127.0.0.0/8",
+            }
+        chance = Random(seed)
+        source = iter(Requests(chance, f"/callbacks/{TOKEN}" if guarded else "/callbacks"))
+        with running(folder, **flags) as exporter:
+            tally = asyncio.run(Wire(exporter, source, chance).run(ALL, seconds))
+    return Row(name, 0, tally.requests, tally.statuses, tally.faults)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

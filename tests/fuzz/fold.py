@@ -1,0 +1,131 @@
+"""The fold and the store under histories that no sender would tell, in any order, by clocks that jump."""
+
+import math
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from exporter.callback import Callback
+from exporter.catalogue import CATALOGUE
+from exporter.ledger import Tally
+from exporter.relay import (
+    NONE,
+    STATES,
+    Folded,
+    Task,
+    Verdict,
+    Windows,
+    fold,
+    history,
+    next_due,
+    settle,
+    state_of,
+)
+from exporter.relay.fold import MAX_LOG
+from exporter.relay.identity import MAX_IDENTITIES, moment_of
+from exporter.schemas import EVENTS
+from exporter.store.records import decode_task, encode
+from tests.fuzz.reader import Reader
+
+T0 = 1_795_500_000
+WINDOWS = Windows(forget_after=7200.0, lost_after=86_400.0)
+LETTERS = "SFNESFNEAR"
+STEPS = (0.001, 0.002, 0.5, 1.0, 2.0, 7.0, 60.0, 181.0, 3600.0, 90_000.0, -1.0, -600.0)
+AGES = (0.0, 0.0, 0.3, 1.0, 5.0, 100.0, 179.0, 3601.0, 100_000.0, -1.0, -2.5, -61.0)
+MAX_CALLBACKS = 200
+SUBJECTS = ("0", "1", "-22")
+#: A record holds the log, the identities and a few entries more, each of a few hundred bytes at most.
+MAX_RECORD = (MAX_LOG + 9) * 700 + MAX_IDENTITIES * 300
+EVENT_OF = {event.letter: event for event in EVENTS.values()}
+
+
+class Came(Struct, frozen=True):
+    """A callback and when it came."""
+
+    callback: Callback
+    arrival: float
+
+
+def told(data: bytes, tasks: int = 1) -> Iterator[Came]:
+    """Yield what `data` tells: a byte for the kind of sender, then seven or so a callback."""
+    reader, arrival = Reader(data), float(T0)
+    always, never = reader.one_of(((3, 0), (1, 2), (0, 3), (0, 0)))  # which times are stated
+    for _ in range(MAX_CALLBACKS):
+        if reader.is_empty:
+            return
+        arrival += reader.one_of(STEPS)
+        letter = reader.one_of(LETTERS)
+        time = arrival - reader.one_of(AGES)
+        has = reader.number() & ~never | always
+        yield Came(_callback(reader, letter, time, has, tasks), round(arrival, 3))
+
+
+def _callback(reader: Reader, letter: str, time: float, has: int, tasks: int) -> Callback:
+    event, subject = EVENT_OF[letter], reader.one_of(SUBJECTS)
+    is_nameless = tasks > 1 and letter == "E" and has & 12 == 12
+    return Callback(
+        event=event,
+        appid=1,
+        task_id="" if is_nameless else f"t{reader.number() % tasks}",
+        to_host="push.example.com",
+        sources="5eed5eed5eed5eed",
+        event_time_seconds=int(time) if has & 1 else None,
+        stated_ms=int(time * 1000) if has & 2 and event.time_field else None,
+        subject="PullFileUnstable" if letter == "A" else "" if letter in "SR" else subject,
+        duration_seconds=float(reader.one_of((0, 1, 60, 600))) if letter in "FN" else 0.0,
+        message="why" * (has >> 6) if letter == "E" else "",
+    )
+
+
+def check_fold(data: bytes) -> None:
+    """Fold what `data` tells, and hold every step to what must always be true.
+
+    Raises:
+        AssertionError: something is not.
+    """
+    task, tally = Task(appid=1, task_id="t0"), Tally()
+    latest = 0.0
+    for came in told(data):
+        folded = fold(task, came.callback, came.arrival, WINDOWS)
+        _check_step(task, folded, came)
+        moment = moment_of(came.callback, came.arrival, WINDOWS)
+        # One without a time is told from a redelivery by a state that is made of such alone, all earlier.
+        if moment.known or latest < came.arrival:
+            _check_again(folded.task, came)
+        latest = math.inf if moment.known else max(latest, came.arrival)
+        tally.tell(folded.tales, ("1",), "t0", came.arrival)
+        task = folded.task
+    end = settle(task, T0 + 1e9, WINDOWS)
+    tally.tell(end.tales, ("1",), "t0", T0 + 1e9)
+    assert not end.task.log
+    assert not end.task.now.running
+    for posting in tally.postings.values():
+        assert all(amount >= 0 for amount in posting.values.values()), posting
+
+
+def _check_step(before: Task, folded: Folded, came: Came) -> None:
+    task = folded.task
+    record = encode(task)
+    assert decode_task(record) == task
+    assert len(record) <= MAX_RECORD
+    assert len(task.identities) <= MAX_IDENTITIES
+    assert len(task.log) <= MAX_LOG
+    assert [e.second for e in task.log] == sorted(e.second for e in task.log)
+    assert state_of(task, WINDOWS) in (*STATES, NONE)
+    assert next_due(task, WINDOWS) > 0
+    assert all(
+        amount >= 0 and math.isfinite(amount) and name in CATALOGUE for name, _, amount in folded.tales
+    )
+    assert task.runs - before.runs in (0, 1)
+    assert list(history(task)) == sorted(history(task), reverse=True)
+    if folded.verdict is not Verdict.APPLIED:
+        assert task == settle(before, came.arrival, WINDOWS).task
+    assert settle(task, came.arrival, WINDOWS).task == task
+
+
+def _check_again(task: Task, came: Came) -> None:
+    """The same callback again, at once: not applied, nothing told, nothing changed."""
+    again = fold(task, came.callback, came.arrival, WINDOWS)
+    assert again.verdict is not Verdict.APPLIED, came
+    assert again.task == task
+    assert again.tales == ()

@@ -1,0 +1,252 @@
+"""What is fuzzed within a process: each target takes any bytes, and raises when a promise is broken.
+
+hypothesis, atheris (guided by coverage) and plain mutation of good input drive the same targets.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import ip_address
+from itertools import count
+from typing import Any
+
+import orjson
+from jsonschema import Draft202012Validator
+from msgspec import Struct
+
+from exporter.access import Rate, Signatures, Source, knows_token, parse_networks, read_proxy_header
+from exporter.access.proxy import FIXED_BYTES_2, MAX_BYTES_2
+from exporter.callback import MAX_MESSAGE, Callback, Ignored, Parser
+from exporter.errors import REASONS, Rejected
+from exporter.logs import redact_text
+from exporter.redact import Redactor
+from exporter.relay import Task, Windows, fold
+from exporter.schemas import EVENTS, MAX_FAULTS, Schemas
+from exporter.store.records import decode_task, encode
+from exporter.web.operators import _prefers_openmetrics
+from exporter.web.query import read_query
+from tests.fuzz import seeds
+from tests.fuzz.fold import check_fold
+from tests.fuzz.reader import Reader
+from tests.fuzz.seeds import SECRET
+from tests.fuzz.store import check_store
+
+#: Processor time that one input may take; a hundred times what the largest one takes.
+MAX_SECONDS = 2.0
+
+REDACTOR = Redactor(key=b"key", plain_hosts=["*.myqcloud.com"])
+SCHEMAS = Schemas()
+PARSER = Parser(schemas=SCHEMAS, redactor=REDACTOR)
+ARRIVAL = 1_795_500_000.0
+
+
+class Target(Struct, frozen=True):
+    """Something to fuzz.
+
+    Args:
+        check: takes an input, and raises if a promise is broken.
+        seeds: input to begin with.
+    """
+
+    check: Callable[[bytes], None]
+    seeds: Sequence[bytes]
+
+
+def check_parser(data: bytes) -> None:
+    """Only Rejected is raised, with a reason and faults; a value is sound, and can be kept."""
+    try:
+        callback = PARSER.parse(data)
+    except Rejected as rejected:
+        assert (rejected.status, rejected.reason) in ((400, "json"), (400, "schema"))
+        assert rejected.reason in REASONS
+        assert 1 <= len(rejected.faults) <= MAX_FAULTS
+        orjson.dumps([{"pointer": fault.pointer, "message": fault.message} for fault in rejected.faults])
+        return
+    if isinstance(callback, Ignored):
+        return
+    _check_value(callback)
+    task = Task(appid=callback.appid, task_id=callback.task_id or "t", first_seen=ARRIVAL)
+    folded = fold(task, callback, ARRIVAL, Windows())
+    assert decode_task(encode(folded.task)) == folded.task
+
+
+def _check_value(callback: Callback) -> None:
+    assert callback.appid >= 0
+    assert len(callback.task_id) <= 256
+    assert callback.task_id or callback.event.letter == "E"
+    assert len(callback.message) <= MAX_MESSAGE
+    assert callback.message.isprintable()
+    assert callback.duration_seconds >= 0
+    assert callback.stated_ms is None or callback.stated_ms > 0
+    assert callback.event_time_seconds is None or callback.event_time_seconds > 0
+    assert "?" not in callback.to_url
+    assert "@" not in callback.to_host
+
+
+def check_schemas(data: bytes) -> None:
+    """Both validators give the same verdict on what the bytes hold, for every event."""
+    try:
+        body = orjson.loads(data)
+        msg = body["msg"]
+        body["msg"] = orjson.loads(msg) if isinstance(msg, str) else msg
+    except (orjson.JSONDecodeError, TypeError, KeyError, IndexError):
+        return
+    for event in EVENTS:
+        schema = SCHEMAS.events[event]
+        slow: Draft202012Validator = schema._slow
+        assert bool(schema.explain(body)) == (not schema.is_valid(body)), event
+        assert slow.is_valid(body) == schema.is_valid(body), event
+
+
+HOSTS = ("push.example.com", "5000.livepush.myqcloud.com", "[2001:db8::1]:1935", "h:99999")
+SCHEMES = ("rtmp://", "RTMPS://", "srt+x://", "9p://", "://", "")
+
+
+def check_redactor(data: bytes) -> None:
+    """No canary is left of a URL or a text, wherever a secret may stand in it, whatever stands around it."""
+    reader = Reader(data)
+    scheme, host, place = reader.one_of(SCHEMES), reader.one_of(HOSTS), reader.number() % 4
+    before, after, name = reader.text(), reader.text(), reader.text()
+    url = (
+        scheme
+        + (
+            f"{_without(before, '/?#@')}{SECRET}@{host}/live/{_without(name, '?#')}",
+            f"{host}/live/{_without(before, '?#')}?{after}{SECRET}{name}",
+            f"{host}/live/{_without(before, '?#')}#{after}{SECRET}{name}",
+            f"push.example.org/{_without(before, '?#')}/{SECRET}",
+        )[place]
+    )
+    stream = (name, SECRET)[place == 3 and scheme[:1].isalpha()]
+    shown = REDACTOR.destination(url, stream)
+    _, digest = REDACTOR.source(url)
+    assert SECRET not in "".join((*shown[:2], digest)), url
+    # The name of a stream is no secret, but where it is the key of its destination.
+    assert (
+        SECRET not in shown[2].partition("?")[0]
+        or stream != SECRET
+        or place != 3
+        or shown[0] == "_unreadable"
+    ), url
+    if scheme[:1].isalnum():
+        _check_texts(url, place, before, name)
+
+
+def _check_texts(url: str, place: int, before: str, name: str) -> None:
+    """The same within a text: there a URL ends at white space, quotation marks and angle brackets."""
+    word = "".join(c for c in url if c.isprintable() and not c.isspace() and c not in "\"'<>\\")
+    text = f"{before} {word} {name}"[-1500:] if len(url) < 700 else word
+    assert SECRET not in REDACTOR.prose(text, "rtmp://push.example.com/a/b"), text
+    if place < 3:  # the log's own filter knows of no stream keys: what is logged has none
+        assert SECRET not in redact_text(text), text
+
+
+def _without(text: str, characters: str) -> str:
+    return "".join(c for c in text if c not in characters)
+
+
+def check_proxy(data: bytes) -> None:
+    """ValueError alone is raised; a header ends where it says, and is the same however it comes."""
+    whole = _proxy(data)
+    if isinstance(whole, int):
+        assert whole <= FIXED_BYTES_2 + MAX_BYTES_2
+        for end in range(min(whole, len(data))):
+            assert _proxy(data[:end]) in (None, 0) or end == whole, end
+    if whole is None:
+        assert len(data) <= MAX_BYTES_2
+
+
+def _proxy(data: bytes) -> int | str | None:
+    """Return a header's length, None where more must come, "bad" where it is none."""
+    try:
+        header = read_proxy_header(data)
+    except ValueError:
+        return "bad"
+    if header is not None and header.source is not None:
+        ip_address(header.source[0])
+        assert 0 <= header.source[1] <= 65535
+    return None if header is None else header.length
+
+
+TRUSTED = Source(trusted=parse_networks("10.0.0.0/8,127.0.0.0/8,::1"), allowed=parse_networks("192.0.2.0/24"))
+RATE = Rate(10, remembered=100)
+TICKS = count()
+
+
+def check_source(data: bytes) -> None:
+    """Whatever a header says: a source is an address, an untrusted peer's own, and its rate is finite."""
+    header = data.decode("latin-1")
+    assert TRUSTED.of("203.0.113.9", header) == "203.0.113.9"
+    source = TRUSTED.of("127.0.0.1", header)
+    ip_address(source.partition("%")[0])
+    assert isinstance(TRUSTED.may_send(source), bool)
+    assert TRUSTED.may_send(header) in (True, False)
+    assert 0 <= RATE.wait(source, next(TICKS) / 50) <= 0.1
+    assert 0 <= RATE.wait(header, next(TICKS) / 50) <= 0.1
+
+
+KEYS = ("key one", "ключ")
+SIGNATURES = Signatures(keys=lambda: KEYS, is_required=True)
+
+
+def check_credentials(data: bytes) -> None:
+    """A signature is taken when it is MD5(key + t) and at no other time; a token when it is equal to one."""
+    text = data.decode("latin-1")
+    assert knows_token(text, ["token"]) == (text == "token")
+    assert not knows_token(data.decode("utf-8", "surrogateescape"), ["another token"])
+    try:
+        body = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        body = {"sign": text, "t": text}
+    try:
+        SIGNATURES.check(body, 1_795_500_000.0)
+    except Rejected as rejected:
+        assert (rejected.status, rejected.reason) == (403, "signature")
+        return
+    assert body["sign"] in [_md5(key, body["t"]) for key in KEYS]
+
+
+def _md5(key: str, t: object) -> str:
+    return hashlib.md5(f"{key}{t}".encode()).hexdigest()
+
+
+def check_web(data: bytes) -> None:
+    """What a browser or a scraper may say makes no error, and a page's own links lead back to it."""
+    reader = Reader(data)
+    assert _prefers_openmetrics(data.decode("latin-1")) in (True, False)
+    given: Mapping[str, str] = {
+        name: reader.text() for name in ("q", "state", "sort", "order", "page", "refresh")
+    }
+    query = read_query(given.get)
+    query.link()
+    assert query.sorted_by("runs").startswith("/?")
+    assert 1 <= query.page < 1_000_000
+
+
+def timed(check: Callable[[bytes], None]) -> Callable[[bytes], None]:
+    """Return `check` with a limit on the processor time that an input may take."""
+
+    def within(data: bytes) -> None:
+        begun = time.thread_time()
+        check(data)
+        taken = time.thread_time() - begun
+        assert taken < MAX_SECONDS, f"{taken:.1f} s for {len(data)} bytes"
+
+    return within
+
+
+def targets() -> dict[str, Target]:
+    """Return every target by its name."""
+    bodies = seeds.callbacks()
+    histories = [bytes(range(60)), bytes(200), b"\x03\x00\x01\x03\x00" * 30]
+    checks: dict[str, tuple[Any, Sequence[bytes]]] = {
+        "parser": (check_parser, bodies),
+        "schemas": (check_schemas, bodies),
+        "redactor": (check_redactor, seeds.URLS),
+        "fold": (check_fold, histories),
+        "store": (check_store, histories),
+        "proxy": (check_proxy, seeds.PROXY_HEADERS),
+        "source": (check_source, seeds.FORWARDED),
+        "credentials": (check_credentials, seeds.SIGNED),
+        "web": (check_web, [b"text/plain;q=0.5, application/openmetrics-text;q=0.9", b"\x04room\x06failed"]),
+    }
+    return {name: Target(timed(check), good) for name, (check, good) in checks.items()}

@@ -1,0 +1,101 @@
+"""A real headless browser, driven through its own driver."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+
+from tests.support import tool, until
+
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+    "--hide-scrollbars",
+)
+
+
+class Browser:
+    """A browser with one tab.
+
+    Args:
+        driver: drives it.
+    """
+
+    def __init__(self, driver: webdriver.Chrome) -> None:
+        self.driver = driver
+
+    def open(self, address: str) -> None:
+        """Open an address and wait until it is loaded."""
+        self.driver.get(address)
+
+    def size(self, width: int, height: int = 900) -> None:
+        """Give the page so many CSS pixels."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 700}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+    def prefer(self, scheme: str) -> None:
+        """Prefer a colour scheme: light or dark."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+    def scripts(self, *, on: bool) -> None:
+        """Switch the scripts of pages on or off."""
+        self.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not on})
+
+    def ask(self, script: str, *values: Any) -> Any:
+        """Return what a script of the tester's, run in the page, gives."""
+        return self.driver.execute_script(script, *values)
+
+    def all(self, selector: str) -> list[WebElement]:
+        """Return the elements that a selector finds."""
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def one(self, selector: str) -> WebElement:
+        """Return the first element that a selector finds."""
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def texts(self, selector: str) -> list[str]:
+        """Return the texts that are seen of elements."""
+        return [element.text for element in self.all(selector)]
+
+    def click(self, selector: str) -> None:
+        """Click on a link and wait until it has led somewhere else."""
+        before = self.driver.current_url
+        self.one(selector).click()
+        until(lambda: self.driver.current_url != before, f"{selector} leads somewhere")
+
+    def complaints(self) -> list[str]:
+        """Return what the console says since it was asked last: violations of the policy, errors."""
+        return [json.dumps(entry) for entry in self.driver.get_log("browser")]
+
+    def picture(self, path: Path, *, whole: bool = False) -> None:
+        """Take a picture of what is seen, or of the whole page."""
+        if whole:
+            width, height = self.ask("return [innerWidth, document.documentElement.scrollHeight]")
+            self.size(width, height)
+        self.driver.save_screenshot(str(path))
+
+
+@contextmanager
+def browsing(folder: Path) -> Iterator[Browser]:
+    """Yield a browser with a fresh profile in `folder`; without one the test is skipped, in CI it fails."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = tool("chromium")
+    for flag in (*FLAGS, f"--user-data-dir={folder}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(tool("chromedriver")))
+    driver.set_page_load_timeout(30)
+    try:
+        yield Browser(driver)
+    finally:
+        driver.quit()

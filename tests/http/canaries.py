@@ -1,0 +1,161 @@
+"""Callbacks with a secret of its own in every place where one may stand.
+
+What can hold none, by the contract, and so may be shown: `appid`, `task_id`, an exit's `code`, an alarm's
+type, a file's `index`, times, the *names* of unknown fields, hosts, the path of a destination (its last
+segment only at `--redact.plain-hosts`), and a `stream_id` that is not that last segment.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from msgspec import Struct
+
+from exporter.schemas import EVENTS
+from tests.http.hostile import MSGS, fields
+
+T = 1_795_500_000
+
+
+class Canaries:
+    """Hands out canaries, and knows where each was planted."""
+
+    def __init__(self) -> None:
+        self._places: list[str] = []
+        self._words: set[str] = set()
+
+    def __call__(self, place: str) -> str:
+        """Return another canary, for that place."""
+        self._places.append(place)
+        return f"cnry{len(self._places) - 1:04d}x"
+
+    def word(self, place: str) -> str:
+        """Return another canary, for a word of no URL and in no field for secrets, of a body that is refused.
+
+        Nothing shows it but a look into the quarantine: what is wrong with the body is what is looked for.
+        """
+        self._words.add(place)
+        return self(place)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def found_in(self, text: str, *, but_words: bool = False) -> list[str]:
+        """Return the places whose canaries are in `text`; `but_words` leaves out what `word` has planted."""
+        text = text.lower()
+        found = [place for number, place in enumerate(self._places) if f"cnry{number:04d}x" in text]
+        return [place for place in found if not (but_words and place in self._words)]
+
+
+class Sent(Struct, frozen=True):
+    """A request with canaries in it.
+
+    Args:
+        name: what it is.
+        body: its body.
+        statuses: what its answer may be, by an exporter that lets in everybody.
+    """
+
+    name: str
+    body: bytes
+    status: int = 200
+
+
+def planted(plant: Canaries) -> Iterator[Sent]:
+    """Yield callbacks of every event, good ones and bad ones, with canaries wherever a secret may stand."""
+    for event in EVENTS:
+        for host in ("push.example.com", "5000.livepush.myqcloud.com"):
+            yield _good(plant, event, host)
+        yield from _bad(plant, event)
+    yield _unknown(plant)
+    yield from _no_json(plant)
+    other = {"event_type": 1, "appid": plant("another product: appid"), "msg": plant("another product: msg")}
+    yield Sent("another product", json.dumps(other).encode())
+
+
+def _good(plant: Canaries, event: str, host: str) -> Sent:
+    where = f"{event} to {host}: "
+    is_plain = host.endswith("myqcloud.com")
+    key = "room" if is_plain else plant(where + "last path segment, equal to stream_id")
+    user, password, query, fragment = (plant(where + f"to_url, {part}") for part in _PARTS)
+    to_url = f"rtmp://{user}:{password}@{host}/live/{key}?txSecret={query}&txTime=6AF4C5D0#{fragment}"
+    msg = dict(MSGS[event])
+    if "url" in msg:
+        msg["url"] = _source(plant, where + "msg.url")
+    if "message" in msg:
+        msg["message"] = _prose(plant, where, key, to_url)
+    msg["inner"] = {"deeper": [plant(where + "unknown field of msg")]}
+    sources = [_source(plant, where + "source_urls"), _source(plant, where + "second of source_urls")]
+    changes = {
+        "task_id": f"task-{event}-{host[0]}",
+        "stream_id": f"{key}?{plant(where + 'query of stream_id')}",
+        "to_url": to_url,
+        "source_urls": json.dumps(sources) + "\n",
+        "msg": json.dumps(msg),
+        "sign": plant(where + "sign"),
+        "t": T + 600,
+        "unknown": plant(where + "unknown field"),
+    } | {name: plant(where + name) for name in ("interface", "product_name", "callback_url")}
+    return Sent(where, json.dumps(fields(event, **changes)).encode())
+
+
+_PARTS = ("user", "password", "query", "fragment")
+
+
+def _source(plant: Canaries, where: str) -> str:
+    user, password, query, fragment = (plant(f"{where}, {part}") for part in _PARTS)
+    path = plant(f"{where}, path")
+    return f"https://{user}:{password}@origin.example.com/{path}/a.mp4?token={query}#{fragment}"
+
+
+def _prose(plant: Canaries, where: str, key: str, to_url: str) -> str:
+    said = {
+        name: plant(f"{where}message, {name}") for name in ("user", "query", "foreign key", "token", "sign")
+    }
+    return (
+        f'{key} refused: \'{to_url}\' sign={said["sign"]} "token": "{said["token"]}" via '
+        f"srt://{said['user']}@relay.example.org/app/{said['foreign key']}?{said['query']}"
+        if "myqcloud" not in to_url
+        else f"'{to_url}' sign={said['sign']} token: {said['token']} http://{said['user']}@a.example/b?{said['query']}"
+    )
+
+
+def _bad(plant: Canaries, event: str) -> Iterator[Sent]:
+    """Yield the event with a value of a wrong type in each field, one at a time, and canaries in it."""
+    for name in ("appid", "event_time", "task_id", "stream_id", "to_url", "source_urls", "msg"):
+        where = f"{event} with a wrong {name}"
+        wrong: Any = {plant.word(where + ", a name"): plant.word(where + ", a value")}
+        if name == "appid":
+            wrong = plant.word(where)
+        yield Sent(
+            where, json.dumps(fields(event, **{name: [wrong] if name == "msg" else wrong})).encode(), 400
+        )
+    for name, value in MSGS[event].items():
+        where = f"{event} with a wrong msg.{name}"
+        msg = MSGS[event] | {name: [plant.word(where), value]}
+        url = f"rtmp://h/{plant(where + ', to_url')}?{plant(where + ', query')}"
+        yield Sent(where, json.dumps(fields(event, msg=json.dumps(msg), to_url=url)).encode(), 400)
+
+
+def _unknown(plant: Canaries) -> Sent:
+    """Return an event that nobody knows; its name may be anything."""
+    where = "an unknown event: "
+    url = f"rtmp://u:{plant(where + 'password')}@h/live/{plant(where + 'key')}?k={plant(where + 'query')}"
+    changes = {
+        "msg": {"x": plant.word(where + "msg")},
+        "to_url": url,
+        "y": plant.word(where + "unknown field"),
+    }
+    return Sent("an unknown event", json.dumps(fields(plant.word(where + "name"), **changes)).encode())
+
+
+def _no_json(plant: Canaries) -> Iterator[Sent]:
+    texts = {
+        "a word": "%s",
+        "cut off": '{"event_type":314,"to_url":"rtmp://h/%s',
+        "a form": "event_type=314&txSecret=%s",
+        "a broken msg": json.dumps(fields(msg='{"url":"%s"')),
+        "broken sources": json.dumps(fields(source_urls='["%s"')),
+    }
+    for name, text in texts.items():
+        yield Sent(name, (text % plant(f"no JSON: {name}")).encode(), 400)

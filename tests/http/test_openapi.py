@@ -1,0 +1,210 @@
+"""docs/openapi.yaml is true: real listeners answer as it says, and it says all that the code can answer.
+
+schemathesis draws requests from it, good ones and bad ones. `OPENAPI_EXAMPLES` sets how many for each
+operation and kind; `make fuzz` asks for more than the tests do.
+"""
+
+import ast
+import inspect
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import falcon
+import pytest
+import schemathesis
+import yaml
+from falcon.inspect import inspect_routes
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+from schemathesis.checks import not_a_server_error
+from schemathesis.generation import GenerationMode
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from exporter.errors import REASONS
+from exporter.relay import Windows
+from exporter.web.operators import operator_app
+from exporter.web.pages import About, Pages
+from exporter.web.rejections import Rejections
+from tests.support import SAMPLES, Exporter, request, running, sample
+
+ROOT = Path(__file__).parents[2]
+DOCUMENT: dict[str, Any] = yaml.safe_load((ROOT / "docs/openapi.yaml").read_text())
+EXAMPLES = int(os.environ.get("OPENAPI_EXAMPLES", "15"))
+LISTENERS = {":8314": "callbacks", ":10314": "web"}
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    response_headers_conformance,
+]
+TOKEN = "openapi-token"
+
+
+def listener_of(path: str) -> str:
+    """Return which listener a path of the document is of."""
+    url = DOCUMENT["paths"][path]["servers"][0]["url"]
+    return LISTENERS[re.search(r":\d+$", url)[0]]  # type: ignore[index]
+
+
+def statuses_of(listener: str) -> set[int]:
+    """Return every status that the document names for a listener."""
+    operations = (
+        operation
+        for path, item in DOCUMENT["paths"].items()
+        if listener_of(path) == listener
+        for name, operation in item.items()
+        if name in ("get", "post")
+    )
+    return {int(status) for operation in operations for status in operation["responses"]}
+
+
+def drawn() -> list[tuple[str, GenerationMode]]:
+    """Return every path with the kinds of requests that can be drawn; a bad one needs a parameter."""
+    return [
+        (path, mode)
+        for path, item in DOCUMENT["paths"].items()
+        for mode in GenerationMode
+        if mode is GenerationMode.POSITIVE or "post" in item or "parameters" in item["get"]
+    ]
+
+
+@pytest.fixture(scope="module")
+def exporters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Exporter]]:
+    """An exporter without tokens, and one with."""
+    folder = tmp_path_factory.mktemp("token")
+    (folder / "tokens").write_text(TOKEN)
+    (folder / "tokens").chmod(0o600)
+    with (
+        running(tmp_path_factory.mktemp("open")) as plain,
+        running(folder, callback__token_file="tokens") as guarded,
+    ):
+        for name in ("documented/task_start", "derived/task_exit_full", "documented/vod_source_file_start"):
+            plain.post(sample(name))
+        yield {"/callbacks/{token}": guarded, "": plain}
+        for exporter in (plain, guarded):
+            assert "Traceback" not in exporter.log
+
+
+@pytest.mark.parametrize(("path", "mode"), drawn(), ids=lambda value: getattr(value, "value", value))
+def test_every_answer_is_one_that_is_described(
+    exporters: dict[str, Exporter], path: str, mode: GenerationMode
+) -> None:
+    """Its status, type, headers and body; what breaks the description of a callback is refused."""
+    exporter = exporters.get(path, exporters[""])
+    schema = schemathesis.openapi.from_dict(DOCUMENT | {"paths": {path: DOCUMENT["paths"][path]}})
+    base = f"http://127.0.0.1:{exporter.ports[listener_of(path)]}"
+    for found in schema.get_all_operations():
+        operation = found.ok()
+        strategy = operation.as_strategy(generation_mode=mode)
+        # A token that is drawn is wrong; this one leads to what is behind it.
+        tokens = st.sampled_from([TOKEN, None]) if "{token}" in path else st.none()
+
+        @given(case=strategy, token=tokens)
+        @settings(
+            max_examples=EXAMPLES,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        )
+        def hold(case: schemathesis.Case, token: str | None) -> None:
+            if token is not None:
+                case.path_parameters = {"token": token}
+            response = case.call_and_validate(base_url=base, checks=CHECKS)
+            if path == "/callbacks" and mode is GenerationMode.NEGATIVE:
+                assert 400 <= response.status_code < 500
+
+        hold()
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "TRACE"])
+@pytest.mark.parametrize("path", DOCUMENT["paths"])
+def test_what_is_not_described_is_answered_405(
+    exporters: dict[str, Exporter], path: str, method: str
+) -> None:
+    """With the methods that are there; the web listener tells them to OPTIONS."""
+    exporter, listener = exporters.get(path, exporters[""]), listener_of(path)
+    if method.lower() in DOCUMENT["paths"][path]:
+        return
+    asked = path.format(token=TOKEN, appid=1, task_id="x")
+    status, headers, _ = request(exporter.ports[listener], method, asked)
+    assert status == (200 if (listener, method) == ("web", "OPTIONS") else 405)
+    assert {"callbacks": "POST", "web": "GET"}[listener] in headers["allow"]
+
+
+def test_every_route_is_described_and_nothing_else() -> None:
+    """What falcon routes is what stands in the document."""
+    none = cast(Any, None)
+    pages = Pages(
+        store=none,
+        telemetry=none,
+        rejections=Rejections(),
+        windows=Windows(),
+        about=About("", "", "/metrics"),
+    )
+    app = operator_app(
+        store=none, ingest=none, scraper=none, windows=Windows(), pages=pages, telemetry_path="/metrics"
+    )
+    routed = {re.sub(r":\w+}", "}", route.path) for route in inspect_routes(app)}
+    assert routed == {path for path in DOCUMENT["paths"] if listener_of(path) == "web"}
+    assert {path for path in DOCUMENT["paths"] if listener_of(path) == "callbacks"} == {
+        "/callbacks",
+        "/callbacks/{token}",
+    }
+
+
+def _refusals() -> Iterator[tuple[int, str]]:
+    """Yield the status and the reason of every Rejected in the code."""
+    for path in sorted((ROOT / "exporter").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Rejected":
+                status, reason = node.args[:2]
+                assert isinstance(status, ast.Constant), ast.unparse(node)
+                assert isinstance(reason, ast.Constant), ast.unparse(node)
+                yield int(cast(Any, status.value)), str(reason.value)
+
+
+def test_every_refusal_of_the_code_is_described_and_nothing_else() -> None:
+    """Each status and each reason with which a callback can be refused."""
+    found = set(_refusals())
+    assert {status for status, _ in found} | {200} == statuses_of("callbacks")
+    assert {reason for _, reason in found} == set(REASONS)
+
+
+def test_every_error_of_the_web_listener_is_described_and_nothing_else() -> None:
+    """falcon's errors by their classes, statuses that are set, and 401 where a file sets passwords."""
+    found = {200, 401, 404, 405}
+    for path in (ROOT / "exporter/web").rglob("*.py"):
+        if path.name in ("callbacks.py", "admission.py"):
+            continue
+        text = path.read_text()
+        for name in re.findall(r"falcon\.(HTTP\w+)\(", text):
+            kind = getattr(falcon, name)
+            found.add(int(kind(*([None] * _needed(kind))).status[:3]))
+        found |= {
+            int(status) for status in re.findall(r"(?:resp\.status.*?= \(?\s*\"|return )([45]\d\d)\b", text)
+        }
+    assert found - {405} == statuses_of("web")
+
+
+def _needed(kind: type) -> int:
+    parameters = list(inspect.signature(kind).parameters.values())
+    return sum(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
+
+
+@pytest.mark.parametrize("path", sorted(SAMPLES.glob("*/*.json")), ids=lambda path: path.stem)
+def test_every_sample_is_a_callback_as_described(path: Path) -> None:
+    """What the service sends is in the description."""
+    body = yaml.safe_load(path.read_text())
+    schema = {"$ref": "#/components/schemas/callback", "components": DOCUMENT["components"]}
+    assert list(Draft202012Validator(schema).iter_errors(body)) == []

@@ -1,0 +1,378 @@
+"""TLS of both listeners: clients get what is asked for, and what changes without a restart."""
+
+import contextlib
+import itertools
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.http.secured import Authority, configure, served
+from tests.support import Exporter, request, running, sample, until
+
+FILES = "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n"
+NEWEST = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
+TLS_READ = 'of="--web.config.file TLS"'
+
+
+class Secured:
+    """An exporter with TLS on both listeners, of different authorities, and clients of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = folder / "web.yml"
+        self.config.write_text(FILES)
+        self.ours, self.theirs = Authority(folder), Authority(folder, "other")
+        self.ours.issue("server")
+        self.theirs.issue("callback")
+        self.exporter: Exporter
+
+    def configure(self, more: str) -> None:
+        """Have the section say more than certificate and key."""
+        configure(self.exporter, self.config, FILES + more, TLS_READ)
+
+    def connect(self, context: ssl.SSLContext) -> AbstractContextManager[ssl.SSLSocket]:
+        """Return a connection to the web listener."""
+        return served(self.exporter.ports["web"], context)
+
+    def certificate(self) -> bytes | None:
+        """Return the certificate of the web listener."""
+        with self.connect(self.ours.client()) as connection:
+            return connection.getpeercert(binary_form=True)
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    """One for all tests: each sets it as it needs it."""
+    made = Secured(tmp_path_factory.mktemp("tls"))
+    clients = {"web": made.ours.client(), "callbacks": made.theirs.client()}
+    with running(
+        made.folder,
+        clients,
+        web__config__file="web.yml",
+        callback__tls_cert_file="callback.crt",
+        callback__tls_key_file="callback.key",
+    ) as made.exporter:
+        yield made
+
+
+def test_each_listener_has_a_certificate_of_its_own(secured: Secured) -> None:
+    """A client that believes the one's authority does not believe the other; the newest TLS is spoken."""
+    exporter = secured.exporter
+    assert exporter.post(sample("documented/task_start"))[0] == 200
+    assert exporter.scrape().value("tasks_started_total") >= 1
+    for listener, authority in (("web", secured.theirs), ("callbacks", secured.ours)):
+        with pytest.raises(ssl.SSLCertVerificationError):
+            request(exporter.ports[listener], "GET", "/", tls=authority.client())
+    context = secured.ours.client()
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with secured.connect(context) as connection:
+        assert connection.version() == "TLSv1.3"
+        assert connection.selected_alpn_protocol() == "http/1.1"
+
+
+@pytest.mark.parametrize(
+    ("more", "client", "spoken"),
+    [
+        ("", ssl.TLSVersion.TLSv1_2, "TLSv1.2"),
+        ("  min_version: TLS13\n", ssl.TLSVersion.TLSv1_3, "TLSv1.3"),
+        ("  min_version: TLS13\n", ssl.TLSVersion.TLSv1_2, None),
+        ("  max_version: TLS12\n", ssl.TLSVersion.TLSv1_3, "TLSv1.2"),
+        ("  cipher_suites: [TLS_AES_128_GCM_SHA256]\n", ssl.TLSVersion.TLSv1_2, None),
+    ],
+)
+def test_no_version_is_spoken_but_those_allowed(
+    secured: Secured, more: str, client: ssl.TLSVersion, spoken: str | None
+) -> None:
+    """The client speaks up to `client`."""
+    secured.configure(more)
+    context = secured.ours.client()
+    context.maximum_version = client
+    if spoken is None:
+        with pytest.raises(ssl.SSLError), secured.connect(context):
+            pass
+    else:
+        with secured.connect(context) as connection:
+            assert connection.version() == spoken
+
+
+SUITES = ("ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384")
+ASKED = (
+    "  cipher_suites:\n  - TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384\n"
+    "  - TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("more", "offered", "agreed"),
+    [
+        (ASKED, ":".join(SUITES), SUITES[1]),
+        (ASKED + "  prefer_server_cipher_suites: false\n", ":".join(SUITES), SUITES[0]),
+        (ASKED, SUITES[0], SUITES[0]),
+        (ASKED, "ECDHE-ECDSA-CHACHA20-POLY1305", None),
+    ],
+)
+def test_no_suite_is_used_but_those_allowed(
+    secured: Secured, more: str, offered: str, agreed: str | None
+) -> None:
+    """In the order of the one whose order counts."""
+    secured.configure(more)
+    context = secured.ours.client()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(offered)
+    if agreed is None:
+        with pytest.raises(ssl.SSLError), secured.connect(context):
+            pass
+    else:
+        with secured.connect(context) as connection:
+            cipher = connection.cipher()
+            assert cipher is not None
+            assert cipher[0] == agreed
+
+
+@pytest.mark.parametrize(
+    ("more", "offered", "agrees"),
+    [
+        ("  curve_preferences: [CurveP384]\n", "secp384r1", True),
+        ("  curve_preferences: [CurveP384]\n", "X25519", False),
+        ("  curve_preferences: [CurveP521, CurveP384]\n", "secp521r1", True),
+        ("  curve_preferences: [CurveP521, CurveP384]\n", "prime256v1", False),
+        ("  curve_preferences: [X25519, CurveP256, CurveP384, CurveP521]\n", "prime256v1", True),
+    ],
+)
+def test_no_curve_is_used_but_those_allowed(secured: Secured, more: str, offered: str, agrees: bool) -> None:
+    """Of several the first alone: fewer than asked for, and none that was not."""
+    secured.configure(more)
+    context = secured.ours.client()
+    context.set_ecdh_curve(offered)
+    with contextlib.nullcontext() if agrees else pytest.raises(ssl.SSLError), secured.connect(context):
+        pass
+
+
+def answered(is_welcome: bool) -> AbstractContextManager[object]:
+    """Expect an answer, or none: TLS 1.3 tells a client what is wrong with its certificate after the fact."""
+    return contextlib.nullcontext() if is_welcome else pytest.raises((ssl.SSLError, ConnectionError))
+
+
+CA = "  client_ca_file: ca.pem\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "shows_none", "shows_ours", "shows_theirs"),
+    [
+        ("", True, True, True),
+        ("  client_auth_type: RequestClientCert\n", True, True, True),
+        ("  client_auth_type: VerifyClientCertIfGiven\n" + CA, True, True, False),
+        ("  client_auth_type: VerifyClientCertIfGiven\n", True, False, False),
+        ("  client_auth_type: RequireAndVerifyClientCert\n" + CA, False, True, False),
+        ("  client_auth_type: RequireAnyClientCert\n" + CA, False, True, False),
+        ("  client_auth_type: RequireAndVerifyClientCert\n", False, False, False),
+        ("  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: other.pem\n", False, False, True),
+    ],
+)
+def test_clients_show_certificates_as_asked(
+    secured: Secured, more: str, shows_none: bool, shows_ours: bool, shows_theirs: bool
+) -> None:
+    """Nobody gets an answer who shows none that is believed, and callbacks have nothing to do with it."""
+    secured.ours.issue("prometheus", "prometheus.example")
+    secured.theirs.issue("stranger", "prometheus.example")
+    secured.configure(more)
+    clients = (("", shows_none), ("prometheus", shows_ours), ("stranger", shows_theirs))
+    for (name, is_welcome), newest in itertools.product(clients, NEWEST):
+        context = secured.ours.client(name)
+        context.maximum_version = newest
+        with answered(is_welcome), secured.connect(context):
+            pass
+    assert secured.exporter.post(sample("documented/task_start"))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("allowed", "names", "is_welcome"),
+    [
+        ("[prometheus.example]", ("other.example", "prometheus.example"), True),
+        ("[prometheus.example, 192.0.2.7]", ("192.0.2.7",), True),
+        ("['2001:db8::7']", ("2001:db8::7",), True),
+        ("[ops@example.org]", ("ops@example.org",), True),
+        ("[prometheus.example]", ("other.example",), False),
+        ("[prometheus.example]", ("*.example",), False),
+        ("[prometheus.example]", ("sub.prometheus.example",), False),
+    ],
+)
+def test_clients_have_one_of_the_names_allowed(
+    secured: Secured, allowed: str, names: tuple[str, ...], is_welcome: bool
+) -> None:
+    """To the letter."""
+    secured.ours.issue("named", *names)
+    secured.configure(
+        "  client_auth_type: RequireAndVerifyClientCert\n" + CA + f"  client_allowed_sans: {allowed}\n"
+    )
+    with answered(is_welcome), secured.connect(secured.ours.client("named")):
+        pass
+
+
+def test_a_certificate_may_stand_in_the_file(secured: Secured) -> None:
+    """And its key."""
+    made = secured.ours.issue("inline")
+    texts = {
+        name: (secured.folder / f"inline.{suffix}").read_text().replace("\n", "\n    ")
+        for name, suffix in (("cert", "crt"), ("key", "key"))
+    }
+    text = "tls_server_config:\n" + "".join(f"  {name}: |\n    {text}\n" for name, text in texts.items())
+    configure(secured.exporter, secured.config, text, TLS_READ)
+    assert secured.certificate() == made
+    secured.configure("")
+
+
+def test_a_new_certificate_is_served_and_no_callback_is_lost(secured: Secured) -> None:
+    """To new connections, without a restart; open ones stay so. Its key may be of another kind."""
+    exporter = secured.exporter
+    before = exporter.scrape().value("tasks_started_total")
+    statuses: list[int] = []
+    is_over = threading.Event()
+
+    def send(lane: int) -> None:
+        number = 0
+        while not is_over.is_set():
+            number += 1
+            body = sample("documented/task_start").replace(b"118148", b"%d" % (lane * 1_000_000 + number))
+            statuses.append(exporter.post(body)[0])
+
+    threads = [threading.Thread(target=send, args=(lane,)) for lane in (1, 2, 3)]
+    for thread in threads:
+        thread.start()
+    kept = secured.theirs.client().wrap_socket(
+        socket.create_connection(("127.0.0.1", exporter.ports["callbacks"]), timeout=20),
+        server_hostname="127.0.0.1",
+    )
+    for kind in (trustme.KeyType.RSA, trustme.KeyType.ECDSA):
+        made = secured.theirs.issue("callback", kind=kind)
+
+        def is_served(made: bytes = made) -> bool:
+            with served(exporter.ports["callbacks"], secured.theirs.client()) as connection:
+                return connection.getpeercert(binary_form=True) == made
+
+        until(is_served, "the new certificate is served", 10)
+    kept.sendall(b"GET /callbacks HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert kept.recv(12) == b"HTTP/1.1 405"
+    kept.close()
+    is_over.set()
+    for thread in threads:
+        thread.join()
+    assert set(statuses) == {200}
+    assert exporter.scrape().value("tasks_started_total") == before + len(statuses)
+
+
+def test_a_broken_certificate_leaves_the_old_one(secured: Secured) -> None:
+    """The log says which field it is, and no more than once; a good one is taken again."""
+    exporter, key = secured.exporter, secured.folder / "server.key"
+    secured.configure("")
+    old = secured.ours.issue("server")
+    until(lambda: secured.certificate() == old, "it is served", 10)
+    said = "tls_server_config.key_file: is of another certificate"
+    good = key.read_text()
+    secured.theirs.issue("another")
+    key.write_text((secured.folder / "another.key").read_text())
+    until(lambda: secured.certificate() and said in exporter.log, "the log names the field", 10)
+    time.sleep(2.5)
+    assert secured.certificate() == old
+    assert exporter.log.count(said) == 1
+    assert "PRIVATE" not in exporter.log
+    key.write_text(good)
+    new = secured.ours.issue("server")
+    until(lambda: secured.certificate() == new, "the new one is served", 10)
+
+
+def test_what_is_not_tls_gets_no_answer_and_no_line(secured: Secured) -> None:
+    """Plain HTTP, noise, and whoever hangs up in the middle."""
+    secured.configure("")
+    lines = secured.exporter.log.count("\n")
+    for port in secured.exporter.ports.values():
+        for noise in (
+            b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            b"\x16\x03\x01" + b"\xff" * 500,
+            b"\0" * 70000,
+            b"",
+        ):
+            for _ in range(5):
+                with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+                    connection.sendall(noise)
+                    connection.shutdown(socket.SHUT_WR)
+                    with contextlib.suppress(ConnectionError):
+                        assert b"HTTP/1.1" not in connection.recv(65536)
+    assert secured.exporter.get("/-/healthy")[0] == 200
+    assert secured.exporter.post(sample("documented/task_start"))[0] == 200
+    assert secured.exporter.log.count("\n") == lines
+
+
+@pytest.mark.slow
+def test_a_handshake_that_never_ends_is_ended(secured: Secured) -> None:
+    """Within ten seconds or so, whether it has begun or not."""
+    secured.configure("")
+    begun = time.monotonic()
+    waiting = [
+        socket.create_connection(("127.0.0.1", port), timeout=30) for port in secured.exporter.ports.values()
+    ]
+    waiting[0].sendall(b"\x16\x03\x01\x02\x00\x01")
+    for connection in waiting:
+        with contextlib.suppress(ConnectionError):
+            assert connection.recv(1) == b""
+        connection.close()
+    assert 5 < time.monotonic() - begun < 20
+
+
+def test_tls_to_a_plain_port_is_a_bad_request(exporter: Exporter) -> None:
+    """No more than that: no 5xx, and the next one is answered."""
+    context = ssl.create_default_context()
+    for listener, port in exporter.ports.items():
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=20) as plain,
+            pytest.raises((ssl.SSLError, ConnectionError)),
+        ):
+            context.wrap_socket(plain, server_hostname=listener)
+    assert exporter.get("/-/healthy")[0] == 200
+    assert "Traceback" not in exporter.log
+
+
+@pytest.mark.parametrize("listener", ["web", "callbacks"])
+def test_one_listener_may_have_tls_and_the_other_not(tmp_path: Path, listener: str) -> None:
+    """They have nothing to do with each other."""
+    authority = Authority(tmp_path)
+    authority.issue("server")
+    (tmp_path / "web.yml").write_text(FILES)
+    flags = {
+        "web": {"web__config__file": "web.yml"},
+        "callbacks": {"callback__tls_cert_file": "server.crt", "callback__tls_key_file": "server.key"},
+    }
+    with running(tmp_path, {listener: authority.client()}, **flags[listener]) as exporter:
+        assert exporter.post(sample("documented/task_start"))[0] == 200
+        assert exporter.scrape().value("tasks_started_total") == 1
+        if listener == "web":
+            (tmp_path / "web.yml").write_text("")
+            until(lambda: exporter.scrape() and "restart to turn TLS on or off" in exporter.log, "it says so")
+        assert exporter.stop() == 0
+
+
+def test_why_a_handshake_failed_is_told_to_who_asks(tmp_path: Path) -> None:
+    """At level debug: what a certificate lacks, or that there is none."""
+    authority = Authority(tmp_path)
+    authority.issue("server")
+    authority.issue("right", "right.example")
+    authority.issue("wrong", "wrong.example")
+    more = (
+        "  client_auth_type: RequireAndVerifyClientCert\n" + CA + "  client_allowed_sans: [right.example]\n"
+    )
+    (tmp_path / "web.yml").write_text(FILES + more)
+    clients = {"web": authority.client("right")}
+    with running(tmp_path, clients, web__config__file="web.yml", log__level="debug") as exporter:
+        for name in ("", "wrong"):
+            with answered(False), served(exporter.ports["web"], authority.client(name)):
+                pass
+        assert exporter.get("/-/healthy")[0] == 200
+        lines = [line for line in exporter.log.splitlines() if "a handshake failed" in line]
+    assert ["RETURN_A_CERTIFICATE" in lines[0], "no name" in lines[1], len(lines)] == [True, True, 2]

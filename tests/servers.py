@@ -1,0 +1,170 @@
+"""Real servers beside the exporter, each on a free port and ended with the test: Prometheus, Alertmanager."""
+
+import json
+import re
+import shutil
+import subprocess
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.support import free_port, request, tool, until
+
+
+class Server:
+    """A program that answers HTTP on a port of its own.
+
+    Args:
+        name: of the program.
+        folder: for its files.
+    """
+
+    ready = "/-/ready"
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.program = tool(name)
+        self.folder = folder / name
+        self.folder.mkdir()
+        self.port = free_port()
+        self.log = self.folder / "log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def arguments(self) -> list[str]:
+        """Return what it is started with."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        """Start it and wait until it is ready."""
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen([self.program, *self.arguments()], stdout=log, stderr=log)
+        until(self._is_ready, f"{self.program} is ready")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End it."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def _is_ready(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.log.read_text()
+        try:
+            return request(self.port, "GET", self.ready)[0] == 200
+        except OSError:
+            return False
+
+    def get(self, path: str, **parameters: str) -> Any:
+        """Return the JSON it answers."""
+        query = urllib.parse.urlencode(parameters)
+        return json.loads(request(self.port, "GET", f"{path}?{query}")[2])
+
+
+class Alertmanager(Server):
+    """A running Alertmanager.
+
+    Args:
+        config: its configuration file.
+    """
+
+    def __init__(self, folder: Path, config: Path) -> None:
+        super().__init__("prometheus-alertmanager", folder)
+        self.config = config
+
+    def arguments(self) -> list[str]:
+        """Alone: no cluster."""
+        return [
+            f"--config.file={self.config}",
+            f"--storage.path={self.folder}",
+            f"--web.listen-address=127.0.0.1:{self.port}",
+            "--cluster.listen-address=",
+        ]
+
+    def alerts(self, **parameters: str) -> list[dict[str, Any]]:
+        """Return the alerts it has, by default those inhibited too."""
+        found: list[dict[str, Any]] = self.get("/api/v2/alerts", **parameters)
+        return found
+
+
+class Prometheus(Server):
+    """A running Prometheus that scrapes exporters, and evaluates rules, every second.
+
+    Args:
+        targets: ports of exporters, replicas of one job.
+        rules: a folder with rule files.
+        alertmanager: who is told of alerts.
+        how: more of the scrape config.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *targets: int,
+        rules: Path | None = None,
+        alertmanager: Alertmanager | None = None,
+        how: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__("prometheus", folder)
+        self.config = self.folder / "prometheus.yml"
+        self.config.write_text(
+            json.dumps(self._config(targets, rules, alertmanager, how or {}))
+        )  # JSON is YAML
+
+    @staticmethod
+    def _config(
+        targets: Sequence[int],
+        rules: Path | None,
+        alertmanager: Alertmanager | None,
+        how: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        managers = [f"127.0.0.1:{alertmanager.port}"] if alertmanager else []
+        exporters = [f"127.0.0.1:{port}" for port in targets]
+        return {
+            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+            "rule_files": [str(rules / "*.yml")] if rules else [],
+            "alerting": {"alertmanagers": [{"static_configs": [{"targets": managers}]}]},
+            "scrape_configs": [{"job_name": "css-relay", "static_configs": [{"targets": exporters}], **how}],
+        }
+
+    def arguments(self) -> list[str]:
+        """With exemplars."""
+        return [
+            f"--config.file={self.config}",
+            f"--storage.tsdb.path={self.folder / 'tsdb'}",
+            f"--web.listen-address=127.0.0.1:{self.port}",
+            "--enable-feature=exemplar-storage",
+        ]
+
+    def ask(self, path: str, **parameters: str) -> Any:
+        """Return what its API answers, None if it is an error."""
+        return self.get(f"/api/v1/{path}", **parameters).get("data")
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """Return the samples of an expression."""
+        answer = self.get("/api/v1/query", query=expression)
+        assert answer["status"] == "success", (expression, answer)
+        found: list[dict[str, Any]] = answer["data"]["result"]
+        return found
+
+    def value(self, expression: str) -> float | None:
+        """Return the value of an expression that has one sample."""
+        found = self.query(expression)
+        return float(found[0]["value"][1]) if found else None
+
+    def firing(self) -> set[str]:
+        """Return the names of the alerts that fire."""
+        alerts = self.ask("alerts")["alerts"]
+        return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
+
+
+def hurried(rules: Path, folder: Path, wait: str = "0s") -> Path:
+    """Copy rule files, with `wait` for every alert's `for`; return the copy's folder."""
+    copy = folder / "rules"
+    shutil.copytree(rules, copy)
+    for path in copy.iterdir():
+        path.write_text(re.sub(r"^(\s+for:) \w+$", rf"\1 {wait}", path.read_text(), flags=re.MULTILINE))
+    return copy

@@ -1,0 +1,79 @@
+"""Where the exporters of the tests keep what they know: TEST_STORE is sqlite, valkey or cluster."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from pathlib import Path
+
+from tests.valkeys import ValkeyServer, running_cluster
+
+KIND = os.environ.get("TEST_STORE", "sqlite")
+IS_EMBEDDED = KIND == "sqlite"
+DATABASES = 4096
+
+#: Gives the store of an exporter by its folder; another folder has another one, and finds it empty.
+Place = Callable[[Path], str]
+
+
+@contextmanager
+def running_store(folder: Path) -> Iterator[Place]:
+    """Yield what gives each exporter a store on the server or the cluster."""
+    if KIND == "valkey":
+        with ValkeyServer(folder, "--databases", str(DATABASES)) as server:
+            yield _on_server(server)
+    elif KIND == "cluster":
+        with ExitStack() as running:
+            yield Clusters(folder, running).place
+    else:
+        raise ValueError(f"TEST_STORE={KIND}: expected sqlite, valkey or cluster")
+
+
+def _on_server(server: ValkeyServer) -> Place:
+    """Each folder has a database."""
+    numbers, known = count(), dict[Path, str]()
+
+    def place(folder: Path) -> str:
+        if folder not in known:
+            known[folder] = f"valkey://127.0.0.1:{server.port}/{next(numbers)}"
+        return known[folder]
+
+    return place
+
+
+class Clusters:
+    """Clusters, of which each is one store: one that nobody is connected to is emptied and used again.
+
+    Args:
+        folder: for their files.
+        running: ends them.
+    """
+
+    def __init__(self, folder: Path, running: ExitStack) -> None:
+        self._folder = folder
+        self._running = running
+        self._clusters: list[list[ValkeyServer]] = []
+        self._users: list[Path] = []
+
+    def place(self, folder: Path) -> str:
+        """Return the store of an exporter in a folder."""
+        if folder not in self._users:
+            self._give(folder)
+        nodes = self._clusters[self._users.index(folder)]
+        return f"valkey-cluster://127.0.0.1:{nodes[0].port}"
+
+    def _give(self, folder: Path) -> None:
+        for number, nodes in enumerate(self._clusters):
+            if all(_is_alone(node) for node in nodes):
+                self._users[number] = folder
+                return
+        place = self._folder / f"cluster{len(self._clusters)}"
+        place.mkdir()
+        self._clusters.append(self._running.enter_context(running_cluster(place)))
+        self._users.append(folder)
+
+
+def _is_alone(node: ValkeyServer) -> bool:
+    """Whether nobody else is connected; then it is emptied."""
+    with node.client() as client:
+        return len(client.client_list()) == 1 and bool(client.flushall())

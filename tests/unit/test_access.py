@@ -1,0 +1,255 @@
+"""Who may send: addresses past proxies, tokens, signatures, rates, and the header of the PROXY protocol."""
+
+import hashlib
+import ipaddress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.access import (
+    ProxyHeader,
+    Rate,
+    Signatures,
+    Source,
+    is_token,
+    knows_token,
+    parse_networks,
+    read_proxy_header,
+)
+from exporter.errors import Rejected
+
+PROXIES = parse_networks("10.0.0.0/8, 2001:db8:ffff::/48")
+NOW = 1_795_500_000.0
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "source"),
+    [
+        ("192.0.2.1", None, "192.0.2.1"),
+        ("192.0.2.1", "198.51.100.7", "192.0.2.1"),
+        ("10.0.0.1", None, "10.0.0.1"),
+        ("10.0.0.1", "", "10.0.0.1"),
+        ("10.0.0.1", "198.51.100.7", "198.51.100.7"),
+        ("10.0.0.1", "203.0.113.9, 198.51.100.7", "198.51.100.7"),
+        ("10.0.0.1", "203.0.113.9, 198.51.100.7, 10.0.0.2", "198.51.100.7"),
+        ("10.0.0.1", "10.0.0.3, 10.0.0.2", "10.0.0.3"),
+        ("10.0.0.1", "203.0.113.9, rubbish", "10.0.0.1"),
+        ("10.0.0.1", "203.0.113.9,,", "10.0.0.1"),
+        ("10.0.0.1", "198.51.100.7:4711", "198.51.100.7"),
+        ("10.0.0.1", "[2001:db8::7]:4711", "2001:db8::7"),
+        ("10.0.0.1", "2001:db8::7", "2001:db8::7"),
+        ("::ffff:10.0.0.1", "198.51.100.7", "198.51.100.7"),
+        ("10.0.0.1", "::ffff:198.51.100.7", "198.51.100.7"),
+        ("2001:db8:ffff::1", "2001:DB8::0:7", "2001:db8::7"),
+        ("", "198.51.100.7", ""),
+    ],
+)
+def test_a_source_is_told_by_trusted_proxies_alone(peer: str, forwarded: str | None, source: str) -> None:
+    """Read from the end of the header, as far as they speak."""
+    assert Source(trusted=PROXIES).of(peer, forwarded) == source
+
+
+def test_nobody_is_trusted_unless_it_is_said() -> None:
+    """A header is then but a header."""
+    assert Source().of("10.0.0.1", "198.51.100.7") == "10.0.0.1"
+
+
+def test_networks_that_may_send() -> None:
+    """All of them, where none is named; what is no address may not."""
+    source = Source(allowed=parse_networks("192.0.2.0/24,2001:db8::/32"))
+    assert source.may_send("192.0.2.255")
+    assert source.may_send("::ffff:192.0.2.1")
+    assert source.may_send("2001:db8::1")
+    assert not source.may_send("192.0.3.0")
+    assert not source.may_send("2001:db9::1")
+    assert not source.may_send("")
+    assert Source().may_send("")
+
+
+@pytest.mark.parametrize("text", ["10.0.0.1/8", "a", "10.0.0.0/33", "10.0.0.0/8;11.0.0.0/8"])
+def test_what_is_no_network_is_refused(text: str) -> None:
+    """Host bits included: they are a slip of the pen."""
+    with pytest.raises(ValueError, match="expected networks"):
+        parse_networks(text)
+
+
+def test_any_of_the_tokens_will_do() -> None:
+    """And nothing that is like one."""
+    tokens = ("first-token", "second-token")
+    assert knows_token("first-token", tokens)
+    assert knows_token("second-token", tokens)
+    for wrong in ("", "first-toke", "first-tokens", "FIRST-TOKEN", "first-token\0", "\udcff"):
+        assert not knows_token(wrong, tokens)
+    assert not knows_token("", ())
+
+
+@pytest.mark.parametrize(
+    ("text", "usable"), [("aB1._~-", True), ("", False), ("a/b", False), ("a b", False), ("é", False)]
+)
+def test_a_token_can_stand_in_a_path(text: str, usable: bool) -> None:
+    """As it is, without an escape."""
+    assert is_token(text) is usable
+
+
+def signed(key: str, t: object) -> dict[str, object]:
+    """Return the fields of a signature."""
+    return {"t": t, "sign": hashlib.md5(f"{key}{t}".encode()).hexdigest()}
+
+
+def verdict(body: object, *, keys: tuple[str, ...] = ("k1", "k2"), is_required: bool = False) -> str:
+    """Return where a signature is wrong, empty where it is not."""
+    try:
+        Signatures(keys=lambda: keys, is_required=is_required).check(body, NOW)
+    except Rejected as rejected:
+        is_refused = (rejected.status, rejected.reason) == (403, "signature")
+        return rejected.faults[0].pointer if is_refused else "not refused as it should be"
+    return ""
+
+
+def test_a_signature_with_any_of_the_keys_holds() -> None:
+    """Until its end, and a moment longer; `t` may be a number or a string."""
+    assert verdict(signed("k1", 1_795_500_600)) == ""
+    assert verdict(signed("k2", "1795500600")) == ""
+    assert verdict(signed("k1", int(NOW) - 60)) == ""
+    assert verdict(signed("k1", int(NOW) - 61)) == "/t"
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        (signed("other", 1_795_500_600), "/sign"),
+        (signed("k1", 1_795_500_600) | {"t": 1_795_500_601}, "/sign"),
+        (signed("k1", 1_795_500_600) | {"sign": None}, "/sign"),
+        (signed("k1", 1_795_500_600) | {"sign": 7}, "/sign"),
+        (signed("k1", 1_795_500_600) | {"sign": "é\udcff"}, "/sign"),
+        ({"sign": "00"}, "/t"),
+        (signed("k1", "soon"), "/t"),
+        (signed("k1", "١٧٩٥٥٠٠٦٠٠"), "/t"),
+        (signed("k1", "9" * 5000), "/t"),
+        (signed("k1", -1), "/t"),
+        (signed("k1", 1.5), "/t"),
+        (signed("k1", True), "/t"),
+        ({"t": [], "sign": "00"}, "/t"),
+    ],
+)
+def test_a_signature_that_is_there_must_be_right(body: object, pointer: str) -> None:
+    """Whether one is required or not."""
+    assert verdict(body) == pointer
+    assert verdict(body, is_required=True) == pointer
+
+
+def test_a_signature_that_is_missing_matters_where_it_is_required() -> None:
+    """And what is no object can't be signed."""
+    for body in ({}, {"msg": "sign"}, [], None, "sign"):
+        assert verdict(body) == ""
+        assert verdict(body, is_required=True) == "/sign"
+
+
+def test_without_keys_no_signature_is_looked_at() -> None:
+    """Siblings of these callbacks carry one that nobody here can check."""
+    Signatures(keys=None).check({"sign": "wrong", "t": "wrong"}, NOW)
+
+
+def test_a_source_may_ask_so_often() -> None:
+    """Twice as many at once, and more as time goes by; another source is not touched by it."""
+    rate = Rate(2)
+    assert [rate.wait("192.0.2.1", 0.0) for _ in range(5)] == [0, 0, 0, 0, 0.5]
+    assert rate.wait("192.0.2.2", 0.0) == 0
+    assert rate.wait("192.0.2.1", 0.25) == 0.25
+    assert rate.wait("192.0.2.1", 0.5) == 0
+    assert rate.wait("192.0.2.1", 0.5) == 0.5
+    assert [rate.wait("192.0.2.1", 1000.0) for _ in range(5)] == [0, 0, 0, 0, 0.5]
+
+
+def test_addresses_of_one_ipv6_network_share_a_bucket() -> None:
+    """Anybody has as many of them as they like."""
+    rate = Rate(1)
+    assert [rate.wait(f"2001:db8:0:1::{n:x}", 0.0) for n in range(3)] == [0, 0, 1]
+    assert rate.wait("2001:db8:0:2::1", 0.0) == 0
+    assert rate.wait("fe80::1%eth0", 0.0) == 0
+    assert rate.wait("no:address", 0.0) == 0
+
+
+def test_what_is_remembered_of_sources_is_bounded() -> None:
+    """The one heard longest ago is forgotten first."""
+    rate = Rate(1, remembered=2)
+    for source in ("a", "b", "a", "c"):
+        assert rate.wait(source, 0.0) == 0
+    assert rate.wait("a", 0.0) == 1
+    assert rate.wait("b", 0.0) == 0
+
+
+REQUEST = b"POST /callbacks HTTP/1.1\r\n"
+
+
+def second(command: int, form: int, addresses: bytes, *, version: int = 2) -> bytes:
+    """Return a header of version 2."""
+    head = b"\r\n\r\n\0\r\nQUIT\n" + bytes([version << 4 | command, form])
+    return head + len(addresses).to_bytes(2) + addresses
+
+
+def packed(source: str, target: str, ports: tuple[int, int]) -> bytes:
+    """Return two addresses and two ports as version 2 has them."""
+    hosts = b"".join(ipaddress.ip_address(host).packed for host in (source, target))
+    return hosts + b"".join(port.to_bytes(2) for port in ports)
+
+
+HEADERS = {
+    b"PROXY TCP4 198.51.100.7 192.0.2.1 4711 8314\r\n": ("198.51.100.7", 4711),
+    b"PROXY TCP6 2001:db8::7 2001:db8::1 4711 8314\r\n": ("2001:db8::7", 4711),
+    b"PROXY UNKNOWN\r\n": None,
+    b"PROXY UNKNOWN anything at all\r\n": None,
+    second(1, 0x11, packed("198.51.100.7", "192.0.2.1", (4711, 8314))): ("198.51.100.7", 4711),
+    second(1, 0x21, packed("2001:db8::7", "2001:db8::1", (4711, 8314)) + b"more"): ("2001:db8::7", 4711),
+    second(0, 0x11, packed("198.51.100.7", "192.0.2.1", (4711, 8314))): None,
+    second(1, 0x31, bytes(216)): None,
+    second(0, 0, b""): None,
+}
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_a_proxy_says_whose_a_connection_is(header: bytes) -> None:
+    """In any of its forms, in pieces of any size, and what follows is left alone."""
+    expected = ProxyHeader(HEADERS[header], len(header))
+    assert read_proxy_header(header + REQUEST) == expected
+    for end in range(len(header)):
+        assert read_proxy_header(header[:end]) is None
+    assert read_proxy_header(header) == expected
+
+
+def test_a_connection_may_begin_without_it() -> None:
+    """Then it begins with a request."""
+    assert read_proxy_header(REQUEST) == ProxyHeader()
+    assert read_proxy_header(b"PUT") == ProxyHeader()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"PROXY TCP4 198.51.100.7 192.0.2.1 4711\r\n",
+        b"PROXY TCP4 198.51.100.700 192.0.2.1 4711 8314\r\n",
+        b"PROXY TCP4 198.51.100.7 192.0.2.1 x 8314\r\n",
+        b"PROXY TCP4 198.51.100.7 192.0.2.1 99999 8314\r\n",
+        b"PROXY UDP4 198.51.100.7 192.0.2.1 4711 8314\r\n",
+        b"PROXY " + b"x" * 200,
+        second(1, 0x11, b"short"),
+        second(2, 0x11, bytes(12)),
+        second(1, 0x11, bytes(12), version=1),
+        second(1, 0x11, bytes(5000)),
+    ],
+)
+def test_a_broken_header_is_refused(data: bytes) -> None:
+    """Rather than taken for a request."""
+    with pytest.raises(ValueError, match=r"."):
+        read_proxy_header(data)
+
+
+@given(st.binary(max_size=300), st.sampled_from([b"", b"PROXY ", b"PROXY TCP4 ", b"\r\n\r\n\0\r\nQUIT\n"]))
+def test_no_bytes_do_harm(data: bytes, begin: bytes) -> None:
+    """There is a header, or more must come, or there is none, or it is refused."""
+    try:
+        header = read_proxy_header(begin + data)
+    except ValueError:
+        return
+    assert header is None or 0 <= header.length <= len(begin + data)

@@ -1,0 +1,23 @@
+"""Every metric of the catalogue is shown to somebody: in a panel or a rule, or it is said here why not."""
+
+import re
+
+from exporter.catalogue import FAMILIES
+from tests.dashboards import ROOT, targets
+
+#: Metrics that are in no panel and no rule, and why.
+NOT_SHOWN: dict[str, str] = {}
+
+
+def shown() -> set[str]:
+    """Return the names that panels and rules speak of."""
+    texts = [target.expr for target in targets()]
+    texts += [path.read_text() for path in (ROOT / "prometheus" / "rules").glob("*.yml")]
+    names = {name for text in texts for name in re.findall(r"(?<![\w:])css_relay_\w+", text)}
+    return names | {re.sub(r"_(bucket|sum|count)$", "", name) for name in names}
+
+
+def test_every_metric_is_shown() -> None:
+    """What nobody looks at need not be measured."""
+    missing = {family.full_name for family in FAMILIES} - shown()
+    assert missing == set(NOT_SHOWN)

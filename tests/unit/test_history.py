@@ -1,0 +1,70 @@
+"""What is still known of a task's past."""
+
+from random import Random
+
+from exporter.relay import Happening, Task, history
+from tests.unit.histories import T0, Delivery, callback, deliver, happened, in_order, random_history, shuffled
+
+
+def told(*deliveries: Delivery) -> list[Happening]:
+    """Return the history of a task after some deliveries."""
+    return history(deliver(deliveries).task)
+
+
+def at(letter: str, time: float, subject: str = "", **more: object) -> Delivery:
+    """Return a callback that comes at once."""
+    return Delivery(callback(letter, T0 + time, subject, **more), T0 + time + 0.1)
+
+
+def test_a_task_that_nothing_is_known_of_has_none() -> None:
+    """As before its first callback."""
+    assert history(Task(appid=1, task_id="t")) == []
+
+
+def test_each_thing_is_told_once_newest_first() -> None:
+    """With the code of an exit and what it said; whether it is settled or not."""
+    deliveries = [
+        at("S", 0),
+        at("F", 1, "0"),
+        at("N", 61, "0"),
+        at("A", 62, "FileEndEarly"),
+        at("R", 63),
+        at("E", 70.5, "-22", message="why"),
+    ]
+    expected = [
+        Happening((T0 + 70) * 1000 + 500, "E", "-22", "why"),
+        Happening((T0 + 63) * 1000, "R"),
+        Happening((T0 + 62) * 1000, "A", "FileEndEarly"),
+        Happening((T0 + 61) * 1000, "N", "0"),
+        Happening((T0 + 1) * 1000, "F", "0"),
+        Happening(T0 * 1000, "S"),
+    ]
+    assert told(*deliveries) == expected
+    assert told(*deliveries, *deliveries) == expected
+    assert history(deliver(deliveries, until=T0 + 75.0).task) == expected
+
+
+def test_what_states_no_time_is_told_at_its_arrival() -> None:
+    """An alarm has no other."""
+    alarm = Delivery(callback("A", None, "FileEndEarly"), T0 + 5.0)
+    assert told(alarm) == [Happening((T0 + 5) * 1000, "A", "FileEndEarly")]
+
+
+def test_runs_for_which_the_sender_keeps_one_start_time_are_told_apart() -> None:
+    """Each began at its event_time; the first at the time it states."""
+    later = Delivery(callback("S", T0, event_time_seconds=T0 + 60), T0 + 60.1)
+    starts = [h.ms for h in told(at("S", 0), at("E", 30, "-22"), later) if h.letter == "S"]
+    assert starts == [(T0 + 60) * 1000, T0 * 1000]
+
+
+def test_the_order_of_arrival_does_not_matter() -> None:
+    """Every callback of the last hour is in it."""
+    for seed in range(100):
+        random = Random(seed)
+        calls = random_history(random, runs=1)
+        expected = {(round(happened(c) * 1000), c.event.letter, c.subject) for c in calls}
+        for deliveries in (in_order(calls), shuffled(calls, random)):
+            task = deliver(deliveries).task
+            known = {(h.ms, h.letter, h.subject) for h in history(task)}
+            recent = {e for e in expected if e[0] / 1000 > task.heard - 3000}
+            assert recent <= known <= expected, seed

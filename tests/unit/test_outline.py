@@ -1,0 +1,125 @@
+"""What may be shown of a body that the parser made nothing of."""
+
+import json
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.outline import outline
+from exporter.redact import Redactor
+from tests.support import SAMPLES
+
+REDACTOR = Redactor(key=b"key", plain_hosts=["*.myqcloud.com"])
+CANARY = "c4n4ry"
+
+
+def shown(body: Any) -> Any:
+    """Return what is shown of a body."""
+    text = outline(json.dumps(body).encode(), REDACTOR)
+    assert text is not None
+    assert CANARY not in text
+    return json.loads(text)
+
+
+def test_every_sample_is_shown_with_all_its_fields() -> None:
+    """What is inside a string is unpacked, and what is no secret stays."""
+    for path in sorted(SAMPLES.rglob("*.json")):
+        body = json.loads(path.read_bytes())
+        view = shown(body)
+        assert view.keys() == body.keys(), path
+        for name in ("appid", "callback_event", "event_type", "task_id"):
+            assert view.get(name) == body.get(name), path
+        assert view.get("sign") in (None, "…")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"sign": CANARY, "Sign": CANARY, "txSecret": [CANARY], "x": {"token": {"a": CANARY}}},
+        {"password": 4, "sign": CANARY},
+        {"to_url": f"rtmp://user:{CANARY}@host/live/{CANARY}?x={CANARY}#{CANARY}"},
+        {"to_url": f" RTMP://host/live/{CANARY}/ "},
+        {"to_url": f"rtmp://host/live/a {CANARY}?k={CANARY}", "y": "seen"},
+        {"to_url": f"rtmp:/{CANARY}"},
+        {"to_url": [f"rtmp://host/live/{CANARY}"]},
+        {"to_url": f"rtmp://host/live/{CANARY}", "stream_id": CANARY, "z": f"no stream {CANARY} here"},
+        {"msg": {"to_url": f"rtmp://host/live/{CANARY}"}, "stream_id": CANARY},
+        {"msg": json.dumps({"url": f"http://host/f?sig={CANARY}", "m": json.dumps([f"secret={CANARY}"])})},
+        {"msg": "{" + f'"url": "rtmp:\\/\\/host\\/{CANARY}"'},
+        {"source_urls": json.dumps([f"http://a/{CANARY}?{CANARY}"])},
+        {"note": f"pushed to rtmp://host/live/{CANARY}?k={CANARY} in vain, key={CANARY}"},
+        {f"rtmp://host/live/{CANARY}?{CANARY}": 1, f"to rtmp:\\/\\/host\\/{CANARY}": 2},
+        [[f"http://host/{CANARY}"]],
+        {"message": f"see rtmp:\\/\\/host\\/live\\/{CANARY}"},
+        {"message": f"see rtmp%3A%2f%2fhost%2Flive%2F{CANARY}"},
+        {"message": f'"rtmp://host/live/{CANARY}'},
+        f"http://host/{CANARY}",
+    ],
+)
+def test_no_secret_is_shown_wherever_it_stands(body: Any) -> None:
+    """Not by name, not in a URL, not in text, not in a field's name, not in what only looks like JSON."""
+    shown(body)
+
+
+LEAVES = st.sampled_from(
+    [
+        f"rtmp://user:{CANARY}@host/live/x",
+        f"rtmps://host:1935/live/{CANARY}",
+        f"http://host/a/b?sig={CANARY}&c=1",
+        f"see http://host/{CANARY} and rtmp://host/live/{CANARY}?k={CANARY}",
+        f"txSecret={CANARY}",
+        f'{{"to_url": "rtmp:\\/\\/host\\/live\\/{CANARY}"}}',
+        f'["http://host/\\u0061?{CANARY}"]',
+    ]
+)
+NAMES = st.sampled_from(["to_url", "msg", "source_urls", "stream_id", "callback_url", "message", "x", "é"])
+BODIES = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(BODIES)
+def test_no_secret_is_shown_in_any_shape(body: Any) -> None:
+    """In lists, in objects, in JSON inside of strings inside of them."""
+    shown(body)
+    shown({"msg": json.dumps(body)})
+
+
+def test_what_is_no_secret_stays() -> None:
+    """Stream names of plain hosts, numbers, texts, nothing at all."""
+    body = {
+        "to_url": "rtmp://5000.livepush.myqcloud.com/live/room",
+        "stream_id": "room",
+        "n": [1, None, True, 1.5],
+        "message": "Connection refused",
+        "sign": None,
+    }
+    assert shown(body) == body
+
+
+def test_what_is_nested_without_end_is_cut() -> None:
+    """It costs no more than a few levels."""
+    levels = 600
+    text = outline(b'{"a":' * levels + b"[" * 9 + b"]" * 9 + b"}" * levels, REDACTOR)
+    assert text is not None
+    assert text.count("{") == 16
+    assert outline(b"[" * 900 + b"]" * 900, REDACTOR) is not None
+
+
+def test_a_body_with_more_destinations_than_one_can_look_for_is_shown_without_texts() -> None:
+    """It costs no more than one with a few."""
+    body = [{"to_url": f"rtmp://host/live/{CANARY}{n}", "note": f"{CANARY}{n}"} for n in range(600)]
+    began = time.monotonic()
+    shown(body)
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"\xff", f"rtmp://host/{CANARY}".encode(), b"[" * 9999])
+def test_what_is_not_json_is_not_shown(raw: bytes) -> None:
+    """A secret may stand anywhere in it."""
+    assert outline(raw, REDACTOR) is None

@@ -1,0 +1,67 @@
+"""The pages where a real exporter can't easily be brought: a huge fleet, a store that can't be written."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from exporter.store import Terms
+from exporter.store.sqlite import SqliteStore
+from exporter.telemetry import Telemetry
+from exporter.web import pages as module
+from exporter.web.pages import About, Pages
+from exporter.web.query import Query
+from exporter.web.rejections import Rejections
+from tests.contract.test_store import put, task
+from tests.unit.histories import T0, WINDOWS
+
+
+@pytest.fixture
+def telemetry() -> Telemetry:
+    """The families of a process whose store can be written."""
+    telemetry = Telemetry(version="0", revision="0")
+    telemetry.store_answered("write", well=True)
+    return telemetry
+
+
+@pytest.fixture
+def pages(tmp_path: Path, telemetry: Telemetry) -> Iterator[Pages]:
+    """Pages of three tasks, one of them failed."""
+    store = SqliteStore(tmp_path / "relay.db", Terms())
+    store.transact(put(task("active"), task("failed", "E"), task("other")))
+    yield Pages(
+        store=store,
+        telemetry=telemetry,
+        rejections=Rejections(),
+        windows=WINDOWS,
+        about=About("1.2.3", "abc", "/m<etrics"),
+        clock=lambda: T0 + 90.0,
+    )
+    store.close()
+
+
+def test_what_was_not_looked_through_is_told(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The counts are of all tasks all the same, and those in trouble are shown."""
+    assert "looked through all but" not in pages.status(Query(), [])
+    monkeypatch.setattr(module, "MAX_TASKS", 1)
+    text = pages.status(Query(), [])
+    assert "looked through all but 2 tasks" in text
+    assert "2 on air, 1 failed ·" in text
+    assert "<bdi>failed</bdi>" in text
+    assert "<bdi>active</bdi>" not in text
+
+
+def test_a_store_that_cannot_be_written_is_told(pages: Pages, telemetry: Telemetry) -> None:
+    """Its tasks are shown all the same."""
+    assert "not written" not in pages.status(Query(), [])
+    telemetry.store_answered("write", well=False)
+    text = pages.status(Query(), [])
+    assert "can be read but not written" in text
+    assert "<bdi>failed</bdi>" in text
+
+
+def test_version_and_addresses_are_this_programs(pages: Pages) -> None:
+    """Escaped like everything else."""
+    text = pages.status(Query(), [])
+    assert "css-relay-exporter 1.2.3 (revision abc)" in text
+    assert 'href="/m&lt;etrics"' in text

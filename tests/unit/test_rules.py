@@ -1,0 +1,150 @@
+"""The rules, their tests and the page on alerts say the same, and use each metric as its scope demands."""
+
+import json
+import re
+from itertools import pairwise
+
+import pytest
+
+from tests.rules import (
+    ALERTS,
+    CASE_FILES,
+    FOREIGN,
+    PAGE,
+    RECORDED,
+    ROOT,
+    Case,
+    cases,
+    family,
+    faults,
+    metrics,
+    page_queries,
+    seconds,
+    windows,
+)
+
+SEVERITIES = ("page", "warning", "info")
+RULES = {**RECORDED, **ALERTS}
+
+
+def page_rows() -> dict[str, str]:
+    """Return the alerts of the page's table, with their severity."""
+    return dict(re.findall(r"^\| \[(\w+)\]\(#\w+\) \| (\w+) \|", PAGE.read_text(), re.MULTILINE))
+
+
+def histories(alert: str) -> list[tuple[Case, list[tuple[int, bool]]]]:
+    """Return each case that asks for an alert, and when the alert must be there."""
+    return [(case, case.told[alert]) for case in cases() if alert in case.told]
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_an_alert_says_how_bad_it_is_what_is_seen_and_what_to_do(alert: str) -> None:
+    """Severity, summary, description, a link to its section and one to a dashboard."""
+    rule = ALERTS[alert]
+    assert rule["labels"]["severity"] in SEVERITIES
+    assert rule["annotations"]["summary"][0].isupper()
+    assert rule["annotations"]["description"].endswith(".")
+    url, anchor = rule["annotations"]["runbook_url"].split("#")
+    assert url == "https://css-relay-exporter.example/docs/alerts.md"
+    assert anchor == alert.lower()
+    assert re.match(r"https://grafana\.example/d/css-relay-\w+\?var-job=", rule["annotations"]["dashboard"])
+
+
+def test_a_dashboard_that_an_alert_leads_to_exists() -> None:
+    """By its uid, in the files that are imported."""
+    known = {json.loads(path.read_text())["uid"] for path in (ROOT / "grafana").rglob("dashboards/*.json")}
+    if not known:
+        pytest.skip("there are no dashboards yet")
+    links = " ".join(rule["annotations"]["dashboard"] for rule in ALERTS.values())
+    assert set(re.findall(r"/d/([\w-]+)", links)) <= known
+
+
+def test_the_page_has_a_section_and_a_row_for_each_alert_and_no_other() -> None:
+    """Renderers make a heading's anchor of its text in lower case."""
+    headings = re.findall(r"^### (\w+)$", PAGE.read_text(), re.MULTILINE)
+    assert sorted(headings) == sorted(ALERTS)
+    assert page_rows() == {name: rule["labels"]["severity"] for name, rule in ALERTS.items()}
+
+
+def test_the_page_tells_of_everything_recorded() -> None:
+    """By the names that dashboards use."""
+    text = PAGE.read_text()
+    assert [name for name in RECORDED if f"`{name}`" not in text] == []
+
+
+def test_every_alert_named_anywhere_exists() -> None:
+    """In the page, in its links, and in the Alertmanager example."""
+    for path in (PAGE, ROOT / "deploy" / "alertmanager.yml", *CASE_FILES):
+        assert set(re.findall(r"\bCSSRelay\w+", path.read_text())) <= ALERTS.keys(), path.name
+    anchors = {heading.lower() for heading in re.findall(r"^#+ (\w+)$", PAGE.read_text(), re.MULTILINE)}
+    assert set(re.findall(r"\(#(\w+)\)", PAGE.read_text())) <= anchors
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_uses_each_metric_as_its_scope_demands(name: str) -> None:
+    """The store's once for all replicas, the process's summed over them, and none that does not exist."""
+    query = RULES[name]["expr"]
+    assert list(faults(query)) == []
+    assert all(m in RECORDED or m in FOREIGN or family(m) for m in metrics(query))
+
+
+@pytest.mark.parametrize("query", page_queries())
+def test_a_query_to_paste_does_so_too(query: str) -> None:
+    """On the page on alerts."""
+    told = [f for f in faults(query) if not re.match(r"(process_|scrape_samples)", f)]
+    assert told == []
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "sum(css_relay_tasks)",
+        "max without (instance) (css_relay_tasks)",
+        "max without (instance, pod) (css_relay_tasks_failed_total)",
+        "max without (instance, pod) (rate(css_relay_tasks[5m]))",
+        "rate(max without (instance, pod) (css_relay_tasks_failed_total)[5m:])",
+        "sum(rate(css_relay_tasks_failed_total[5m]))",
+        "increase(fleet:css_relay_tasks_failed:sum[5m])",
+        "max without (instance, pod) (rate(css_relay_callbacks_rejected_total[5m]))",
+        "sum by (instance) (rate(css_relay_callbacks_rejected_total[5m]))",
+        "max without (instance, pod) (css_relay_no_such_thing)",
+        "fleet:css_relay_no_such_thing:sum",
+    ],
+)
+def test_a_wrong_use_is_found(query: str) -> None:
+    """The check itself can fail."""
+    assert list(faults(query))
+
+
+@pytest.mark.parametrize("alert", [name for name, rule in ALERTS.items() if windows(rule["expr"])])
+def test_an_alert_on_a_rate_waits_until_the_store_is_older_than_it_looks_back(alert: str) -> None:
+    """A restored store looks like a counter's reset; its `for` leaves time to record the new age."""
+    rule = ALERTS[alert]
+    gate = re.search(
+        r"unless on \(job, namespace\)\s+fleet:css_relay_store_age:seconds < (\d+)\s*$", rule["expr"]
+    )
+    assert gate
+    assert int(gate[1]) == max(900, *windows(rule["expr"]))
+    assert seconds(rule["for"]) >= 120
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_an_alert_fires_at_its_time_and_clears_in_one_case_and_is_silent_in_another(alert: str) -> None:
+    """One evaluation before its time it does not; the other case is something that only looks like it."""
+    found = histories(alert)
+    assert any(fires_and_clears(case, told) for case, told in found)
+    assert any(not any(there for _, there in told) for _, told in found)
+
+
+def fires_and_clears(case: Case, told: list[tuple[int, bool]]) -> bool:
+    """Whether a case sees an alert absent, one evaluation later there, and in the end absent again."""
+    pairs = pairwise(told)
+    rises = any(not a and b and later - earlier == case.step for (earlier, a), (later, b) in pairs)
+    return rises and not told[-1][1]
+
+
+def test_cases_are_sentences_with_names_of_their_own() -> None:
+    """A name says what holds."""
+    names = [case.name for case in cases()]
+    assert len(names) == len(set(names))
+    assert all(name[0].isupper() and len(name.split()) >= 6 for name in names)

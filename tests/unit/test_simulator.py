@@ -1,0 +1,273 @@
+"""The simulator: what it draws, what befalls it on the way, what it expects, and what it finds to differ."""
+
+import heapq
+import json
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from exporter.callback import Callback, Parser
+from exporter.errors import Rejected, SettingsError
+from exporter.redact import Redactor
+from exporter.schemas import Schemas
+from exporter.simulator import options as simulation
+from exporter.simulator.body import Writer
+from exporter.simulator.command import simulate
+from exporter.simulator.fleet import Event, Plan, Relay, fleet, history
+from exporter.simulator.totals import Key, Totals
+from exporter.simulator.verify import Comparison, written
+from exporter.simulator.wire import Delivery, Faults, Lane
+
+PLAN = Plan(tasks=120, batch=7, duration=1800, failure_every=300, downtime=20, speed=20, untimed=0.3)
+EVERY_FAULT = Faults(
+    duplicate=0.2,
+    reorder=0.3,
+    nameless=0.3,
+    unsigned=0.2,
+    malformed=0.05,
+    unknown=0.05,
+    crowd=5,
+    patience=1800,
+)
+RELAY = Relay(
+    appid=1,
+    task_id="7",
+    stream_id="room",
+    to_host="push.example.tv",
+    to_url="rtmp://push.example.tv/live/room?txSecret=0123",
+    sources=("https://origin.example.com/a",),
+    files=(60,),
+)
+
+
+def drawn(seed: int, faults: Faults = EVERY_FAULT, plan: Plan = PLAN) -> tuple[list[Delivery], Totals]:
+    """Return what a seed sends, and what must be counted of it."""
+    totals = Totals()
+    writer = Writer(1_795_500_000.0, "key")
+    lanes = [
+        Lane(n, relays, plan=plan, faults=faults, writer=writer, totals=totals, seed=seed).deliveries()
+        for n, relays in enumerate(fleet(plan, Random(seed)))
+    ]
+    return list(heapq.merge(*lanes, key=lambda delivery: delivery.at)), totals
+
+
+def test_the_same_seed_sends_the_same() -> None:
+    """To the byte; another seed sends something else."""
+    first, second, third = drawn(1), drawn(1), drawn(2)
+    assert first[0] == second[0]
+    assert first[1].counts == second[1].counts
+    assert first[0] != third[0]
+
+
+def test_deliveries_are_in_order_of_time() -> None:
+    """Those of a lane, and so all of them."""
+    deliveries, _ = drawn(3)
+    assert all(a.at <= b.at for a, b in pairwise(deliveries))
+
+
+def test_a_fleet_has_everything_that_fleets_have() -> None:
+    """Live tasks, playlists that loop, exits of every kind, restarts, planned ends, alarms, fan-out."""
+    lanes = fleet(PLAN, Random(1))
+    assert sum(len(lane) for lane in lanes) == PLAN.tasks
+    assert {len(lane) for lane in lanes} == {1, 3}
+    assert all(len({relay.sources for relay in lane}) == 1 for lane in lanes)
+    assert {len(relay.files) for lane in lanes for relay in lane} >= {0, 1, 2, 5}
+    _, totals = drawn(1)
+    seen = Counter(name for name, _ in totals.counts.elements())
+    assert all(seen[f"{name}_total"] > 0 for name in ("tasks_restarted", "files_interrupted", "alarms"))
+    codes = {dict(labels)["code"] for name, labels in totals.counts if name == "tasks_exited_total"}
+    assert codes >= {"0", "-22", "-110"}
+    assert any(("state", "stopped") in labels for name, labels in totals.counts if name == "tasks")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_history_is_valid(seed: int) -> None:
+    """Starts and exits take turns, files play within runs, and no two of them in the same second."""
+    for lane in fleet(PLAN, Random(seed)):
+        for relay in lane:
+            events = [
+                e for e in history(relay, PLAN, Random(seed)) if "Task" in e.name and e.name != "TaskAlarm"
+            ]
+            marks = [e for e in events if e.name in ("TaskStart", "TaskExit")]
+            assert [e.name for e in marks[::2]] == ["TaskStart"] * len(marks[::2])
+            assert [e.name for e in marks[1::2]] == ["TaskExit"] * len(marks[1::2])
+            assert all(int(b.at) > int(a.at) for a, b in pairwise(marks))
+
+
+def test_every_callback_is_one_that_the_exporter_takes() -> None:
+    """But for those that are meant to be refused; of all, no secret is left."""
+    parser = Parser(schemas=Schemas(), redactor=Redactor(key=b"k", plain_hosts=("*.myqcloud.com",)))
+    deliveries, _ = drawn(4)
+    for delivery in deliveries:
+        if delivery.status == 400:
+            with pytest.raises(Rejected):
+                parser.parse(delivery.body)
+        else:
+            callback = parser.parse(delivery.body)
+            assert not isinstance(callback, Callback) or callback.unknown_fields == ()
+
+
+def orders(faults: Faults) -> dict[tuple[str, bool], list[bytes]]:
+    """Return what is sent of each task, and whether it states a time."""
+    found: dict[tuple[str, bool], list[bytes]] = {}
+    for delivery in drawn(5, faults)[0]:
+        body = json.loads(delivery.body)
+        found.setdefault((body["task_id"], "event_time" in body), []).append(delivery.body)
+    return found
+
+
+def test_what_states_no_time_keeps_its_order() -> None:
+    """The exporter has nothing else to go by."""
+    true = orders(Faults())
+    shuffled = orders(Faults(reorder=1.0, crowd=5, patience=1800))
+    assert {k: v for k, v in true.items() if not k[1]} == {k: v for k, v in shuffled.items() if not k[1]}
+    timed = [(true[key], shuffled[key]) for key in true if key[1] and len(true[key]) > 9]
+    assert all(a != b and sorted(a) == sorted(b) for a, b in timed)
+
+
+@pytest.mark.parametrize(
+    "fault", ["duplicate", "reorder", "lose", "nameless", "unsigned", "malformed", "unknown"]
+)
+def test_a_fault_changes_what_is_sent(fault: str) -> None:
+    """Each of them; and none does when it is off."""
+    plain, _ = drawn(6, Faults())
+    faulty, _ = drawn(6, Faults(**{fault: 0.5}))  # type: ignore[arg-type]
+    assert [d.body for d in faulty] != [d.body for d in plain]
+    assert len({d.body for d in plain}) == len(plain)
+    assert all(d.status == 200 for d in plain)
+
+
+def test_a_signature_is_the_one_that_is_documented() -> None:
+    """MD5 of the key and t, in lower-case hex; t is ten minutes after the event."""
+    body = json.loads(Writer(1_795_500_000.0, "key").body(RELAY, Event("TaskStart", 0.5)))
+    assert body["t"] == 1_795_500_600
+    assert body["sign"] == "7866af917dbe86bffa6f87c17e8bc236"  # md5 of key1795500600
+
+
+def test_totals_of_a_run_with_a_file() -> None:
+    """Counted by hand."""
+    totals = Totals()
+    for name, at, code in (
+        ("TaskStart", 0, 0),
+        ("VodSourceFileStart", 1, 0),
+        ("VodSourceFileFinish", 61, 0),
+        ("VodSourceFileStart", 62, 0),
+        ("TaskExit", 70, -22),
+        ("TaskStart", 80, 0),
+    ):
+        totals.happened(RELAY, Event(name, at, code=code))
+        totals.delivered(RELAY, Event(name, at, code=code))
+    found = {
+        name: count for (name, _), count in totals.counts.items() if name not in ("tasks", "callbacks_total")
+    }
+    assert found == {
+        "tasks_started_total": 2,
+        "tasks_restarted_total": 1,
+        "tasks_exited_total": 1,
+        "tasks_failed_total": 1,
+        "files_started_total": 2,
+        "files_played_total": 1,
+        "files_interrupted_total": 1,
+        "start_to_file_latency_seconds_count": 1,
+        "file_gap_seconds_count": 1,
+        "file_play_seconds_count": 1,
+        "file_play_ratio_count": 1,
+        "run_seconds_count": 1,
+        "downtime_seconds_count": 1,
+        "callback_delay_seconds_count": found["callback_delay_seconds_count"],
+    }
+    states = {dict(ls)["state"]: n for (name, ls), n in totals.counts.items() if name == "tasks" and n}
+    assert states == {"active": 1}
+
+
+def key(name: str, **labels: str) -> Key:
+    """Return a sample's key."""
+    return name, frozenset(labels.items())
+
+
+def compared(expected: dict[Key, int], after: dict[Key, float], **more: Any) -> list[str]:
+    """Return the differences."""
+    given = {"before": {}, "lossy": False, "unanswered": 0} | more
+    return Comparison(expected=expected, after=after, **given).differences()
+
+
+def test_any_difference_is_found() -> None:
+    """Too many, too few, and what nobody expected; what was there before does not matter."""
+    started = key("tasks_started_total", appid="1")
+    shown = {key("tasks", appid="1", state="active"): 0.0}
+    assert compared({started: 2}, shown | {started: 2}) == []
+    assert compared({started: 2}, shown | {started: 5}, before={started: 3}) == []
+    assert compared({started: 2}, shown | {started: 3}) == [
+        'css_relay_tasks_started_total{appid="1"}: expected 2, grew by 3'
+    ]
+    assert len(compared({started: 2}, shown)) == 1
+    assert len(compared({}, shown | {key("anomalies_total", kind="missed_exit"): 1})) == 1
+
+
+def test_an_unanswered_request_may_have_been_counted() -> None:
+    """Then what was sent again is one duplicate more; nothing else may differ."""
+    duplicate = key("callbacks_total", event="TaskStart", outcome="duplicate")
+    applied = key("callbacks_total", event="TaskStart", outcome="applied")
+    assert compared({applied: 1}, {applied: 1, duplicate: 1}, unanswered=1) == []
+    assert len(compared({applied: 1}, {applied: 1, duplicate: 2}, unanswered=1)) == 1
+    assert len(compared({applied: 1}, {applied: 2}, unanswered=1)) == 1
+
+
+def test_only_labels_that_are_shown_are_compared() -> None:
+    """An exporter with other `--metrics.labels` is verified as well."""
+    expected = {
+        key("tasks_started_total", appid="1", to_host="a"): 1,
+        key("tasks_started_total", appid="1", to_host="b"): 2,
+    }
+    shown = {key("tasks", appid="1", state="active"): 0.0, key("tasks_started_total", appid="1"): 3.0}
+    assert compared(expected, shown) == []
+    assert written(key("tasks", state="active", appid="1")) == 'css_relay_tasks{appid="1",state="active"}'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([], "--target"),
+        (["--target=ftp://a"], "--target"),
+        (["--target=http://a", "--fast", "--duration=2h"], "--duration"),
+        (["--target=http://a", "--fault.duplicate=2"], "--fault.duplicate"),
+        (["--target=http://a", "--fault.unsigned=0.5"], "--fault.unsigned"),
+        (["--target=http://a", "--verify=http://b", "--fault.lose=0.1", "--fault.untimed=0.1"], "--verify"),
+        (["--target=http://a", "--speed=0"], "--speed"),
+        (["--target=http://a", "--speed=nan"], "--speed"),
+        (["--target=http://a", "--sped=1"], "--sped"),
+    ],
+)
+def test_a_wrong_flag_is_named(arguments: list[str], named: str) -> None:
+    """In one line."""
+    with pytest.raises(SettingsError, match=named):
+        simulation.read(arguments)
+
+
+def test_switches_may_stand_alone() -> None:
+    """And be followed by their value, or by another flag."""
+    assert simulation.read(["--target=http://a", "--fast"]).fast
+    assert not simulation.read(["--target=http://a", "--fast", "false"]).fast
+    assert simulation.read(["--fast", "--target", "http://a"]).fast
+
+
+@pytest.mark.parametrize("field", simulation.options())
+def test_every_default_is_read_as_itself(field: str) -> None:
+    """Writing a default out changes nothing."""
+    flag = simulation.options()[field]
+    text = simulation.default_text(field)
+    if text:
+        expected = simulation.read(["--target=http://a"])
+        assert simulation.read(["--target=http://a", f"--{flag.name}={text}"]) == expected
+
+
+def test_a_key_file_must_be_there(tmp_path: Path) -> None:
+    """And have a key in it."""
+    (tmp_path / "empty").write_text("\n")
+    for path in (tmp_path / "none", tmp_path / "empty"):
+        with pytest.raises(SettingsError, match="--sign-key-file"):
+            simulate(simulation.read(["--target=http://127.0.0.1:9", f"--sign-key-file={path}", "--fast"]))

@@ -1,0 +1,439 @@
+"""What the pages say, worked out without a page."""
+
+from collections import Counter
+from random import Random
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from msgspec.structs import replace
+
+from exporter.errors import Fault, Rejected
+from exporter.ledger import FLEET, Ledger, series
+from exporter.relay import Task
+from exporter.web.phrases import code_hint, count, number, position, span, visible, when
+from exporter.web.query import SORTS, Query, read_query
+from exporter.web.rejections import Rejections
+from exporter.web.taskview import Known, link_to, look_at, row_of, task_view
+from exporter.web.view import FAILURES, ROWS, failures, headline, outcomes, table, tiles
+from tests.unit.histories import T0, WINDOWS, Delivery, callback, deliver
+
+Told = tuple[str, float, str]
+
+
+def task(*told: Told, task_id: str = "t", until: float | None = None, **more: Any) -> Task:
+    """Return a task after (event, seconds from T0, subject); `more` is in each of its callbacks."""
+    calls = [(callback(letter, T0 + at, subject, **more), T0 + at + 0.1) for letter, at, subject in told]
+    end = None if until is None else T0 + until
+    return replace(deliver([Delivery(*call) for call in calls], until=end).task, task_id=task_id)
+
+
+def seen(*told: Told, now: float = 100.0, **more: Any) -> Known:
+    """Return how a task looks at `now`, seconds from T0."""
+    return look_at(task(*told, until=now, **more), WINDOWS, T0 + now)
+
+
+# --- words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-5, "0 s"),
+        (0.9, "0 s"),
+        (59.9, "59 s"),
+        (60, "1 min"),
+        (3599, "59 min"),
+        (3600, "1 h"),
+        (3660, "1 h 1 min"),
+        (86399, "23 h 59 min"),
+        (86400, "1 d"),
+        (31.25 * 86400, "31 d 6 h"),
+    ],
+)
+def test_a_span_is_told_in_its_largest_units(seconds: float, text: str) -> None:
+    """To be read at a glance."""
+    assert span(seconds) == text
+
+
+def test_a_time_is_told_from_now_to_the_second_and_for_machines() -> None:
+    """One of the near future is a clock that differs; one that no calendar has is no error."""
+    shown = when(T0, T0 + 180.5)
+    assert (shown.text, shown.exact) == ("3 min ago", "2026-11-24 06:00:00 UTC")
+    assert shown.machine == "2026-11-24T06:00:00Z"
+    assert when(T0 + 30, T0).text == when(T0, T0).text == "just now"
+    for never in (1e18, -1e18, float("inf"), float("nan")):
+        assert when(never, T0).machine == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(-1, "0:00"), (9, "0:09"), (250, "4:10"), (3600, "1:00:00"), (14920, "4:08:40")]
+)
+def test_a_position_is_told_as_players_do(seconds: float, text: str) -> None:
+    """Minutes and seconds, hours where there are any."""
+    assert position(seconds) == text
+
+
+def test_numbers_are_told_with_their_noun() -> None:
+    """And their thousands."""
+    assert [count(n, "file") for n in (0, 1, 2, 1234)] == ["0 files", "1 file", "2 files", "1,234 files"]
+    assert number(1234567) == "1,234,567"
+
+
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [
+        ("-22", "EINVAL: Invalid argument"),
+        ("-110", "ETIMEDOUT: Connection timed out"),
+        ("-541478725", "FFmpeg: EOF"),
+        ("-875574520", "FFmpeg: HTTP 404"),
+        ("-1482175736", "FFmpeg: HTTP 4XX"),
+        ("-1094995529", "FFmpeg: INDA"),
+        ("0", ""),
+        ("22", ""),
+        ("-1", ""),
+        ("-4096", ""),
+        ("-99999999", ""),
+        ("-4294967296", ""),
+        ("-" + "9" * 60, ""),
+        ("-²²", ""),
+        ("-", ""),
+        ("", ""),
+        ("E_BUSY", ""),
+    ],
+)
+def test_a_code_has_a_hint_where_it_may_be_known(code: str, hint: str) -> None:
+    """Error numbers and FFmpeg's tags; anything else is told as it is."""
+    assert code_hint(code) == hint
+
+
+def test_what_cannot_be_seen_is_marked() -> None:
+    """A character that turns the text around must not make one task look like another."""
+    assert visible("a\u202eb\n\0c é 日本") == "a\ufffdb\ufffd\ufffdc é 日本"
+
+
+# --- the question
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_parameter_is_understood_or_as_by_default(seed: int) -> None:
+    """Nothing that somebody types into the address is an error."""
+    random = Random(seed)
+    odd = [None, "", "x", "-1", "0", "1e9", "9" * 50, "²", "\0", "active", "desc", "task", "off", "' OR 1=1"]
+    given = {name: random.choice(odd) for name in Query.__struct_fields__}
+    query = read_query(given.get)
+    assert query.state in ("", "active")
+    assert query.sort in SORTS
+    assert query.order in ("asc", "desc")
+    assert query.refresh in ("on", "off")
+    assert query.page >= 1
+
+
+def test_a_question_survives_its_own_address() -> None:
+    """Every parameter, whatever is searched for; and what is as by default is left out of it."""
+    query = Query(state="failed", q="a&b=c #?é/", sort="runs", order="desc", page=3, refresh="off")
+    parameters = parse_qs(urlsplit(query.link()).query)
+    assert read_query(lambda name: parameters.get(name, [None])[0]) == query
+    assert Query().link() == "/"
+    assert query.link(q="", state="", sort="state", order="asc", page=1) == "/?refresh=off"
+    assert len(read_query({"q": "x" * 9999}.get).q) == 256
+
+
+def test_a_column_asked_for_again_is_sorted_the_other_way_round() -> None:
+    """Words begin with the first, times and numbers with the largest; the page is the first again."""
+    assert Query(page=7).sorted_by("task") == "/?sort=task"
+    assert Query(sort="task").sorted_by("task") == "/?sort=task&order=desc"
+    assert Query(sort="task", order="desc").sorted_by("task") == "/?sort=task"
+    assert Query().sorted_by("heard") == "/?sort=heard&order=desc"
+    assert Query().sorted_by("state") == "/?order=desc"
+
+
+# --- the answer
+
+
+@pytest.mark.parametrize(
+    ("counts", "watches", "tone", "text", "detail"),
+    [
+        (None, {}, "down", "The store does not answer", "can't be told"),
+        ({}, {}, "quiet", "Nothing on air", "No task has been heard of yet"),
+        ({"stopped": 1234}, {}, "quiet", "Nothing on air", "1,234 stopped as planned"),
+        ({"active": 12}, {}, "well", "12 on air", "All is well"),
+        ({"active": 12, "stopped": 3}, {}, "well", "12 on air", "All is well"),
+        ({"active": 12, "failed": 2, "lost": 1}, {}, "trouble", "12 on air, 2 failed, 1 lost", "Failed: "),
+        ({"failed": 2}, {}, "trouble", "0 on air, 2 failed", "Failed: "),
+        ({"active": 1, "lost": 1}, {}, "trouble", "1 on air, 1 lost", "Lost: "),
+        ({"active": 2}, {"silent": 1}, "watch", "2 on air", "1 active task plays nothing."),
+        ({"active": 2}, {"silent": 2}, "watch", "2 on air", "2 active tasks play nothing."),
+        ({"active": 2}, {"overdue": 2, "": 3}, "watch", "2 on air", "2 files should have ended by now."),
+    ],
+)
+def test_the_big_answer_comes_first(
+    counts: dict[str, int] | None, watches: dict[str, int], tone: str, text: str, detail: str
+) -> None:
+    """And all is well only where nothing is wrong."""
+    answer = headline(counts, Counter(watches))
+    assert (answer.tone, answer.text) == (tone, text)
+    assert detail in answer.detail
+    assert ("All is well" in answer.detail) == (tone == "well")
+
+
+# --- one task
+
+
+def test_a_live_task_is_just_running() -> None:
+    """Since its start."""
+    row = row_of(seen(("S", 0, "")), T0 + 100)
+    assert (row.state, row.since.text, row.playing, row.silence, row.exit) == (
+        "active",
+        "1 min ago",
+        None,
+        "",
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("now", "at", "percent", "overdue"),
+    [
+        (61, "1:00", 10, ""),
+        (601, "10:00", 100, ""),
+        (720, "10:00", 100, ""),
+        (722, "10:00", 100, "2 min"),
+        (4201, "10:00", 100, "1 h"),
+    ],
+)
+def test_a_file_is_told_with_how_far_it_is(now: float, at: str, percent: int, overdue: str) -> None:
+    """It is overdue past 1.1 times its length and two minutes, and then wants a look."""
+    known = seen(("S", 0, ""), ("F", 1, "3"), now=now, duration_seconds=600.0)
+    playing = row_of(known, T0 + now).playing
+    assert playing is not None
+    assert (playing.name, playing.at, playing.length, playing.percent, playing.overdue) == (
+        "3",
+        at,
+        "10:00",
+        percent,
+        overdue,
+    )
+    assert known.watch == ("overdue" if overdue else "")
+
+
+def test_a_file_of_unknown_length_has_no_end_to_be_late_for() -> None:
+    """Only how long it has played; one known by its URL is told by the beginning of its digest."""
+    playing = row_of(seen(("S", 0, ""), ("F", 1, "b16e2c122117d111"), now=9000), T0 + 9000).playing
+    assert playing is not None
+    assert (playing.name, playing.at, playing.length, playing.overdue) == ("~b16e2c12", "2:29:59", "", "")
+
+
+@pytest.mark.parametrize(("now", "silence"), [(660, ""), (661, "1 min"), (5000, "1 h 13 min")])
+def test_dead_air_is_told(now: float, silence: str) -> None:
+    """When a task that has played a file has played none for a minute."""
+    known = seen(("S", 0, ""), ("F", 1, "0"), ("N", 601, "0"), now=now, duration_seconds=600.0)
+    assert row_of(known, T0 + now).silence == silence
+    assert known.watch == ("silent" if silence else "")
+
+
+def test_an_ended_task_says_why() -> None:
+    """Failed or stopped, since its exit; one that is lost has nothing to say."""
+    failed = row_of(seen(("S", 0, ""), ("E", 40, "-22"), message="write\nerror"), T0 + 100)
+    assert failed.exit is not None
+    assert (failed.state, failed.since.text) == ("failed", "1 min ago")
+    assert (failed.exit.code, failed.exit.hint, failed.exit.message) == (
+        "-22",
+        "EINVAL: Invalid argument",
+        "write\ufffderror",
+    )
+    stopped = row_of(seen(("S", 0, ""), ("E", 40, "0")), T0 + 100)
+    assert (stopped.state, stopped.exit and stopped.exit.code) == ("stopped", "0")
+    nameless = row_of(seen(("S", 0, ""), ("E", 40, "")), T0 + 100)
+    assert nameless.exit is not None
+    assert nameless.exit.code == "no code"
+    lost = row_of(seen(("E", 0, "-5"), ("F", 1, "0"), now=9000, duration_seconds=60.0), T0 + 9000)
+    assert (lost.state, lost.exit, lost.since.text) == ("lost", None, "2 h 29 min ago")
+
+
+@pytest.mark.parametrize(
+    "task_id", ["118148", "a/b", "/", "//", "a?b#c", "%2F", "é 日", "<b>", "..a", "a\\b"]
+)
+def test_a_link_holds_any_task_id(task_id: str) -> None:
+    """As one segment of a path, which no browser takes apart."""
+    link = link_to(7, task_id)
+    assert link.startswith("/tasks/7/")
+    segment = link.removeprefix("/tasks/7/")
+    assert not set(segment) & set("/?#\\<> ")
+    assert segment not in (".", "..")
+
+
+@pytest.mark.parametrize("task_id", [".", ".."])
+def test_a_task_id_that_would_walk_up_a_path_is_no_part_of_it(task_id: str) -> None:
+    """However it is written, a browser would take it for a step."""
+    assert link_to(7, task_id) == f"/tasks/7/?id={task_id}"
+
+
+def test_a_task_page_tells_its_run_its_exits_and_its_past() -> None:
+    """The newest first, up to a bound."""
+    told: list[Told] = [
+        ("S", 0, ""),
+        ("F", 1, "0"),
+        ("A", 5, "FileEndEarly"),
+        ("E", 40.5, "-22"),
+        ("S", 60, ""),
+    ]
+    view = task_view(task(*told), WINDOWS, T0 + 100)
+    assert [(step.event, step.subject, step.code and step.code.code) for step in view.steps] == [
+        ("run began", "", None),
+        ("run ended", "", "-22"),
+        ("alarm", "FileEndEarly", None),
+        ("file began", "file 0", None),
+        ("run began", "", None),
+    ]
+    assert view.run_began is not None
+    assert view.ended_at is not None
+    assert (view.run_began.text, view.ended_at.text) == ("40 s ago", "59 s ago")
+    assert view.row.exit is None
+    assert view.last_exit is not None
+    assert (view.more, view.inferred) == ("", False)
+    many = task_view(task(*(("A", float(n), "FileEndEarly") for n in range(150))), WINDOWS, T0 + 200)
+    assert (len(many.steps), many.more) == (100, "50 older events")
+    assert (many.run_began, many.last_exit, many.row.state) == (None, None, "none")
+
+
+# --- the fleet
+
+
+def test_the_newest_failures_are_told_also_of_tasks_that_came_back() -> None:
+    """A planned end is none."""
+    fleet = [seen(("S", 0, ""), ("E", 10.0 + n, "-22"), task_id=str(n)) for n in range(9)]
+    fleet.append(seen(("S", 0, ""), ("E", 50, "0"), task_id="planned"))
+    fleet.append(seen(("S", 0, ""), ("E", 30, "-5"), ("S", 60, ""), task_id="back"))
+    told = failures(fleet, WINDOWS, T0 + 100)
+    assert [(f.task_id, f.state) for f in told] == [("back", "active")] + [
+        (str(n), "failed") for n in range(8, 9 - FAILURES, -1)
+    ]
+    assert failures([], WINDOWS, T0) == []
+
+
+def mixed() -> list[Known]:
+    """Return tasks in every state, in no order."""
+    return [
+        seen(("S", 5, ""), task_id="10", to_url="rtmp://b.example.com/live/x"),
+        seen(("S", 0, ""), ("E", 20, "0"), task_id="9", to_url="rtmp://a.example.com/live/y"),
+        seen(("S", 0, ""), ("E", 30, "-22"), task_id="b", stream_id="Room7"),
+        seen(("S", 0, ""), ("E", 40, "-22"), ("S", 50, ""), task_id="a"),
+        seen(("S", 0, ""), ("E", 35, "-22"), task_id="100"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        (Query(), ["100", "b", "a", "10", "9"]),
+        (Query(order="desc"), ["9", "10", "a", "b", "100"]),
+        (Query(sort="task"), ["9", "10", "100", "a", "b"]),
+        (Query(sort="since", order="desc"), ["a", "100", "b", "9", "10"]),
+        (Query(sort="runs", order="desc"), ["a", "10", "9", "b", "100"]),
+        (Query(state="failed"), ["100", "b"]),
+        (Query(state="lost"), []),
+        (Query(q="ROOM7"), ["b"]),
+        (Query(q="a.example.com"), ["9"]),
+        (Query(q="10"), ["100", "10"]),
+        (Query(q="10", state="active"), ["10"]),
+        (Query(q=".*"), []),
+    ],
+)
+def test_tasks_are_filtered_and_sorted(query: Query, expected: list[str]) -> None:
+    """In trouble first unless asked otherwise; numbers by their value; what is searched for is text."""
+    shown = table(mixed(), query, known=5, now=T0 + 100)
+    assert [row.task_id for row in shown.rows] == expected
+    assert (shown.found, shown.first, shown.known, shown.unread) == (
+        len(expected),
+        min(len(expected), 1),
+        5,
+        0,
+    )
+
+
+def test_what_needs_a_look_comes_before_the_other_active_tasks() -> None:
+    """Dead air, though its state is active."""
+    silent = seen(
+        ("S", 0, ""), ("F", 1, "0"), ("N", 11, "0"), task_id="silent", duration_seconds=10.0, now=200.0
+    )
+    newer = seen(("S", 90, ""), task_id="newer", now=200.0)
+    shown = table([newer, silent], Query(), known=2, now=T0 + 200)
+    assert [row.task_id for row in shown.rows] == ["silent", "newer"]
+
+
+def test_a_tile_shows_a_state_alone_and_keeps_the_rest() -> None:
+    """The first all of them; those without any tasks are there too."""
+    told = tiles({"active": 1200, "failed": 2}, Query(state="failed", q="x", page=3))
+    assert [(tile.state, tile.number, tile.is_chosen) for tile in told] == [
+        ("", "1,202", False),
+        ("failed", "2", True),
+        ("lost", "0", False),
+        ("active", "1,200", False),
+        ("stopped", "0", False),
+    ]
+    assert [tile.link for tile in told[:3]] == ["/?q=x", "/?state=failed&q=x", "/?state=lost&q=x"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "page", "first", "rows"),
+    [(1, 1, 1, ROWS), (2, 2, ROWS + 1, ROWS), (3, 3, 2 * ROWS + 1, 1), (99, 3, 2 * ROWS + 1, 1)],
+)
+def test_tasks_come_in_pages(asked: int, page: int, first: int, rows: int) -> None:
+    """One past the last is the last."""
+    known = seen(("S", 0, ""))
+    shown = table([known] * (2 * ROWS + 1), Query(page=asked), known=500, now=T0 + 100)
+    assert (shown.query.page, shown.first, len(shown.rows), shown.pages) == (page, first, rows, 3)
+    assert shown.unread == 500 - 2 * ROWS - 1
+
+
+def test_no_tasks_are_one_empty_page() -> None:
+    """Without a first row."""
+    shown = table([], Query(page=9), known=0, now=0.0)
+    assert (shown.query.page, shown.first, shown.pages, list(shown.rows)) == (1, 0, 1, [])
+
+
+def test_callbacks_are_told_by_event_and_outcome() -> None:
+    """Every event, those that never came too."""
+    values = {
+        series("callbacks_total", "TaskStart", "applied"): 7,
+        series("callbacks_total", "TaskStart", "stale"): 2,
+    }
+    marks = {series("last_callback_timestamp_seconds", "TaskStart"): T0 * 10**6}
+    told = {row.event: row for row in outcomes(Ledger(FLEET, 0.0, values, marks), T0 + 60.0)}
+    assert list(told["TaskStart"].counts) == [7, 0, 2, 0]
+    assert told["TaskStart"].newest is not None
+    assert told["TaskStart"].newest.text == "1 min ago"
+    assert (list(told["other"].counts), told["other"].newest) == ([0] * 4, None)
+    assert len(told) == 7
+
+
+# --- rejections
+
+
+def test_rejections_that_are_alike_are_one() -> None:
+    """With the newest time and how many; the newest first."""
+    clock = iter(range(100))
+    rejections = Rejections(clock=lambda: float(next(clock)))
+    schema = Rejected(400, "schema", (Fault("/msg", "is missing"), Fault("/x", "second")))
+    for rejected, source in ((schema, "a"), (Rejected(404, "token"), "a"), (schema, "b"), (schema, "a")):
+        rejections.add(rejected, source)
+    told = [(r.reason, r.source, r.pointer, r.message, r.last, r.times) for r in rejections.newest_first()]
+    assert told == [
+        ("schema", "a", "/msg", "is missing", 4.0, 2),
+        ("schema", "b", "/msg", "is missing", 3.0, 1),
+        ("token", "a", "", "", 2.0, 1),
+    ]
+    assert (rejections.total, rejections.since) == (4, 0.0)
+
+
+def test_what_is_remembered_of_rejections_is_bounded() -> None:
+    """In number and in length; what was not seen for longest goes first."""
+    rejections = Rejections(max_kinds=3)
+    for number_ in range(5):
+        rejections.add(Rejected(400, "schema", (Fault("/p" * 999, "m" * 999),)), f"{number_}" + "s" * 999)
+        rejections.add(Rejected(404, "token"), "scanner")
+    told = rejections.newest_first()
+    assert [r.source[0] for r in told] == ["s", "4", "3"]
+    assert all(len(text) <= 200 for r in told for text in (r.source, r.pointer, r.message))
+    assert rejections.total == 10
