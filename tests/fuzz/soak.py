@@ -30,7 +30,7 @@ FAULTS = (
 )
 FLEET = ("--tasks=300", "--speed=300", "--failure-every=6s", "--downtime=2s")
 REORDER_SECONDS = 1
-#: How much of a figure its trend may add over the time after the warm-up.
+#: By what part of itself a figure's trend may grow over the time after the warm-up.
 MAX_GROWTH = 0.05
 MAX_HANDLES = 6
 ACCEPTS = ("text/plain", "application/openmetrics-text")
@@ -43,6 +43,13 @@ class Look(Struct, frozen=True):
     memory: float
     store: float
     handles: float
+
+
+#: What must not grow, by its name.
+FIGURES: dict[str, Callable[[Look], float]] = {
+    "memory": lambda look: look.memory,
+    "store": lambda look: look.store,
+}
 
 
 class Soaked(Struct):
@@ -66,7 +73,7 @@ class Soaked(Struct):
         return linear_regression(times, values).slope * (times[-1] - times[0]) / mean(values)
 
 
-def soak(folder: Path, seconds: float, fleet_seconds: int) -> Soaked:
+def soak(folder: Path, seconds: float, fleet_seconds: int, max_growth: float = MAX_GROWTH) -> Soaked:
     """Send fleets of so many seconds for so long, and look at the exporter all the while."""
     # What a fleet says comes within its time; nothing of it is of use for longer than that and a little.
     gone = fleet_seconds + 10
@@ -90,7 +97,7 @@ def soak(folder: Path, seconds: float, fleet_seconds: int) -> Soaked:
         warm = max(3.0 * gone, seconds / 4)
         result.looks = [look for look in looker.looks if look.at > warm]
         result.faults += _wrong(expected, counted(exporter), before)
-        result.faults += _unwell(exporter, worker, result)
+        result.faults += _unwell(exporter, worker, result, max_growth)
     return result
 
 
@@ -162,25 +169,20 @@ def _wrong(expected: Counter[str], after: Counter[str], before: Counter[str]) ->
     ]
 
 
-def _unwell(exporter: Exporter, worker: int, result: Soaked) -> list[str]:
+def _unwell(exporter: Exporter, worker: int, result: Soaked, max_growth: float) -> list[str]:
     errors = [line for line in exporter.log.splitlines() if "level=error" in line or "Traceback" in line]
     scrape, half = exporter.scrape(), len(result.looks) // 2
     first, last = (max(look.handles for look in part) for part in (result.looks[:half], result.looks[half:]))
     answered = sum(
         scrape.value("exporter_request_seconds_count", status=str(status)) for status in range(500, 600)
     )
+    memory, store = (result.growth(of) for of in FIGURES.values())
     checks = {
         f"{answered:g} answers from 500 on": answered > 0 or any(status >= 500 for status in result.answers),
         f"errors in the log: {errors[:3]}": bool(errors),
         "the worker is another one": exporter.worker != worker,
-        f"memory grows: {result.growth(lambda look: look.memory):.3f}": result.growth(
-            lambda look: look.memory
-        )
-        > MAX_GROWTH,
-        f"the store grows: {result.growth(lambda look: look.store):.3f}": result.growth(
-            lambda look: look.store
-        )
-        > MAX_GROWTH,
+        f"memory grows: {memory:.3f}": memory > max_growth,
+        f"the store grows: {store:.3f}": store > max_growth,
         f"file handles: at most {first:g}, later {last:g}": last - first > MAX_HANDLES,
     }
     return [what for what, is_so in checks.items() if is_so]
@@ -204,7 +206,7 @@ def report(result: Soaked) -> list[str]:
     """Return what is to be said of a soak, a line each."""
     first = result.looks[0]
     lines = [f"{result.fleets} fleets, {result.answers.total()} answers: {dict(result.answers)}"]
-    for name, of in (("memory", lambda look: look.memory), ("store", lambda look: look.store)):
+    for name, of in FIGURES.items():
         values = [of(look) / of(first) for look in result.looks]
         span = f"{min(values):.2f} to {max(values):.2f} times what it was at first"
         lines.append(f"{name}: trend {result.growth(of):+.1%}, {span}")

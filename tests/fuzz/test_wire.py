@@ -52,7 +52,9 @@ def test_a_fault_is_told(exporter: Exporter) -> None:
 @pytest.mark.slow
 def test_a_short_soak_leaves_everything_flat_and_every_total_exact(tmp_path: Path) -> None:
     """Fleets with every fault, one after the other; each is gone and forgotten while the next ones come."""
-    result = soak(tmp_path, seconds=90, fleet_seconds=6)
+    # In so short a time fleets that differ are a trend of 3 to 7 %, tasks that are kept one of 26 % (measured).
+    # `make soak` looks closer.
+    result = soak(tmp_path, seconds=90, fleet_seconds=6, max_growth=0.12)
     assert result.faults == [], report(result)
     assert result.fleets > 5
     assert result.answers[200] > 2000
