@@ -14,12 +14,12 @@ from tests.fuzz.soak import report, soak
 from tests.fuzz.wire import Wire
 from tests.support import Exporter
 
-pytestmark = pytest.mark.alone
 
 SEED = 314
 SECONDS = 3.0
 
 
+@pytest.mark.alone
 def test_no_bytes_make_an_error_a_hang_or_another_worker() -> None:
     """Sound requests with changed content, and requests of which any byte may be another."""
     with ThreadPoolExecutor() as pool:
@@ -52,8 +52,8 @@ def test_a_fault_is_told(exporter: Exporter) -> None:
 @pytest.mark.slow
 def test_a_short_soak_leaves_everything_flat_and_every_total_exact(tmp_path: Path) -> None:
     """Fleets with every fault, one after the other; each is gone and forgotten while the next ones come."""
-    # In so short a time fleets that differ are a trend of 3 to 7 %, tasks that are kept one of 26 % (measured).
-    # `make soak` looks closer.
+    # In so short a time fleets that differ make a trend of 3 to 7 %, tasks that are kept one of 26 % (both
+    # measured). `make soak` looks closer.
     result = soak(tmp_path, seconds=90, fleet_seconds=6, max_growth=0.12)
     assert result.faults == [], report(result)
     assert result.fleets > 5
