@@ -14,7 +14,6 @@ from tests.fuzz.soak import report, soak
 from tests.fuzz.wire import Wire
 from tests.support import Exporter
 
-
 SEED = 314
 SECONDS = 3.0
 
