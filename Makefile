@@ -11,17 +11,21 @@ run: provision-run $(VENV)/run.stamp
 	$(BIN)/css-relay-exporter serve
 
 # Several tests at once, as most of them wait most of the time; then those that measure, one by one.
+TOGETHER := $(BIN)/pytest -n 3 --dist loadfile -m "not alone"
+ALONE := $(BIN)/pytest -m alone
 test: provision-test $(VENV)/test.stamp $(SUPPLY)/stamp lint
-	$(BIN)/pytest -n 3 --dist loadfile -m "not alone" --cov=exporter --cov-report=
-	$(BIN)/pytest -m alone --cov=exporter --cov-append --cov-report=
+	$(TOGETHER) --cov=exporter --cov-report=
+	$(ALONE) --cov=exporter --cov-append --cov-report=
 	$(BIN)/coverage report --skip-covered --fail-under=100 --include='exporter/callback.py,exporter/catalogue.py,exporter/ledger.py,exporter/outline.py,exporter/redact.py,exporter/relay/*'
 
 # What goes over HTTP, on the other stores; what is built, drawn or deployed is the same on all of them.
-ALIKE := chart chart_image compose image dashboards_schema chaos replicas rates shared_store stores
+ALIKE := bench chart chart_image compose image dashboards_schema chaos replicas rates shared_store stores
 STORE_TESTS := tests/http tests/acceptance --ignore=tests/http/test_browser.py $(ALIKE:%=--ignore=tests/acceptance/test_%.py)
 test-stores: provision-test $(VENV)/test.stamp
-	TEST_STORE=valkey $(BIN)/pytest $(STORE_TESTS)
-	TEST_STORE=cluster $(BIN)/pytest $(STORE_TESTS)
+	TEST_STORE=valkey $(TOGETHER) $(STORE_TESTS)
+	TEST_STORE=valkey $(ALONE) $(STORE_TESTS)
+	TEST_STORE=cluster $(TOGETHER) $(STORE_TESTS)
+	TEST_STORE=cluster $(ALONE) $(STORE_TESTS)
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff format --check .

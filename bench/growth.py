@@ -24,6 +24,8 @@ WINDOWS = ("--relay.retry-window=3s", "--relay.reorder-window=1s", "--relay.forg
 SCRAPES = 20
 SETTLED_SECONDS = 120.0
 POLL_SECONDS = 0.2
+#: Between scrapes, so that one mood of the machine does not meet all of them.
+PAUSE_SECONDS = 0.3
 #: How much slower, or larger, is still flat.
 FLAT = 1.25
 
@@ -80,5 +82,8 @@ def _known(exporter: Process) -> float:
 
 
 def _scrape_ms(exporter: Process) -> float:
-    web = exporter.connect("web")
-    return median(scrape(web)[0] for _ in range(SCRAPES))
+    web, took = exporter.connect("web"), []
+    for _ in range(SCRAPES):
+        time.sleep(PAUSE_SECONDS)
+        took.append(scrape(web)[0])
+    return median(took)

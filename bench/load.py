@@ -79,7 +79,7 @@ class Aim(Struct, frozen=True):
     """Where requests go, and which.
 
     Args:
-        urls: of one server or of several, among which 64 connections are shared out.
+        urls: of one server or of several, among which the connections are shared out.
         script: what is sent: CALLBACKS, PUSHES or LIVES.
         destinations: over how many they spread.
         fields: that every body has besides, JSON with a comma at its end.
@@ -91,15 +91,16 @@ class Aim(Struct, frozen=True):
     fields: str = ""
 
 
-def send(aim: Aim, seconds: int, cores: Sequence[int] = ()) -> Outcome:
+def send(aim: Aim, seconds: int, cores: Sequence[int] = (), *, connections: int = CONNECTIONS) -> Outcome:
     """Send requests as fast as they are answered, for `seconds`, from these cores if any are given."""
+    each = connections // len(aim.urls)
     with ThreadPoolExecutor(len(aim.urls)) as together:
-        return _sum(list(together.map(lambda url: _wrk(url, aim, seconds, 0, cores), aim.urls)))
+        return _sum(list(together.map(lambda url: _wrk(url, aim, seconds, 0, each, cores), aim.urls)))
 
 
 def send_exactly(aim: Aim, number: int) -> Outcome:
     """Send `number` requests to one server as fast as they are answered."""
-    return _wrk(aim.urls[0], aim, 60 + number // SLOWEST_RATE, number, ())
+    return _wrk(aim.urls[0], aim, 60 + number // SLOWEST_RATE, number, CONNECTIONS, ())
 
 
 def arrive(aim: Aim, rate: int, seconds: int) -> Arrivals:
@@ -121,11 +122,10 @@ def arrive(aim: Aim, rate: int, seconds: int) -> Arrivals:
     return _found(done.stdout, Arrivals)
 
 
-def _wrk(url: str, aim: Aim, seconds: int, number: int, cores: Sequence[int]) -> Outcome:
+def _wrk(url: str, aim: Aim, seconds: int, number: int, connections: int, cores: Sequence[int]) -> Outcome:
     wrk = shutil.which("wrk")
     if wrk is None:
         raise RuntimeError("wrk is not installed (`make bench` installs it where it may)")
-    connections = CONNECTIONS // len(aim.urls)
     shape = ["--threads=1", f"--connections={connections}", f"--duration={seconds}s", "--latency"]
     arguments = [str(next(_first_tasks)), str(number), str(aim.destinations), aim.fields]
     command = [*pinned(cores), wrk, *shape, f"--script={aim.script}.lua", url, "--", *arguments]

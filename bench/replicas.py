@@ -10,10 +10,12 @@ from statistics import median
 from msgspec import Struct
 
 from bench.contenders import TWO_ON_VALKEY, VALKEY, Contender, Cores, on_valkey
-from bench.load import send
+from bench.load import CONNECTIONS, send
 from bench.report import Figure, Target
 
 WARM_UP_SECONDS = 1
+#: As many for one replica as for two, of which each then has what one has in the other sections.
+TOGETHER = 2 * CONNECTIONS
 #: One for each replica, one for Valkey, one for the load.
 CORES_WANTED = 4
 LIMIT = 1.5
@@ -58,7 +60,7 @@ def shared_out(available: Sequence[int], replicas: int) -> Cores:
 def once(contender: Contender, cores: Cores, seconds: int, destinations: int) -> Cost:
     """Measure one round; an answer other than 200 ends it all."""
     before = _spent(contender)
-    outcome = send(contender.aim(destinations), seconds, cores.rest)
+    outcome = send(contender.aim(destinations), seconds, cores.rest, connections=TOGETHER)
     if outcome.refused:
         raise RuntimeError(f"{contender.name} did not answer 200 to {outcome.refused} of {outcome.answered}")
     each = [(b - a) / outcome.taken * 1e6 for a, b in zip(before, _spent(contender), strict=True)]
