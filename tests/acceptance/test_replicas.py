@@ -43,7 +43,8 @@ def check_all(exporters: list[Exporter], kept: Counter[str]) -> None:
     scrapes = [until(lambda e=e: _scrape_with_store(e), "a scrape with the store") for e in exporters]
     for scrape in scrapes:
         check(scrape, kept)
-        assert of_store(scrape) == of_store(scrapes[0])
+        differ = set(of_store(scrape).items()) ^ set(of_store(scrapes[0]).items())
+        assert not differ, f"replicas differ: {sorted(differ, key=str)}"
 
 
 def _scrape_with_store(exporter: Exporter) -> Scrape | None:
