@@ -119,7 +119,7 @@ def test_a_scrape_is_the_same_to_the_byte_after_a_move_and_after_the_way_back(
         run(server.url, "move", file, "--replace")
         assert exporter.post(_start(2, now))[0] == 503
         assert f"was moved to {file}".encode() in exporter.get("/-/ready")[2]
-        assert f"was moved to {file}" in exporter.log
+        until(lambda: f"was moved to {file}" in exporter.log, "the log tells")
         exporter.stop()
         on(exporter, file)
         assert both(exporter) == moved
@@ -142,7 +142,10 @@ def _start(number: int, at: int) -> bytes:
 
 @pytest.mark.slow
 def test_a_simulation_is_exact_though_its_store_is_moved_twice(tmp_path: Path, server: ValkeyServer) -> None:
-    """With every fault at once: a third of it in a file, a third on a server, the rest in a file again."""
+    """With every fault at once: a third of it in a file, a third on a server, the rest in a file again.
+
+    All but malformed bodies: one that comes while no store can be written is answered 400 and not kept.
+    """
     (tmp_path / "key").write_text("canary-key\n")
     file, other = f"sqlite:{tmp_path}/relay.db", f"sqlite:{tmp_path}/other.db"
     exporter = exporter_on(tmp_path, store__url=file, relay__reorder_window=WINDOW).start()
@@ -152,6 +155,7 @@ def test_a_simulation_is_exact_though_its_store_is_moved_twice(tmp_path: Path, s
         f"--target=http://127.0.0.1:{ports['callbacks']}/callbacks",
         f"--verify=http://127.0.0.1:{ports['web']}/metrics",
         f"--reorder-window={WINDOW}", f"--sign-key-file={tmp_path / 'key'}", *PACED, *EVERY_FAULT,
+        "--fault.malformed=0",
     ]  # fmt: skip
     try:
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as fleet:

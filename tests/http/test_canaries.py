@@ -59,7 +59,10 @@ class Aviary(Struct):
 
     def shows(self, digest: str, capsys: pytest.CaptureFixture[str]) -> str:
         """Return what is shown of a body; in this process, since there are many."""
-        with contextlib.chdir(self.exporter.folder):
+        folder = self.exporter.folder
+        with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
+            for name, value in environment_of(folder).items():
+                patch.setenv(name, value)
             assert main(["quarantine", "show", digest, *self.flags]) == 0
         said = capsys.readouterr()
         return said.out + said.err
