@@ -24,6 +24,8 @@ AT_ONCE = 48
 LONGEST_SECONDS = 30.0
 #: What may be half a request is waited for only a moment, but for so many of them at a time.
 QUIET_SECONDS, WATCHED = 0.25, 16
+#: How much of a traceback is told, characters.
+TOLD = 4000
 SPARE_HANDLES = 10
 MAX_FAULTS = 5
 STATUS = re.compile(rb"(?:^|[\n}>])HTTP/1\.[01] (\d{3}) ")
@@ -137,9 +139,10 @@ class Wire:
         for _ in range(int(LONGEST_SECONDS)):
             if self._handles() > handles + SPARE_HANDLES:
                 await asyncio.sleep(1.0)
+        _, began, traceback = self._exporter.log.partition("Traceback")
         for what, is_so in {
             "the worker is another one": self._exporter.worker != worker,
-            "a traceback is in the log": "Traceback" in self._exporter.log,
+            f"a traceback is in the log: {began}{traceback[:TOLD]}": bool(began),
             f"{self._handles()} file handles, {handles} before": self._handles() > handles + SPARE_HANDLES,
             "it is not ready": self._exporter.get("/-/ready")[0] != 200,
         }.items():
