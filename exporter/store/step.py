@@ -3,15 +3,15 @@
 import json
 import re
 import sqlite3
-from collections import Counter
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 
 from exporter.catalogue import BEYOND
-from exporter.ledger import FLEET, Ledger, Tally
+from exporter.ledger import FLEET, Ledger
 from exporter.relay import NONE, Task
 from exporter.store import Refused, Row, Terms, key_of
 from exporter.store.file import put_many
+from exporter.store.pending import Pending
 from exporter.store.places import RANKS
 from exporter.store.records import decode_ledger, decode_tasks, encode
 
@@ -24,7 +24,7 @@ MAX_KEYS_AT_ONCE = 256
 Known = dict[tuple[str, ...], tuple[int, Ledger]]
 
 
-class Step:
+class Step(Pending):
     """A transaction of the embedded store: reads go to the file, changes wait for `write`.
 
     Args:
@@ -37,17 +37,13 @@ class Step:
     def __init__(
         self, connection: sqlite3.Connection, *, terms: Terms, known: Known, clock: Callable[[], float]
     ) -> None:
-        self.tally = Tally()
+        super().__init__()
         self._connection = connection
         self._terms = terms
         self._known = known
         self._clock = clock
         self._read: dict[str, Task | None] = {}
-        self._rows: dict[str, Row | None] = {}
-        self._refused: list[Refused] = []
-        self._evict_at: float | None = None
         self._changed: Known = {}
-        self._overflow: Counter[str] = Counter()
         #: Numbers of the tasks that were dropped, when it is written.
         self.dropped: list[int] = []
 
@@ -79,33 +75,17 @@ class Step:
         # it is made when the first exit without a task asks for it.
         self._connection.execute("CREATE INDEX IF NOT EXISTS tasks_by_sources ON tasks (sources)")
         found = self._tasks_where("sources = ?", [number_of(sources)])
-        now = {key: row.task if row else None for key, row in self._rows.items()}
-        tasks = [task for task in (found | now).values() if task is not None and task.task_id]
-        return [task for task in tasks if (task.appid, task.sources) == (appid, sources)]
-
-    def put(self, row: Row) -> None:
-        self._rows[key_of(row.task)] = row
-
-    def forget(self, key: str) -> None:
-        self._rows[key] = None
-
-    def quarantine(self, refused: Refused) -> None:
-        self._refused.append(refused)
-        self.evict(refused.arrival)
+        return self._pulling(found, appid, sources)
 
     def release(self, digest: str) -> bool:
         deleted = self._connection.execute("DELETE FROM quarantine WHERE digest = ?", (_blob(digest),))
         return deleted.rowcount > 0
 
-    def evict(self, now: float) -> None:
-        self._evict_at = now
-
     def write(self) -> tuple[Known, dict[str, int]]:
         """Write what was changed; return the ledgers as they are then, and what bounds cut off."""
         self._write_quarantine()
         self._write_tasks()
-        beyond = self.tally.bound(self._ledger(FLEET)[1].values)
-        self._overflow += Counter(codes=beyond["tasks_exited_total"], fields=beyond["unknown_fields_total"])
+        self._bound(self._ledger(FLEET)[1].values)
         for labels, posting in self.tally.postings.items():
             number, ledger = self._ledger(labels)
             self._changed[ledger.labels] = number, ledger.plus(posting)
@@ -115,7 +95,7 @@ class Step:
             "UPDATE ledgers SET record = ?, changes = changes + ? WHERE id = ?",
             [(encode(ledger), bool(self._rows), number) for number, ledger in self._changed.values()],
         )
-        return self._changed, dict(self._overflow)
+        return self._changed, dict(self.overflow)
 
     def _tasks_where(self, condition: str, values: Sequence[object]) -> dict[str, Task | None]:
         statement = f"SELECT {AS_LINES} FROM tasks WHERE {condition}"  # noqa: S608 - made of fixed parts
@@ -143,7 +123,7 @@ class Step:
             sets = self._connection.execute("SELECT count(*) FROM ledgers").fetchone()[0] - 1
             beyond = (BEYOND,) * len(labels)
             if sets >= self._terms.max_label_sets and labels != beyond:
-                self._overflow["label_sets"] += 1
+                self.overflow["label_sets"] += 1
                 return self._ledger(beyond)
             known = insert_ledger(self._connection, labels, self._clock())
             self._changed[labels] = known

@@ -1,7 +1,6 @@
 """A step of the shared store: what it reads, with versions, and the commit that it becomes."""
 
 import json
-from collections import Counter
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Any
@@ -10,9 +9,10 @@ import msgspec
 from msgspec import Struct
 
 from exporter.catalogue import BEYOND
-from exporter.ledger import FLEET, SEEN, SEP, Posting, Tally
+from exporter.ledger import FLEET, SEEN, SEP, Posting
 from exporter.relay import NONE, Task
-from exporter.store import Refused, Row, Terms, key_of
+from exporter.store import Refused, Row, Terms
+from exporter.store.pending import Pending
 from exporter.store.places import RANKS
 from exporter.store.records import decode_task, encode
 
@@ -80,7 +80,7 @@ class Commit(Struct, kw_only=True):
         return msgspec.msgpack.encode(self)
 
 
-class Step:
+class Step(Pending):
     """A transaction of the shared store: reads go to the server, changes wait for the commit.
 
     Args:
@@ -100,7 +100,7 @@ class Step:
         bounds: Bounds,
         clock: Callable[[], float],
     ) -> None:
-        self.tally = Tally()
+        super().__init__()
         self._read_tasks = read
         self._read_siblings = siblings
         self._holds = holds
@@ -110,12 +110,8 @@ class Step:
         self._tasks: dict[str, Task | None] = {}
         self._versions: dict[str, int] = {}
         self._siblings: dict[str, int] = {}
-        self._rows: dict[str, Row | None] = {}
-        self._refused: list[Refused] = []
         self._released: list[str] = []
-        self._evict_at: float | None = None
         self._ledgers: dict[Labels, int] = {}
-        self.overflow: Counter[str] = Counter()
 
     @property
     def bodies(self) -> list[bytes]:
@@ -140,19 +136,7 @@ class Step:
         self._siblings.setdefault(sources, len(names))
         keys = [name.decode() for name in names]
         self._take(keys, records, versions)
-        now = {key: row.task if row else None for key, row in self._rows.items()}
-        tasks = [task for task in ({key: self._tasks[key] for key in keys} | now).values() if task]
-        return [t for t in tasks if t.task_id and (t.appid, t.sources) == (appid, sources)]
-
-    def put(self, row: Row) -> None:
-        self._rows[key_of(row.task)] = row
-
-    def forget(self, key: str) -> None:
-        self._rows[key] = None
-
-    def quarantine(self, refused: Refused) -> None:
-        self._refused.append(refused)
-        self.evict(refused.arrival)
+        return self._pulling({key: self._tasks[key] for key in keys}, appid, sources)
 
     def release(self, digest: str) -> bool:
         if digest in self._released or not self._holds(digest)[0]:
@@ -160,14 +144,10 @@ class Step:
         self._released.append(digest)
         return True
 
-    def evict(self, now: float) -> None:
-        self._evict_at = now
-
     def commit(self) -> Commit:
         """Return what is to be committed; to be called once, when all the rest is done."""
         rows = [self._row(key, row) for key, row in self._rows.items() if row is not None]
-        beyond = self.tally.bound(self._bounds.seen)
-        self.overflow += Counter(codes=beyond["tasks_exited_total"], fields=beyond["unknown_fields_total"])
+        self._bound(self._bounds.seen)
         seen = self._take_seen()
         postings = [_posting(self._ledger(labels), each) for labels, each in self.tally.postings.items()]
         created = repr(self._clock())
