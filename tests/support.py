@@ -18,11 +18,12 @@ from typing import TypeVar
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.clock import Clock
+
 T = TypeVar("T")
 SAMPLES = Path(__file__).parent / "samples"
-DEADLINE_SECONDS = 30.0
-#: Between parts of what is sent, so that they arrive as such.
-APART_SECONDS = 0.05
+#: Only a hang takes as long: no deadline of a test is shorter, so that a slow machine fails nothing.
+HANG_SECONDS = 600.0
 
 #: Gives the store of an exporter by its folder, where that is not the file in it.
 store_of: Callable[[Path], str] | None = None
@@ -36,15 +37,39 @@ def sample(name: str) -> bytes:
     return (SAMPLES / f"{name}.json").read_bytes()
 
 
-def until(condition: Callable[[], T | None], what: str, seconds: float = DEADLINE_SECONDS) -> T:
-    """Poll until `condition` gives something true, and return it."""
-    deadline = time.monotonic() + seconds
+def until(condition: Callable[[], T | None], what: str) -> T:
+    """Poll until `condition` gives something true, and return it.
+
+    Args:
+        what: the condition in words, for the failure when it hangs.
+    """
+    deadline = time.monotonic() + HANG_SECONDS
     while True:
         found = condition()
         if found:
             return found
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        assert time.monotonic() < deadline, f"hangs, {HANG_SECONDS:g} s and no end: {what}"
         time.sleep(0.02)
+
+
+def until_read(connection: socket.socket) -> None:
+    """Wait until the server on this machine has read all that was sent over an IPv4 connection, or has closed it."""
+    until(lambda: not _unread_bytes(connection), "the server reads what was sent")
+
+
+def _unread_bytes(connection: socket.socket) -> int:
+    """Return how many bytes lie in the kernel, by its table of connections: sent, and not read yet."""
+    ours, theirs = (_in_table(*end) for end in (connection.getsockname(), connection.getpeername()))
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    queues = {(row[1], row[2]): row[4].split(":") for row in rows}
+    sent, _ = queues.get((ours, theirs), ("0", "0"))
+    _, received = queues.get((theirs, ours), ("0", "0"))
+    return int(sent, 16) + int(received, 16)
+
+
+def _in_table(host: str, port: int) -> str:
+    """Return an address as the kernel's table has it."""
+    return f"{int.from_bytes(socket.inet_aton(host), sys.byteorder):08X}:{port:04X}"
 
 
 def store_url(folder: Path) -> str:
@@ -67,9 +92,9 @@ def request(
 ) -> Answer:
     """Send one HTTP request to this machine, over TLS if it is given, and return status, headers and body."""
     if tls is None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_SECONDS)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=HANG_SECONDS)
     else:
-        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=DEADLINE_SECONDS, context=tls)
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=HANG_SECONDS, context=tls)
     try:
         connection.request(method, path, body, {k.replace("_", "-"): v for k, v in headers.items()})
         answer = connection.getresponse()
@@ -110,6 +135,7 @@ class Exporter:
     Args:
         folder: its current directory; the store is made in it unless a flag says otherwise.
         environment: variables beside those of this process.
+        clock: its clock, for a test to move; the machine's if it is not given.
         preexec: called in the new process before it begins.
         flags: flags by name, with `_` for `-` and `__` for `.`.
     """
@@ -118,6 +144,7 @@ class Exporter:
         self,
         folder: Path,
         environment: Mapping[str, str] | None = None,
+        clock: Clock | None = None,
         preexec: Callable[[], None] | None = None,
         **flags: str,
     ) -> None:
@@ -126,7 +153,11 @@ class Exporter:
         self.log_path = folder / "exporter.log"
         given = {"callback__listen_address": "127.0.0.1:0", "web__listen_address": "127.0.0.1:0", **flags}
         self.arguments = [f"--{k.replace('__', '.').replace('_', '-')}={v}" for k, v in given.items()]
-        self.environment = {**environment_of(folder), **(environment or {})}
+        self.environment = {
+            **environment_of(folder),
+            **(clock.environment if clock else {}),
+            **(environment or {}),
+        }
         self.process: subprocess.Popen[bytes] | None = None
         #: What a client encrypts with, by listener.
         self.tls: dict[str, ssl.SSLContext] = {}
@@ -194,10 +225,9 @@ class Exporter:
         """Send bytes to the callback listener as they are, part by part; return what comes back."""
         with socket.create_connection(("127.0.0.1", self.ports["callbacks"]), timeout=seconds) as connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.sendall(parts[0])
-            for part in parts[1:]:
-                time.sleep(APART_SECONDS)
+            for part in parts:
                 connection.sendall(part)
+                until_read(connection)
             received = b""
             try:
                 while chunk := connection.recv(65536):
@@ -210,21 +240,24 @@ class Exporter:
         """Send a signal to the master and return its exit status."""
         assert self.process is not None
         self.process.send_signal(sign)
-        return self.process.wait(DEADLINE_SECONDS)
+        return self.process.wait(HANG_SECONDS)
 
     def kill(self) -> None:
         """End everything of it at once, as a power cut would."""
         if self.process is not None and self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(DEADLINE_SECONDS)
+            self.process.wait(HANG_SECONDS)
 
 
 @contextmanager
 def running(
-    folder: Path, tls: Mapping[str, ssl.SSLContext] | None = None, **flags: str
+    folder: Path,
+    tls: Mapping[str, ssl.SSLContext] | None = None,
+    clock: Clock | None = None,
+    **flags: str,
 ) -> Iterator[Exporter]:
     """Yield a running exporter and end it afterwards; clients encrypt with `tls`, by listener."""
-    exporter = Exporter(folder, **flags)
+    exporter = Exporter(folder, clock=clock, **flags)
     exporter.tls.update(tls or {})
     try:
         yield exporter.start()

@@ -1,0 +1,55 @@
+"""A clock that a test moves and real processes go by, so that no test waits for a window to pass."""
+
+import os
+import time
+from pathlib import Path
+
+#: Python reads it before anything else, so that the program never sees another clock. Faking the clock of the
+#: whole process (libfaketime) breaks Python's own sleeping; the event loop's timers keep the machine's time.
+SHIM = """
+import os, time
+
+def moved_by(right):
+    def moved():
+        with open(os.environ["TEST_CLOCK_OFFSET"]) as file:
+            return right() + float(file.read())
+    return moved
+
+time.time = moved_by(time.time)
+"""
+
+
+class Clock:
+    """The time of day of the processes that have its environment: the machine's, and so many seconds.
+
+    Args:
+        folder: for its files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._place = folder / "clock"
+        self._place.mkdir()
+        (self._place / "sitecustomize.py").write_text(SHIM)
+        self._offset_seconds = 0.0
+        self.set(0.0)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs to go by it."""
+        paths = [str(self._place), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return {"PYTHONPATH": os.pathsep.join(paths), "TEST_CLOCK_OFFSET": str(self._place / "offset")}
+
+    def now(self) -> float:
+        """Return its time, UNIX seconds."""
+        return time.time() + self._offset_seconds
+
+    def set(self, offset_seconds: float) -> None:
+        """Put it so far from the machine's time, at once for every process."""
+        unfinished = self._place / "unfinished"
+        unfinished.write_text(repr(offset_seconds))
+        unfinished.rename(self._place / "offset")
+        self._offset_seconds = offset_seconds
+
+    def advance(self, seconds: float) -> None:
+        """Move it forward."""
+        self.set(self._offset_seconds + seconds)
