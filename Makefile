@@ -1,36 +1,42 @@
 # Everything a developer types. On a fresh Debian 12 machine each target sets up what it needs.
-.PHONY: run test test-stores lint docs dashboards chart bench fuzz soak chaos audit sbom lock clean provision-run provision-test
+.PHONY: run check test test-stores lint docs dashboards chart bench fuzz soak chaos mutate audit sbom lock clean \
+	provision-run provision-test
 
-PYTHON ?= python3
+export PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SUPPLY := $(VENV)/supply
+STEP := @scripts/step
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 
 run: provision-run $(VENV)/run.stamp
 	$(BIN)/css-relay-exporter serve
 
-# Several tests at once, as most of them wait most of the time; then those that measure, one by one.
-TOGETHER := $(BIN)/pytest -n 3 --dist loadfile -m "not alone"
-ALONE := $(BIN)/pytest -m alone
-test: provision-test $(VENV)/test.stamp $(SUPPLY)/stamp lint
-	$(TOGETHER) --cov=exporter --cov-report=
-	$(ALONE) --cov=exporter --cov-append --cov-report=
-	$(BIN)/coverage report --skip-covered --fail-under=100 --include='exporter/callback.py,exporter/catalogue.py,exporter/ledger.py,exporter/outline.py,exporter/redact.py,exporter/relay/*'
+# Most tests wait most of the time: more at once than there are cores.
+JOBS ?= 4
+PYTEST := $(BIN)/pytest -n $(JOBS)
+# The pure core is covered to the last branch ([tool.coverage.report] in pyproject.toml).
+COVERED := --cov --cov-report=term:skip-covered
+
+# What one runs between two steps: lint, types, the unit tests, the contract of the stores on files.
+check: $(VENV)/test.stamp lint
+	$(PYTEST) $(COVERED) -m "not servers" tests/unit tests/contract
+
+# Everything that guards a change.
+test: provision-test $(VENV)/test.stamp lint
+	$(PYTEST) $(COVERED)
 
 # What goes over HTTP, on the other stores; what is built, drawn or deployed is the same on all of them.
 ALIKE := bench chart chart_image compose image dashboards_schema chaos replicas rates shared_store stores
 STORE_TESTS := tests/http tests/acceptance --ignore=tests/http/test_browser.py $(ALIKE:%=--ignore=tests/acceptance/test_%.py)
 test-stores: provision-test $(VENV)/test.stamp
-	TEST_STORE=valkey $(TOGETHER) $(STORE_TESTS)
-	TEST_STORE=valkey $(ALONE) $(STORE_TESTS)
-	TEST_STORE=cluster $(TOGETHER) $(STORE_TESTS)
-	TEST_STORE=cluster $(ALONE) $(STORE_TESTS)
+	TEST_STORE=valkey $(PYTEST) $(STORE_TESTS)
+	TEST_STORE=cluster $(PYTEST) $(STORE_TESTS)
 
 lint: $(VENV)/test.stamp
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(STEP) "Format (ruff)" $(BIN)/ruff format --check .
+	$(STEP) "Lint (ruff)" $(BIN)/ruff check .
+	$(STEP) "Types (mypy)" $(BIN)/mypy
 
 # Writes the parts of docs/ that are made from the code; the tests fail while they differ.
 docs: $(VENV)/test.stamp
@@ -65,12 +71,16 @@ CHAOS_MINUTES ?= 10
 chaos: provision-test $(VENV)/test.stamp
 	$(BIN)/python -m tests.acceptance.chaos --minutes $(CHAOS_MINUTES) $(CHAOS)
 
+# Are the tests of the pure core worth anything? Changes it in small ways, one after the other, and tells which no test minds.
+mutate: $(VENV)/test.stamp
+	$(BIN)/python -m tests.mutation $(MUTATE)
+
 # Known vulnerabilities of what is locked. AUDIT=--strict fails where the database is out of reach.
-audit: $(SUPPLY)/stamp
+audit: $(VENV)/test.stamp
 	$(SUPPLY)/bin/python scripts/audit $(AUDIT) requirements.txt requirements-fast.txt requirements-dev.txt
 
 # What a running exporter is made of, with hashes: a CycloneDX bill of materials.
-sbom: $(SUPPLY)/stamp
+sbom: $(VENV)/test.stamp
 	mkdir -p build
 	cat requirements.txt requirements-fast.txt | PYTHONWARNINGS=ignore $(SUPPLY)/bin/cyclonedx-py requirements \
 		--pyproject pyproject.toml --output-reproducible --of JSON -o build/sbom.json -
@@ -87,29 +97,15 @@ clean:
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
 
 provision-run:
-	@scripts/provision run
+	$(STEP) "Debian packages" scripts/provision run
 
 provision-test:
-	@scripts/provision test
-	@.ci/image setup || { echo "*** LEFT OUT: the image is not built and tested, for want of the tools above" >&2; test -z "$$CI"; }
+	$(STEP) "Debian packages" scripts/provision test
+	$(STEP) "Tools of the container image" scripts/provision image
 
-$(VENV)/bin/python:
-	@scripts/provision run
-	$(PYTHON) -m venv $(VENV)
+$(VENV)/run.stamp: requirements.txt requirements-fast.txt pyproject.toml scripts/environment
+	$(STEP) "Python environment (one to five minutes)" scripts/environment run
 
-# The lock files are whole: with --no-deps pip has nothing to resolve, and can't stumble over what came out since.
-$(VENV)/run.stamp: $(VENV)/bin/python requirements.txt requirements-fast.txt pyproject.toml
-	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements.txt
-	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements-fast.txt || \
-		echo "*** LEFT OUT: gunicorn_h1c, for want of a compiler; it serves all the same, only slower" >&2
-	$(BIN)/pip install --quiet --no-deps --editable .
-	touch $@
-
-$(VENV)/test.stamp: $(VENV)/run.stamp requirements-dev.txt
-	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements-dev.txt
-	touch $@
-
-$(SUPPLY)/stamp: $(VENV)/bin/python requirements-supply.txt
-	$(PYTHON) -m venv $(SUPPLY)
-	$(SUPPLY)/bin/pip install --quiet --no-deps --require-hashes -r requirements-supply.txt
-	touch $@
+$(VENV)/test.stamp: requirements.txt requirements-fast.txt requirements-dev.txt requirements-supply.txt pyproject.toml \
+		scripts/environment
+	$(STEP) "Python environment (one to five minutes)" scripts/environment test

@@ -1,5 +1,7 @@
-"""Fixtures that several kinds of test use, and the store that exporters are on."""
+"""Fixtures that several kinds of test use, the store of exporters, and what is said at the end of a run."""
 
+import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,3 +36,31 @@ def exporter(tmp_path: Path) -> Iterator[Exporter]:
     """A running exporter on a store of its own."""
     with running(tmp_path) as process:
         yield process
+
+
+def left_out(reporter: pytest.TerminalReporter) -> Counter[str]:
+    """Return how many tests were left out, by reason."""
+    reports = reporter.stats.get("skipped", [])
+    return Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in reports)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI nothing is left out: a test that is fails the run."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") and IS_EMBEDDED and reporter and left_out(reporter) and not session.exitstatus:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in one line what passed, what failed, and what was left out, and why."""
+    passed, failed, errors = (len(terminalreporter.stats.get(k, [])) for k in ("passed", "failed", "error"))
+    reasons = left_out(terminalreporter)
+    why = "".join(f"; {count} x {reason}" for reason, count in reasons.most_common())
+    forbidden = (
+        " (in CI nothing may be left out: this run has failed)" if reasons and os.environ.get("CI") else ""
+    )
+    terminalreporter.write_line(
+        f"{passed} passed, {failed + errors} failed, {reasons.total()} left out{why}{forbidden}"
+    )

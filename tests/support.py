@@ -53,13 +53,16 @@ def until(condition: Callable[[], T | None], what: str) -> T:
 
 
 def until_read(connection: socket.socket) -> None:
-    """Wait until the server on this machine has read all that was sent over an IPv4 connection, or has closed it."""
+    """Wait until the server, on this machine, has read all that was sent over a connection, or closed it."""
     until(lambda: not _unread_bytes(connection), "the server reads what was sent")
 
 
 def _unread_bytes(connection: socket.socket) -> int:
     """Return how many bytes lie in the kernel, by its table of connections: sent, and not read yet."""
-    ours, theirs = (_in_table(*end) for end in (connection.getsockname(), connection.getpeername()))
+    try:
+        ours, theirs = (_in_table(*end) for end in (connection.getsockname(), connection.getpeername()))
+    except OSError:
+        return 0
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     queues = {(row[1], row[2]): row[4].split(":") for row in rows}
     sent, _ = queues.get((ours, theirs), ("0", "0"))
