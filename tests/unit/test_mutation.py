@@ -1,0 +1,91 @@
+"""The tool that makes faults in the core, on a toy: what is tested is found, what is not is told."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.mutation.faults import faults
+from tests.support import HANG_SECONDS
+
+ROOT = Path(__file__).parents[2]
+TOY = """
+LIMIT = 3
+
+
+def is_small(number: int) -> bool:
+    return number < LIMIT
+
+
+def emptied(queue: list[int]) -> int:
+    while queue:
+        queue.pop()
+    return len(queue)
+
+
+def untested(number: int) -> int:
+    return max(number, 0)
+"""
+TEST = """
+from toy import emptied, is_small
+
+
+def test_a_small_number() -> None:
+    assert is_small(2)
+    assert not is_small(3)
+
+
+def test_nothing_is_left() -> None:
+    assert emptied([7]) == 0
+"""
+#: What each fault is, and what must become of it.
+OUTCOMES = {
+    "module: LIMIT = 3 -> LIMIT = 4": "killed",
+    "is_small(): number < LIMIT -> number <= LIMIT": "killed",
+    "is_small(): number < LIMIT -> number >= LIMIT": "killed",
+    "emptied(): queue.pop() -> pass": "hangs",
+    "untested(): max(number, 0) -> min(number, 0)": "survived",
+    "untested(): max(number, 0) -> max(number, 1)": "survived",
+}
+SURVIVORS = [name for name, outcome in OUTCOMES.items() if outcome == "survived"]
+
+
+def hunt(folder: Path, *more: str) -> tuple[int, str]:
+    """Run the tool on the toy, and return its exit status and what it prints."""
+    command = [sys.executable, "-m", "tests.mutation", "--modules", "toy.py", "--tests", "test_toy.py"]
+    command += ["--jobs", "1", "--grace", "2", *more]
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/bin"}
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_fault_that_no_test_finds_is_told_and_every_other_is_found(tmp_path: Path) -> None:
+    """One that is tested is killed, or hangs; one that is not survives, and is no failure once accepted."""
+    (tmp_path / "toy.py").write_text(TOY)
+    (tmp_path / "test_toy.py").write_text(TEST)
+    report, accepted = tmp_path / "report.json", tmp_path / "survivors.txt"
+    found, (survivor, other) = "toy module: LIMIT = 3 -> LIMIT = 4", (f"toy {n}" for n in SURVIVORS)
+    accepted.write_text(f"{found}\n    It is found.\n{survivor}\n    Nothing\n    needs it.\n")
+    status, said = hunt(tmp_path, "--json", str(report), "--accepted", str(accepted))
+    assert {row["fault"]: row["outcome"] for row in json.loads(report.read_text())} == OUTCOMES, said
+    assert status == 1
+    told = [line for line in said.splitlines() if line.startswith(("survives", "accepted"))]
+    assert told == [f"survives: {other}", f"accepted, but found or no more: {found}"]
+    accepted.write_text(f"{survivor}\n    Nothing needs it.\n{other}\n    Nor it.\n")
+    assert hunt(tmp_path, "--accepted", str(accepted), "--sample", "3", "--seed", "1")[0] == 0
+
+
+def test_faults_are_the_same_each_time_and_each_is_another_program() -> None:
+    """Each has a name of its own, and is undone before the next is made."""
+    source = (ROOT / "exporter/relay/course.py").read_text()
+    made = [(fault.name, compile(fault.tree, "course", "exec").co_code) for fault in faults(source)]
+    assert [name for name, _ in made] == [fault.name for fault in faults(source)]
+    assert len({name for name, _ in made}) == len(made) > 100
