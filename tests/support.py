@@ -1,7 +1,9 @@
 """A real exporter process for tests: started on free ports that its log names, asked over real sockets."""
 
 import http.client
+import itertools
 import os
+import random
 import re
 import shutil
 import signal
@@ -11,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -279,8 +281,23 @@ def tool(name: str) -> str:
     return path
 
 
+def _ports() -> Iterator[int]:
+    """Yield ports that no connection is given by chance; other workers of the suite have others."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS
+    first = FIRST_PORT + worker * PORTS_EACH
+    begin = random.randrange(PORTS_EACH)
+    yield from (first + (begin + number) % PORTS_EACH for number in itertools.count())
+
+
+#: Below what the kernel gives to connections, and so are a cluster's own, which are 10,000 above.
+FIRST_PORT, PORTS_EACH, WORKERS = 12_000, 600, 16
+_unused_ports = _ports()
+
+
 def free_port() -> int:
-    """Return a port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody listens on now, and that stays free while what listened on it is down."""
+    for port in _unused_ports:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("there is always another port")
