@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -75,13 +76,12 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_what_arrives_together_is_committed_together(path: Path) -> None:
-    """A hundred callbacks, few commits."""
+    """A hundred callbacks, one commit."""
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
         await asyncio.gather(*(ingest.commit(start(str(n))) for n in range(100)))
         commits = telemetry.registry.get_sample_value("css_relay_exporter_commit_seconds_count")
-        assert commits is not None
-        assert commits < 10
+        assert commits == 1
 
     assert applied(run(path, work)) == 100
 
@@ -161,14 +161,13 @@ def test_refused_bodies_that_wait_are_bounded_in_bytes(path: Path) -> None:
 def test_a_stop_commits_what_waits_and_takes_nothing_more(path: Path) -> None:
     """Those who wait are answered."""
 
-    async def work(ingest: Ingest, telemetry: Telemetry) -> None:
-        waiting = [ingest.commit(start(str(n))) for n in range(30)]
-        await asyncio.sleep(0)
-        stopping = asyncio.create_task(ingest.stop())
-        await asyncio.sleep(0)
+    async def late(ingest: Ingest) -> None:
         with pytest.raises(StoreUnavailable, match="stopping"):
             ingest.commit(start("late"))
-        await stopping
+
+    async def work(ingest: Ingest, telemetry: Telemetry) -> None:
+        waiting = [ingest.commit(start(str(n))) for n in range(30)]
+        await asyncio.gather(ingest.stop(), late(ingest))  # both begin, in this order
         assert all(future.done() and future.exception() is None for future in waiting)
 
     assert applied(run(path, work)) == 30
@@ -180,7 +179,7 @@ def test_a_slow_disk_sends_commits_to_the_thread_and_a_quick_one_brings_them_bac
     """Wherever it is made, a commit is a commit."""
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
-        for quick, number in ((0.0, 1), (0.0, 2), (10.0, 3), (10.0, 4)):
+        for quick, number in ((0.0, 1), (0.0, 2), (inf, 3), (inf, 4)):
             monkeypatch.setattr(module, "QUICK_SECONDS", quick)
             await ingest.commit(start(str(number)))
             assert ingest._is_quick == (quick > 0)
@@ -234,7 +233,6 @@ def test_a_sweep_that_can_read_does_not_say_that_the_store_can_be_written(path: 
     """It may have waited for its turn behind a write that failed."""
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
-        await asyncio.sleep(0)
         telemetry.store_answered("write", well=False)
         with ingest._watched(writes=False):
             pass

@@ -1,9 +1,8 @@
 """Passwords and rates: who is right is known again at once, who guesses waits, whoever it is."""
 
 import asyncio
-import time
-from collections.abc import Awaitable
-from typing import TypeVar
+import threading
+from collections.abc import Callable
 
 import bcrypt
 import pytest
@@ -11,8 +10,9 @@ import pytest
 from exporter.web.guard import Bucket
 from exporter.web.passwords import MAX_KNOWN, MAX_WAITING, Busy, Passwords
 from exporter.webconfig import Rate
+from tests.support import HANG_SECONDS
 
-T = TypeVar("T")
+compare: Callable[[bytes, bytes], bool] = bcrypt.checkpw
 
 
 def hashed(password: bytes, cost: int = 4) -> str:
@@ -20,10 +20,17 @@ def hashed(password: bytes, cost: int = 4) -> str:
     return bcrypt.hashpw(password, bcrypt.gensalt(cost)).decode()
 
 
-async def timed(work: Awaitable[T]) -> tuple[T, float]:
-    """Return what some work gives, and how long it takes, seconds."""
-    begun = time.perf_counter()
-    return await work, time.perf_counter() - begun
+@pytest.fixture
+def compared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The hashes that have been compared with: that is what takes time, by the cost of each."""
+    hashes: list[str] = []
+
+    def checkpw(password: bytes, text: bytes) -> bool:
+        hashes.append(text.decode())
+        return compare(password, text)
+
+    monkeypatch.setattr(bcrypt, "checkpw", checkpw)
+    return hashes
 
 
 def test_the_right_password_and_no_other_is_right() -> None:
@@ -52,55 +59,72 @@ def test_the_right_password_and_no_other_is_right() -> None:
     asyncio.run(run())
 
 
-def test_what_was_right_is_known_again_and_what_was_wrong_is_not() -> None:
-    """Nor is it once the users are others."""
-    users = {"alice": hashed(b"right", 10)}
+def test_what_was_right_is_known_again_and_what_was_wrong_is_not(compared: list[str]) -> None:
+    """What was right is not compared again unless the users are others; what was wrong is, each time."""
+    users = {"alice": hashed(b"right")}
+    cases = [
+        (users, b"right", True, 1),
+        (users, b"right", True, 0),
+        (users, b"wrong", False, 1),
+        (users, b"wrong", False, 1),
+        (users, b"right", True, 0),
+        (dict(users), b"right", True, 1),
+        ({"alice": hashed(b"another")}, b"right", False, 1),
+    ]
 
     async def run() -> None:
         passwords = Passwords()
-        assert await passwords.are_right(users, "alice", b"right")
-        _, known = await timed(passwords.are_right(users, "alice", b"right"))
-        _, wrong = await timed(passwords.are_right(users, "alice", b"wrong"))
-        _, again = await timed(passwords.are_right(users, "alice", b"wrong"))
-        _, other = await timed(passwords.are_right(dict(users), "alice", b"right"))
-        assert min(wrong, again, other) > 10 * known
-        assert not await passwords.are_right({"alice": hashed(b"another")}, "alice", b"right")
+        for number, (those, password, right, times) in enumerate(cases):
+            compared.clear()
+            assert await passwords.are_right(those, "alice", password) is right, number
+            assert len(compared) == times, number
 
     asyncio.run(run())
 
 
-def test_who_is_unknown_costs_as_much_as_who_is_known() -> None:
+def test_who_is_unknown_costs_as_much_as_who_is_known(compared: list[str]) -> None:
     """As much as the dearest of all hashes, so that names can't be found out by the time an answer takes."""
-    users = {"cheap": hashed(b"x"), "alice": hashed(b"right", 10)}
+    users = {"cheap": hashed(b"x"), "alice": hashed(b"right", 6), "bob": hashed(b"x", 5)}
 
     async def run() -> None:
         passwords = Passwords()
-        known, unknown = [], []
-        for n in range(9):
-            known.append((await timed(passwords.are_right(users, "alice", b"no%d" % n)))[1])
-            unknown.append((await timed(passwords.are_right(users, "nobody", b"no%d" % n)))[1])
-        # By the cheap hash it would be a sixtieth, without one a thousandth.
-        assert 0.2 < min(unknown) / min(known) < 5
+        for name, password in (("nobody", b"no"), ("nobody", b"right"), ("", b"no")):
+            assert not await passwords.are_right(users, name, password)
 
     asyncio.run(run())
+    assert compared == [users["alice"]] * 3
 
 
-def test_guesses_wait_for_one_another_and_only_so_many() -> None:
+def test_guesses_wait_for_one_another_and_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever has been let in does not wait with them."""
-    users = {"alice": hashed(b"right", 8)}
+    users = {"alice": hashed(b"right")}
+    let_go, at_once = threading.Event(), threading.Semaphore(1)
+
+    def checkpw(password: bytes, text: bytes) -> bool:
+        assert at_once.acquire(blocking=False), "two guesses at once"
+        try:
+            return password == b"right" or (let_go.wait(HANG_SECONDS) and compare(password, text))
+        finally:
+            at_once.release()
+
+    monkeypatch.setattr(bcrypt, "checkpw", checkpw)
 
     async def run() -> None:
         passwords = Passwords()
         assert await passwords.are_right(users, "alice", b"right")
         guesses = [passwords.are_right(users, "alice", b"guess %d" % n) for n in range(3 * MAX_WAITING)]
-        flood = asyncio.gather(*guesses, return_exceptions=True)
-        await asyncio.sleep(0)
-        assert await passwords.are_right(users, "alice", b"right")
-        assert not flood.done()
+        flood = asyncio.gather(*guesses, knows(passwords), return_exceptions=True)
         outcomes = await flood
+        assert outcomes.pop() is True
         assert outcomes.count(False) == MAX_WAITING
         assert sum(isinstance(outcome, Busy) for outcome in outcomes) == 2 * MAX_WAITING
         assert not await passwords.are_right(users, "alice", b"wrong")
+
+    async def knows(passwords: Passwords) -> bool:
+        """Ask while all the guesses wait, and let them go only when there is an answer."""
+        answer = await passwords.are_right(users, "alice", b"right")
+        let_go.set()
+        return answer
 
     asyncio.run(run())
 

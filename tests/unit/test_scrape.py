@@ -10,6 +10,7 @@ from exporter.scrape import Scraper
 from exporter.store import Bookmark, Snapshot, Terms
 from exporter.store.sqlite import SqliteStore
 from exporter.telemetry import Telemetry
+from tests.support import HANG_SECONDS
 from tests.unit.histories import WINDOWS
 
 
@@ -18,13 +19,15 @@ class SlowStore(SqliteStore):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, Terms())
+        self.begun = threading.Event()
         self.let_go = threading.Event()
         self.snapshots = 0
 
     def snapshot(self, max_tasks: int, since: Bookmark | None = None) -> Snapshot:
         """Wait, then return a snapshot."""
         self.snapshots += 1
-        self.let_go.wait(10)
+        self.begun.set()
+        self.let_go.wait(HANG_SECONDS)
         return super().snapshot(max_tasks, since)
 
 
@@ -50,10 +53,9 @@ def test_a_storm_of_scrapes_is_two_renders(tmp_path: Path) -> None:
     async def storm() -> list[bytes]:
         scraper, _ = scraper_of(store)
         first = asyncio.create_task(scraper.scrape(openmetrics=False, compress=False))
-        await asyncio.sleep(0.1)
+        await asyncio.to_thread(store.begun.wait, HANG_SECONDS)
         rest = [asyncio.create_task(scraper.scrape(openmetrics=False, compress=False)) for _ in range(40)]
-        await asyncio.sleep(0.1)
-        store.let_go.set()
+        store.let_go.set()  # the loop begins with the rest before it hears that the first is done
         texts = await asyncio.gather(first, *rest)
         scraper.close()
         return texts
@@ -72,7 +74,7 @@ def test_one_who_gives_up_does_not_end_the_render_of_others(tmp_path: Path) -> N
     async def some_give_up() -> bytes:
         scraper, _ = scraper_of(store)
         tasks = [asyncio.create_task(scraper.scrape(openmetrics=True, compress=True)) for _ in range(3)]
-        await asyncio.sleep(0.1)
+        await asyncio.to_thread(store.begun.wait, HANG_SECONDS)
         tasks[0].cancel()
         store.let_go.set()
         text = await tasks[2]
