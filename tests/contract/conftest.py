@@ -1,19 +1,25 @@
 """The stores under contract: a further one only adds a row here."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from exporter.store import Store, Terms
+from exporter.store import Store, Terms, sqlite
 from exporter.store.sqlite import SqliteStore
+from exporter.store.valkey import client as clients
+from exporter.store.valkey import link, moving
+from exporter.store.valkey import store as module
 from exporter.store.valkey.store import ValkeyStore
 from exporter.storeurl import parse_store
-from tests.support import tool
+from tests.support import HANG_SECONDS, tool
 from tests.valkeys import ValkeyServer, running_cluster
 
 Open = Callable[..., Store]
+OpenAt = Callable[..., ValkeyStore]
 Place = Callable[[Terms], Store]
 
 
@@ -28,14 +34,14 @@ def _on_server(request: pytest.FixtureRequest) -> Place:
 
 def _on_redis(request: pytest.FixtureRequest) -> Place:
     server: ValkeyServer = request.getfixturevalue("redis")
-    _empty(server)
+    empty(server)
     return _at(f"redis://127.0.0.1:{server.port}/1")
 
 
 def _on_cluster(request: pytest.FixtureRequest) -> Place:
     nodes: list[ValkeyServer] = request.getfixturevalue("cluster")
     for node in nodes:
-        _empty(node)
+        empty(node)
     return _at(f"valkey-cluster://127.0.0.1:{nodes[0].port}")
 
 
@@ -44,7 +50,8 @@ def _at(url: str) -> Place:
     return lambda terms: ValkeyStore(address, terms, clock=lambda: 1000.0)
 
 
-def _empty(server: ValkeyServer) -> None:
+def empty(server: ValkeyServer) -> None:
+    """Delete everything on a server."""
     with server.client() as client:
         client.flushall()
 
@@ -58,6 +65,46 @@ STORES: dict[str, Callable[[pytest.FixtureRequest], Place]] = {
 }
 
 
+def on(*stores: str) -> list[Any]:
+    """Return these stores as parameters; those that are on a server are marked."""
+    return [pytest.param(s, marks=() if s == "sqlite" else pytest.mark.servers) for s in stores]
+
+
+#: Every question is asked of both protocols; `test_valkey_servers.py` asks the other servers.
+EACH = on("sqlite", "valkey")
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the stores wait for a slow machine as long as only a hang takes."""
+    for name in ("CONNECT_SECONDS", "ANSWER_SECONDS", "REPLICAS_SECONDS"):
+        monkeypatch.setattr(clients, name, HANG_SECONDS)
+    monkeypatch.setattr(module, "COMMIT_SECONDS", HANG_SECONDS)
+    monkeypatch.setattr(moving, "PATIENCE_SECONDS", HANG_SECONDS)
+    for name in ("BUSY_MILLISECONDS", "GUEST_BUSY_MILLISECONDS"):
+        monkeypatch.setattr(sqlite, name, round(HANG_SECONDS * 1000))
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """Let what fails be given up instead of tried for long, and replicas that are away not be waited for.
+
+    No deadline passes: what the server or the network answers decides, however slow they are.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(link, "PAUSE_SECONDS", 2 * HANG_SECONDS)
+        patch.setattr(clients, "REPLICAS_SECONDS", 0.05)
+        yield
+
+
+def together(works: Iterable[Callable[[], object]]) -> None:
+    """Do several things at once, each in a thread of its own; what one of them raises is raised."""
+    waiting = list(works)
+    with ThreadPoolExecutor(len(waiting)) as threads:
+        for done in [threads.submit(work) for work in waiting]:
+            done.result()
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
     """A Valkey server."""
@@ -68,7 +115,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
 @pytest.fixture
 def empty_server(server: ValkeyServer) -> ValkeyServer:
     """That server, with nothing in it."""
-    _empty(server)
+    empty(server)
     return server
 
 
@@ -86,7 +133,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[ValkeySer
         yield nodes
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=EACH)
 def open_store(request: pytest.FixtureRequest) -> Iterator[Open]:
     """Return a function that opens the store, with changes to the default terms."""
     place = STORES[request.param](request)
@@ -105,3 +152,17 @@ def open_store(request: pytest.FixtureRequest) -> Iterator[Open]:
 def store(open_store: Open) -> Store:
     """A new store."""
     return open_store()
+
+
+@pytest.fixture
+def opened() -> Iterator[OpenAt]:
+    """Return a function that opens the shared store at a URL, with changes to the default terms."""
+    stores: list[ValkeyStore] = []
+
+    def open_(url: str, **changes: Any) -> ValkeyStore:
+        stores.append(ValkeyStore(parse_store(url), replace(Terms(), **changes)))
+        return stores[-1]
+
+    yield open_
+    for store in stores:
+        store.close()

@@ -14,13 +14,15 @@ from exporter.store import Transaction
 from exporter.store.copies import back_up, restore
 from exporter.store.mark import LEAVING, Mark
 from exporter.store.moving import Page, move, stay
-from exporter.store.valkey import moving
 from exporter.store.valkey.client import ARRIVING, META
 from exporter.store.valkey.link import Script
 from exporter.store.valkey.moving import UNTOUCHED_SECONDS
+from tests.contract.conftest import impatient
 from tests.contract.test_moving import Disturbed, Place, change, everything, fill, moved
 from tests.contract.test_store import LABELS, count, ledgers, put, task
 from tests.valkeys import ValkeyServer, Wire
+
+pytestmark = pytest.mark.servers
 
 TASKS = ARRIVING.replace("meta", "tasks")
 
@@ -231,17 +233,14 @@ def test_answers_that_are_lost_change_nothing(served: Place, file: Place, script
         assert 0 in (lost, wire.to_lose)
 
 
-def test_a_last_answer_that_never_comes_leaves_nobody_to_serve_the_old_store(
-    served: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_last_answer_that_never_comes_leaves_nobody_to_serve_the_old_store(served: Place) -> None:
     """The new one may be there: here it is, and the next move finds it."""
-    monkeypatch.setattr(moving, "PATIENCE_SECONDS", 0.5)
     start = everything(served)
     with Wire(served.url.port) as wire:
         wire.sign = Script("publish", guarded=False).digest.encode()
         there = Place(f"valkey://127.0.0.1:{wire.port}/2")
         wire.to_lose = 1000
-        with pytest.raises(StoreError, match="it may be done or not: run `move` again"):
+        with impatient(), pytest.raises(StoreError, match="it may be done or not: run `move` again"):
             moved(served, there)
         with pytest.raises(StoreError, match="is being moved to"):
             served.open()
@@ -257,7 +256,7 @@ def test_a_target_that_fails_leaves_the_store_where_it_is(served: Place, file: P
     start = everything(served)
     with ValkeyServer(tmp_path) as server:
         there = Place(server.url)
-        with pytest.raises(StoreError, match="the server is not there"):
+        with impatient(), pytest.raises(StoreError, match="the server is not there"):
             moved(served, there, happens=server.kill)
     assert everything(served) == start
     served.open().close()

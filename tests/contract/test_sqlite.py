@@ -1,11 +1,10 @@
 """What the embedded store promises beyond the contract: files, versions, damage, locks."""
 
-import os
 import sqlite3
 import subprocess
 import sys
 import threading
-import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from exporter.store.migrations import MIGRATIONS
 from exporter.store.sqlite import SqliteStore
 from tests.contract.test_snapshot import Reader
 from tests.contract.test_store import count, ledgers, put, task
+from tests.support import until
 
 
 def opened(path: Path) -> SqliteStore:
@@ -25,7 +25,7 @@ def opened(path: Path) -> SqliteStore:
 
 
 def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
-    """The file, what SQLite puts beside it, and a folder that was made for it."""
+    """The file, what SQLite puts beside it, and a folder made for it are for their owner alone."""
     store = opened(tmp_path / "new" / "relay.db")
     store.transact(count())
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
@@ -36,7 +36,7 @@ def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
 
 
 def test_every_commit_is_synced(tmp_path: Path) -> None:
-    """WAL with synchronous=FULL: a power cut loses nothing that was answered."""
+    """Every commit is synced (WAL, synchronous=FULL): a power cut loses nothing that was answered."""
     store = opened(tmp_path / "relay.db")
     assert store._writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert store._writer.execute("PRAGMA synchronous").fetchone() == (2,)
@@ -44,7 +44,7 @@ def test_every_commit_is_synced(tmp_path: Path) -> None:
 
 
 def test_the_version_is_that_of_the_migrations(tmp_path: Path) -> None:
-    """One step each; opening again migrates nothing."""
+    """A store has the version of the last migration, and opening it again migrates nothing."""
     path = tmp_path / "relay.db"
     opened(path).close()
     opened(path).close()
@@ -56,7 +56,7 @@ def test_the_version_is_that_of_the_migrations(tmp_path: Path) -> None:
 def test_a_migration_runs_once_and_keeps_what_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A release that adds one finds the older store's tasks and numbers."""
+    """A new migration runs once and keeps the older store's tasks and numbers."""
     path = tmp_path / "relay.db"
     store = opened(path)
     store.transact(put(task("a")))
@@ -71,7 +71,7 @@ def test_a_migration_runs_once_and_keeps_what_is_there(
 
 
 def test_a_newer_store_is_refused(tmp_path: Path) -> None:
-    """This program does not know what it would break."""
+    """A store of a newer version is refused."""
     path = tmp_path / "relay.db"
     opened(path).close()
     with sqlite3.connect(path) as connection:
@@ -83,7 +83,7 @@ def test_a_newer_store_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["text", "header", "pages"])
 def test_a_damaged_file_is_named_and_left_as_it_is(tmp_path: Path, damage: str) -> None:
-    """Never silently started over."""
+    """A damaged file is refused by its name and left as it is, never started over."""
     path = tmp_path / "relay.db"
     store = opened(path)
     store.transact(put(*(task(str(n)) for n in range(200))))
@@ -102,7 +102,7 @@ def test_a_damaged_file_is_named_and_left_as_it_is(tmp_path: Path, damage: str) 
 
 
 def test_a_file_that_was_replaced_while_it_runs_is_noticed(tmp_path: Path) -> None:
-    """What is written to a file without a name would be lost."""
+    """A file that was moved away or replaced is noticed: what is written to it would be lost."""
     path = tmp_path / "relay.db"
     store = opened(path)
     path.rename(tmp_path / "away.db")
@@ -115,7 +115,7 @@ def test_a_file_that_was_replaced_while_it_runs_is_noticed(tmp_path: Path) -> No
 
 
 def test_what_was_shown_is_not_shown_when_the_file_was_replaced(tmp_path: Path) -> None:
-    """Nothing of it, though nothing would have to be read."""
+    """Nothing is shown from a replaced file, also where nothing would have to be read."""
     path = tmp_path / "relay.db"
     store = opened(path)
     store.transact(put(task("a")))
@@ -129,7 +129,7 @@ def test_what_was_shown_is_not_shown_when_the_file_was_replaced(tmp_path: Path) 
 
 
 def test_a_commit_that_failed_hides_nothing_that_another_process_commits(tmp_path: Path) -> None:
-    """Their commit has the number that this one would have had."""
+    """A failed commit hides nothing of another process, whose commit gets the same number."""
     store, other = opened(tmp_path / "relay.db"), opened(tmp_path / "relay.db")
     store.transact(put(task("a"), task("b")))
     reader = Reader(store, 9)
@@ -154,7 +154,7 @@ def test_a_commit_that_failed_hides_nothing_that_another_process_commits(tmp_pat
 
 
 def test_a_file_that_is_damaged_while_it_is_open_is_written_no_more(tmp_path: Path) -> None:
-    """Also where the damage would not be met: what is answered must be worth it."""
+    """A file found damaged while it is open is neither written nor read until it is opened again."""
     path = tmp_path / "relay.db"
     store = opened(path)
     store.transact(put(*(task(str(n)) for n in range(200))))
@@ -177,7 +177,7 @@ def test_a_file_that_is_damaged_while_it_is_open_is_written_no_more(tmp_path: Pa
 def test_a_store_that_could_not_be_made_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An empty file would look like a store that has lost all it held."""
+    """A store that could not be made leaves no file: it would look like one that lost all it held."""
     path = tmp_path / "relay.db"
 
     def fail(*_: object) -> sqlite3.Connection:
@@ -192,24 +192,38 @@ def test_a_store_that_could_not_be_made_leaves_nothing_behind(
 
 
 def test_a_lock_held_for_a_moment_is_waited_for(tmp_path: Path) -> None:
-    """Another process writes: the step comes after it."""
+    """A step waits for the lock of another process that writes, and comes after it."""
     path = tmp_path / "relay.db"
     store = opened(path)
-    holder = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    holder.execute("BEGIN IMMEDIATE")
-    threading.Timer(0.3, lambda: holder.execute("COMMIT")).start()
-    begun = time.monotonic()
-    store.transact(count())
-    assert time.monotonic() - begun >= 0.25
+    events: list[str] = []
+    store._writer.set_trace_callback(lambda statement: events.append(statement.partition(" ")[0]))
+    with closing(sqlite3.connect(path, isolation_level=None)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        step = threading.Thread(target=lambda: store.transact(count()))
+        step.start()
+        until(lambda: events and is_asleep(step), "the step finds the lock held")
+        assert events == ["BEGIN"]
+        events.append("the holder lets go")
+        holder.execute("COMMIT")
+        step.join()
+    assert events[:2] == ["BEGIN", "the holder lets go"]
+    assert events[-1] == "COMMIT"
     assert ledgers(store)["4", "push.example.com"].values == {"tasks_started_total": 1}
-    holder.close()
     store.close()
+
+
+def is_asleep(thread: threading.Thread) -> bool:
+    """Whether a thread sleeps now, as SQLite does between two looks at a lock."""
+    if not thread.is_alive():
+        return True  # it has not waited
+    status = Path(f"/proc/self/task/{thread.native_id}/stat").read_text()
+    return status.rpartition(")")[2].split()[0] == "S"
 
 
 def test_a_lock_held_for_long_is_told_and_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sender is asked to come again."""
+    """A step that finds a lock held for too long changes nothing and says so."""
     monkeypatch.setattr(sqlite, "BUSY_MILLISECONDS", 100)
     path = tmp_path / "relay.db"
     store = opened(path)
@@ -226,18 +240,18 @@ def test_a_lock_held_for_long_is_told_and_changes_nothing(
 
 
 def test_what_was_committed_survives_a_kill(tmp_path: Path) -> None:
-    """A process that ends without any goodbye, twenty steps in."""
+    """Twenty commits of a process that is killed right after them are all there."""
     path = tmp_path / "relay.db"
     program = (
-        "import os, sys; from pathlib import Path; from tests.contract.test_sqlite import *\n"
-        "store = opened(Path(sys.argv[1]))\n"
-        "for _ in range(20): store.transact(count())\n"
-        "os._exit(9)"
+        "import os, sys; from pathlib import Path\n"
+        "from exporter.store import Terms; from exporter.store.sqlite import SqliteStore\n"
+        "store = SqliteStore(Path(sys.argv[1]), Terms())\n"
+        "told, labels = [('tasks_started_total', '', 1)], ('4', 'push.example.com')\n"
+        "for _ in range(20): store.transact(lambda step: step.tally.tell(told, labels, 't', 9.0))\n"
+        "os.kill(os.getpid(), 9)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(path)], env={**os.environ, "PYTHONPATH": "."}, check=False
-    )
-    assert done.returncode == 9
+    done = subprocess.run([sys.executable, "-c", program, str(path)], check=False)
+    assert done.returncode == -9
     store = opened(path)
     assert ledgers(store)["4", "push.example.com"].values == {"tasks_started_total": 20}
     store.close()

@@ -6,24 +6,18 @@ from pathlib import Path
 import pytest
 
 from exporter.errors import StoreError, StoreUnavailable
-from exporter.store.valkey import client as clients
-from exporter.store.valkey import store as module
 from exporter.store.valkey.client import META
 from exporter.store.valkey.link import Script
 from exporter.store.valkey.store import ValkeyStore
+from tests.contract.conftest import OpenAt, impatient
 from tests.contract.test_store import count, ledgers
-from tests.contract.test_valkey import opened, started
+from tests.contract.test_valkey import started
 from tests.support import until
-from tests.valkeys import Pair, ValkeyServer, knows_replica, node, replicate, running_cluster
+from tests.valkeys import Pair, ValkeyServer, has_replica, holder, running_cluster
 
 WAITING = "?wait-replicas=1"
 
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give up sooner."""
-    monkeypatch.setattr(module, "COMMIT_SECONDS", 0.6)
-    monkeypatch.setattr(clients, "REPLICAS_SECONDS", 0.2)
+pytestmark = pytest.mark.servers
 
 
 @pytest.fixture
@@ -34,12 +28,11 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
 
 
 @pytest.fixture
-def store(pair: Pair) -> Iterator[ValkeyStore]:
+def store(pair: Pair, opened: OpenAt) -> ValkeyStore:
     """A store on them that waits for the replica, with one commit."""
     store = opened(pair.url + WAITING)
     store.transact(count())
-    yield store
-    store.close()
+    return store
 
 
 def on_server(server: ValkeyServer) -> int:
@@ -51,21 +44,21 @@ def on_server(server: ValkeyServer) -> int:
     return sum(int(number) for key, number in found.items() if "tasks_started" in key)
 
 
-def refused(store: ValkeyStore) -> None:
+def refused(store: ValkeyStore, host: str = "push.example.com") -> None:
     """A commit is not answered 200, since no replica has it."""
-    with pytest.raises(StoreUnavailable, match=r"0 of 1 replicas have it.*wait-replicas"):
-        store.transact(count())
+    with impatient(), pytest.raises(StoreUnavailable, match=r"0 of 1 replicas have it.*wait-replicas"):
+        store.transact(count(host=host))
 
 
 def test_what_is_answered_is_on_the_replica(pair: Pair, store: ValkeyStore) -> None:
-    """At once, without a look at how far it is."""
+    """A commit that is answered is on the replica already."""
     for number in range(2, 30):
         store.transact(count())
         assert on_server(pair.replica) == number
 
 
 def test_an_abrupt_failover_loses_nothing_that_was_answered(pair: Pair, store: ValkeyStore) -> None:
-    """What was not is no loss that is told; the old primary becomes the replica, and all goes on."""
+    """An abrupt failover loses only what was not answered, and the old primary becomes the replica."""
     store.transact(count())
     pair.detach()
     refused(store)
@@ -78,8 +71,8 @@ def test_an_abrupt_failover_loses_nothing_that_was_answered(pair: Pair, store: V
     assert (started(store), on_server(pair.replica)) == (4, 4)
 
 
-def test_without_waiting_a_failover_that_loses_answers_is_told(pair: Pair) -> None:
-    """Nobody writes on top of it: a restart begins a new generation."""
+def test_without_waiting_a_failover_that_loses_answers_is_told(pair: Pair, opened: OpenAt) -> None:
+    """Without ?wait-replicas= a failover that loses answered commits is told; a restart begins at 0."""
     store = opened(pair.url)
     store.transact(count())
     until(pair.is_in_step, "the replica has all")
@@ -95,7 +88,7 @@ def test_without_waiting_a_failover_that_loses_answers_is_told(pair: Pair) -> No
 
 
 def test_a_lost_answer_does_not_pass_for_a_replica(pair: Pair, store: ValkeyStore) -> None:
-    """The commit is known when it is tried again, on a connection that has written nothing of it."""
+    """A commit tried again after a lost answer waits for a replica, on a connection that wrote nothing."""
     pair.detach()
     pair.wire.sign, pair.wire.to_lose = Script("commit").digest.encode(), 1
     refused(store)
@@ -108,47 +101,52 @@ def test_a_lost_answer_does_not_pass_for_a_replica(pair: Pair, store: ValkeyStor
 
 
 def test_what_was_shown_without_a_replica_and_then_lost_is_told(pair: Pair, store: ValkeyStore) -> None:
-    """Counters are shown while the replica is away; lower ones would be taken for a reset."""
+    """Counters shown while the replica was away and lost since are told: lower ones would read as a reset."""
     pair.detach()
     refused(store)
-    assert started(store) == 2
-    pair.fail_over()
-    with pytest.raises(StoreUnavailable, match="older than it was"):
-        store.snapshot(1)
+    with impatient():
+        assert started(store) == 2
+        pair.fail_over()
+        with pytest.raises(StoreUnavailable, match="older than it was"):
+            store.snapshot(1)
 
 
-def test_a_store_opens_and_is_ready_only_with_its_replicas(pair: Pair, store: ValkeyStore) -> None:
-    """What it would begin with may be lost else; a command beside it does not ask for them."""
+def test_a_store_opens_and_is_ready_only_with_its_replicas(
+    pair: Pair, store: ValkeyStore, opened: OpenAt
+) -> None:
+    """A store opens and is ready only with its replicas; a command beside it does not ask for them."""
     pair.detach()
-    with pytest.raises(StoreUnavailable, match="0 of 1 replicas"):
-        store.probe()
-    with pytest.raises(StoreError, match="0 of 1 replicas"):
-        opened(pair.url + WAITING)
-    guest = opened(pair.url + WAITING, as_guest=True)
-    guest.transact(count())
-    guest.close()
+    with impatient():
+        with pytest.raises(StoreUnavailable, match="0 of 1 replicas"):
+            store.probe()
+        with pytest.raises(StoreError, match="0 of 1 replicas"):
+            opened(pair.url + WAITING)
+    opened(pair.url + WAITING, as_guest=True).transact(count())
     pair.follow()
     store.probe()
     assert started(store) == 2
 
 
-def test_a_server_that_takes_no_writes_without_replicas_counts_nothing(tmp_path: Path) -> None:
-    """`min-replicas-to-write`: nothing is left on the primary alone, and counters are still shown."""
-    with Pair(tmp_path, "--min-replicas-to-write", "1", "--min-replicas-max-lag", "1") as pair:
+def test_a_server_that_takes_no_writes_without_replicas_counts_nothing(
+    tmp_path: Path, opened: OpenAt
+) -> None:
+    """With `min-replicas-to-write` nothing is left on the primary alone, and counters are still shown."""
+    with Pair(tmp_path, "--min-replicas-to-write", "1", "--min-replicas-max-lag", "600") as pair:
         store = opened(pair.url + WAITING)
         store.transact(count())
         pair.detach()
-        with pytest.raises(StoreUnavailable, match=r"NOREPLICAS.*min-replicas-to-write"):
-            store.transact(count())
-        assert on_server(pair.primary) == started(store) == 1
-        store.close()
+        with pair.primary.client() as client:
+            until(lambda: client.info("replication")["connected_slaves"] == 0, "the primary knows")
+        with impatient():
+            with pytest.raises(StoreUnavailable, match=r"NOREPLICAS.*min-replicas-to-write"):
+                store.transact(count())
+            assert on_server(pair.primary) == started(store) == 1
 
 
 def test_label_sets_of_a_refused_commit_are_found_again(pair: Pair, store: ValkeyStore) -> None:
-    """They are numbered on the primary, and may be gone after a failover."""
+    """Label sets of a refused commit, numbered on a primary that is gone, get numbers of their own again."""
     pair.detach()
-    with pytest.raises(StoreUnavailable):
-        store.transact(count(host="a"))
+    refused(store, host="a")
     pair.fail_over()
     pair.follow()
     for host in ("b", "a"):
@@ -157,37 +155,39 @@ def test_label_sets_of_a_refused_commit_are_found_again(pair: Pair, store: Valke
     assert hosts == {"push.example.com": 1, "a": 1, "b": 1}
 
 
-def test_a_user_that_may_not_wait_is_told(tmp_path: Path) -> None:
-    """With what to give it."""
-    with ValkeyServer(tmp_path) as server, server.client() as client:
+def test_a_user_that_may_not_wait_is_told(empty_server: ValkeyServer, opened: OpenAt) -> None:
+    """A user without the right to WAIT is refused, with the right to give it."""
+    with empty_server.client() as client:
         rights = ("~css-relay:*", "+@read", "+@write", "+@scripting", "+@connection", "+time")
         client.execute_command("ACL", "SETUSER", "relay", "on", ">word", *rights, "-wait")
-        with pytest.raises(StoreError, match=r"permissions.*\+wait"):
-            opened(f"valkey://relay:word@127.0.0.1:{server.port}/0{WAITING}")
+        try:
+            with pytest.raises(StoreError, match=r"permissions.*\+wait"):
+                opened(f"valkey://relay:word@127.0.0.1:{empty_server.port}/0{WAITING}")
+        finally:
+            client.execute_command("ACL", "DELUSER", "relay")
 
 
-def test_in_a_cluster_the_server_that_has_the_store_waits(tmp_path: Path) -> None:
-    """It is found again when its replica has taken over; and answers 200 when it has a replica once more."""
-    with running_cluster(tmp_path) as cluster, node(tmp_path / "replica") as replica:
-        with cluster[0].client() as client:
-            slot = client.execute_command("CLUSTER KEYSLOT", META)
-            ranges = client.execute_command("CLUSTER SLOTS")
-        port = next(found[2][1] for found in ranges if found[0] <= slot <= found[1])
-        owner = next(server for server in cluster if server.port == port)
-        replicate(replica, owner)
-        until(lambda: all(knows_replica(server) for server in cluster), "all know the replica")
-        store = opened(f"valkey-cluster://127.0.0.1:{cluster[0].port}{WAITING}")
+def test_in_a_cluster_the_server_that_has_the_store_waits(tmp_path: Path, opened: OpenAt) -> None:
+    """In a cluster the replica of the store's server is waited for, and found when it has taken over."""
+    with running_cluster(tmp_path, replicas=1) as servers:
+        owner, replica = holder(servers), servers[-1]
+        others = [server for server in servers if server not in (owner, replica)]
+        store = opened(f"valkey-cluster://127.0.0.1:{others[0].port}{WAITING}")
         for number in range(1, 9):
             store.transact(count())
             assert on_server(replica) == number
         owner.kill()
-        until(lambda: "0 of 1 replicas" in told(store), "the replica has taken over, and has none of its own")
+        with replica.client() as client:
+            client.execute_command("CLUSTER FAILOVER", "TAKEOVER")
+        with impatient():
+            until(lambda: "0 of 1 replicas" in told(store), "it is found, and has no replica of its own")
         owner.start()
-        until(lambda: told(store) == "", "it is answered again")
-        answered = sum(told(store) == "" for _ in range(5))
-        assert answered == 5
-        assert 8 + 1 + answered <= on_server(owner) == started(store)
-        store.close()
+        until(lambda: has_replica(replica), "the old primary is its replica")
+        before = started(store)
+        for number in range(1, 6):
+            store.transact(count())
+            assert on_server(owner) == started(store) == before + number
+        assert before >= 8 + 1
 
 
 def told(store: ValkeyStore) -> str:

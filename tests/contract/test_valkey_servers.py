@@ -6,17 +6,14 @@ import pytest
 import trustme
 
 from exporter.errors import StoreError, StoreUnavailable
-from exporter.store import Refused, Terms
+from exporter.store import Refused
 from exporter.store.valkey.store import ValkeyStore
-from exporter.storeurl import parse_store
+from tests.contract.conftest import OpenAt, empty, impatient
 from tests.contract.test_store import count, ledgers, put, task
-from tests.support import free_port, tool, until
-from tests.valkeys import DURABLE, ValkeyServer, is_well, running_cluster
+from tests.support import tool, until
+from tests.valkeys import ValkeyServer, is_well, own_port
 
-
-def opened(url: str) -> ValkeyStore:
-    """Open the store at `url`."""
-    return ValkeyStore(parse_store(url), Terms())
+pytestmark = pytest.mark.servers
 
 
 def use(store: ValkeyStore) -> None:
@@ -31,16 +28,8 @@ def use(store: ValkeyStore) -> None:
     store.probe()
 
 
-def test_redis_does_as_well(tmp_path: Path) -> None:
-    """The server of Debian 12."""
-    with ValkeyServer(tmp_path, *DURABLE, program=tool("redis-server")) as server:
-        store = opened(f"redis://127.0.0.1:{server.port}/3")
-        use(store)
-        store.close()
-
-
-def test_tls_believes_those_it_is_told_to_believe(tmp_path: Path) -> None:
-    """And nobody else: neither another authority nor another name; it may show a certificate of its own."""
+def test_tls_believes_those_it_is_told_to_believe(tmp_path: Path, opened: OpenAt) -> None:
+    """TLS believes the given authority and the server's name alone, and may show a certificate of its own."""
     authority, stranger = trustme.CA(), trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     stranger.cert_pem.write_to_path(str(tmp_path / "stranger.pem"))
@@ -57,48 +46,50 @@ def test_tls_believes_those_it_is_told_to_believe(tmp_path: Path) -> None:
         "--tls-ca-cert-file",
         pem["ca"],
     )
-    port = free_port()
+    port = own_port()
     with ValkeyServer(tmp_path, *files, "--tls-port", str(port), program=tool("redis-server")):
         own = f"cert-file={pem['client']}&key-file={pem['client']}"
-        store = opened(f"rediss://127.0.0.1:{port}?ca-file={pem['ca']}&{own}")
-        use(store)
-        store.close()
-        opened(f"valkeys://127.0.0.1:{port}/0?ca-file={pem['ca']}&{own}").close()
+        use(opened(f"rediss://127.0.0.1:{port}?ca-file={pem['ca']}&{own}"))
+        opened(f"valkeys://127.0.0.1:{port}/0?ca-file={pem['ca']}&{own}")
         for bad in (f"127.0.0.1:{port}?ca-file={pem['stranger']}&{own}", f"127.0.0.1:{port}?{own}",
                     f"localhost:{port}?ca-file={pem['ca']}&{own}"):  # fmt: skip
             with pytest.raises(StoreError, match="certificate"):
                 opened(f"rediss://{bad}")
 
 
-def test_a_cluster_is_one_store_whichever_node_is_asked(tmp_path: Path) -> None:
-    """All keys are in one slot; nodes that are gone are told of, and found again."""
-    with running_cluster(tmp_path) as cluster:
-        stores = [opened(f"valkey-cluster://127.0.0.1:{server.port}") for server in cluster]
-        use(stores[0])
-        for store in stores:
-            store.transact(count())
-        assert ledgers(stores[2])["4", "push.example.com"].values == {"tasks_started_total": 6}
+def test_a_cluster_is_one_store_whichever_node_is_asked(cluster: list[ValkeyServer], opened: OpenAt) -> None:
+    """All keys are in one slot, every node leads to the same store, and nodes that come back are found."""
+    for server in cluster:
+        empty(server)
+    stores = [opened(f"valkey-cluster://127.0.0.1:{server.port}") for server in cluster]
+    use(stores[0])
+    for store in stores:
+        store.transact(count())
+    assert ledgers(stores[2])["4", "push.example.com"].values == {"tasks_started_total": 6}
+    try:
         for server in cluster:
             server.kill()
-        with pytest.raises(StoreUnavailable):
+        with impatient(), pytest.raises(StoreUnavailable):
             stores[0].transact(count())
+    finally:
         for server in cluster:
             server.start()
-        until(lambda: all(is_well(server) for server in cluster), "the cluster is well again")
-        stores[0].transact(count())
-        assert ledgers(stores[1])["4", "push.example.com"].values == {"tasks_started_total": 7}
-        for store in stores:
-            store.close()
+    until(lambda: all(is_well(server) for server in cluster), "the cluster is well again")
+    stores[0].transact(count())
+    assert ledgers(stores[1])["4", "push.example.com"].values == {"tasks_started_total": 7}
 
 
-def test_a_cluster_that_is_not_there_and_a_server_that_is_full_are_told(tmp_path: Path) -> None:
-    """In words that say what to do."""
+def test_a_cluster_that_is_not_there_and_a_server_that_is_full_are_told(
+    empty_server: ValkeyServer, opened: OpenAt
+) -> None:
+    """A cluster that is not there, and a server whose memory is full, are told of with what to do."""
     with pytest.raises(StoreUnavailable, match="the server is not there"):
-        opened(f"valkey-cluster://127.0.0.1:{free_port()}")
-    with ValkeyServer(tmp_path) as server:
-        store = opened(server.url)
-        with server.client() as client:
-            client.config_set("maxmemory", "1mb")
-        with pytest.raises(StoreUnavailable, match="memory is full; raise its maxmemory"):
-            store.transact(put(task("a")))
-        store.close()
+        opened(f"valkey-cluster://127.0.0.1:{own_port()}")
+    store = opened(empty_server.url)
+    with empty_server.client() as client:
+        client.config_set("maxmemory", "1mb")
+        try:
+            with pytest.raises(StoreUnavailable, match="memory is full; raise its maxmemory"):
+                store.transact(put(task("a")))
+        finally:
+            client.config_set("maxmemory", "0")

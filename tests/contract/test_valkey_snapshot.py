@@ -16,6 +16,8 @@ from tests.valkeys import ValkeyServer
 FORGOTTEN, DONE, TASKS = (META.replace("meta", name) for name in ("forgotten", "done", "tasks"))
 MAX_FORGOTTEN = 10_000
 
+pytestmark = pytest.mark.servers
+
 
 @pytest.fixture
 def store(empty_server: ValkeyServer) -> Iterator[ValkeyStore]:
@@ -33,7 +35,7 @@ def sent(server: ValkeyServer) -> int:
 
 
 def test_the_server_sends_what_changed(empty_server: ValkeyServer, store: ValkeyStore) -> None:
-    """A hundred of three thousand tasks: less than a tenth; and then next to nothing."""
+    """The server sends little where little has changed, and next to nothing where nothing has."""
     tasks = [task(f"{number}", host=f"h{number % 100}") for number in range(3000)]
     store.transact(put(*tasks))
     reader = Reader(store, 9999)
@@ -50,7 +52,7 @@ def test_the_server_sends_what_changed(empty_server: ValkeyServer, store: Valkey
 
 
 def test_who_writes_without_telling_is_noticed(empty_server: ValkeyServer, store: ValkeyStore) -> None:
-    """A program of an older version beside this one: everything is read, until it has gone."""
+    """While an older version writes beside this one, which tells no changes, everything is read."""
     reader = Reader(store, 9)
     reader.shown()
     with empty_server.client() as client:
@@ -67,7 +69,7 @@ def test_who_writes_without_telling_is_noticed(empty_server: ValkeyServer, store
 def test_a_store_without_what_this_version_writes_is_read_whole(
     empty_server: ValkeyServer, store: ValkeyStore
 ) -> None:
-    """One of an older version; from the first commit on it tells."""
+    """A store of an older version is read whole until this version's first commit."""
     with empty_server.client() as client:
         client.delete(*(META.replace("meta", name) for name in ("changed", "forgotten", "posted")))
         client.hdel(META, "last", "floor")
@@ -86,7 +88,7 @@ def test_a_store_without_what_this_version_writes_is_read_whole(
 def test_what_is_remembered_of_forgotten_tasks_is_bounded(
     empty_server: ValkeyServer, store: ValkeyStore
 ) -> None:
-    """Who is further behind than that reads all."""
+    """10,000 forgotten tasks are remembered; who is further behind reads all."""
     reader, behind = Reader(store, 9), Reader(store, 9)
     behind.shown()
     with empty_server.client() as client:
@@ -104,7 +106,7 @@ def test_what_is_remembered_of_forgotten_tasks_is_bounded(
 def test_a_bookmark_of_what_the_store_has_lost_since_is_no_use(
     empty_server: ValkeyServer, store: ValkeyStore
 ) -> None:
-    """It came back older, and others made up for the number of commits: who made the marked one tells."""
+    """A bookmark is void if the store came back older, though others made up for the commits."""
     other = ValkeyStore(parse_store(empty_server.url), Terms(), clock=lambda: 1000.0)
     reader = Reader(other, 9)
     reader.shown()
@@ -119,7 +121,7 @@ def test_a_bookmark_of_what_the_store_has_lost_since_is_no_use(
 def test_a_bookmark_is_good_however_long_nobody_has_committed(
     empty_server: ValkeyServer, store: ValkeyStore
 ) -> None:
-    """Also when the one who did is not remembered any more."""
+    """A bookmark holds however long nobody has committed, also when its author is not remembered."""
     reader = Reader(store, 9)
     reader.shown()
     with empty_server.client() as client:
@@ -130,7 +132,7 @@ def test_a_bookmark_is_good_however_long_nobody_has_committed(
 def test_what_was_shown_is_not_shown_when_the_store_is_another(
     empty_server: ValkeyServer, store: ValkeyStore
 ) -> None:
-    """Nothing of it: the scrape says that the store is down."""
+    """Nothing is shown from a store that is another than it was."""
     reader = Reader(store, 9)
     reader.shown()
     with empty_server.client() as client:
