@@ -226,20 +226,19 @@ class Exporter:
         assert status == 200
         return Scrape(parse(body.decode()))
 
-    def raw(self, *parts: bytes, seconds: float = 15.0) -> bytes:
-        """Send bytes to the callback listener as they are, part by part; return what comes back."""
-        with socket.create_connection(("127.0.0.1", self.ports["callbacks"]), timeout=seconds) as connection:
+    def raw(self, *parts: bytes) -> bytes:
+        """Send bytes to the callback listener as they are, each part when the one before has been read.
+
+        Returns what comes back until the connection is closed, which the last request must ask for.
+        """
+        address = "127.0.0.1", self.ports["callbacks"]
+        with socket.create_connection(address, timeout=HANG_SECONDS) as connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            for part in parts:
+            for number, part in enumerate(parts):
+                if number:
+                    until_read(connection)
                 connection.sendall(part)
-                until_read(connection)
-            received = b""
-            try:
-                while chunk := connection.recv(65536):
-                    received += chunk
-            except TimeoutError:
-                pass
-            return received
+            return b"".join(iter(lambda: connection.recv(65536), b""))
 
     def stop(self, sign: int = signal.SIGTERM) -> int:
         """Send a signal to the master and return its exit status."""

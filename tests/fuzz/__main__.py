@@ -18,9 +18,9 @@ from msgspec import Struct
 
 from tests.fuzz.mutate import Mutator
 from tests.fuzz.requests import Requests
-from tests.fuzz.targets import Target, targets
+from tests.fuzz.targets import Target, targets, timed
 from tests.fuzz.wire import Wire
-from tests.support import running
+from tests.support import HANG_SECONDS, running
 
 KEPT = Path("build/fuzz")
 #: Those that coverage is worth its cost for; the others are over in microseconds, or wait for a disk.
@@ -78,18 +78,19 @@ def _rows(only: Sequence[str], seed: int, seconds: float) -> Iterator[Row]:
     elif "guided" in only:
         yield Row("guided", 0, faults=("LEFT OUT: atheris is not installed",))
     if "wire" in only:
-        yield wire("wire, open", seed, share / 2)
-        yield wire("wire, guarded", seed + 1, share / 2, guarded=True)
+        yield wire("wire, open", seed, seconds=share / 2)
+        yield wire("wire, guarded", seed + 1, seconds=share / 2, guarded=True)
 
 
 def changed(name: str, target: Target, seed: int, seconds: float) -> Row:
     """Fuzz a target with good input that was changed."""
-    mutator, ends, number = Mutator(Random(seed), target.seeds), time.monotonic() + seconds, 0
+    mutator, check = Mutator(Random(seed), target.seeds), timed(target.check)
+    ends, number = time.monotonic() + seconds, 0
     while time.monotonic() < ends:
         data = mutator.draw() if number % 4 else mutator.noise()
         number += 1
         try:
-            target.check(data)
+            check(data)
         except Exception as exc:
             path = KEPT / f"{name}-{sha256(data).hexdigest()[:12]}"
             path.write_bytes(data)
@@ -112,8 +113,15 @@ def guided(name: str, target: Target, seed: int, seconds: float) -> Row:
     return Row(f"{name}, guided", number, faults=faults)
 
 
-def wire(name: str, seed: int, seconds: float, *, guarded: bool = False) -> Row:
-    """Fuzz a real exporter; a guarded one knows a token, keys and a proxy."""
+def wire(
+    name: str,
+    seed: int,
+    *,
+    requests: int = ALL,
+    seconds: float = HANG_SECONDS,
+    guarded: bool = False,
+) -> Row:
+    """Fuzz a real exporter with so many requests or for so long; a guarded one knows secrets and a proxy."""
     with tempfile.TemporaryDirectory() as text:
         folder, flags = Path(text), {}
         if guarded:
@@ -128,7 +136,7 @@ def wire(name: str, seed: int, seconds: float, *, guarded: bool = False) -> Row:
         chance = Random(seed)
         source = iter(Requests(chance, f"/callbacks/{TOKEN}" if guarded else "/callbacks"))
         with running(folder, **flags) as exporter:
-            tally = asyncio.run(Wire(exporter, source, chance).run(ALL, seconds))
+            tally = asyncio.run(Wire(exporter, source, chance).run(requests, seconds))
     return Row(name, 0, tally.requests, tally.statuses, tally.faults)
 
 

@@ -8,9 +8,9 @@ import atheris
 from tests.fuzz import seeds  # noqa: F401
 
 with atheris.instrument_imports(include=["exporter"]):
-    from tests.fuzz.targets import targets
+    from tests.fuzz.targets import targets, timed
 
 if __name__ == "__main__":
     name = sys.argv.pop(1)
-    atheris.Setup(sys.argv, targets()[name].check)
+    atheris.Setup(sys.argv, timed(targets()[name].check))
     atheris.Fuzz()

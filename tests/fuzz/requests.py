@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from tests.fuzz import seeds
 from tests.fuzz.mutate import Mutator
-from tests.http import corpus, hostile
+from tests.http import corpus
 
 PIPELINED = 16
 MAX_BODY = 60_000
@@ -48,9 +48,8 @@ class Requests:
         self._chance = chance
         self._path = path
         self._bodies = Mutator(chance, seeds.callbacks())
-        whole = [case.data for case in corpus.cases() if len(case.data) < 9000]
-        whole += [part for case in hostile.cases() for part in case.parts if len(part) < 9000]
-        whole += [header + corpus.post(corpus.GOOD, path) for header in seeds.PROXY_HEADERS]
+        whole = [part for case in corpus.cases() for part in case.parts if len(part) < 9000]
+        whole += [header + corpus.post(corpus.GOOD) for header in seeds.PROXY_HEADERS]
         pages = [
             f"GET {page} HTTP/1.1\r\nHost: test\r\nAccept: text/plain\r\n\r\n".encode() for page in PATHS
         ]

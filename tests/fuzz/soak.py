@@ -73,7 +73,7 @@ class Soaked(Struct):
         return linear_regression(times, values).slope * (times[-1] - times[0]) / mean(values)
 
 
-def soak(folder: Path, seconds: float, fleet_seconds: int, max_growth: float = MAX_GROWTH) -> Soaked:
+def soak(folder: Path, seconds: float, fleet_seconds: int) -> Soaked:
     """Send fleets of so many seconds for so long, and look at the exporter all the while."""
     # What a fleet says comes within its time; nothing of it is of use for longer than that and a little.
     gone = fleet_seconds + 10
@@ -96,8 +96,8 @@ def soak(folder: Path, seconds: float, fleet_seconds: int, max_growth: float = M
         time.sleep(REORDER_SECONDS + 2)
         warm = max(3.0 * gone, seconds / 4)
         result.looks = [look for look in looker.looks if look.at > warm]
-        result.faults += _wrong(expected, counted(exporter), before)
-        result.faults += _unwell(exporter, worker, result, max_growth)
+        result.faults += miscounted(expected, counted(exporter), before)
+        result.faults += _unwell(exporter, worker, result)
     return result
 
 
@@ -159,7 +159,7 @@ def _send(exporter: Exporter, result: Soaked, key: Path, seconds: int) -> Counte
     return Counter({name: int(value) for name, _, value in lines if not name.startswith("css_relay_tasks{")})
 
 
-def _wrong(expected: Counter[str], after: Counter[str], before: Counter[str]) -> list[str]:
+def miscounted(expected: Counter[str], after: Counter[str], before: Counter[str]) -> list[str]:
     """Return a line for each number that is not as expected."""
     shown = {name: after[name] - before[name] for name in expected}
     return [
@@ -169,23 +169,27 @@ def _wrong(expected: Counter[str], after: Counter[str], before: Counter[str]) ->
     ]
 
 
-def _unwell(exporter: Exporter, worker: int, result: Soaked, max_growth: float) -> list[str]:
+def _unwell(exporter: Exporter, worker: int, result: Soaked) -> list[str]:
     errors = [line for line in exporter.log.splitlines() if "level=error" in line or "Traceback" in line]
-    scrape, half = exporter.scrape(), len(result.looks) // 2
-    first, last = (max(look.handles for look in part) for part in (result.looks[:half], result.looks[half:]))
+    scrape = exporter.scrape()
     answered = sum(
         scrape.value("exporter_request_seconds_count", status=str(status)) for status in range(500, 600)
     )
-    memory, store = (result.growth(of) for of in FIGURES.values())
     checks = {
         f"{answered:g} answers from 500 on": answered > 0 or any(status >= 500 for status in result.answers),
         f"errors in the log: {errors[:3]}": bool(errors),
         "the worker is another one": exporter.worker != worker,
-        f"memory grows: {memory:.3f}": memory > max_growth,
-        f"the store grows: {store:.3f}": store > max_growth,
-        f"file handles: at most {first:g}, later {last:g}": last - first > MAX_HANDLES,
     }
-    return [what for what, is_so in checks.items() if is_so]
+    return [*(what for what, is_so in checks.items() if is_so), *grown(result)]
+
+
+def grown(result: Soaked) -> list[str]:
+    """Return a line for each thing that the exporter holds and that did not stay the same."""
+    half = len(result.looks) // 2
+    first, last = (max(look.handles for look in part) for part in (result.looks[:half], result.looks[half:]))
+    trends = {name: result.growth(of) for name, of in FIGURES.items()}
+    lines = [f"{name} grows: {trend:.3f}" for name, trend in trends.items() if trend > MAX_GROWTH]
+    return lines + [f"file handles: at most {first:g}, later {last:g}"] * (last - first > MAX_HANDLES)
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import Struct
 
 from exporter.schemas import EVENTS
-from tests.http.hostile import MSGS, fields
+from tests.http.corpus import MSGS, fields
 
 T = 1_795_500_000
 

@@ -1,100 +1,342 @@
-"""Bad input never gets a 5xx, never ends a worker, and is told what was expected."""
+"""Whatever is sent: each request gets the answer that the contract names, and is counted as that."""
 
 import json
 import re
-import threading
+import select
+import socket
+import struct
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
 
 import pytest
+from msgspec import Struct, field
 
-from tests.http.corpus import GOOD, Case, cases, chunked, post
-from tests.support import Exporter, running
+from exporter.errors import REASONS
+from tests.http.corpus import (
+    CUT_OFF,
+    FAMILIES,
+    GOOD,
+    MARK,
+    SLOW,
+    TOLD_AT_ONCE,
+    Case,
+    Slow,
+    body_of,
+    cases,
+    post,
+)
+from tests.support import HANG_SECONDS, Exporter, until, until_read
 
-CASES = cases()
-
-
-@pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
-    """One exporter for the whole corpus; at its end it has the same worker, and works."""
-    with running(tmp_path_factory.mktemp("corpus")) as exporter:
-        worker = exporter.worker
-        yield exporter
-        assert exporter.worker == worker
-        assert exporter.post(GOOD)[0] == 200
-        assert "Traceback" not in exporter.log
-
-
-def statuses(answer: bytes) -> list[int]:
-    """Return the status of every response in what came back."""
-    return [
-        int(status) for status in re.findall(rb"(?:^|[\n}>])HTTP/1\.[01] (\d{3})", answer) if status != b"100"
-    ]
-
-
-def test_the_corpus_is_large_and_its_names_are_unique() -> None:
-    """A case that hides another would not be run."""
-    assert len(CASES) >= 200
-    assert len({case.name for case in CASES}) == len(CASES)
+#: It changes nothing but that the framework deals with the request.
+THE_OTHER_WAY = b"Content-Encoding: identity\r\n"
+RESETS = 10
+#: An event loop sets a time limit by a clock of its own, which stands still while it is at work.
+LAG_SECONDS = 2.0
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_bad_input(target: Exporter, case: Case) -> None:
-    """The expected status, and never a 5xx."""
-    answer = target.raw(case.data, seconds=3.0)
-    found = statuses(answer)
-    assert all(status < 500 for status in found), answer[:300]
-    if case.status is None:
-        assert not found or found[0] in range(400, 500) or found[0] == 200
+class Answer(Struct, frozen=True):
+    """One answer of those that came over a connection; of its headers all but what differs each time."""
+
+    line: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def status(self) -> int:
+        """Its status."""
+        return int(self.line.split(" ")[1])
+
+
+class Target(Struct):
+    """The exporter that all of this is sent to."""
+
+    exporter: Exporter
+
+    def counts(self) -> Counter[str]:
+        """Return how many callbacks were taken and were refused for each reason, and answers by status."""
+        text = self.exporter.get("/metrics")[2].decode()
+        refused, answered = (
+            {label: int(float(count)) for label, count in re.findall(pattern, text, re.MULTILINE)}
+            for pattern in (
+                r'^css_relay_callbacks_rejected_total\{reason="(\w+)"\} (\S+)',
+                r'^css_relay_exporter_request_seconds_count\{status="(\w+)"\} (\S+)',
+            )
+        )
+        assert refused.keys() == set(REASONS)
+        taken = re.findall(r"^css_relay_callbacks_total\{.*\} (\S+)", text, re.MULTILINE)
+        return Counter(refused | answered | {"taken": sum(map(int, map(float, taken)))})
+
+    def connect(self) -> socket.socket:
+        """Return a connection to the callback listener."""
+        address = "127.0.0.1", self.exporter.ports["callbacks"]
+        return socket.create_connection(address, timeout=HANG_SECONDS)
+
+    def grown(self, before: Counter[str], expected: Counter[str]) -> Counter[str]:
+        """Return by how much the counts have grown; what is still under way has some turns to be counted."""
+        for _ in range(20):
+            grown = self.counts() - before
+            if grown == expected:
+                break
+        return grown
+
+
+@pytest.fixture
+def target(anyone: Exporter) -> Iterator[Target]:
+    """An exporter, which in the end has logged nothing of what was refused."""
+    yield Target(anyone)
+    assert MARK not in anyone.log
+
+
+def answers_in(received: bytes, *, have_bodies: bool = True) -> list[Answer]:
+    """Return every answer in what came over a connection, which must end with the last one."""
+    found = []
+    while received:
+        head, end, received = received.partition(b"\r\n\r\n")
+        line, *lines = head.decode("latin-1").split("\r\n")
+        assert end, head
+        assert line.startswith(("HTTP/1.1 ", "HTTP/1.0 ")), line
+        headers = {name.lower(): value for name, _, value in (text.partition(": ") for text in lines)}
+        assert len(headers) == len(lines), lines
+        headers.pop("date", None)
+        length = int(headers.get("content-length", 0)) if have_bodies else 0
+        assert len(received) >= length, received
+        found.append(Answer(line, headers, received[:length]))
+        received = received[length:]
+    return found
+
+
+def check_refusal(answer: Answer, reason: str, pointer: str) -> None:
+    """Hold a refusal to the contract's form."""
+    assert (answer.headers.get("allow") == "POST") == (answer.status == 405)
+    assert answer.headers["content-type"] == "application/json"
+    if not answer.body:  # of HEAD
         return
-    assert found[:1] == [case.status], answer[:300]
-    if case.reason:
-        said = json.loads(answer.partition(b"\r\n\r\n")[2])
-        assert (said["code"], said["reason"]) == (case.status, case.reason)
-        assert all(fault["message"] for fault in said["errors"])
-        assert said["errors"]
+    said = json.loads(answer.body)
+    assert said.keys() == {"code", "reason", "errors"}
+    assert (said["code"], said["reason"]) == (answer.status, reason)
+    assert said["errors"]
+    for fault in said["errors"]:
+        assert fault.keys() == {"pointer", "message"}
+        assert fault["message"]
+        assert fault["pointer"] == "" or fault["pointer"].startswith("/")
+    places = [fault["pointer"] for fault in said["errors"]]
+    assert any(f"{place}/".startswith(f"{pointer}/") for place in places), (places, pointer)
 
 
-def test_every_refusal_is_counted_by_its_reason(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """And what was refused for its content is kept, once for each distinct body."""
-    mine = [case for case in CASES if case.reason]
-    with running(tmp_path_factory.mktemp("counted")) as exporter:
-        for case in mine:
-            exporter.raw(case.data, seconds=3.0)
-        scrape = exporter.scrape()
-        expected = Counter(case.reason for case in mine)
-        counted = {reason: scrape.value("callbacks_rejected_total", reason=reason) for reason in expected}
-        assert counted == dict(expected)
-        assert scrape.value("callbacks_total") == 0
-        kept = scrape.value("quarantined_callbacks")
-        assert kept > 100
-        assert kept == scrape.value("quarantined_bodies_total") - scrape.value("quarantine_evicted_total")
+def check(case: Case, received: bytes) -> list[Answer]:
+    """Hold what came back to what the case names: no 5xx, nothing of what was sent, every answer."""
+    assert MARK.encode() not in received
+    answers = answers_in(received, have_bodies=not case.parts[0].startswith(b"HEAD "))
+    assert tuple(answer.status for answer in answers) == case.statuses, received
+    assert max(case.statuses) < 500
+    for place, (answer, reason) in enumerate(zip(answers, case.reasons, strict=True)):
+        if reason:
+            check_refusal(answer, reason, "" if place else case.pointer)
+        elif answer.status == 200:
+            assert answer.body == b'{"code":0}'
+    return answers
 
 
-SLOW = {
-    "a length that is never sent": (post(GOOD[:50], length=len(GOOD)), 408),
-    "chunked without end": (chunked(GOOD, end=b""), 408),
-    "a chunk that stops half way": (chunked(end=b"ff\r\n{"), 408),
-    "headers without end": (b"POST /callbacks HTTP/1.1\r\nHost: test\r\n", None),
-}
+def other_way(case: Case) -> tuple[bytes, ...]:
+    """Return what the framework answers instead of the short way in; nothing where that is not to be."""
+    sent = case.parts[0]
+    is_answered = bool(case.reasons[0]) or case.statuses[0] == 200
+    is_one = len(case.parts) == 1 and sent.startswith(b"POST ") and is_answered
+    if not is_one or b"Content-Encoding" in sent or sent.count(b"\r\nX: y") > 90:
+        return ()
+    line, end, rest = sent.partition(b"\r\n")
+    return (line + end + THE_OTHER_WAY + rest,)
 
 
-def test_slow_bodies_are_given_up_and_hinder_nobody(target: Exporter) -> None:
-    """All at once, some trickling; meanwhile honest callbacks are answered at once."""
-    answers: dict[str, bytes] = {}
-    threads = [
-        threading.Thread(target=lambda n=name, d=data: answers.update({n: target.raw(d, seconds=14.0)}))
-        for name, (data, _) in SLOW.items()
-    ]
-    for thread in threads:
-        thread.start()
+def send(target: Target, case: Case) -> Counter[str]:
+    """Send a case by each way it can go, hold the answers to what it names, and return what must count."""
+    answers = check(case, target.exporter.raw(*case.parts))
+    ways = 1
+    if other := other_way(case):
+        assert check(case, target.exporter.raw(*other)) == answers, "the other way it is answered otherwise"
+        ways = 2
+    expected: Counter[str] = Counter()
+    for status, reason in zip(case.statuses, case.reasons, strict=True):
+        if reason or status == 200:
+            expected.update({reason or "taken": ways, str(status): ways})
+    if case.unsaid:
+        expected.update((case.unsaid, "408"))
+    return expected
+
+
+def test_no_case_hides_another() -> None:
+    """Each case of the corpus has a name of its own and sends something of its own; there are hundreds."""
+    every = cases()
+    assert len(every) >= 800
+    assert len({case.name for case in every}) == len({case.parts for case in every}) == len(every)
+    assert sum(bool(other_way(case)) for case in every) >= 600
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_request_gets_its_answer_and_is_counted_as_that(target: Target, family: str) -> None:
+    """Each case gets exactly the answers it names, by either way in, and the counters grow by just those."""
+    faults, expected, before = {}, Counter[str](), target.counts()
+    for case in FAMILIES[family]():
+        try:
+            expected += send(target, case)
+        except AssertionError as exc:
+            faults[case.name] = str(exc)
+    if not faults and target.grown(before, expected) != expected:
+        faults |= dict(miscounted(target, family))
+        assert faults, "the counters are wrong, though each case alone is counted well"
+    assert faults == {}
+
+
+def miscounted(target: Target, family: str) -> Iterator[tuple[str, str]]:
+    """Yield the cases of a family that are counted otherwise than they name, one by one, and how."""
+    for case in FAMILIES[family]():
+        before = target.counts()
+        expected = send(target, case)
+        grown = target.grown(before, expected)
+        if grown != expected:
+            yield case.name, f"counted as {dict(grown)}, not {dict(expected)}"
+
+
+class Held(Struct):
+    """A connection over which something slow is sent.
+
+    Args:
+        slow: what it is.
+        connection: where.
+        begun: before its time limit was set (seconds on a clock that never goes back).
+        received: what has come back.
+        seconds: how long it was until the other side closed it; 0 while it is open.
+    """
+
+    slow: Slow
+    connection: socket.socket
+    begun: float
+    received: bytes = b""
+    seconds: float = field(default=0.0)
+
+    def read(self) -> None:
+        """Take what has come, and note when it is the end."""
+        found = b""
+        with suppress(ConnectionError):
+            found = self.connection.recv(65536)
+        self.received += found
+        if not found:
+            self.seconds = time.monotonic() - self.begun
+
+    def go_on(self) -> None:
+        """Send the next bit of what never ends."""
+        with suppress(ConnectionError):
+            self.connection.sendall(self.slow.then)
+
+
+def begin(target: Target, slow: Slow) -> Held:
+    """Send what is sent at first; what follows a whole request comes when its answer is out and done with."""
     begun = time.monotonic()
-    for _ in range(20):
-        assert target.post(GOOD)[0] == 200
-    assert time.monotonic() - begun < 2.0
-    for thread in threads:
-        thread.join()
-    for name, (_, status) in SLOW.items():
-        assert statuses(answers[name])[:1] == ([status] if status else []), name
-    assert b'"reason":"length"' in answers["chunked without end"]
+    held = Held(slow, target.connect(), begun)
+    for number, part in enumerate(slow.parts):
+        if number:
+            held.read()
+            assert target.exporter.get("/-/healthy")[0] == 200
+            held.begun = time.monotonic()
+        held.connection.sendall(part)
+    until_read(held.connection)
+    return held
+
+
+def test_what_never_ends_is_given_up_after_its_time_and_hinders_nobody(target: Target) -> None:
+    """A slow body, headers, a next request have their seconds and no more; others don't wait for them."""
+    before = target.counts()
+    with ExitStack() as stack:
+        held = {name: begin(target, slow) for name, slow in SLOW.items()}
+        for each in held.values():
+            stack.enter_context(each.connection)
+        for _ in range(5):
+            assert target.exporter.post(GOOD)[0] == 200
+        for data, status, _ in TOLD_AT_ONCE.values():
+            with target.connect() as connection:
+                connection.sendall(data)
+                assert connection.recv(12) == b"HTTP/1.1 %d" % status
+        assert not [name for name, each in held.items() if each.seconds], "others are answered before"
+        wait_for(list(held.values()))
+    for name, each in held.items():
+        assert tuple(answer.status for answer in answers_in(each.received)) == each.slow.statuses, name
+        assert each.seconds > each.slow.seconds - LAG_SECONDS, name
+    taken = 5 + sum(200 in slow.statuses for slow in SLOW.values())
+    expected = Counter({"taken": taken, "200": taken})
+    for slow in SLOW.values():
+        expected.update((slow.reason, "408") if slow.reason else ())
+    for _, status, reason in TOLD_AT_ONCE.values():
+        expected.update((reason, str(status)))
+    assert target.grown(before, expected) == expected
+
+
+def wait_for(held: list[Held]) -> None:
+    """Read until the other side has closed every connection; send more of what trickles now and then."""
+    deadline = time.monotonic() + HANG_SECONDS
+    while waiting := {each.connection: each for each in held if not each.seconds}:
+        assert time.monotonic() < deadline, [each.slow for each in waiting.values()]
+        readable, _, _ = select.select(list(waiting), [], [], 0.5)
+        for connection in readable:
+            waiting[connection].read()
+        for each in held:
+            if each.slow.then and not each.seconds:
+                each.go_on()
+
+
+@pytest.mark.parametrize("data", CUT_OFF.values(), ids=CUT_OFF)
+def test_a_body_that_is_cut_off_is_counted_as_that(target: Target, data: bytes) -> None:
+    """A sender that goes away in the middle of a body has sent no callback: reason length, nothing taken."""
+    before = target.counts()
+    for _ in range(RESETS):
+        with target.connect() as connection:
+            connection.sendall(data)
+            until_read(connection)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    until(lambda: (target.counts() - before)["length"] >= RESETS, "every connection is noticed")
+    assert target.counts() - before == Counter({"length": RESETS, "408": RESETS})
+
+
+def test_a_sender_that_closes_its_own_side_gets_its_answer_and_is_counted(target: Target) -> None:
+    """It has said all, and may well say so."""
+    before = target.counts()
+    with target.connect() as connection:
+        connection.sendall(post(GOOD))
+        connection.shutdown(socket.SHUT_WR)
+        received = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert [answer.status for answer in answers_in(received)] == [200]
+    expected = Counter({"taken": 1, "200": 1})
+    assert target.grown(before, expected) == expected
+
+
+def test_what_is_refused_for_its_content_is_kept_once_for_each_distinct_body(target: Target) -> None:
+    """Whether it is no JSON or of no schema; the same again is not kept again."""
+    names = ("quarantined_callbacks", "quarantined_bodies_total", "quarantine_evicted_total")
+    bodies = [b'{"kept":%d' % number for number in range(3)] + [
+        b'{"kept":%d}' % number for number in range(3)
+    ]
+    before = target.exporter.scrape()
+    for body in bodies * 2:
+        assert target.exporter.post(body)[0] == 400
+    after = target.exporter.scrape()
+    grown = [after.value(name) - before.value(name) for name in names]
+    assert grown == [6 - grown[2], 6, grown[2]]
+
+
+@pytest.mark.parametrize("number", [771001, 771002.0], ids=["771001", "771002.0"])
+def test_a_task_id_that_is_a_whole_number_names_its_task(target: Target, number: float) -> None:
+    """JSON knows no difference between 7 and 7.0: what is taken as a task's id is that task's id."""
+    assert target.exporter.post(body_of(task_id=number))[0] == 200
+    assert target.exporter.scrape().has("task_info", task_id=str(int(number)))
+
+
+@pytest.mark.parametrize("number", [-101, -102.0, "-103"], ids=repr)
+def test_an_exit_code_has_one_form(target: Target, number: float | str) -> None:
+    """-22, "-22" and -22.0 are the same code."""
+    task = f"exit {number!r}"
+    assert target.exporter.post(body_of(task_id=task))[0] == 200
+    changes = {"event_time": "1795500700", "msg": {"code": number, "task_exit_time": 1795500700456}}
+    assert target.exporter.post(body_of("TaskExit", task_id=task, **changes))[0] == 200
+    code = str(int(number))
+    assert target.exporter.scrape().value("tasks_exited_total", code=code) == 1

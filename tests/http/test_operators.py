@@ -80,7 +80,7 @@ def test_the_format_is_what_the_accept_header_prefers(
         st.characters(codec="latin-1", exclude_characters="\r\n\0", exclude_categories=("Cc",)), max_size=80
     )
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 def test_no_accept_header_makes_an_error(module_exporter: Exporter, accept: str) -> None:
     """Whatever stands in it."""
     assert module_exporter.get("/metrics", Accept=accept, Accept_Encoding=accept)[0] == 200

@@ -192,7 +192,7 @@ def test_what_is_no_page_is_404(exporter: Exporter, path: str) -> None:
         ),
     )
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 def test_no_parameter_makes_an_error(exporter: Exporter, parameters: dict[str, str]) -> None:
     """What is malformed is as if it were not there."""
     query = urlencode(parameters, errors="surrogatepass")

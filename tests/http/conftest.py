@@ -1,0 +1,19 @@
+"""An exporter for tests that look at differences, and need none of their own."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import Exporter, running
+
+
+@pytest.fixture(scope="session")
+def anyone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
+    """An exporter that lets in everybody, for all tests to use; in the end it is as well as at first."""
+    with running(tmp_path_factory.mktemp("anyone")) as exporter:
+        worker = exporter.worker
+        yield exporter
+        pages = ("/", "/metrics", "/-/healthy", "/-/ready", "/api/v1/tasks")
+        assert {page: exporter.get(page)[0] for page in pages} == dict.fromkeys(pages, 200)
+        assert exporter.worker == worker
+        assert "Traceback" not in exporter.log
