@@ -16,13 +16,17 @@ from exporter.simulator.fleet import Plan, fleet
 from exporter.simulator.options import Options
 from exporter.simulator.sender import Sender, believed_by
 from exporter.simulator.totals import Key, Totals
-from exporter.simulator.verify import Comparison, scrape, without, written
+from exporter.simulator.verify import STILL_SCRAPES, Comparison, scrape, settled, without, written
 from exporter.simulator.wire import MAX_OVERTAKEN, Delivery, Faults, Lane
 
 #: What came more than five seconds late is timed by what it states; this is well beyond.
 PAST_SECONDS = 10.0
 #: The sweep settles what is missing within a second of the reorder window's end.
 SETTLE_SECONDS = 2.0
+#: Numbers that stand still for so long are all that comes: an exporter sweeps twice a second.
+STILL_SECONDS = 5.0
+#: How often the clock is looked at while it is waited for.
+LOOK_SECONDS = 0.2
 #: The service sends siblings of these callbacks again a minute apart.
 MAX_AGAIN_SECONDS = 60.0
 #: The default of `--metrics.labels`.
@@ -117,6 +121,7 @@ def _watched(deliveries: Iterable[Delivery], duration: float) -> Iterator[Delive
             yield delivery
             bar.set_postfix_str(f" {number} callbacks", refresh=False)
             bar.update(min(max(delivery.at - bar.n, 0.0), duration - bar.n))
+        bar.update(duration - bar.n)
 
 
 def _tell(sender: Sender) -> None:
@@ -129,19 +134,34 @@ def _tell(sender: Sender) -> None:
 
 
 def _verify(options: Options, totals: Totals, before: Mapping[Key, float], sender: Sender) -> int:
+    window = options.reorder_window + SETTLE_SECONDS
+    over = time.time() + window
     print(
-        f"waiting {options.reorder_window + SETTLE_SECONDS:g} s for the exporter to settle", file=sys.stderr
+        f"waiting {window:g} s for the exporter to settle, "
+        f"then until nothing differs or its numbers stand still for {STILL_SECONDS:g} s",
+        file=sys.stderr,
     )
-    time.sleep(options.reorder_window + SETTLE_SECONDS)
-    comparison = Comparison(
-        expected=totals.counts,
-        before=before,
-        after=scrape(options.verify, believed_by(options.ca_file)),
-        lossy=options.lose > 0,
-        unanswered=sender.unanswered,
-    )
+    _sleep_until(over)
+    believed = believed_by(options.ca_file)
+
+    def look() -> Comparison:
+        return Comparison(
+            expected=totals.counts,
+            before=before,
+            after=scrape(options.verify, believed),
+            lossy=options.lose > 0,
+            unanswered=sender.unanswered,
+        )
+
+    comparison = settled(look, lambda: time.sleep(STILL_SECONDS / STILL_SCRAPES))
     differences = comparison.differences()
     for line in differences:
         print(line, file=sys.stderr)
     print(f"{comparison.compared} samples compared, {len(differences)} differ", file=sys.stderr)
     return 1 if differences or sender.unexpected else 0
+
+
+def _sleep_until(over: float) -> None:
+    """Wait by the clock that the exporter's windows go by: UNIX time, which can be set."""
+    while (left := over - time.time()) > 0:
+        time.sleep(min(left, LOOK_SECONDS))

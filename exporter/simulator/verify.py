@@ -2,7 +2,7 @@
 
 import ssl
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import urllib3
 from prometheus_client.parser import text_string_to_metric_families
@@ -12,6 +12,8 @@ from exporter.errors import ExporterError
 from exporter.simulator.totals import EXACT_UNDER_LOSS, Key
 
 TIMEOUT_SECONDS = 60.0
+#: So many scrapes in a row that show the same are an exporter that has settled.
+STILL_SCRAPES = 5
 #: Left out: what no callback of a simulation makes.
 COMPARED = {
     f"{family.name}_count" if family.kind == "histogram" else family.name
@@ -75,6 +77,10 @@ class Comparison:
             key=lambda key: (key[0], sorted(key[1])),
         )
 
+    def shows_the_same(self, other: "Comparison") -> bool:
+        """Whether the scrapes of both show the same."""
+        return self._shown == other._shown
+
     @property
     def compared(self) -> int:
         """How many samples are compared."""
@@ -92,6 +98,22 @@ class Comparison:
         beyond = self._shown[key] - self._expected[key]
         may_exceed = self._unanswered if ("outcome", "duplicate") in key[1] else 0
         return 0 <= beyond <= may_exceed
+
+
+def settled(look: Callable[[], Comparison], pause: Callable[[], None]) -> Comparison:
+    """Look until nothing differs or the exporter has settled, however slow it is; return the last look.
+
+    Args:
+        look: compares with a scrape of this moment.
+        pause: waits between two looks.
+    """
+    comparison, still = look(), 0
+    while comparison.differences() and still < STILL_SCRAPES:
+        pause()
+        latest = look()
+        still = still + 1 if latest.shows_the_same(comparison) else 0
+        comparison = latest
+    return comparison
 
 
 def without(counts: Mapping[Key, float], hidden: set[str]) -> Counter[Key]:

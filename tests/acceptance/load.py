@@ -7,13 +7,18 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
-CONNECTIONS = 16
+from tests.support import HANG_SECONDS, until
+
+CONNECTIONS = 8
 
 
 class Sender:
     """Sends histories of distinct tasks from some threads until told to stop.
+
+    As a context it begins to send, and ends with what was begun, or at once where an error leaves it.
 
     Args:
         ports: gives the ports to send to; each callback goes to one of them.
@@ -34,24 +39,49 @@ class Sender:
         self._seed = seed
         self._shuffles = shuffles
         self._stop = threading.Event()
+        self._given_up = threading.Event()
         self._lock = threading.Lock()
         self.kept: Counter[str] = Counter()
+        #: How many requests were sent, and how many of all tries came to nothing.
         self.sent = 0
+        self.refused = 0
         self._threads = [threading.Thread(target=self._run, args=(n,)) for n in range(connections)]
 
-    def start(self) -> "Sender":
+    def __enter__(self) -> Self:
         """Begin to send."""
         for thread in self._threads:
             thread.start()
         return self
 
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End after the histories that are under way; after an error, at once."""
+        self._stop.set()
+        if exc is not None:
+            self._given_up.set()
+        for thread in self._threads:
+            thread.join(HANG_SECONDS)
+            assert not thread.is_alive(), "a sender hangs"
+
     def finish(self) -> Counter[str]:
         """End after the histories that are under way; return what was kept, by event."""
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(150)
-            assert not thread.is_alive(), "a sender hangs"
+        self.__exit__(None, None, None)
         return self.kept
+
+    def until_kept(self, callbacks: int) -> None:
+        """Wait until so many more callbacks are kept."""
+        aim = self._kept_so_far() + callbacks
+        until(lambda: self._kept_so_far() >= aim, f"{callbacks} more callbacks are kept")
+
+    def until_refused(self, tries: int = 1) -> None:
+        """Wait until so many more tries came to nothing."""
+        aim = self.refused + tries
+        until(lambda: self.refused >= aim, f"{tries} more tries come to nothing")
+
+    def _kept_so_far(self) -> int:
+        with self._lock:
+            return self.kept.total()
 
     def _run(self, number: int) -> None:
         chance = random.Random(f"{self._seed}/{number}")
@@ -59,21 +89,26 @@ class Sender:
         while not self._stop.is_set():
             count += 1
             for event, body in history(f"{self._seed}-{number}-{count}", chance, shuffles=self._shuffles):
-                self._send_until_kept(body, chance)
+                if not self._send_until_kept(body, chance):
+                    return
                 with self._lock:
                     self.kept[event] += 1
 
-    def _send_until_kept(self, body: bytes, chance: random.Random) -> None:
+    def _send_until_kept(self, body: bytes, chance: random.Random) -> bool:
         """Send until it is answered 200, and then perhaps once more, as if the answer had been lost."""
-        deadline = time.monotonic() + 100
         while not self._send(body, chance):
-            assert time.monotonic() < deadline, "a callback is never kept"
-            time.sleep(0.05)
+            with self._lock:
+                self.refused += 1
+            if self._given_up.wait(0.05):
+                return False
         if chance.random() < 0.1:
             self._send(body, chance)
+        return True
 
     def _send(self, body: bytes, chance: random.Random) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", chance.choice(self._ports()), timeout=20)
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", chance.choice(self._ports()), timeout=HANG_SECONDS
+        )
         try:
             connection.request("POST", "/callbacks", body)
             with self._lock:

@@ -1,13 +1,14 @@
 """A clock that is set back or forward: nothing twice, no 5xx, nothing goes backwards, and it recovers."""
 
 import json
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
+from itertools import count
 
 import pytest
+from msgspec import Struct
 
-from tests.support import Exporter, Samples, until
+from tests.clock import Clock
+from tests.support import Exporter, Samples, running, until
 
 HISTORY = (
     ("TaskStart", 0, {}),
@@ -16,58 +17,36 @@ HISTORY = (
     ("TaskAlarm", 3, {"type": "PullFileFailed"}),
     ("TaskExit", 4, {"code": -22}),
 )
-WINDOW = 2.0
-Move = Callable[[float], None]
+#: What waits for the reorder window is told after it.
+WINDOW_SECONDS = 200.0
 
 
-def history(task_id: str) -> list[bytes]:
+class Place(Struct):
+    """An exporter, and the clock that it goes by."""
+
+    exporter: Exporter
+    clock: Clock
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """An exporter for all moves: each has tasks of its own."""
+    folder = tmp_path_factory.mktemp("exporter")
+    clock = Clock(folder)
+    with running(folder, clock=clock) as exporter:
+        yield Place(exporter, clock)
+
+
+def callback(task_id: str, event: str, at: int, msg: dict[str, object]) -> bytes:
+    """Return a callback."""
+    fields = {"appid": 4, "event_type": 314, "callback_event": event, "task_id": task_id, "event_time": at}
+    return json.dumps(fields | {"msg": msg}).encode()
+
+
+def history(task_id: str, right: float) -> list[bytes]:
     """Return what the sender, whose clock is right, tells of a run of the last few seconds."""
-    begun = int(time.time()) - 5
-    return [
-        json.dumps(
-            {
-                "appid": 4,
-                "event_type": 314,
-                "callback_event": event,
-                "task_id": task_id,
-                "event_time": begun + after,
-                "msg": msg,
-            }
-        ).encode()
-        for event, after, msg in HISTORY
-    ]
-
-
-#: Python reads it before anything else, so that the program never sees another clock. Faking the clock of the
-#: whole process (libfaketime) breaks Python's own sleeping.
-MOVED_CLOCK = """
-import os, time
-right = time.time
-def moved():
-    with open(os.environ["CLOCK_OFFSET_FILE"]) as file:
-        return right() + float(file.read())
-time.time = moved
-"""
-
-
-@pytest.fixture
-def clock(tmp_path: Path) -> Iterator[tuple[Exporter, Move]]:
-    """An exporter, and a function that moves its clock so many seconds from the right time."""
-    setting = tmp_path / "offset"
-    (tmp_path / "shim").mkdir()
-    (tmp_path / "shim" / "sitecustomize.py").write_text(MOVED_CLOCK)
-
-    def move(offset: float) -> None:
-        (tmp_path / "new").write_text(str(offset))
-        (tmp_path / "new").rename(setting)
-
-    move(0)
-    environment = {"PYTHONPATH": str(tmp_path / "shim"), "CLOCK_OFFSET_FILE": str(setting)}
-    exporter = Exporter(tmp_path, environment, relay__reorder_window=f"{WINDOW:g}s")
-    try:
-        yield exporter.start(), move
-    finally:
-        exporter.kill()
+    begun = int(right) - 5
+    return [callback(task_id, event, begun + after, msg) for event, after, msg in HISTORY]
 
 
 def counters(exporter: Exporter) -> Samples:
@@ -82,31 +61,50 @@ def counters(exporter: Exporter) -> Samples:
 
 
 def counts(exporter: Exporter) -> list[float]:
-    """Return what a history counts for."""
+    """Return what histories count for."""
     scrape = exporter.scrape()
     names = ("tasks_started", "files_started", "files_played", "alarms", "tasks_exited")
     return [scrape.value(f"{name}_total") for name in names]
 
 
-@pytest.mark.slow
+_gaps = count()
+
+
+def sweep(place: Place) -> None:
+    """Let the reorder window pass, and wait until all that it has decided is told."""
+    missed = place.exporter.scrape().value("anomalies_total", kind="missed_exit")
+    task, now = f"gap{next(_gaps)}", int(place.clock.now())
+    for at in (now - 3, now - 1):  # the exit between two starts is missing; that is the last thing told
+        start = callback(task, "TaskStart", at, {"task_start_time": at * 1000})
+        assert place.exporter.post(start)[0] == 200
+    place.clock.advance(WINDOW_SECONDS)
+    until(
+        lambda: place.exporter.scrape().value("anomalies_total", kind="missed_exit") > missed,
+        "the sweep tells what is missing",
+    )
+
+
 @pytest.mark.parametrize("offset", [-7200.0, -90.0, 90.0, 7200.0, 259200.0])
-def test_a_clock_that_is_moved_and_put_right_counts_nothing_twice(
-    clock: tuple[Exporter, Move], offset: float
-) -> None:
+def test_a_clock_that_is_moved_and_put_right_counts_nothing_twice(place: Place, offset: float) -> None:
     """Redeliveries on either side of a move are told, new callbacks count, no counter falls."""
-    exporter, move = clock
-    first, second, third = history("a"), history("b"), history("c")
+    exporter, clock = place.exporter, place.clock
+    before = counts(exporter)
+    first, second, third = (history(f"{name}{offset:g}", clock.now()) for name in "abc")
     assert {exporter.post(body)[0] for body in first} == {200}
     seen = counters(exporter)
-    for offset_now, new in ((offset, second), (0.0, third)):
-        move(offset_now)
+    for moved_seconds, new in ((offset, second), (-offset, third)):
+        clock.advance(moved_seconds)
         assert {exporter.post(body)[0] for body in first} == {200}
         assert {exporter.post(body)[0] for body in new} == {200}
-        time.sleep(WINDOW + 1)
+        sweep(place)
         now = counters(exporter)
         assert all(now.get(key, 0) >= value for key, value in seen.items())
         seen = now
-    assert counts(exporter) == [3] * len(HISTORY)
+    starts, *others = (after - earlier for after, earlier in zip(counts(exporter), before, strict=True))
+    assert starts == 3 + 4, "the histories, and two starts for each gap"
+    assert others == [3] * len(others)
     assert exporter.get("/-/ready")[0] == 200
-    until(lambda: exporter.scrape().value("tasks", state="failed") >= 1, "tasks are settled")
+    scrape = exporter.scrape()
+    for name in "ac":  # what came while the clock was wrong may be judged by the time of its arrival
+        assert scrape.value("task_state", task_id=f"{name}{offset:g}", state="failed") == 1, name
     assert "Traceback" not in exporter.log

@@ -1,17 +1,28 @@
 """The four published callbacks, to the byte, through the whole program."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.clock import Clock
 from tests.support import Exporter, running, sample, until
 
 DOCUMENTED = ("task_start", "vod_source_file_start", "vod_source_file_finish", "task_exit")
 HOST = {"appid": "4", "to_host": "5000.livepush.myqcloud.com"}
 
 
-def test_the_documented_callbacks_show_what_they_say(exporter: Exporter) -> None:
-    """Each is answered {"code":0}; the scrape that follows shows each of them."""
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
+    """An exporter for tests that ask of tasks of their own, each by what is added."""
+    with running(tmp_path_factory.mktemp("exporter")) as exporter:
+        yield exporter
+
+
+def test_the_documented_callbacks_show_what_they_say_and_are_duplicates_when_they_come_again(
+    exporter: Exporter,
+) -> None:
+    """The scrape that follows shows each; sent again, nothing changes but duplicates and arrivals."""
     for name in DOCUMENTED:
         status, _, body = exporter.post(sample(f"documented/{name}"))
         assert (status, body) == (200, b'{"code":0}')
@@ -31,67 +42,72 @@ def test_the_documented_callbacks_show_what_they_say(exporter: Exporter) -> None
     assert scrape.value("tasks") == scrape.value("tasks", state="active") == 2
     assert scrape.value("callbacks_total", outcome="applied") == scrape.value("callbacks_total") == 4
 
-
-def test_sent_again_they_are_duplicates(exporter: Exporter) -> None:
-    """The whole scrape is the same but for duplicates, arrivals and this process's own numbers."""
-
-    def shown() -> dict[object, float]:
-        apart = ("callbacks_total", "last_callback", "exporter_", "process_", "python_")
-        return {key: v for key, v in exporter.scrape().samples.items() if not any(a in key[0] for a in apart)}
-
-    for name in DOCUMENTED:
-        exporter.post(sample(f"documented/{name}"))
-    before = shown()
+    before = shown(exporter)
     for name in DOCUMENTED[:1] + DOCUMENTED[2:]:
         assert exporter.post(sample(f"documented/{name}"))[0] == 200
-    assert shown() == before
+    assert shown(exporter) == before
     assert exporter.scrape().value("callbacks_total", outcome="duplicate") == 3
 
 
-@pytest.mark.parametrize("restart", [False, True])
-def test_what_is_missing_is_told_by_the_sweep(tmp_path: Path, restart: bool) -> None:
-    """Once the reorder window has passed, also over a restart, and once."""
-    with running(tmp_path, relay__reorder_window="2s") as exporter:
-        exporter.post(sample("documented/vod_source_file_start"))
-        assert exporter.scrape().value("anomalies_total", kind="missed_start") == 0
-        if restart:
-            assert exporter.stop() == 0
-            exporter.start()
-        until(lambda: exporter.scrape().value("anomalies_total", kind="missed_start") == 1, "the sweep", 6)
-        assert exporter.scrape().value("task_state", task_id="118145", state="active") == 1
+def shown(exporter: Exporter) -> dict[object, float]:
+    """Return a scrape but for duplicates, arrivals and this process's own numbers."""
+    apart = ("callbacks_total", "last_callback", "exporter_", "process_", "python_")
+    return {key: v for key, v in exporter.scrape().samples.items() if not any(a in key[0] for a in apart)}
 
 
-def test_a_start_and_its_file_show_a_latency_at_once(exporter: Exporter) -> None:
+def test_what_is_missing_is_told_by_the_sweep(tmp_path: Path) -> None:
+    """Once the reorder window has passed, not before, and once; a restart in between changes nothing."""
+    clock = Clock(tmp_path)
+
+    def missed_starts() -> float:
+        return exporter.scrape().value("anomalies_total", kind="missed_start")
+
+    with running(tmp_path, clock=clock) as exporter:
+        for number, restart in enumerate((False, True)):
+            file = sample("documented/vod_source_file_start").replace(b"118145", str(number).encode())
+            assert exporter.post(file)[0] == 200
+            assert missed_starts() == number
+            if restart:
+                assert exporter.stop() == 0
+                exporter.start()
+                assert missed_starts() == number
+            clock.advance(200.0)
+            until(lambda number=number: missed_starts() > number, "the sweep")
+            assert missed_starts() == number + 1
+            assert exporter.scrape().value("task_state", task_id=str(number), state="active") == 1
+
+
+def test_a_start_and_its_file_show_a_latency_at_once(shared: Exporter) -> None:
     """In the very next scrape, with the task as exemplar in OpenMetrics."""
-    exporter.post(sample("documented/task_start").replace(b"118148", b"118145"))
-    exporter.post(sample("documented/vod_source_file_start"))
-    assert exporter.scrape().value("start_to_file_latency_seconds_count", **HOST) == 1
-    _, headers, body = exporter.get("/metrics", Accept="application/openmetrics-text")
+    shared.post(sample("documented/task_start").replace(b"118148", b"118145"))
+    shared.post(sample("documented/vod_source_file_start"))
+    assert shared.scrape().value("start_to_file_latency_seconds_count", **HOST) == 1
+    _, headers, body = shared.get("/metrics", Accept="application/openmetrics-text")
     assert headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
     assert b'# {task_id="118145"}' in body
     assert body.endswith(b"# EOF\n")
 
 
-def test_a_run_of_a_task_through_its_states(exporter: Exporter) -> None:
+def test_a_run_of_a_task_through_its_states(shared: Exporter) -> None:
     """Start, failure, restart, planned end: the gauge follows."""
     body = sample("documented/task_exit").replace(b'"appid": 4', b'"appid": 4, "task_id": "118148"')
 
     def state() -> str:
-        scrape = exporter.scrape()
+        scrape = shared.scrape()
         states = ("active", "failed", "stopped", "lost")
         return "".join(s for s in states if scrape.value("task_state", task_id="118148", state=s))
 
-    exporter.post(sample("documented/task_start"))
+    shared.post(sample("documented/task_start"))
     assert state() == "active"
-    exporter.post(body)
+    shared.post(body)
     assert state() == "failed"
-    assert exporter.scrape().has("task_exit_timestamp_seconds", task_id="118148", code="-22")
-    exporter.post(sample("documented/task_start"))
+    assert shared.scrape().has("task_exit_timestamp_seconds", task_id="118148", code="-22")
+    shared.post(sample("documented/task_start"))
     assert state() == "active"
-    assert not exporter.scrape().has("task_exit_timestamp_seconds", task_id="118148")
-    exporter.post(body.replace(b"-22", b"0"))
+    assert not shared.scrape().has("task_exit_timestamp_seconds", task_id="118148")
+    shared.post(body.replace(b"-22", b"0"))
     assert state() == "stopped"
-    scrape = exporter.scrape()
+    scrape = shared.scrape()
     assert scrape.value("tasks_restarted_total") == 1
     assert scrape.value("downtime_seconds_count") == 1
     assert scrape.value("run_seconds_count") == 2

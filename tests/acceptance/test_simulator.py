@@ -2,15 +2,19 @@
 
 import os
 import pty
+import re
 import subprocess
 import sys
 import termios
 from collections.abc import Iterator
-from pathlib import Path
+from tempfile import TemporaryFile
 
 import pytest
+from msgspec import Struct
 
-from tests.support import Exporter, free_port, running, sample
+from exporter import cli
+from tests.clock import Clock
+from tests.support import HANG_SECONDS, Exporter, free_port, parse, running, sample, until
 
 EVERY_FAULT = (
     "--fault.duplicate=0.3",
@@ -21,111 +25,201 @@ EVERY_FAULT = (
     "--fault.malformed=0.05",
     "--fault.unknown=0.05",
 )
-FAST = ("--fast", "--duration=20m", "--tasks=60", "--speed=30", "--failure-every=2m")
-WINDOW = "1s"
+FAST = ("--fast", "--duration=20m", "--tasks=30", "--speed=30", "--failure-every=2m")
+PACED = ("--duration=6s", "--tasks=30", "--speed=600", "--failure-every=4s", "--downtime=1s")
+#: Nothing that was there before changes by itself while a simulation is compared.
+LASTING = {"relay__forget_stopped_after": "30d"}
+#: Longer than the reorder window; and longer than the histories of a simulation.
+WINDOW_SECONDS, HISTORY_SECONDS = 200.0, 3600.0
+SECRETS = ("txSecret", "token=", "canary-key")
 
 
-@pytest.fixture
-def exporter(tmp_path: Path) -> Iterator[Exporter]:
-    """An exporter whose reorder window is soon over."""
-    with running(tmp_path, relay__reorder_window=WINDOW) as exporter:
-        yield exporter
+class Done(Struct):
+    """How a simulation ended, and what it said."""
+
+    status: int
+    out: str
+    told: str
+
+    def total(self, name: str, *labels: str) -> float:
+        """Return what it expects of css_relay_`name`, summed over all samples with such labels."""
+        expected = parse(self.out)
+        wanted = {tuple(label.split("=")) for label in labels}
+        return sum(v for (n, ls), v in expected.items() if n == f"css_relay_{name}" and wanted <= ls)
 
 
-@pytest.fixture
-def key_flag(tmp_path: Path) -> str:
-    """The flag for a file with a key in it."""
-    (tmp_path / "key").write_text("canary-key\n")
-    return f"--sign-key-file={tmp_path / 'key'}"
+class Place(Struct):
+    """An exporter and the clock that it goes by, with the default reorder window."""
+
+    exporter: Exporter
+    clock: Clock
 
 
-def command(exporter: Exporter, *flags: str) -> list[str]:
-    """Return the command line of a simulation against `exporter` that verifies."""
-    target, metrics = (f"http://127.0.0.1:{exporter.ports[name]}" for name in ("callbacks", "web"))
-    given = (f"--target={target}/callbacks", f"--verify={metrics}/metrics", f"--reorder-window={WINDOW}")
-    return [sys.executable, "-m", "exporter", "simulate", *given, *flags]
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """An exporter for all simulations: each is held against what it adds."""
+    folder = tmp_path_factory.mktemp("exporter")
+    (folder / "key").write_text("canary-key\n")
+    clock = Clock(folder)
+    with running(folder, clock=clock, **LASTING) as exporter:
+        yield Place(exporter, clock)
 
 
-def simulated(exporter: Exporter, *flags: str) -> subprocess.CompletedProcess[str]:
-    """Run a simulation to its end."""
-    return subprocess.run(command(exporter, *flags), capture_output=True, text=True, check=False)
+def key_flag(place: Place) -> str:
+    """Return the flag for a file with a key in it."""
+    return f"--sign-key-file={place.exporter.folder / 'key'}"
 
 
-def test_ten_seeds_with_every_fault_at_once_are_exact(exporter: Exporter, key_flag: str) -> None:
-    """One after the other into the same store: each grows the numbers by just what it sent."""
-    for seed in range(1, 11):
-        done = simulated(exporter, *FAST, *EVERY_FAULT, f"--seed={seed}", key_flag)
-        assert done.returncode == 0, (seed, done.stderr)
-        assert " 0 differ" in done.stderr
-        assert int(done.stderr.rpartition("settle\n")[2].split()[0]) > 200
-        assert 'css_relay_callbacks_total{event="TaskStart",outcome="duplicate"}' in done.stdout
+def command(target: Exporter, *flags: str, shown: Exporter | None = None) -> list[str]:
+    """Return the command line of a simulation that verifies, perhaps at another replica."""
+    urls = (
+        f"--target=http://127.0.0.1:{target.ports['callbacks']}/callbacks",
+        f"--verify=http://127.0.0.1:{(shown or target).ports['web']}/metrics",
+    )
+    return [sys.executable, "-m", "exporter", "simulate", *urls, *flags]
 
 
-@pytest.mark.alone
-def test_a_fleet_in_its_own_time_is_exact(exporter: Exporter, key_flag: str) -> None:
-    """Callbacks that come when things happen, with every fault at once."""
-    paced = ("--duration=20s", "--tasks=60", "--speed=300", "--failure-every=8s", "--downtime=3s")
-    done = simulated(exporter, *paced, *EVERY_FAULT, key_flag)
-    assert done.returncode == 0, done.stderr
+def simulated(
+    place: Place, *flags: str, shown: Exporter | None = None, stranger: bytes | None = None
+) -> Done:
+    """Run a simulation to its end; the window that it waits for passes at once.
+
+    Args:
+        shown: the replica at which it verifies, if that is another one.
+        stranger: a callback that somebody else sends meanwhile.
+    """
+    place.clock.advance(HISTORY_SECONDS)  # so that no two simulations have tasks of one name
+    environment = {**os.environ, **place.clock.environment}
+    with (
+        TemporaryFile("w+") as out,
+        subprocess.Popen(
+            command(place.exporter, *flags, shown=shown),
+            env=environment,
+            stdout=out,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if line.startswith("waiting "):
+                if stranger is not None:
+                    assert place.exporter.post(stranger)[0] == 200
+                place.clock.advance(WINDOW_SECONDS)
+        status = process.wait(HANG_SECONDS)
+        out.seek(0)
+        done = Done(status, out.read(), "".join(lines))
+    assert not any(secret in done.out + done.told for secret in SECRETS)
+    assert "100%" not in done.told, "a bar is for terminals"
+    return done
 
 
-def test_losses_are_told_and_what_came_is_exact(exporter: Exporter) -> None:
+def assert_exact(done: Done, samples: int) -> None:
+    """Assert that as many samples were compared, and that all were as expected."""
+    assert done.status == 0, done.told
+    compared, differ = re.findall(r"(\d+) samples compared, (\d+) differ", done.told)[0]
+    assert differ == "0"
+    assert int(compared) > samples
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_simulation_with_every_fault_at_once_is_exact(place: Place, seed: int) -> None:
+    """Each grows the numbers by just what it sent, and nothing that time tells later changes them."""
+    done = simulated(place, *FAST, *EVERY_FAULT, f"--seed={seed}", key_flag(place))
+    assert_exact(done, samples=200)
+    assert done.total("callbacks_total", "outcome=duplicate") > 100
+    assert done.total("callbacks_total", "outcome=ignored") > 10
+    assert done.total("quarantined_bodies_total", "reason=schema") > 10
+    assert done.total("anomalies_total", "kind=unattributed_exit") > 0
+    applied = done.total("callbacks_total", "outcome=applied")
+    assert 0 < done.total("callback_delay_seconds_count") < applied, "some tasks state times"
+    assert_settled(place)
+
+
+def assert_settled(place: Place) -> None:
+    """Assert that the exporter has nothing more to tell: a gap that is seen now is the next thing told."""
+    before = place.exporter.scrape()
+    gap = sample("documented/vod_source_file_start").replace(b"118145", str(place.clock.now()).encode())
+    assert place.exporter.post(gap)[0] == 200
+    place.clock.advance(WINDOW_SECONDS)
+    missed = before.value("anomalies_total", kind="missed_start")
+    until(
+        lambda: place.exporter.scrape().value("anomalies_total", kind="missed_start") > missed,
+        "the sweep tells the gap",
+    )
+    after = place.exporter.scrape()
+    assert after.value("anomalies_total") == before.value("anomalies_total") + 1
+    for name in ("run_seconds", "downtime_seconds", "file_gap_seconds", "start_to_file_latency_seconds"):
+        assert after.value(f"{name}_count") == before.value(f"{name}_count"), name
+
+
+def test_a_fleet_in_its_own_time_is_exact(place: Place) -> None:
+    """Callbacks that come when things happen, with every fault at once; no sooner than they happen."""
+    begun = place.clock.now()
+    done = simulated(place, *PACED, *EVERY_FAULT, key_flag(place))
+    assert_exact(done, samples=50)
+    assert place.clock.now() - HISTORY_SECONDS - WINDOW_SECONDS - begun > 4, "it takes its time"
+
+
+def test_losses_are_told_and_what_came_is_exact(place: Place) -> None:
     """Each callback counts by itself; what is missing shows as anomalies."""
-    done = simulated(exporter, *FAST, "--fault.lose=0.2", "--fault.duplicate=0.3", "--fault.reorder=0.3")
-    assert done.returncode == 0, done.stderr
-    scrape = exporter.scrape()
-    for kind in ("missed_start", "missed_finish", "missed_exit"):
-        assert scrape.value("anomalies_total", kind=kind) > 0, kind
+    kinds = ("missed_start", "missed_finish", "missed_exit")
+    before = place.exporter.scrape()
+    done = simulated(place, *FAST, "--fault.lose=0.2", "--fault.duplicate=0.3", "--fault.reorder=0.3")
+    assert_exact(done, samples=30)
+    after = place.exporter.scrape()
+    for kind in kinds:
+        assert after.value("anomalies_total", kind=kind) > before.value("anomalies_total", kind=kind), kind
 
 
-def test_a_difference_ends_with_status_one(exporter: Exporter) -> None:
-    """Here somebody else sends a callback too."""
-    with subprocess.Popen(
-        [*command(exporter, *FAST), "--reorder-window=3s"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        exporter.post(sample("derived/task_start_event_time"))
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "css_relay_tasks_started_total" in errors
-    assert "expected 0, grew by 1" in errors
+def test_a_difference_ends_with_status_one(place: Place) -> None:
+    """Here somebody else sends a callback too; it is told once the numbers stand still."""
+    stranger = sample("derived/task_start_event_time")
+    done = simulated(place, "--fast", "--duration=1m", "--tasks=2", stranger=stranger)
+    assert done.status == 1
+    assert "css_relay_tasks_started_total" in done.told
+    assert "expected 0, grew by 1" in done.told
 
 
-def test_it_says_when_nobody_answers() -> None:
+def test_it_says_when_nobody_answers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Without a trace of the path, which may be a secret."""
+    monkeypatch.setattr("exporter.simulator.sender.PAUSE_SECONDS", 0.0)
     port = free_port()
     target = f"--target=http://127.0.0.1:{port}/callbacks/canary-token"
-    done = subprocess.run(
-        [sys.executable, "-m", "exporter", "simulate", target, "--fast", "--tasks=1", "--duration=1m"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert f"gave up on 127.0.0.1:{port}: it does not answer" in done.stderr
-    assert "canary" not in done.stderr + done.stdout
+    assert cli.main(["simulate", target, "--fast", "--tasks=1", "--duration=1m"]) == 1
+    said = "".join(capsys.readouterr())
+    assert f"gave up on 127.0.0.1:{port}: it does not answer" in said
+    assert "canary" not in said
 
 
-def test_no_secret_is_in_what_it_prints(exporter: Exporter, key_flag: str) -> None:
-    """Neither push keys, nor tokens of files, nor the key that it signs with."""
-    done = simulated(exporter, *FAST, key_flag)
-    assert done.returncode == 0
-    for secret in ("txSecret", "token=", "canary-key"):
-        assert secret not in done.stdout + done.stderr
+def test_a_terminal_shows_how_far_it_is(place: Place) -> None:
+    """Up to the end, which is at 100 %."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    target = f"--target=http://127.0.0.1:{place.exporter.ports['callbacks']}/callbacks"
+    words = ["simulate", target, "--fast", "--duration=5m", "--tasks=3"]
+    place.clock.advance(HISTORY_SECONDS)
+    with subprocess.Popen(
+        [sys.executable, "-m", "exporter", *words],
+        env={**os.environ, **place.clock.environment},
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+    ) as process:
+        os.close(theirs)
+        shown = b"".join(iter(lambda: read(ours), b""))
+    os.close(ours)
+    assert process.returncode == 0
+    assert b"100%" in shown
+    assert b"s of histories" in shown
 
 
-def test_a_terminal_shows_how_far_it_is(exporter: Exporter) -> None:
-    """And a file of output does not."""
-    master, slave = pty.openpty()
-    termios.tcsetwinsize(slave, (24, 80))
-    done = subprocess.run(command(exporter, *FAST), stdout=subprocess.PIPE, stderr=slave, check=False)
-    os.close(slave)
-    shown = os.read(master, 65536).decode()
-    os.close(master)
-    assert done.returncode == 0
-    assert "100%" in shown
-    assert "100%" not in simulated(exporter, *FAST, "--seed=2").stderr
+def read(terminal: int) -> bytes:
+    """Return what is shown next, nothing once nobody has the other end any more."""
+    try:
+        return os.read(terminal, 65536)
+    except OSError:
+        return b""

@@ -1,0 +1,214 @@
+"""The simulator against the exporter's own core: no process and no wait, so that many seeds cost little."""
+
+import heapq
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+from random import Random
+
+import pytest
+from msgspec.structs import replace
+from prometheus_client.parser import text_string_to_metric_families
+
+from exporter.batch import Arrived, BatchFolder
+from exporter.callback import Callback, Ignored, Parser
+from exporter.catalogue import PREFIX
+from exporter.errors import Rejected
+from exporter.exposition import Exposition
+from exporter.redact import Redactor
+from exporter.schemas import Schemas
+from exporter.simulator.body import Writer
+from exporter.simulator.fleet import Plan, fleet
+from exporter.simulator.totals import Key, Totals
+from exporter.simulator.verify import COMPARED, STILL_SCRAPES, Comparison, settled
+from exporter.simulator.wire import Delivery, Faults, Lane
+from exporter.store import Refused, Terms
+from exporter.store.sqlite import SqliteStore
+from exporter.telemetry import Telemetry
+from tests.unit.histories import T0, WINDOWS
+
+LABELS = ("appid", "to_host")
+PLAN = Plan(tasks=40, batch=7, duration=1200, failure_every=120, downtime=20, speed=30, untimed=0.3)
+FAULTS = Faults(duplicate=0.3, reorder=0.4, nameless=0.3, unsigned=0.3, malformed=0.05, unknown=0.05)
+#: Sent as fast as possible, and when things happen: how many overtake, and over what time.
+FAST, PACED = replace(FAULTS, crowd=5, patience=1200.0), replace(FAULTS, patience=WINDOWS.reorder / 2)
+BATCH, SWEPT = 50, 100
+
+
+def drawn(seed: int, faults: Faults, plan: Plan = PLAN) -> tuple[list[Delivery], Totals]:
+    """Return what a seed sends, and what must be counted of it."""
+    totals = Totals()
+    writer = Writer(float(T0), "key")
+    lanes = [
+        Lane(n, relays, plan=plan, faults=faults, writer=writer, totals=totals, seed=seed).deliveries()
+        for n, relays in enumerate(fleet(plan, Random(seed)))
+    ]
+    return list(heapq.merge(*lanes, key=lambda delivery: delivery.at)), totals
+
+
+class Core:
+    """What the exporter makes of bodies, from the parser to the scrape.
+
+    Args:
+        path: of its store.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._store = SqliteStore(path, Terms(labels=LABELS))
+        self._parser = Parser(schemas=Schemas(), redactor=Redactor(key=b"k", plain_hosts=("*.myqcloud.com",)))
+        self._folder = BatchFolder(WINDOWS, LABELS)
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self._store.close()
+
+    def take(self, deliveries: list[Delivery], arrival: Callable[[Delivery], float]) -> None:
+        """Take in what comes, in batches, sweep after each, and sweep once all windows are over."""
+        for begin in range(0, len(deliveries), BATCH):
+            batch = [self._arrived(each.body, arrival(each)) for each in deliveries[begin : begin + BATCH]]
+            self._store.transact(lambda step, batch=batch: self._folder.take(batch, step))  # type: ignore[misc]
+            self._sweep(batch[-1].arrival)
+        self._sweep(batch[-1].arrival + WINDOWS.reorder + 2)
+
+    def _arrived(self, body: bytes, at: float) -> Arrived:
+        try:
+            callback: Callback | Ignored = self._parser.parse(body)
+        except Rejected as rejected:
+            return Arrived(at, refused=Refused(rejected.reason, body, "::1", at))
+        is_kept = isinstance(callback, Ignored)
+        return Arrived(at, callback, Refused("unknown_event", body, "::1", at) if is_kept else None)
+
+    def _sweep(self, now: float) -> None:
+        while keys := self._store.due(now, SWEPT):
+            self._store.transact(lambda step, keys=keys: self._folder.sweep(keys, now, step))  # type: ignore[misc]
+
+    def shown(self) -> dict[Key, float]:
+        """Return what is compared of a scrape."""
+        telemetry = Telemetry(version="", revision="")
+        exposition = Exposition(openmetrics=False, labels=LABELS, windows=WINDOWS, telemetry=telemetry)
+        text = exposition.write(self._store.snapshot(1)).decode()
+        return {
+            (sample.name.removeprefix(PREFIX), frozenset(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name.removeprefix(PREFIX) in COMPARED
+        }
+
+
+def at_once() -> Callable[[Delivery], float]:
+    """Return what gives the arrival of deliveries that are sent when all is over."""
+    begin, number = T0 + PLAN.duration + 10, count()
+    return lambda _: round(begin + next(number) / 1000, 3)
+
+
+@pytest.fixture
+def core(tmp_path: Path) -> Iterator[Core]:
+    """A core with a store of its own."""
+    with closing(Core(tmp_path / "relay.db")) as core:
+        yield core
+
+
+def compared(totals: Totals, core: Core, *, lossy: bool = False) -> Comparison:
+    """Return how what is shown compares with what must be counted."""
+    return Comparison(expected=totals.counts, before={}, after=core.shown(), lossy=lossy, unanswered=0)
+
+
+def sums(totals: Totals) -> dict[str, int]:
+    """Return what each fault leaves in the totals."""
+    found: dict[str, int] = {}
+    for (name, labels), number in totals.counts.items():
+        for part in (name, *(f"{name} {value}" for _, value in labels)):
+            found[part] = found.get(part, 0) + number
+    return found
+
+
+@pytest.mark.parametrize("seed", range(1, 9))
+def test_a_seed_with_every_fault_sent_as_fast_as_possible_is_exact(core: Core, seed: int) -> None:
+    """All comes after it happened, a millisecond apart; every fault is there, and the totals are shown."""
+    deliveries, totals = drawn(seed, FAST)
+    core.take(deliveries, arrival=at_once())
+    assert_exact(totals, core)
+    assert_every_fault(deliveries, totals, seed)
+
+
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_a_seed_with_every_fault_in_its_own_time_is_exact(core: Core, seed: int) -> None:
+    """Each callback comes when it happens, or a little later where another overtook it."""
+    deliveries, totals = drawn(seed, PACED)
+    core.take(deliveries, arrival=lambda delivery: T0 + delivery.at)
+    assert_exact(totals, core)
+
+
+def assert_exact(totals: Totals, core: Core) -> None:
+    """Assert that the core shows what must be counted, to the last number."""
+    comparison = compared(totals, core)
+    assert comparison.differences() == []
+    assert comparison.compared > 200
+
+
+def assert_every_fault(deliveries: list[Delivery], totals: Totals, seed: int) -> None:
+    """Assert that none of the faults passes for one because the seed drew none of it."""
+    found = sums(totals)
+    applied = found["callbacks_total applied"]
+    assert found["callbacks_total duplicate"] > 100
+    assert found["callbacks_total ignored"] > 10
+    assert found["quarantined_bodies_total schema"] > 10
+    assert found["anomalies_total unattributed_exit"] > 0
+    assert 0 < found["callback_delay_seconds_count"] < applied, "some tasks state times, others do not"
+    unsigned = [delivery for delivery in deliveries if b'"sign"' not in delivery.body]
+    assert 0 < len(unsigned) < len(deliveries)
+    orderly, _ = drawn(seed, replace(FAST, reorder=0.0))
+    assert [d.body for d in orderly] != [d.body for d in deliveries]
+
+
+def test_losses_are_told_and_what_came_is_exact(core: Core) -> None:
+    """What is missing shows as anomalies; what came counts by itself."""
+    # What is left of callbacks without times can't be told from redeliveries.
+    plan = replace(PLAN, untimed=0.0)
+    losses = Faults(lose=0.2, duplicate=0.3, reorder=0.3, crowd=5, patience=1200.0)
+    deliveries, totals = drawn(1, losses, plan)
+    core.take(deliveries, arrival=at_once())
+    assert compared(totals, core, lossy=True).differences() == []
+    told = {dict(labels)["kind"] for name, labels in core.shown() if name == "anomalies_total"}
+    assert told >= {"missed_start", "missed_finish", "missed_exit"}
+
+
+class Looks:
+    """An exporter that shows one number after the other, and then the last one for ever."""
+
+    def __init__(self, *numbers: float) -> None:
+        self._numbers = list(numbers)
+        self.pauses = 0
+
+    def look(self) -> Comparison:
+        """Compare the next number with the 3 that are expected."""
+        number = self._numbers.pop(0) if len(self._numbers) > 1 else self._numbers[0]
+        key: Key = ("files_played_total", frozenset({("appid", "1")}))
+        shown: dict[Key, float] = {
+            ("tasks", frozenset({("appid", "1"), ("state", "active")})): 0.0,
+            key: number,
+        }
+        return Comparison(expected={key: 3}, before={}, after=shown, lossy=False, unanswered=0)
+
+    def pause(self) -> None:
+        """Count the pauses."""
+        self.pauses += 1
+
+
+def test_an_exporter_that_is_slow_is_looked_at_until_it_agrees() -> None:
+    """However long it takes, as long as its numbers move; nobody waits when nothing differs."""
+    slow = Looks(*(number / 100 for number in range(300)), 3.0)
+    assert settled(slow.look, slow.pause).differences() == []
+    quick = Looks(3.0)
+    assert settled(quick.look, quick.pause).differences() == []
+    assert quick.pauses == 0
+
+
+def test_an_exporter_that_stands_still_is_believed() -> None:
+    """What differs then is told; every change begins the wait anew."""
+    wrong = Looks(1.0, 1.0, 1.0, 2.0)
+    assert settled(wrong.look, wrong.pause).differences() == [
+        'css_relay_files_played_total{appid="1"}: expected 3, grew by 2'
+    ]
+    assert wrong.pauses == 3 + STILL_SCRAPES
