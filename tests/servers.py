@@ -10,7 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.support import free_port, request, tool, until
+from tests.support import HANG_SECONDS, free_port, request, tool, until
+
+ONE_JOB: Mapping[str, Mapping[str, Any]] = {"css-relay": {}}
 
 
 class Server:
@@ -37,22 +39,39 @@ class Server:
 
     def __enter__(self) -> Self:
         """Start it and wait until it is ready."""
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen([self.program, *self.arguments()], stdout=log, stderr=log)
-        until(self._is_ready, f"{self.program} is ready")
+        try:
+            until(self._is_started, f"{self.program} is ready")
+        except BaseException:
+            self.end()
+            raise
         return self
+
+    def _is_started(self) -> bool:
+        """Start it and return whether it is ready; if it ended, as its port was taken, it gets another."""
+        with self.log.open("wb") as log:
+            self.process = process = subprocess.Popen(
+                [self.program, *self.arguments()], stdout=log, stderr=log
+            )
+        until(lambda: self._is_ready() or process.poll() is not None, f"{self.program} is ready")
+        if process.poll() is None:
+            return True
+        assert "address already in use" in self.log.read_text(), self.log.read_text()
+        self.port = free_port()
+        return False
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End it."""
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
+        self.end()
+
+    def end(self) -> None:
+        """Kill it."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(HANG_SECONDS)
 
     def _is_ready(self) -> bool:
-        assert self.process is not None
-        assert self.process.poll() is None, self.log.read_text()
         try:
             return request(self.port, "GET", self.ready)[0] == 200
         except OSError:
@@ -97,7 +116,7 @@ class Prometheus(Server):
         targets: ports of exporters, replicas of one job.
         rules: a folder with rule files.
         alertmanager: who is told of alerts.
-        how: more of the scrape config.
+        jobs: the scrape configs, by the names of jobs: what each has besides targets.
     """
 
     def __init__(
@@ -106,20 +125,19 @@ class Prometheus(Server):
         *targets: int,
         rules: Path | None = None,
         alertmanager: Alertmanager | None = None,
-        how: Mapping[str, Any] | None = None,
+        jobs: Mapping[str, Mapping[str, Any]] = ONE_JOB,
     ) -> None:
         super().__init__("prometheus", folder)
         self.config = self.folder / "prometheus.yml"
-        self.config.write_text(
-            json.dumps(self._config(targets, rules, alertmanager, how or {}))
-        )  # JSON is YAML
+        # JSON is YAML.
+        self.config.write_text(json.dumps(self._config(targets, rules, alertmanager, jobs)))
 
     @staticmethod
     def _config(
         targets: Sequence[int],
         rules: Path | None,
         alertmanager: Alertmanager | None,
-        how: Mapping[str, Any],
+        jobs: Mapping[str, Mapping[str, Any]],
     ) -> dict[str, Any]:
         managers = [f"127.0.0.1:{alertmanager.port}"] if alertmanager else []
         exporters = [f"127.0.0.1:{port}" for port in targets]
@@ -127,7 +145,10 @@ class Prometheus(Server):
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
             "rule_files": [str(rules / "*.yml")] if rules else [],
             "alerting": {"alertmanagers": [{"static_configs": [{"targets": managers}]}]},
-            "scrape_configs": [{"job_name": "css-relay", "static_configs": [{"targets": exporters}], **how}],
+            "scrape_configs": [
+                {"job_name": name, "static_configs": [{"targets": exporters}], **more}
+                for name, more in jobs.items()
+            ],
         }
 
     def arguments(self) -> list[str]:
@@ -143,9 +164,10 @@ class Prometheus(Server):
         """Return what its API answers, None if it is an error."""
         return self.get(f"/api/v1/{path}", **parameters).get("data")
 
-    def query(self, expression: str) -> list[dict[str, Any]]:
-        """Return the samples of an expression."""
-        answer = self.get("/api/v1/query", query=expression)
+    def query(self, expression: str, at: float | None = None) -> list[dict[str, Any]]:
+        """Return the samples of an expression, now or at another time, UNIX seconds."""
+        when = {} if at is None else {"time": repr(at)}
+        answer = self.get("/api/v1/query", query=expression, **when)
         assert answer["status"] == "success", (expression, answer)
         found: list[dict[str, Any]] = answer["data"]["result"]
         return found

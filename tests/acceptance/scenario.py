@@ -1,13 +1,18 @@
-"""A short history of a small fleet in which every family of the catalogue has something to tell."""
+"""A history of a small fleet in which every family of the catalogue has something to tell.
+
+It takes an hour of the exporters' clock, which is put back before and right again afterwards: what is missing
+has then been told, and an inferred run is lost. A Prometheus beside them goes by the machine's clock.
+"""
 
 import json
-import time
 from typing import Any
 
+from tests.clock import Clock
 from tests.support import Exporter, until
 
-#: Short windows, so that what is missing is told soon, and an inferred run is soon lost.
-FLAGS = {"relay__reorder_window": "1s", "relay__retry_window": "3s"}
+#: How far the clock is put back: more than the retry window, and what passes within the history.
+SPAN_SECONDS = 4200.0
+STEP_SECONDS = 60.0
 
 #: How many runs end.
 EXITS = 6
@@ -17,10 +22,16 @@ HOSTS = ("live.example.com", "cdn.example.net")
 
 
 class Sender:
-    """Sends callbacks as the service does, stating the time of now unless told."""
+    """Sends callbacks as the service does, stating the time of now unless told.
 
-    def __init__(self, exporter: Exporter) -> None:
+    Args:
+        exporter: who takes them.
+        clock: the exporter's.
+    """
+
+    def __init__(self, exporter: Exporter, clock: Clock) -> None:
         self.exporter = exporter
+        self.clock = clock
 
     def send(
         self, event: str, task: str | None, *, to: str = HOSTS[0], ahead: float = 0, **more: Any
@@ -37,7 +48,7 @@ class Sender:
             "appid": ACCOUNT,
             "event_type": 314,
             "callback_event": event,
-            "event_time": str(int(time.time() + ahead)),
+            "event_time": str(int(self.clock.now() + ahead)),
             "source_urls": f'["http://origin.example.com/{stream}.m3u8"]',
             "to_url": f"rtmp://{to}/live/{stream}?txSecret=0123456789abcdef",
             "stream_id": stream,
@@ -64,32 +75,33 @@ class Sender:
         self.send(f"VodSourceFile{event}", task, url=url, index=index, duration=duration, **more)
 
 
-def begin(exporter: Exporter) -> None:
+def begin(sender: Sender) -> None:
     """Make every label set and every counter known at 0, or at what it will grow from."""
     for host in HOSTS:
-        Sender(exporter).start(f"live-{host}", to=host)
-    Sender(exporter).send("ResetTaskConfig", f"live-{HOSTS[0]}", new_field=1)
+        sender.start(f"live-{host}", to=host)
+    sender.send("ResetTaskConfig", f"live-{HOSTS[0]}", new_field=1)
 
 
-def everything(exporter: Exporter) -> None:
-    """Tell the history; what is told late is in the scrape within some seconds."""
-    sender = Sender(exporter)
+def everything(sender: Sender) -> None:
+    """Tell the history; when it returns, the clock is right and all that is told late is in the scrape."""
     _files(sender)
     _runs(sender)
     _gaps(sender)
     _clocks(sender)
-    _unusable(exporter)
+    _unusable(sender)
+    sender.clock.set(0.0)
+    until(lambda: sender.exporter.scrape().value("tasks", state="lost") > 0, "a lost task")
 
 
 def _files(sender: Sender) -> None:
     """A task that plays, one that plays too long, one that is silent, one whose file is cut off."""
     for task in ("playing", "overdue", "silent", "cut"):
         sender.start(task)
-        sender.file("Start", task, duration=1)
-    time.sleep(1)
+        sender.file("Start", task, duration=60)
+    sender.clock.advance(STEP_SECONDS)
     for task in ("playing", "silent"):
-        sender.file("Finish", task, duration=1)
-    sender.file("Start", "playing", index=1)
+        sender.file("Finish", task, duration=60)
+    sender.file("Start", "playing", index=1, duration=7200)
     sender.exit("cut", -5)
     sender.send("TaskAlarm", "playing", type="PullFileUnstable")
     sender.send("TaskAlarm", "overdue", AlarmType="PushStreamFailed")
@@ -103,7 +115,7 @@ def _runs(sender: Sender) -> None:
     sender.exit("down", -22, to=HOSTS[1])
     sender.exit("back", -110, to=HOSTS[1])
     sender.exit("planned", 0, to=HOSTS[1])
-    time.sleep(1)
+    sender.clock.advance(STEP_SECONDS)
     sender.start("back", to=HOSTS[1])
 
 
@@ -112,7 +124,7 @@ def _gaps(sender: Sender) -> None:
     sender.file("Start", "lost", duration=1)
     for _ in range(2):
         sender.start("twice")
-        time.sleep(1)
+        sender.clock.advance(STEP_SECONDS)
     for index in range(2):
         sender.file("Start", "twice", index=index)
     sender.exit(None, -1)
@@ -122,16 +134,15 @@ def _clocks(sender: Sender) -> None:
     """A clock ahead, one that is wrong; a duplicate; one too late; a start time kept for all runs."""
     sender.again(sender.start("skewed", ahead=20))
     sender.start("wrong", ahead=3600)
-    sender.start("back", ahead=-30)
-    stated = round(1000 * time.time())
+    sender.start("back", ahead=-SPAN_SECONDS)
+    stated = round(1000 * sender.clock.now())
     sender.start("kept", task_start_time=stated)
     sender.exit("kept", -22, ahead=2)
     sender.start("kept", task_start_time=stated, ahead=4)
 
 
-def _unusable(exporter: Exporter) -> None:
+def _unusable(sender: Sender) -> None:
     """Not JSON, against the schema, an unknown event."""
-    exporter.post(b"{")
-    exporter.post(b'{"event_type": 314}')
-    Sender(exporter).send("TaskMigrate", "playing")
-    until(lambda: exporter.scrape().value("tasks", state="lost") > 0, "a lost task")
+    sender.exporter.post(b"{")
+    sender.exporter.post(b'{"event_type": 314}')
+    sender.send("TaskMigrate", "playing")

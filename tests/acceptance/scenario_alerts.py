@@ -1,21 +1,28 @@
 """A scenario in which every rule has something to say: trouble of each kind, posted to a real exporter.
 
 `prepare` makes what must be scraped before it grows, `trouble` everything that callbacks can tell. What the
-exporter itself suffers (killed, without its store) is up to the test.
+exporter itself suffers (killed, without its store) is up to the test. It takes an hour of the exporter's
+clock, put back before and right again afterwards; a Prometheus beside it goes by the machine's clock.
 """
 
 import json
 import sqlite3
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from exporter.settings import Settings
+from exporter.store import Terms
+from exporter.store.sqlite import SqliteStore
+from tests.clock import Clock
 from tests.support import Exporter
 
-#: Windows so short that missing callbacks, lost tasks and stale callbacks show within seconds.
-FLAGS = {"relay__reorder_window": "1s", "relay__retry_window": "2s", "callback__listen_address": "0.0.0.0:0"}
+#: How far the clock is put back: for a run to be lost, and then for a callback to be missing.
+SPAN_SECONDS = 4200.0
+LOST_SECONDS = 3700.0
+#: Older than this is what can't be told from a redelivery.
+STALE_SECONDS = 4000.0
 
 DOWN, SLOW, PUSH = "down.example.com", "slow.example.com", "push.example.com"
 DAY = 86400.0
@@ -23,18 +30,13 @@ DAY = 86400.0
 
 def old_store(folder: Path) -> str:
     """Make a store that is a day old, so that alerts on rates are not silent; return its URL."""
-    url = f"sqlite:{folder / 'relay.db'}"
-    subprocess.run(
-        [sys.executable, "-m", "exporter", "check", f"--store.url={url}"],
-        check=True,
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-    )
-    connection = sqlite3.connect(folder / "relay.db")
+    path, settings = folder / "relay.db", Settings()
+    SqliteStore(path, Terms(labels=settings.metrics_labels, judged_by=settings.judged_by)).close()
+    connection = sqlite3.connect(path)
     with connection:
         connection.execute("UPDATE meta SET value = ? WHERE key = 'created'", (repr(time.time() - DAY),))
     connection.close()
-    return url
+    return f"sqlite:{path}"
 
 
 class Sender:
@@ -42,10 +44,12 @@ class Sender:
 
     Args:
         exporter: who takes the callbacks.
+        now: its clock.
     """
 
-    def __init__(self, exporter: Exporter) -> None:
+    def __init__(self, exporter: Exporter, now: Callable[[], float] = time.time) -> None:
         self._exporter = exporter
+        self.now = now
 
     def send(self, body: bytes) -> int:
         """Send bytes as they are; return the status of the answer."""
@@ -59,7 +63,7 @@ class Sender:
             "appid": 4,
             "event_type": 314,
             "callback_event": event,
-            "event_time": str(int(time.time() - ago)),
+            "event_time": str(int(self.now() - ago)),
             "source_urls": json.dumps([f"http://origin.example.com/{task}.mp4"]),
             "to_url": f"rtmp://{host}/live/{task}",
             "msg": json.dumps(message),
@@ -92,10 +96,13 @@ def prepare(sender: Sender) -> None:
     sender.start("flapping", 60)
 
 
-def trouble(sender: Sender) -> None:
-    """Tell of every trouble that callbacks can tell of."""
+def trouble(sender: Sender, clock: Clock) -> None:
+    """Tell of every trouble that callbacks can tell of; the clock is right in the end."""
+    sender.file("lost", 1, 1)
+    clock.advance(LOST_SECONDS)
     _tasks(sender)
     _callbacks(sender)
+    clock.set(0.0)
 
 
 def _tasks(sender: Sender) -> None:
@@ -112,17 +119,16 @@ def _tasks(sender: Sender) -> None:
     sender.finish("empty", 300, 60)
     sender.start("stuck", 600)
     sender.file("stuck", 590, 60)
-    sender.file("lost", 1, 1)
     sender.tell("TaskAlarm", "flapping", type="PushStreamFailed")
 
 
 def _callbacks(sender: Sender) -> None:
     sender.exit(None)
     for number in range(20):
-        sender.exit("flapping", 1000 + number)  # stale
+        sender.exit("flapping", STALE_SECONDS + number)
     for number in range(5):
         sender.tell("TaskAlarm", "flapping", -10 - number, type="FileEndEarly")  # ahead of our clock
-        sender.tell("TaskAlarm", "flapping", time.time() - 1000 - number, type="FileEndEarly")  # in 1970
+        sender.tell("TaskAlarm", "flapping", sender.now() - 1000 - number, type="FileEndEarly")  # in 1970
     again = sender.tell("ResetTaskConfig", "flapping")
     for _ in range(100):
         assert sender.send(again) == 200

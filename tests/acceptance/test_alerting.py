@@ -1,20 +1,21 @@
 """From a callback to the person on call: exporter, Prometheus, Alertmanager, with the rules as shipped."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import count
+from threading import Thread
 from typing import Any
 
 import pytest
 from msgspec import Struct
 
-from tests.acceptance.scenario_alerts import DOWN, PUSH, Sender
+from tests.acceptance.scenario_alerts import Sender
 from tests.rules import ROOT, RULES
 from tests.servers import Alertmanager, Prometheus, hurried
-from tests.support import Exporter, free_port, running, until
-
-pytestmark = pytest.mark.alone
+from tests.support import HANG_SECONDS, Exporter, free_port, running, until
 
 
 class OnCall(Struct):
@@ -29,109 +30,146 @@ class OnCall(Struct):
         """Return the alerts of a name that Alertmanager holds; `active`, `inhibited` choose among them."""
         return self.alertmanager.alerts(filter=f'alertname="{name}"', **more)
 
+    def failed(self, *tasks: str, **more: str) -> dict[str, dict[str, Any]]:
+        """Return the alerts of these failed tasks, or of all, by task."""
+        alerts = {alert["labels"]["task_id"]: alert for alert in self.told("CSSRelayTaskFailed", **more)}
+        return {task: alert for task, alert in alerts.items() if not tasks or task in tasks}
 
-@pytest.fixture
-def on_call(tmp_path: Path) -> Iterator[OnCall]:
-    """The whole chain; alerts wait for a second only."""
+
+@pytest.fixture(scope="module")
+def on_call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnCall]:
+    """The whole chain; alerts wait for a second only. Each test has tasks, and a destination, of its own."""
+    folder = tmp_path_factory.mktemp("on-call")
     with (
-        running(tmp_path, web__listen_address=f"127.0.0.1:{free_port()}") as exporter,
-        Alertmanager(tmp_path, ROOT / "deploy" / "alertmanager.yml") as alertmanager,
+        running(folder, web__listen_address=f"127.0.0.1:{free_port()}") as exporter,
+        Alertmanager(folder, ROOT / "deploy" / "alertmanager.yml") as alertmanager,
         Prometheus(
-            tmp_path,
+            folder,
             exporter.ports["web"],
-            rules=hurried(RULES, tmp_path, "1s"),
+            rules=hurried(RULES, folder, "1s"),
             alertmanager=alertmanager,
         ) as prometheus,
     ):
         yield OnCall(exporter, Sender(exporter), alertmanager, prometheus)
 
 
-def test_a_task_fails_is_told_comes_back_and_is_told_no_more(on_call: OnCall) -> None:
+def test_a_task_that_failed_is_told_until_it_is_back_and_a_planned_end_to_nobody(on_call: OnCall) -> None:
     """With the labels and the text that a person needs; of a task that was never seen before."""
-    on_call.sender.start("118", 200)
-    on_call.sender.exit("118", 100)
-    alert = until(lambda: on_call.told("CSSRelayTaskFailed"), "Alertmanager holds it")[0]
+    host = "single.example.com"
+    on_call.sender.start("planned", 200, host)
+    on_call.sender.exit("planned", 100, host, code=0)
+    on_call.sender.start("118", 200, host)
+    on_call.sender.exit("118", 100, host)
+    alert = until(lambda: on_call.failed("118", "planned"), "Alertmanager holds it")["118"]
     labels = {k: alert["labels"][k] for k in ("severity", "job", "appid", "task_id", "to_host", "code")}
     assert labels == {
         "severity": "page",
         "job": "css-relay",
         "appid": "4",
         "task_id": "118",
-        "to_host": PUSH,
+        "to_host": host,
         "code": "-22",
     }
     assert alert["annotations"]["summary"] == "Relay task 118 has failed and is not back"
     assert alert["annotations"]["runbook_url"].endswith("#cssrelaytaskfailed")
     assert alert["receivers"] == [{"name": "on-call"}]
     assert alert["status"]["state"] == "active"
+    assert not on_call.failed("planned")
 
-    on_call.sender.start("118")
-    until(lambda: not on_call.told("CSSRelayTaskFailed"), "it is resolved")
-    assert "CSSRelayTaskFailed" not in on_call.prometheus.firing()
-
-
-def test_a_planned_end_is_told_to_nobody(on_call: OnCall) -> None:
-    """While another task's failure is."""
-    on_call.sender.start("planned", 200)
-    on_call.sender.exit("planned", 100, code=0)
-    on_call.sender.start("failed", 200)
-    on_call.sender.exit("failed", 100)
-    until(lambda: on_call.told("CSSRelayTaskFailed"), "Alertmanager holds the other")
-    assert {a["labels"]["task_id"] for a in on_call.told("CSSRelayTaskFailed")} == {"failed"}
+    on_call.sender.start("118", host=host)
+    until(lambda: not on_call.failed("118"), "it is resolved")
+    firing = on_call.prometheus.query('ALERTS{alertname="CSSRelayTaskFailed",alertstate="firing"}')
+    assert not {"118", "planned"} & {sample["metric"]["task_id"] for sample in firing}
 
 
 def test_a_destination_in_trouble_silences_its_tasks_and_no_others(on_call: OnCall) -> None:
     """Three tasks of one host fail, and one of another."""
-    for number in range(3):
-        on_call.sender.start(f"down{number}", 200, DOWN)
-        on_call.sender.exit(f"down{number}", 100, DOWN)
-    on_call.sender.start("single", 200, PUSH)
-    on_call.sender.exit("single", 100, PUSH)
-    until(lambda: on_call.told("CSSRelayDestinationFailing", active="true"), "the destination is told")
+    many = ("down0", "down1", "down2")
+    for task, host in (*dict.fromkeys(many, "down.example.com").items(), ("alone", "up.example.com")):
+        on_call.sender.start(task, 200, host)
+        on_call.sender.exit(task, 100, host)
 
-    def single_ones() -> dict[str, str]:
-        return {a["labels"]["task_id"]: a["status"]["state"] for a in on_call.told("CSSRelayTaskFailed")}
+    def destinations() -> set[str]:
+        told = on_call.told("CSSRelayDestinationFailing", active="true")
+        return {alert["labels"]["to_host"] for alert in told}
 
-    wanted = {**dict.fromkeys(("down0", "down1", "down2"), "suppressed"), "single": "active"}
-    until(lambda: single_ones() == wanted, "its tasks are inhibited, the other is not")
-    shown = on_call.told("CSSRelayTaskFailed", inhibited="false")
-    assert {a["labels"]["task_id"] for a in shown} == {"single"}
+    until(lambda: "down.example.com" in destinations(), "the destination is told")
+
+    def states() -> dict[str, str]:
+        return {task: a["status"]["state"] for task, a in on_call.failed(*many, "alone").items()}
+
+    wanted = {**dict.fromkeys(many, "suppressed"), "alone": "active"}
+    until(lambda: states() == wanted, "its tasks are inhibited, the other is not")
+    assert "up.example.com" not in destinations()
+    assert on_call.failed(*many, "alone", inhibited="false").keys() == {"alone"}
 
 
 def test_a_restart_of_the_exporter_neither_resolves_an_alert_nor_tells_it_again(on_call: OnCall) -> None:
     """It is one alert, begun when it began, before, during and after."""
-    on_call.sender.start("118", 200)
-    on_call.sender.exit("118", 100)
-    begun = until(lambda: on_call.told("CSSRelayTaskFailed"), "Alertmanager holds it")[0]["startsAt"]
+    host = "restart.example.com"
+    on_call.sender.start("119", 200, host)
+    on_call.sender.exit("119", 100, host)
+    begun = until(lambda: on_call.failed("119"), "Alertmanager holds it")["119"]["startsAt"]
+
+    def begins() -> list[str]:
+        return [alert["startsAt"] for alert in on_call.failed("119").values()]
+
     on_call.exporter.stop()
     until(lambda: on_call.prometheus.query("fleet:css_relay_store_silent:age"), "nobody answers")
     until(lambda: on_call.told("CSSRelayExporterAbsent"), "that is told, too")
-    assert [a["startsAt"] for a in on_call.told("CSSRelayTaskFailed")] == [begun]
+    assert begins() == [begun]
 
     on_call.exporter.start()
     until(lambda: not on_call.told("CSSRelayExporterAbsent"), "it is back")
-    assert [a["startsAt"] for a in on_call.told("CSSRelayTaskFailed")] == [begun]
-    on_call.sender.start("118")
-    until(lambda: not on_call.told("CSSRelayTaskFailed"), "it is resolved")
+    assert begins() == [begun]
+    on_call.sender.start("119", host=host)
+    until(lambda: not on_call.failed("119"), "it is resolved")
+
+
+def simulated() -> list[bytes]:
+    """Return what the simulator sends of a fleet that fails now and then, in the order of the histories."""
+    kept = []
+
+    class Recorder(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            kept.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"code":0}')
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Recorder) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            flags = ("--fast", "--tasks=4", "--duration=10m", "--failure-every=2m", "--downtime=1m")
+            target = f"--target=http://127.0.0.1:{server.server_port}/callbacks"
+            command = [sys.executable, "-m", "exporter", "simulate", target, *flags, "--connections=1"]
+            subprocess.run(command, capture_output=True, check=True, timeout=HANG_SECONDS)
+        finally:
+            server.shutdown()
+            thread.join()
+    return kept
 
 
 def test_a_task_that_the_simulator_breaks_is_told_until_it_is_back(on_call: OnCall) -> None:
-    """From a fleet in its own time, past the exporter and Prometheus, to Alertmanager and back."""
-    target = f"--target=http://127.0.0.1:{on_call.exporter.ports['callbacks']}/callbacks"
-    flags = ("--tasks=8", "--duration=80s", "--failure-every=15s", "--downtime=8s", "--seed=3")
-    command = [sys.executable, "-m", "exporter", "simulate", target, *flags]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as fleet:
-        told: dict[str, str] = {}
-
-        def one_is_back() -> str | None:
-            now = {a["labels"]["task_id"]: a["labels"]["code"] for a in on_call.told("CSSRelayTaskFailed")}
-            told.update(now)
-            return next((task for task in told if task not in now and is_active(task)), None)
-
-        def is_active(task: str) -> bool:
-            found = on_call.prometheus.query(f'css_relay_task_state{{state="active", task_id="{task}"}} == 1')
-            return bool(found)
-
-        back = until(one_is_back, "a task was told of, and is back", 75)
-        assert int(told[back]) < 0
-        fleet.kill()
+    """From a fleet past the exporter and Prometheus to Alertmanager, and back."""
+    bodies = simulated()
+    told = [(b["callback_event"], b.get("task_id"), json.loads(b["msg"])) for b in map(json.loads, bodies)]
+    failed, task = next(
+        (number, task)
+        for number, (event, task, msg) in enumerate(told)
+        if event == "TaskExit" and msg["code"] < 0 and ("TaskStart", task) in [e[:2] for e in told[number:]]
+    )
+    back = next(n for n in count(failed) if told[n][:2] == ("TaskStart", task))
+    for body in bodies[: failed + 1]:
+        assert on_call.sender.send(body) == 200
+    alert = until(lambda: on_call.failed(task), "it is told")[task]
+    assert int(alert["labels"]["code"]) == told[failed][2]["code"]
+    for body in bodies[failed + 1 : back + 1]:
+        assert on_call.sender.send(body) == 200
+    until(lambda: not on_call.failed(task), "it is back")
+    query = f'css_relay_task_state{{state="active", task_id="{task}"}} == 1'
+    until(lambda: on_call.prometheus.query(query), "it is on air")

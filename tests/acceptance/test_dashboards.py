@@ -2,61 +2,110 @@
 
 import math
 import re
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from msgspec import Struct
 
 from exporter.catalogue import STATE_NAMES
 from grafana.source import queries
 from tests.acceptance import scenario
+from tests.clock import Clock
 from tests.dashboards import DASHBOARDS, ROOT, Target, targets, variables
 from tests.servers import Prometheus
 from tests.support import running, until
 
 RULES = ROOT / "prometheus" / "rules"
 
-#: What Grafana fills in for scrapes every second and a range of five minutes.
-BUILT_IN = {"__rate_interval": "60s", "__range": "300s"}
+#: What Grafana fills in, here so long that all of the history is in it however slow the machine is.
+BUILT_IN = {"__rate_interval": "1h", "__range": "1h"}
+
+#: After the history both replicas were scraped, twice for rates of what is new, and the rules evaluated.
+SETTLED = """
+count(up == 1) == 2
+and count(css_relay_tasks{state="lost"} > 0) == 2
+and count(count_over_time(css_relay_tasks_exited_total{code="-5"}[1h]) >= 2) == 2
+and count(fleet:css_relay_tasks:max{state="lost"} > 0) == 1
+"""
+EVALUATED = 'max(timestamp(fleet:css_relay_tasks:max{state="lost"}))'
 
 
-@pytest.fixture(scope="module", params=[None, RULES], ids=["bare", "with rules"])
-def prometheus(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Prometheus]:
-    """A Prometheus that scraped the scenario from two replicas, without and with the recording rules."""
+class Seen(Struct, frozen=True):
+    """A Prometheus, and when it had seen everything, UNIX seconds: what it knew then changes no more."""
+
+    prometheus: Prometheus
+    at: float
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """Return the samples of an expression at that time."""
+        return self.prometheus.query(expression, self.at)
+
+    def numbers(self, target: Target, expression: str) -> list[float]:
+        """Return the numbers that a panel gets in the end; a query that fails is an error."""
+        if target.is_instant:
+            samples = self.query(expression)
+        else:
+            window = {"start": self.at - 5, "end": self.at, "step": 1}
+            answer = self.prometheus.ask("query_range", query=expression, **window)
+            assert answer is not None, f"{target} fails: {expression}"
+            samples = answer["result"]
+        return [float(v) for s in samples for _, v in s.get("values") or [s["value"]]]
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
+    """A Prometheus with the recording rules that scraped the scenario from two replicas."""
     folder = tmp_path_factory.mktemp("dashboards")
     other_folder = tmp_path_factory.mktemp("replica")
-    flags = scenario.FLAGS | {"store__url": f"sqlite:{folder / 'relay.db'}"}
-    with running(folder, **flags) as exporter, running(other_folder, **flags) as replica:
-        ports = exporter.ports["web"], replica.ports["web"]
-        with Prometheus(folder, *ports, rules=request.param) as server:
-            scenario.begin(exporter)
-            until(lambda: (server.value("min(sum_over_time(up[1m]))") or 0) >= 3, "what counters begin from")
-            scenario.everything(exporter)
-            until(lambda: server.value('sum(css_relay_tasks{state="lost"}) > 0'), "the end of the history")
-            yield server
+    clock = Clock(folder)
+    clock.set(-scenario.SPAN_SECONDS)
+    store = f"sqlite:{folder / 'relay.db'}"
+    with (
+        running(folder, clock=clock, store__url=store) as exporter,
+        running(other_folder, clock=clock, store__url=store) as replica,
+        Prometheus(folder, exporter.ports["web"], replica.ports["web"], rules=RULES) as server,
+    ):
+        sender = scenario.Sender(exporter, clock)
+        scenario.begin(sender)
+        begun = "count(css_relay_tasks{state='active'} > 0) == 4"
+        until(lambda: server.query(begun), "both replicas tell what counters begin from")
+        scenario.everything(sender)
+        at = until(lambda: settled(server), "the end of the history is scraped and evaluated")
+        until(lambda: (server.value(EVALUATED) or 0) > at, "that evaluation is over")
+        yield Seen(server, at)
 
 
-def offered(prometheus: Prometheus, query: str, chosen: dict[str, str]) -> list[str]:
+def settled(server: Prometheus) -> float | None:
+    """Return when the rules were evaluated last, if everything was seen by then."""
+    evaluated = server.value(EVALUATED)
+    return evaluated if evaluated and server.query(SETTLED, evaluated) else None
+
+
+def without_rules(expression: str) -> str:
+    """Return what a query is to a Prometheus without the recording rules: it has no such series."""
+    return re.sub(r"\b(fleet|task):(?=css_relay_)", "no_such_rule:", expression)
+
+
+def offered(seen: Seen, query: str, chosen: dict[str, str]) -> list[str]:
     """Return the values that a variable offers, with those before it chosen."""
     asked = re.fullmatch(r"label_values\((.+), (\w+)\)", query)
     assert asked
-    found: list[str] = prometheus.ask(f"label/{asked[2]}/values", **{"match[]": fill(asked[1], chosen)})
+    where = {"match[]": fill(asked[1], chosen)}
+    found: list[str] = seen.prometheus.ask(f"label/{asked[2]}/values", **where)
     assert found, query
     return found
 
 
-def choices(prometheus: Prometheus, dashboard: dict[str, Any]) -> list[dict[str, str]]:
-    """Return what stands for each variable in a query: one choice for each task where one is chosen."""
+def choices(seen: Seen, name: str) -> list[dict[str, str]]:
+    """Return what stands for each variable of a dashboard: one choice for each task where one is chosen."""
     made: list[dict[str, str]] = [{}]
-    for name, variable in variables(dashboard).items():
+    for variable_name, variable in variables(DASHBOARDS[name]).items():
         query = variable["query"]
         made = [
-            chosen | {name: value}
+            chosen | {variable_name: value}
             for chosen in made
-            for value in written(variable, offered(prometheus, query, chosen))
+            for value in written(variable, offered(seen, query, chosen))
         ]
     return made
 
@@ -73,65 +122,49 @@ def fill(text: str, values: dict[str, str]) -> str:
     return re.sub(r"\$(\w+)", lambda found: (BUILT_IN | values)[found[1]], text)
 
 
-def has_data(prometheus: Prometheus, target: Target, expr: str) -> bool:
-    """Whether a query gives a number; a query that fails is an error."""
-    now = time.time()
-    when: dict[str, Any] = {"time": now} if target.is_instant else {"start": now - 60, "end": now, "step": 1}
-    answer = prometheus.ask("query" if target.is_instant else "query_range", query=expr, **when)
-    assert answer is not None, f"{target} fails: {expr}"
-    numbers = [float(v) for s in answer["result"] for _, v in s.get("values") or [s["value"]]]
-    return any(math.isfinite(number) for number in numbers)
-
-
-@pytest.mark.parametrize("target", targets(), ids=str)
-def test_every_query_has_data(prometheus: Prometheus, target: Target) -> None:
+def test_every_query_of_every_panel_has_data_with_and_without_the_recording_rules(seen: Seen) -> None:
     """And every variable has values. Of the dashboard for one task: for one of the tasks at least."""
-    made = choices(prometheus, DASHBOARDS[target.dashboard])
-    until(
-        lambda: any(has_data(prometheus, target, fill(target.expr, chosen)) for chosen in made),
-        f"data for {target.expr}",
-        seconds=10,
-    )
+    made = {name: choices(seen, name) for name in DASHBOARDS}
+    empty = [
+        f"{target}: {expression}"
+        for target in targets()
+        for expression in dict.fromkeys((target.expr, without_rules(target.expr)))
+        if not any(
+            math.isfinite(number)
+            for chosen in made[target.dashboard]
+            for number in seen.numbers(target, fill(expression, chosen))
+        )
+    ]
+    assert empty == []
 
 
 SHARED = [queries.down, queries.dead_air, queries.overdue, queries.tasks, queries.failed_share]
 
 
-@pytest.mark.parametrize("shared", SHARED, ids=lambda function: function.__name__)
-def test_a_rule_and_its_expression_agree(
-    prometheus: Prometheus, shared: Callable[[], str], request: pytest.FixtureRequest
-) -> None:
+def test_every_rule_and_its_expression_agree(seen: Seen) -> None:
     """So that a panel is right without the recording rules, and shows what the alerts see with them."""
-    (chosen,) = choices(prometheus, DASHBOARDS["relay-overview.json"])
-    rule, expression = fill(shared(), chosen).split(" or on (job) ")
+    (chosen,) = choices(seen, "relay-overview.json")
 
-    def series(expr: str) -> dict[frozenset[tuple[str, str]], float]:
-        found = prometheus.ask("query", query=expr)["result"]
+    def series(expression: str) -> dict[frozenset[tuple[str, str]], float]:
         return {
             frozenset((k, v) for k, v in s["metric"].items() if k != "__name__"): float(s["value"][1])
-            for s in found
+            for s in seen.query(expression)
         }
 
-    def agree() -> bool:
-        recorded, computed = series(rule), series(expression)
-        if "bare" in request.node.name:
-            return not recorded and bool(computed)
-        within = all(abs(recorded.get(key, math.inf) - value) < 3 for key, value in computed.items())
-        return recorded.keys() == computed.keys() and within
-
-    until(agree, f"{rule} and {expression} agree")
+    for shared in SHARED:
+        rule, expression = fill(shared(), chosen).split(" or on (job) ")
+        assert series(rule), rule
+        assert series(rule) == pytest.approx(series(expression)), (rule, expression)
+        assert not series(without_rules(rule))
 
 
-@pytest.mark.parametrize("state", STATE_NAMES)
-def test_two_replicas_do_not_double_the_tasks(prometheus: Prometheus, state: str) -> None:
-    """Each tells of the whole fleet."""
-    (chosen,) = choices(prometheus, DASHBOARDS["relay-overview.json"])
-    shown = fill(queries.total(queries.tasks(f'state="{state}"')), chosen)
-    told = f'sum(css_relay_tasks{{state="{state}"}}) / count(up == 1)'
-    until(lambda: prometheus.value(f"({shown}) == ({told})") is not None, f"{shown} is {told}")
-
-
-def test_two_replicas_do_not_double_what_is_counted(prometheus: Prometheus) -> None:
-    """And a series' first step is seen."""
-    (chosen,) = choices(prometheus, DASHBOARDS["relay-overview.json"])
-    assert prometheus.value(fill(queries.grown("tasks_exited_total"), chosen)) == scenario.EXITS
+def test_two_replicas_do_not_double_what_they_tell(seen: Seen) -> None:
+    """Each tells of the whole fleet, of tasks by state and of all the runs that ended."""
+    (chosen,) = choices(seen, "relay-overview.json")
+    for state in STATE_NAMES:
+        shown = fill(queries.total(queries.tasks(f'state="{state}"')), chosen)
+        for expression in (shown, without_rules(shown)):
+            told = f'sum(css_relay_tasks{{state="{state}"}}) / 2'
+            assert seen.query(f"({expression}) == ({told})"), f"{expression} is not {told}"
+    (grown,) = seen.query(fill(queries.grown("tasks_exited_total"), chosen))
+    assert float(grown["value"][1]) == scenario.EXITS

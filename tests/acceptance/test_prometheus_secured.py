@@ -8,7 +8,7 @@ import bcrypt
 
 from tests.http.secured import Authority
 from tests.servers import Prometheus
-from tests.support import running, until
+from tests.support import HANG_SECONDS, running, until
 
 
 def test_prometheus_and_simulator_get_in_with_what_they_need(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_prometheus_and_simulator_get_in_with_what_they_need(tmp_path: Path) -> 
         "  client_allowed_sans: [prometheus.example]\n"
         "  min_version: TLS13\n"
         "basic_auth_users:\n"
-        f"  prometheus: {bcrypt.hashpw(b'right', bcrypt.gensalt(10)).decode()}\n"
+        f"  prometheus: {bcrypt.hashpw(b'right', bcrypt.gensalt(4)).decode()}\n"
     )
     flags = {
         "web__config__file": "web.yml",
@@ -45,19 +45,25 @@ def test_prometheus_and_simulator_get_in_with_what_they_need(tmp_path: Path) -> 
             capture_output=True,
             text=True,
             check=False,
+            timeout=HANG_SECONDS,
         )
         assert simulation.returncode == 0, simulation.stderr
-        for password, up in (("right", 1), ("wrong", 0)):
-            certificates = {"ca_file": "ca.pem", "cert_file": "client.crt", "key_file": "client.key"}
-            how = {
+        certificates = {"ca_file": "ca.pem", "cert_file": "client.crt", "key_file": "client.key"}
+        jobs = {
+            password: {
                 "scheme": "https",
                 "tls_config": {field: str(tmp_path / name) for field, name in certificates.items()},
                 "basic_auth": {"username": "prometheus", "password": password},
             }
-            folder = tmp_path / password
-            folder.mkdir()
-            with Prometheus(folder, exporter.ports["web"], how=how) as server:
-                until(lambda server=server: server.value("up") is not None, "a scrape")
-                assert server.value("up") == up
-                if up:
-                    assert (server.value("sum(css_relay_tasks)") or 0) >= 3
+            for password in ("right", "wrong")
+        }
+        with Prometheus(tmp_path, exporter.ports["web"], jobs=jobs) as server:
+            until(lambda: (server.value("sum(css_relay_tasks{job='right'})") or 0) >= 3, "a scrape")
+            until(lambda: "401 Unauthorized" in error_of(server, "wrong"), "the wrong password is refused")
+            assert server.value("max_over_time(up{job='wrong'}[1h])") == 0
+
+
+def error_of(server: Prometheus, job: str) -> str:
+    """Return why the last scrape of a job failed, empty if it did not."""
+    targets = server.ask("targets")["activeTargets"]
+    return next(str(target["lastError"]) for target in targets if target["labels"]["job"] == job)

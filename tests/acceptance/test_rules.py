@@ -11,34 +11,36 @@ from pathlib import Path
 import pytest
 from msgspec import Struct
 
-from tests.acceptance.scenario_alerts import FLAGS, Sender, old_store, prepare, trouble
+from tests.acceptance.scenario_alerts import SPAN_SECONDS, Sender, old_store, prepare, trouble
+from tests.clock import Clock
 from tests.rules import ALERTS, CASE_FILES, RECORDED, ROOT, RULES, page_queries
 from tests.servers import Prometheus, hurried
-from tests.support import Exporter, running, tool, until
-
-pytestmark = pytest.mark.alone
+from tests.support import HANG_SECONDS, Exporter, running, tool, until
 
 #: What a test can't wait for, or can't bring about: their queries are asked without the comparison.
 STRIPPED = {"CSSRelayAnswersSlow", "CSSRelayScrapeSlow"}
 
 
+def promised(*command: str) -> None:
+    """Run a command that must end well, and show what it says if it does not."""
+    program, *words = command
+    done = subprocess.run(
+        [tool(program), *words], capture_output=True, text=True, check=False, timeout=HANG_SECONDS
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_promtool_and_amtool_have_nothing_to_say() -> None:
     """Of the rules, and of the example settings of Prometheus and Alertmanager."""
-    for command in (
-        ["promtool", "check", "rules", *map(str, sorted(RULES.iterdir()))],
-        ["promtool", "check", "config", str(ROOT / "prometheus" / "prometheus.yml")],
-        ["amtool", "check-config", str(ROOT / "deploy" / "alertmanager.yml")],
-    ):
-        done = subprocess.run([tool(command[0]), *command[1:]], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+    promised("promtool", "check", "rules", *map(str, sorted(RULES.iterdir())))
+    promised("promtool", "check", "config", str(ROOT / "prometheus" / "prometheus.yml"))
+    promised("amtool", "check-config", str(ROOT / "deploy" / "alertmanager.yml"))
 
 
 @pytest.mark.parametrize("path", CASE_FILES, ids=lambda path: path.stem)
 def test_the_cases_hold(path: Path) -> None:
     """Each alert fires at its time and is silent otherwise: see the files."""
-    command = [tool("promtool"), "test", "rules", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    promised("promtool", "test", "rules", str(path))
 
 
 class Scene(Struct):
@@ -48,6 +50,7 @@ class Scene(Struct):
         fired: the names of the alerts that have fired so far.
     """
 
+    clock: Clock
     first: Exporter
     second: Exporter
     store: Path
@@ -62,7 +65,7 @@ class Scene(Struct):
             return set(alerts) <= self.fired
 
         try:
-            until(have, "they fire", 20)
+            until(have, "they fire")
         except AssertionError:
             pytest.fail(f"not fired: {set(alerts) - self.fired}")
 
@@ -71,19 +74,22 @@ class Scene(Struct):
 def scene(tmp_path: Path) -> Iterator[Scene]:
     """Everything in good order, and all counters seen once."""
     with ExitStack() as stack:
-        url = old_store(tmp_path)
+        clock = Clock(tmp_path)
+        clock.set(-SPAN_SECONDS)
+        # Open to anybody, which is to be told.
+        flags = {"store__url": old_store(tmp_path), "callback__listen_address": "0.0.0.0:0"}
         replicas = [
-            stack.enter_context(running(_made(tmp_path / name), store__url=url, **FLAGS))
+            stack.enter_context(running(_made(tmp_path / name), clock=clock, **flags))
             for name in ("first", "second")
         ]
         ports = [replica.ports["web"] for replica in replicas]
         rules = hurried(RULES, tmp_path)
         prometheus = stack.enter_context(Prometheus(tmp_path, *ports, rules=rules))
         _restart_worker_of(replicas[1], prometheus, ports[1])
-        prepare(Sender(replicas[0]))
+        prepare(Sender(replicas[0], clock.now))
         seen = "count(css_relay_tasks{state='active'} > 0) == 6"
         until(lambda: prometheus.query(seen), "both replicas tell of three destinations")
-        yield Scene(replicas[0], replicas[1], tmp_path / "relay.db", prometheus)
+        yield Scene(clock, replicas[0], replicas[1], tmp_path / "relay.db", prometheus)
 
 
 def _made(folder: Path) -> Path:
@@ -103,7 +109,7 @@ def _restart_worker_of(exporter: Exporter, prometheus: Prometheus, port: int) ->
 def test_every_rule_has_something_to_say(scene: Scene) -> None:
     """Each alert fires, each recording has data, each query to paste is understood, none fails."""
     prometheus = scene.prometheus
-    trouble(Sender(scene.first))
+    trouble(Sender(scene.first, scene.clock.now), scene.clock)
     after = {"CSSRelayReplicaDown", "CSSRelayStoreDown", "CSSRelayExporterAbsent"}
     scene.until_fired(*(ALERTS.keys() - after - STRIPPED))
     for name in RECORDED.keys() - {"fleet:css_relay_store_silent:age"}:
