@@ -1,5 +1,6 @@
 """What the Helm chart makes of values, read for tests."""
 
+from functools import cache
 from typing import Any
 
 import yaml
@@ -108,6 +109,12 @@ class Objects:
     def environment(self) -> dict[str, str]:
         """The variables whose text stands in the container."""
         return {each["name"]: each["value"] for each in self.container["env"] if "value" in each}
+
+
+@cache
+def variants() -> dict[str, Objects]:
+    """Return what is made of each of the variants."""
+    return {name: Objects(values) for name, values in VARIANTS.items()}
 
 
 def selects(selector: dict[str, str], labelled: dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""What npm gives that tests need: installed once, as locked in tests/schema/, and kept in pytest's cache."""
+"""What npm gives that tests need: installed once on a machine, as it is locked in tests/schema/."""
 
 import hashlib
 import os
@@ -9,28 +9,39 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import tool
+from tests.caches import CACHE, kept
+from tests.support import HANG_SECONDS, tool
 
 PACKAGES = Path(__file__).parent / "schema"
+TYPES = "node_modules/@grafana/schema/dist/types/raw/dashboard/x/dashboard_types.gen.d.ts"
 
 
-def installed(config: pytest.Config) -> Path:
+def installed() -> Path:
     """Return the folder that has node_modules/; without npm the test is skipped, in CI it fails."""
-    lock = hashlib.sha256((PACKAGES / "package-lock.json").read_bytes()).hexdigest()[:12]
-    assert config.cache
-    folder = config.cache.mkdir("npm") / lock
-    done = folder / "installed"
-    if not done.exists():
-        shutil.copytree(PACKAGES, folder, dirs_exist_ok=True)
+    locked = hashlib.sha256((PACKAGES / "package-lock.json").read_bytes()).hexdigest()[:12]
+
+    def install(folder: Path) -> None:
+        shutil.copytree(PACKAGES, folder)
         npm(folder, "ci")
-        done.touch()
-    return folder
+
+    return kept(CACHE / "npm" / locked, install, "npm's packages")
+
+
+def dashboard_schema() -> Path:
+    """Return a JSON Schema of dashboards, made of Grafana's own types, which are TypeScript."""
+    folder = installed()
+    words = ("exec", "--", "ts-json-schema-generator", "--path", TYPES, "--type", "Dashboard")
+    form = ("--no-type-check", "--additional-properties", "--out")
+    return kept(
+        folder / "dashboard.schema.json",
+        lambda path: npm(folder, *words, *form, path.name),
+        "the schema of dashboards",
+    )
 
 
 def npm(folder: Path, *words: str) -> None:
     """Run npm in a folder."""
-    command = [program("npm"), *words]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    done = _run(folder, "npm", *words)
     if done.returncode and not os.environ.get("CI"):
         pytest.skip(f"npm can't do {words[0]}: {done.stderr}")
     assert done.returncode == 0, done.stderr
@@ -38,13 +49,15 @@ def npm(folder: Path, *words: str) -> None:
 
 def node(folder: Path, script: str, given: str) -> str:
     """Run a module of JavaScript in a folder, with `given` as its input, and return what it prints."""
-    command = [program("node"), "--input-type=module", "--eval", script]
-    done = subprocess.run(command, cwd=folder, input=given, capture_output=True, text=True, check=False)
+    done = _run(folder, "node", "--input-type=module", "--eval", script, given=given)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def program(name: str) -> str:
-    """Return the path of node or npm, of this environment's own where it has them."""
+def _run(folder: Path, name: str, *words: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    """Run node or npm, this environment's own where it has them."""
     own = Path(sys.executable).with_name(name)
-    return str(own) if own.exists() else tool(name)
+    command = [str(own) if own.exists() else tool(name), *words]
+    return subprocess.run(
+        command, cwd=folder, input=given, capture_output=True, text=True, check=False, timeout=HANG_SECONDS
+    )
