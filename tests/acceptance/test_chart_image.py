@@ -8,15 +8,13 @@ from uuid import uuid4
 import bcrypt
 import pytest
 
-from tests.acceptance import test_image
-from tests.acceptance.test_image import podman, run
+from tests import images
 from tests.charts import VARIANTS, Objects
 from tests.http.secured import Authority
+from tests.images import podman, run
 from tests.support import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
-
-image = test_image.image
+image = images.image
 
 
 def written_secrets(folder: Path) -> None:
@@ -102,8 +100,8 @@ def test_the_pod_runs_and_its_probes_pass(pod: Pod, tmp_path: Path) -> None:
     except AssertionError:
         print(run("podman", "logs", pod.name, check=False))
         raise
-    assert pod.passes("livenessProbe")
-    assert pod.passes("readinessProbe")
+    for probe in ("livenessProbe", "readinessProbe"):
+        until(lambda probe=probe: pod.passes(probe), f"the {probe} passes")
     store = tmp_path / "data" / "css-relay.db"
     assert (store.stat().st_uid, store.stat().st_mode & 0o777) == (65532, 0o600)
     podman("exec", pod.name, "css-relay-exporter", "check")

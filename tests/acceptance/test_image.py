@@ -1,24 +1,19 @@
 """The container image: built from the Dockerfile as it is, run with as few rights as an engine can give."""
 
 import json
-import os
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from tests.support import SAMPLES, Scrape, parse, until
+from tests import images
+from tests.images import SCRIPT, podman, run
+from tests.support import HANG_SECONDS, SAMPLES, Scrape, parse, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
-
-ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / ".ci" / "image"
 USER = 65532
-BUILD_SECONDS = 230  # the base image included, which is made once
-PODMAN_SECONDS = 60
 
 # These run inside the container, which has a network of its own: nothing outside reaches its ports.
 ASK = """
@@ -27,22 +22,50 @@ from http.client import HTTPConnection
 
 port, path = sys.argv[1:]
 body = sys.stdin.buffer.read()
-connection = HTTPConnection("127.0.0.1", int(port), timeout=10)
+connection = HTTPConnection("127.0.0.1", int(port), timeout=600)
 connection.request("POST" if body else "GET", path, body or None)
 answer = connection.getresponse()
 print(answer.status, answer.read().decode())
 """
 
-# Sends a callback in two halves, the second one when it is told to.
-HALVES = """
-import socket, sys
+# Ends when the server answers.
+WAIT = """
+import time
+from http.client import HTTPConnection
 
-body = bytes.fromhex(sys.stdin.readline())
+while True:
+    try:
+        connection = HTTPConnection("127.0.0.1", 10314, timeout=600)
+        connection.request("GET", "/-/healthy")
+        if connection.getresponse().status == 200:
+            break
+    except OSError:
+        time.sleep(0.05)
+"""
+
+# Sends a callback in two halves, the second one when the server takes no new connections any more.
+HALVES = """
+import socket, sys, time
+
+def unread():
+    rows = [line.split() for line in open("/proc/net/tcp").read().splitlines()[1:]]
+    return any(row[4] != "00000000:00000000" for row in rows if row[1].endswith(":207A") and row[3] == "01")
+
+body = bytes.fromhex(sys.argv[1])
 head = f"POST /callbacks HTTP/1.1\\r\\nHost: x\\r\\nContent-Length: {len(body)}\\r\\n\\r\\n"
-connection = socket.create_connection(("127.0.0.1", 8314), timeout=30)
+connection = socket.create_connection(("127.0.0.1", 8314), timeout=600)
+connection.sendall(b"GET /callbacks HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+assert connection.recv(4096).startswith(b"HTTP/1.1 405")
 connection.sendall(head.encode() + body[:20])
+while unread():
+    time.sleep(0.02)
 print("half", flush=True)
-sys.stdin.readline()
+while True:
+    try:
+        socket.create_connection(("127.0.0.1", 8314), timeout=600).close()
+    except ConnectionRefusedError:
+        break
+    time.sleep(0.02)
 connection.sendall(body[20:])
 connection.recv(4096)
 """
@@ -72,38 +95,22 @@ print(json.dumps({
 """
 
 # Bytecode that doesn't fit its source would be compiled again at each start: nothing can be written.
-COMPILED = """
-import json, subprocess, sys
+LEFT = """
+import json, os, subprocess, sys
+from importlib.metadata import distributions
 
 told = subprocess.run([sys.executable, "-v", "-c", "import exporter.server"], capture_output=True, text=True)
 code = [line for line in told.stderr.splitlines() if line.startswith("# code object from '/opt/venv/")]
-print(json.dumps([len(code), [line for line in code if not line.endswith(".pyc'")]]))
-"""
-
-LEFT = """
-import json, os
-from importlib.metadata import distributions
-
 print(json.dumps({
     "opt": os.listdir("/opt"),
     "files": [path for path in ("/src", "/dist", "/etc/pip.conf") if os.path.exists(path)],
     "installed": [d.name for d in distributions(path=["/opt/venv/lib/python3.11/site-packages"])],
+    "loaded": len(code),
+    "compiled again": [line for line in code if not line.endswith(".pyc'")],
 }))
 """
 
-
-def run(
-    *words: str, stdin: bytes = b"", seconds: float = PODMAN_SECONDS, check: bool = True
-) -> subprocess.CompletedProcess[bytes]:
-    """Run .ci/image; show what it said where it failed."""
-    done = subprocess.run([SCRIPT, *words], capture_output=True, input=stdin, timeout=seconds)
-    assert not check or done.returncode == 0, (words, done.stdout.decode(), done.stderr.decode())
-    return done
-
-
-def podman(*words: str, stdin: bytes = b"") -> str:
-    """Run podman and return what it printed."""
-    return run("podman", *words, stdin=stdin).stdout.decode()
+image = images.image
 
 
 class Container:
@@ -128,14 +135,15 @@ class Container:
         self.wait()
 
     def wait(self) -> None:
-        """Wait until its own health check passes."""
+        """Wait until it answers, and its own health check finds that too."""
         try:
-            until(self.answers, "the health check passes")
-        except AssertionError:
+            self.python(WAIT)
+            until(self.is_healthy, "the health check passes")
+        except (AssertionError, subprocess.TimeoutExpired):
             print(run("podman", "logs", self.name, check=False))
             raise
 
-    def answers(self) -> bool:
+    def is_healthy(self) -> bool:
         """Whether its own health check passes."""
         return run("podman", "healthcheck", "run", self.name, check=False).returncode == 0
 
@@ -167,15 +175,10 @@ class Container:
 
 
 @pytest.fixture(scope="module")
-def image() -> str:
-    """The id of the image, built anew where something changed."""
-    lacks = run("missing", check=False)
-    if lacks.returncode:
-        reason = f"THE IMAGE IS NOT TESTED, {lacks.stdout.decode().strip()}: `.ci/image setup` installs it"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return run("build", seconds=BUILD_SECONDS).stdout.decode().strip()
+def settings(image: str) -> dict[str, Any]:
+    """What the image says of itself."""
+    (told,) = json.loads(podman("inspect", "--type=image", image))
+    return dict(told)
 
 
 @pytest.fixture(scope="module")
@@ -191,94 +194,82 @@ def container(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         made.remove()
 
 
-def test_it_runs_without_root_capabilities_shell_or_a_writable_root(container: Container) -> None:
+def test_the_server_runs_as_the_first_process_without_root_capabilities_shell_or_a_writable_root(
+    container: Container,
+) -> None:
+    """Only /data takes a file, and belongs to its user."""
     rights = json.loads(container.python(RIGHTS))
+    assert rights["command"] == ["/opt/venv/bin/css-relay-exporter", "serve"]
     assert set(rights["uids"]) == set(rights["gids"]) == {USER}
     assert set(rights["capabilities"].values()) == {0}
     assert "ro" in rights["root"].split(",")
     assert rights["shells"] == []
-    # /data alone takes a file, and belongs to that user.
     assert rights["refused"] == dict.fromkeys(("/", "/opt/venv", "/etc", "/tmp"), "EROFS")
     assert rights["data"] == [USER, USER]
 
 
-def test_the_first_process_is_the_server_itself(container: Container) -> None:
-    assert json.loads(container.python(RIGHTS))["command"] == ["/opt/venv/bin/css-relay-exporter", "serve"]
-
-
-def test_everything_installed_is_compiled(container: Container) -> None:
-    count, compiled_again = json.loads(container.python(COMPILED))
-    assert count > 50
-    assert compiled_again == []
-
-
-def test_it_says_what_it_is(image: str, container: Container) -> None:
-    (told,) = json.loads(podman("inspect", "--type=image", image))
-    settings = told["Config"]
-    assert settings["User"] == f"{USER}:{USER}"
-    assert settings["Entrypoint"] == ["css-relay-exporter"]
-    assert settings["Cmd"] == ["serve"]
-    assert set(settings["ExposedPorts"]) == {"8314/tcp", "10314/tcp"}
-    assert set(settings["Volumes"]) == {"/data"}
+def test_it_says_what_it_is(settings: dict[str, Any], container: Container) -> None:
+    """To the engine, at the command line, and in its metrics."""
+    config = settings["Config"]
+    assert config["User"] == f"{USER}:{USER}"
+    assert config["Entrypoint"] == ["css-relay-exporter"]
+    assert config["Cmd"] == ["serve"]
+    assert set(config["ExposedPorts"]) == {"8314/tcp", "10314/tcp"}
+    assert set(config["Volumes"]) == {"/data"}
     # In exec form: with a shell the first word would be CMD-SHELL.
-    assert told["Healthcheck"]["Test"][:2] == ["CMD", "python"]
-    revision = settings["Labels"]["org.opencontainers.image.revision"]
+    assert settings["Healthcheck"]["Test"][:2] == ["CMD", "python"]
+    revision = config["Labels"]["org.opencontainers.image.revision"]
     assert f"(revision {revision}, Python 3.11" in podman(
         "exec", container.name, "css-relay-exporter", "version"
     )
     assert container.scrape().has("exporter_build_info", revision=revision)
 
 
-def test_nothing_of_the_build_is_left_in_it(image: str, container: Container) -> None:
+def test_nothing_of_the_build_is_left_in_it_and_all_of_it_is_compiled(
+    settings: dict[str, Any], container: Container
+) -> None:
+    """No installer, no source, and nothing of where the building machine finds packages."""
     left = json.loads(container.python(LEFT))
     assert left["opt"] == ["venv"]
     assert left["files"] == []
     assert "css-relay-exporter" in left["installed"]
     assert not {"pip", "setuptools", "hatchling", "pytest"} & set(left["installed"])
-    # Where the building machine finds packages is nobody else's business.
-    environment = json.loads(podman("inspect", "--type=image", "--format={{json .Config.Env}}", image))
+    assert left["loaded"] > 50
+    assert left["compiled again"] == []
+    environment = settings["Config"]["Env"]
     assert [entry for entry in environment if entry.lower().startswith(("pip_", "http", "ssl"))] == []
 
 
-def test_its_health_check_fails_where_nothing_listens(image: str) -> None:
-    (told,) = json.loads(podman("inspect", "--type=image", image))
-    _, program, *arguments = told["Healthcheck"]["Test"]
+def test_its_health_check_fails_where_nothing_listens(image: str, settings: dict[str, Any]) -> None:
+    """With the status that an engine takes for unhealthy."""
+    _, program, *arguments = settings["Healthcheck"]["Test"]
     isolated = ("--rm", "--network=none", "--read-only", f"--entrypoint={program}")
     done = run("podman", "run", *isolated, image, *arguments, check=False)
     assert done.returncode == 1
     assert b"Connection refused" in done.stderr
 
 
-def test_a_callback_is_counted_and_outlives_the_container(image: str, container: Container) -> None:
+def test_a_stop_finishes_what_was_begun_and_what_was_counted_outlives_the_container(
+    container: Container,
+) -> None:
+    """SIGTERM reaches the server, which answers the callback that is half there, and ends with status 0."""
     body = (SAMPLES / "documented" / "task_start.json").read_bytes()
     status, text = container.ask(8314, "/callbacks", body)
     assert (status, json.loads(text)) == (200, {"code": 0})
-    assert container.scrape().value("callbacks_total", event="TaskStart", outcome="applied") == 1
     assert "active" in podman("exec", container.name, "css-relay-exporter", "tasks", "list")
 
-    podman("stop", "--time=30", container.name)
-    assert container.state() == "exited 0"
-    podman("start", container.name)
-    container.wait()
-    assert container.scrape().value("callbacks_total", event="TaskStart", outcome="applied") == 1
-    assert container.ask(10314, "/-/ready")[0] == 200
-
-
-def test_sigterm_reaches_the_server_which_finishes_what_it_began(container: Container) -> None:
     body = (SAMPLES / "documented" / "vod_source_file_start.json").read_bytes()
-    command = [str(SCRIPT), "podman", "exec", "--interactive", container.name, "python", "-I", "-c", HALVES]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as sender:
-        assert sender.stdin is not None
+    command = [str(SCRIPT), "podman", "exec", container.name, "python", "-I", "-c", HALVES, body.hex()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as sender:
         assert sender.stdout is not None
-        sender.stdin.write(body.hex().encode() + b"\n")
-        sender.stdin.flush()
         assert sender.stdout.readline() == b"half\n"
-        podman("kill", "--signal=TERM", container.name)
-        time.sleep(0.5)
-        assert container.state() == "running 0"
-        sender.stdin.write(b"\n")
+        podman("stop", f"--time={HANG_SECONDS:g}", container.name)
     # The status of the sender tells nothing: it ends with the container.
-    until(lambda: container.state() == "exited 0", "it ends with status 0")
+    assert container.state() == "exited 0"
+
     podman("start", container.name)
     container.wait()
-    assert container.scrape().value("callbacks_total", event="VodSourceFileStart", outcome="applied") == 1
+    scrape = container.scrape()
+    for event in ("TaskStart", "VodSourceFileStart"):
+        assert scrape.value("callbacks_total", event=event, outcome="applied") == 1, event
+    assert container.ask(10314, "/-/ready")[0] == 200

@@ -1,0 +1,53 @@
+"""The container image and podman, by way of .ci/image: one build for all tests of a run."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.caches import alone, of_this_run, said
+from tests.support import HANG_SECONDS
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / ".ci" / "image"
+
+
+def run(*words: str, stdin: bytes = b"", check: bool = True) -> subprocess.CompletedProcess[bytes]:
+    """Run .ci/image with this environment's programs; show what it said where it failed."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        [SCRIPT, *words],
+        capture_output=True,
+        input=stdin,
+        timeout=HANG_SECONDS,
+        env={**os.environ, "PATH": path},
+        check=False,
+    )
+    assert not check or done.returncode == 0, (words, done.stdout.decode(), done.stderr.decode())
+    return done
+
+
+def podman(*words: str, stdin: bytes = b"") -> str:
+    """Run podman and return what it printed."""
+    return run("podman", *words, stdin=stdin).stdout.decode()
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The id of the image, built once a run; what an earlier run left is taken where nothing changed."""
+    lacks = run("missing", check=False)
+    if lacks.returncode:
+        reason = f"THE IMAGE IS NOT TESTED, {lacks.stdout.decode().strip()}: `.ci/image setup` installs it"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    folder = of_this_run(tmp_path_factory)
+    built = folder / "image-id"
+    with alone(folder / "image-id.lock"):
+        if not built.exists():
+            done = run("build")
+            said["the image"] = done.stderr.decode().strip().rpartition("\n")[2]
+            built.write_bytes(done.stdout.strip())
+        return built.read_text()
