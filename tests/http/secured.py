@@ -4,13 +4,18 @@ import base64
 import contextlib
 import socket
 import ssl
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import trustme
 
-from tests.support import Exporter, until
+from tests.support import HANG_SECONDS, Exporter, until
+
+#: Between two requests while a file is to be looked at: the exporter does so once a second, when it is asked.
+ASKED_EVERY_SECONDS = 0.25
 
 
 class Authority:
@@ -48,7 +53,7 @@ class Authority:
 def served(port: int, context: ssl.SSLContext) -> Iterator[ssl.SSLSocket]:
     """Yield a connection after its handshake, and after the server has had its say about it."""
     with (
-        socket.create_connection(("127.0.0.1", port), timeout=20) as plain,
+        socket.create_connection(("127.0.0.1", port), timeout=HANG_SECONDS) as plain,
         context.wrap_socket(plain, server_hostname="127.0.0.1") as connection,
     ):
         connection.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
@@ -59,16 +64,39 @@ def served(port: int, context: ssl.SSLContext) -> Iterator[ssl.SSLSocket]:
 
 def configure(exporter: Exporter, path: Path, text: str, said: str = "read again") -> None:
     """Replace the web configuration file and wait until the log says that it was noticed."""
-    before = exporter.log.count(said)
+    before, asked = exporter.log.count(said), 0.0
     path.with_suffix(".new").write_text(text)
     path.with_suffix(".new").replace(path)
 
     def noticed() -> bool:
-        with contextlib.suppress(OSError):
-            exporter.get("/-/healthy")
+        nonlocal asked
+        if time.monotonic() - asked > ASKED_EVERY_SECONDS:
+            with contextlib.suppress(OSError):
+                exporter.get("/-/healthy")
+            asked = time.monotonic()
         return exporter.log.count(said) > before
 
     until(noticed, f"the log says {said!r}")
+
+
+@contextmanager
+def meanwhile(work: Callable[[int], None], lanes: int) -> Iterator[None]:
+    """Call `work` with the number of each lane again and again, side by side, until the block ends."""
+    is_over = threading.Event()
+
+    def go_on(lane: int) -> None:
+        while not is_over.wait(0.02):
+            work(lane)
+
+    threads = [threading.Thread(target=go_on, args=(lane,)) for lane in range(lanes)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join()
 
 
 def basic(name: str, password: str) -> str:
