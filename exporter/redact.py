@@ -21,8 +21,9 @@ _URL = re.compile(
     r"(/[^?#]*)?(?:[?#]|$)"
 )
 
-#: Words of a text that are URLs, and values that a text gives to a query or to a secret. Linear in the text.
-_URL_IN_TEXT = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]+://[^\s\"'<>]*")
+#: Words of a text that are URLs, without the stop after them; and values that a text gives to a query or to a
+#: secret. Linear in the text.
+_URL_IN_TEXT = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]+://[^\s\"'<>]*(?<![.,:;!?)])")
 _SECRET_IN_TEXT = re.compile(
     r"\?[^\s\"'<>]+|((?:secret|token|sign|signature|password|passwd|key)[\"']?\s?[=:]\s?[\"']?)[^\s\"'<>&,;]+",
     re.IGNORECASE,
@@ -82,7 +83,7 @@ class Redactor:
         if len(text) > MAX_PROSE:
             line = line.rpartition(" ")[0]  # half a URL may not be known for one
         line = _URL_IN_TEXT.sub(lambda url: self.destination(url[0], "")[0], line)
-        key = _parts(to_url)[2].rpartition("/")[2]
+        key = _parts(to_url)[2].rstrip("/").rpartition("/")[2]
         shown = self.destination(to_url, key)[2]
         if shown != key:
             line = re.sub(rf"(?<![A-Za-z0-9~]){re.escape(key)}(?![A-Za-z0-9])", shown, line)

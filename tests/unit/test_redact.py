@@ -103,6 +103,14 @@ def test_free_text_keeps_no_secret(text: str, shown: str | None) -> None:
     assert shown is None or actual == shown.replace("{key}", key)
 
 
+@pytest.mark.parametrize("text", ["to {url}: denied", "({url})", "{url}, {url}.", "{url}"])
+@pytest.mark.parametrize("url", ["rtmp://push.example.com/app/s3cr3t/", "rtmp://h/s3cr3t//?x=1"])
+def test_a_key_before_a_slash_is_no_less_secret(text: str, url: str) -> None:
+    """In a text too: alone, and in any URL that a stop or a bracket follows."""
+    assert SECRET not in REDACTOR.prose(text.format(url=url), "")
+    assert SECRET not in REDACTOR.prose(text.format(url=url) + " s3cr3t refused", url)
+
+
 def test_the_name_of_a_stream_is_no_secret_at_plain_hosts() -> None:
     """There it stays where it stands; and without a destination there is no key to look for."""
     for url in ("rtmp://5000.livepush.myqcloud.com/live/room", ""):
