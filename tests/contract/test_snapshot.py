@@ -15,7 +15,7 @@ from tests.contract.test_store import LABELS, count, put, task
 from tests.unit.histories import T0, WINDOWS
 
 TELEMETRY = Telemetry(version="0", revision="0")
-STEPS = 150
+STEPS = 50
 
 
 class Reader:
@@ -90,10 +90,10 @@ def test_after_any_steps_of_several_processes_a_scrape_is_one_made_afresh(open_s
 
 def test_what_did_not_change_is_not_read(store: Store) -> None:
     """Only the changed tasks are read again, and the next time none."""
-    store.transact(put(*(task(f"{n}", host=f"h{n % 9}") for n in range(2000))))
+    store.transact(put(*(task(f"{n}", host=f"h{n % 9}") for n in range(600))))
     reader = Reader(store, 5000)
     reader.shown()
-    changed = [task(f"{n}", host=f"h{n % 9}", to_url="rtmp://changed/") for n in range(0, 2000, 20)]
+    changed = [task(f"{n}", host=f"h{n % 9}", to_url="rtmp://changed/") for n in range(0, 600, 20)]
     store.transact(put(*changed))
     read = reader.read()
     assert not read.is_whole

@@ -1,5 +1,8 @@
 """Other servers than a single Valkey: Redis, with TLS, and a cluster of three."""
 
+import re
+from contextlib import ExitStack
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -7,13 +10,34 @@ import trustme
 
 from exporter.errors import StoreError, StoreUnavailable
 from exporter.store import Refused
+from exporter.store.valkey import store as module
+from exporter.store.valkey.client import META
+from exporter.store.valkey.link import Script
 from exporter.store.valkey.store import ValkeyStore
-from tests.contract.conftest import OpenAt, empty, impatient
+from tests.contract import test_snapshot, test_store
+from tests.contract.conftest import Open, OpenAt, empty, impatient, on
 from tests.contract.test_store import count, ledgers, put, task
+from tests.contract.test_valkey_snapshot import FORGOTTEN, MAX_FORGOTTEN
 from tests.support import tool, until
 from tests.valkeys import ValkeyServer, is_well, own_port
 
 pytestmark = pytest.mark.servers
+
+
+#: All that is asked of each store; those with further parameters are asked of one server and the file.
+QUESTIONS = [
+    ask
+    for name, ask in (*vars(test_store).items(), *vars(test_snapshot).items())
+    if name.startswith("test_") and signature(ask).parameters.keys() <= {"store", "open_store"}
+]
+# Chance finds nothing more on one kind of server than on another.
+QUESTIONS.remove(test_snapshot.test_after_any_steps_of_several_processes_a_scrape_is_one_made_afresh)
+
+SCRIPTS = [
+    *(Script(name) for name in (*module._SCRIPTS, "judge")),
+    *(Script(name, guarded=False) for name in ("open", "tasks", "renew")),
+]
+CALLS = re.compile(r"redis\.call\(\s*'([A-Z]+)'")
 
 
 def use(store: ValkeyStore) -> None:
@@ -26,6 +50,34 @@ def use(store: ValkeyStore) -> None:
     assert ledgers(store)["4", "push.example.com"].values == {"tasks_started_total": 3}
     assert len(store.listing(state=None, after=0, limit=9)) == 2
     store.probe()
+
+
+@pytest.mark.parametrize("open_store", on("redis", "cluster"), indirect=True)
+def test_other_servers_answer_every_question_alike(request: pytest.FixtureRequest, open_store: Open) -> None:
+    """Debian's Redis and a cluster answer every question of the contract and know every command used."""
+    kind = request.node.callspec.params["open_store"]
+    servers = request.getfixturevalue("cluster") if kind == "cluster" else [request.getfixturevalue("redis")]
+    with ExitStack() as running:
+        clients = [running.enter_context(each.client(db=0 if kind == "cluster" else 1)) for each in servers]
+        for client in clients:
+            client.config_resetstat()
+            client.script_flush()
+        for ask in QUESTIONS:
+            for client in clients:
+                client.flushall()
+            ask(open_store if "open_store" in signature(ask).parameters else open_store())
+        store = open_store()
+        (client,) = [client for client in clients if client.dbsize()]
+        client.zadd(FORGOTTEN, {f"{10**9 + number}": 1 for number in range(MAX_FORGOTTEN)})
+        store.transact(put(task("a")))
+        store.transact(lambda step: step.forget("4/a"))
+        assert client.zcard(FORGOTTEN) == MAX_FORGOTTEN
+        store.transact(count(3))
+        client.hset(META, "torn", 1)
+        assert ledgers(open_store())["4", "push.example.com"].values == {}
+        assert client.script_exists(*(script.digest for script in SCRIPTS)) == [True] * len(SCRIPTS)
+        called = {name.removeprefix("cmdstat_").upper() for name in client.info("commandstats")}
+        assert {name for script in SCRIPTS for name in CALLS.findall(script.text)} - called == set()
 
 
 def test_tls_believes_those_it_is_told_to_believe(tmp_path: Path, opened: OpenAt) -> None:
