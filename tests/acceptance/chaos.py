@@ -31,6 +31,9 @@ FLAGS = {"metrics__max_tasks": "100"}
 #: Every counter of the fleet is at every replica; a series that Prometheus never saw would prove nothing.
 SEEN = (*COUNTERS.values(), "callbacks_total")
 
+#: Callbacks kept between two faults of one hand, at most.
+MOST_BETWEEN = 60
+
 Fault = Callable[[], None]
 
 
@@ -41,12 +44,14 @@ class Done(Struct):
         faults: how often each kind was made.
         kept: callbacks answered 200, by event.
         sent: how often a callback was sent, redeliveries and refusals included.
+        refused: how many tries came to nothing.
         wrong: what was not as promised.
     """
 
     faults: Counter[str]
     kept: Counter[str]
     sent: int
+    refused: int
     wrong: list[str]
 
 
@@ -149,7 +154,7 @@ class ReplicaFaults:
     def _start_again(self, one: Exporter) -> None:
         """Start it until it stays, as a supervisor would: it does not start without its store."""
         time.sleep(self._chance.uniform(0, 0.5))
-        until(lambda: _starts(one), "the exporter starts", 120)
+        until(lambda: _starts(one), "the exporter starts")
 
     def _pause(self) -> None:
         """Let a worker stand still, perhaps between what it has read and its commit."""
@@ -175,16 +180,23 @@ class Hand(threading.Thread):
         faults: by name.
         chance: which is next, and when.
         end: when to stop, monotonic seconds; each kind is made once all the same.
+        rest: waits between two of them, until so many more callbacks are kept.
         say: is told of each.
     """
 
     def __init__(
-        self, faults: Mapping[str, Fault], chance: random.Random, end: float, say: Callable[[str], None]
+        self,
+        faults: Mapping[str, Fault],
+        chance: random.Random,
+        end: float,
+        rest: Callable[[int], None],
+        say: Callable[[str], None],
     ) -> None:
         super().__init__()
         self._faults = faults
         self._chance = chance
         self._end = end
+        self._rest = rest
         self._say = say
         self.made: Counter[str] = Counter()
         self.error: BaseException | None = None
@@ -194,11 +206,11 @@ class Hand(threading.Thread):
         first = self._chance.sample(list(self._faults), len(self._faults))
         try:
             while first or time.monotonic() < self._end:
+                self._rest(self._chance.randrange(1, MOST_BETWEEN))
                 name = first.pop() if first else self._chance.choice(list(self._faults))
                 self._say(name)
                 self._faults[name]()
                 self.made[name] += 1
-                time.sleep(self._chance.uniform(0, 1.0))
         except BaseException as exc:
             self.error = exc
 
@@ -211,7 +223,7 @@ class Hand(threading.Thread):
 
 
 def chaos(folder: Path, seconds: float, seed: int, connections: int, say: Callable[[str], None]) -> Done:
-    """Break everything for so long, and return what came of it."""
+    """Break everything for so long, each kind of fault once at least, and return what came of it."""
     with (
         Pair(folder) as pair,
         replicas(folder, *[f"{pair.url}?wait-replicas=1"] * 3, **FLAGS) as exporters,
@@ -219,46 +231,66 @@ def chaos(folder: Path, seconds: float, seed: int, connections: int, say: Callab
     ):
         pair.wire.sign = Script("commit").digest.encode()
         begun = time.monotonic()
-        kinds = (StoreFaults, pair), (ReplicaFaults, exporters)
-        hands = []
-        for make, target in kinds:
-            chance = random.Random(f"{seed}/{make.__name__}")
-            hands.append(Hand(make(target, chance).by_name(), chance, begun + seconds, say))  # type: ignore[operator]
-        sender = Sender(
+        with Sender(
             lambda: [e.ports["callbacks"] for e in exporters],
             seed=seed,
             connections=connections,
             shuffles=True,
-        ).start()
-        try:
+        ) as sender:
+            kinds = (StoreFaults, pair), (ReplicaFaults, exporters)
+            hands = []
+            for make, target in kinds:
+                chance = random.Random(f"{seed}/{make.__name__}")
+                faults = make(target, chance).by_name()  # type: ignore[operator]
+                hands.append(Hand(faults, chance, begun + seconds, sender.until_kept, say))
             for hand in hands:
                 hand.start()
-            faults = sum((hand.finish() for hand in hands), Counter[str]())
-        finally:
-            for hand in hands:
-                hand.join()
-            kept = sender.finish()
-        wrong = _wrong(exporters, prometheus, kept, time.monotonic() - begun)
-    return Done(faults, kept, sender.sent, wrong)
+            try:
+                made = sum((hand.finish() for hand in hands), Counter[str]())
+            finally:
+                for hand in hands:
+                    hand.join()
+        wrong = _wrong(exporters, prometheus, sender.kept, time.monotonic() - begun)
+    return Done(made, sender.kept, sender.sent, sender.refused, wrong)
 
 
 def _wrong(
     exporters: list[Exporter], prometheus: Prometheus, kept: Counter[str], seconds: float
 ) -> list[str]:
     """Return a line for each promise that was not kept."""
-    wrong = []
     try:
         check_all(exporters, kept)
     except AssertionError as exc:
-        wrong.append(f"the totals: {exc}")
-    latest = "min(css_relay_callbacks_total{event='TaskExit',outcome='applied'})"
-    until(lambda: prometheus.value(latest) == kept["TaskExit"] or wrong, "the last scrape")
-    if any((prometheus.value(f"count(css_relay_{name})") or 0) < len(exporters) for name in SEEN):
-        wrong.append("Prometheus has not seen every replica")
+        return [f"the totals: {exc}"]
+    at = until(
+        lambda: _scraped_at(prometheus, len(exporters), kept), "Prometheus has the last of all replicas"
+    )
+    wrong = []
+    range_seconds = f"{seconds + 60:.0f}s"
+    started = kept["TaskStart"]
+    once = "sum(max without (instance, pod) (css_relay_tasks_started_total{}))".format
+    for query, low, high in (
+        (once(f" @ {at}"), started, started),
+        (f"max_over_time(({once('')})[{range_seconds}:1s])", 0, started),  # its last step is a little before
+        (f"sum(css_relay_tasks_started_total @ {at})", len(exporters) * started, len(exporters) * started),
+    ):
+        value = prometheus.value(query)
+        if value is None or not low <= value <= high:
+            wrong.append(f"{query} is {value}, expected {low} to {high}")
     for name in filter(_is_counter, prometheus.ask("label/__name__/values")):
-        found = prometheus.query(f"resets({name}[{seconds + 60:.0f}s]) > 0")
+        found = prometheus.query(f"resets({name}[{range_seconds}]) > 0")
         wrong += [f"{name} went backwards {s['value'][1]} times: {s['metric']}" for s in found]
     return wrong
+
+
+def _scraped_at(prometheus: Prometheus, replicas: int, kept: Counter[str]) -> float | None:
+    """Return a time at which Prometheus has every counter of every replica, as they are in the end."""
+    at = round(time.time(), 3)
+    counts = (f"count(count by (instance) (css_relay_{name} @ {at}))" for name in SEEN)
+    applied = f"css_relay_callbacks_total{{outcome='applied'}} @ {at}"
+    if any(prometheus.value(count) != replicas for count in counts):
+        return None
+    return at if prometheus.value(f"min(sum by (instance) ({applied}))") == kept.total() else None
 
 
 def _is_counter(name: str) -> bool:
@@ -273,6 +305,7 @@ def report(done: Done) -> list[str]:
         f"{done.faults.total()} faults:",
         *(f"  {number:4} {name}" for name, number in done.faults.most_common()),
         f"{done.kept.total()} callbacks kept, {done.sent} times sent: {dict(done.kept)}",
+        f"{done.refused} tries came to nothing",
         *(f"WRONG: {what}" for what in done.wrong),
         "" if done.wrong else "Totals exact on every replica; no counter went backwards.",
     ]

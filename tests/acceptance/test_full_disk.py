@@ -40,7 +40,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, small_disk: Path) -> None:
         assert exporter.get("/-/ready")[0] == 503
         assert exporter.get("/-/healthy")[0] == 200
         subprocess.run(["mount", "-o", "remount,size=30m", small_disk], check=True)
-        until(lambda: exporter.scrape().value("exporter_store_up") == 1, "it notices by itself", 10)
+        until(lambda: exporter.scrape().value("exporter_store_up") == 1, "it notices by itself")
         assert exporter.get("/-/ready")[0] == 200
         assert exporter.post(sample("documented/task_start"))[0] == 200
         assert exporter.scrape().value("tasks_started_total") == answers.count(200) + 1

@@ -1,47 +1,32 @@
 """The quarantine from the command line, beside a process that serves: no secret, nothing twice."""
 
+import fcntl
 import json
 import os
 import pty
-import random
+import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-
-import pytest
 
 from exporter.service import open_store
 from exporter.settings import read
 from exporter.store import Refused
+from tests.acceptance.commands import run, started
 from tests.acceptance.load import Sender
-from tests.support import Exporter, environment_of, running, sample, store_url
+from tests.support import HANG_SECONDS, Exporter, environment_of, running, sample, store_url, until
 
 CANARY = "c4n4ry"
-BODIES = 900
-KILLS, LINES = 4, 60
-
-
-def started(folder: Path, *words: str) -> "subprocess.Popen[bytes]":
-    """Start a command of the exporter on the store in `folder`."""
-    return subprocess.Popen(
-        [sys.executable, "-u", "-m", "exporter", *words],
-        cwd=folder,
-        env=environment_of(folder),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-
-
-def run(folder: Path, *words: str, status: int = 0) -> str:
-    """Run a command of the exporter on the store in `folder`; return what it prints."""
-    process = started(folder, *words)
-    out, error = process.communicate(timeout=60)
-    assert process.returncode == status, error
-    assert b"Traceback" not in error
-    return (out + error).decode()
+BODIES = 600
+KILLS = 2
+#: What a pipe holds at least, what is left of it at first, and how long a line of a replay is at most.
+PIPE_BYTES, ROOM_BYTES, LINE_BYTES = 4096, 300, 64
 
 
 def keep(folder: Path, *bodies: bytes) -> None:
@@ -127,37 +112,65 @@ def test_a_raw_body_is_not_written_to_a_terminal(exporter: Exporter) -> None:
     os.close(ours)
 
 
-@pytest.mark.slow
 def test_replays_that_are_killed_beside_a_load_count_each_body_once(tmp_path: Path) -> None:
     """Two at a time, killed again and again, while a worker serves on the same file and is killed too."""
-    chance = random.Random(20261124)
     with running(tmp_path) as exporter:
         keep(tmp_path, *(start(number) for number in range(BODIES)), b"{")
-        sender = Sender(lambda: [exporter.ports["callbacks"]], seed=5).start()
-        cut_off = 0
-        for number in range(KILLS):
-            pair = [started(tmp_path, "quarantine", "replay", "--all") for _ in range(2)]
-            for _ in range(chance.randrange(1, LINES)):
-                assert pair[0].stdout is not None
-                pair[0].stdout.readline()
-            if number == 0:
-                os.kill(exporter.worker, signal.SIGKILL)
-            for process in pair:
-                process.kill()
-                process.communicate()
-                cut_off += process.returncode == -signal.SIGKILL
-        kept = sender.finish()
-        assert cut_off >= 2, "none was killed in the middle"
+        with Sender(lambda: [exporter.ports["callbacks"]], seed=5, connections=4) as sender:
+            for number in range(KILLS):
+                with replaying(tmp_path) as one, replaying(tmp_path) as other:
+                    until(lambda pair=(one, other): all(map(is_held_up, pair)), "both are in the middle")  # type: ignore[misc]
+                    if number == 0:
+                        os.kill(exporter.worker, signal.SIGKILL)
+                    go_on((one, other)[number % 2])
+            sender.until_kept(20)
         done = started(tmp_path, "quarantine", "replay", "--all")
-        assert done.communicate()[0].endswith(b"1 stays\n")
+        said = done.communicate(timeout=HANG_SECONDS)[0]
+        assert said.endswith(b"1 stays\n")
+        assert b" applied" in said, "none was killed in the middle"
         scrape = exporter.scrape()
         assert scrape.value("tasks_started_total", appid="7") == BODIES
         assert scrape.value("tasks", appid="7", state="active") == BODIES
-        assert scrape.value("tasks_started_total", appid="4") == kept["TaskStart"]
-        assert scrape.value("callbacks_total", outcome="applied") == BODIES + sum(kept.values())
+        assert scrape.value("tasks_started_total", appid="4") == sender.kept["TaskStart"]
+        assert scrape.value("callbacks_total", outcome="applied") == BODIES + sender.kept.total()
         assert scrape.value("quarantined_callbacks") == 1
         assert scrape.value("quarantine_evicted_total") == 0
         assert run(tmp_path, "quarantine", "list").count("\n") == 2
+
+
+@contextmanager
+def replaying(folder: Path) -> Iterator[int]:
+    """Yield the reading end of a pipe that a replay of all bodies soon fills; it is killed in the end."""
+    ours, theirs = os.pipe()
+    size = fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    os.write(theirs, b"." * (size - ROOM_BYTES))
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "exporter", "quarantine", "replay", "--all"],
+        cwd=folder,
+        env=environment_of(folder),
+        stdout=theirs,
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(theirs)
+    try:
+        yield ours
+    finally:
+        process.kill()
+        status = process.wait(HANG_SECONDS)
+        os.close(ours)
+    assert status == -signal.SIGKILL, "it was not killed in the middle"
+
+
+def is_held_up(pipe: int) -> bool:
+    """Whether a pipe is so full that the next line finds no room."""
+    unread = struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4))[0]
+    return bool(unread > fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ) - LINE_BYTES)
+
+
+def go_on(pipe: int) -> None:
+    """Let it write some more lines, and return while it does."""
+    os.read(pipe, fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ))
+    select.select([pipe], [], [])
 
 
 def test_one_who_would_count_by_other_settings_is_told_which(exporter: Exporter) -> None:

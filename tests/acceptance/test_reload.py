@@ -71,7 +71,7 @@ def test_a_store_that_can_not_be_opened_at_a_reload_changes_nothing(exporter: Ex
         assert exporter.worker == first
         assert exporter.post(sample("documented/task_exit"))[0] == 503
         store.with_name("away").rename(store)
-        until(lambda: exporter.post(sample("documented/task_exit"))[0] == 200, "it goes on", 10)
+        until(lambda: exporter.post(sample("documented/task_exit"))[0] == 200, "it goes on")
     finally:
         exporter.kill()
 

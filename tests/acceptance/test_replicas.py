@@ -2,31 +2,29 @@
 
 import random
 import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import pytest
-
 from exporter.store.valkey.link import Script
 from tests.acceptance.load import Sender
 from tests.acceptance.test_kill import check, exporter_on
+from tests.clock import Clock
 from tests.support import Exporter, Samples, Scrape, until
 from tests.valkeys import DURABLE, ValkeyServer, Wire
 
 
 @contextmanager
-def replicas(folder: Path, *urls: str, **flags: str) -> Iterator[list[Exporter]]:
+def replicas(folder: Path, *urls: str, clock: Clock | None = None, **flags: str) -> Iterator[list[Exporter]]:
     """Yield running exporters, one for each URL of the store."""
     with ExitStack() as ended:
         found = []
         for number, url in enumerate(urls):
             place = folder / f"replica{number}"
             place.mkdir()
-            found.append(exporter_on(place, store__url=url, **flags))
+            found.append(exporter_on(place, clock=clock, store__url=url, **flags))
             ended.callback(found[-1].kill)
             found[-1].start()
         yield found
@@ -64,27 +62,26 @@ def _scrape_with_store(exporter: Exporter) -> Scrape | None:
     return scrape if scrape.has("tasks_started_total") else None
 
 
-@pytest.mark.slow
 def test_three_replicas_of_which_one_is_killed_count_as_one(tmp_path: Path) -> None:
     """Callbacks of a task go to any of them; one is killed in each round, another stopped in good order."""
     chance = random.Random(20261125)
     with ValkeyServer(tmp_path, *DURABLE) as server, replicas(tmp_path, *[server.url] * 3) as exporters:
         kept: Counter[str] = Counter()
         for number in range(2):
-            sender = Sender(lambda: [e.ports["callbacks"] for e in exporters], seed=number).start()
-            time.sleep(chance.uniform(0.5, 1.0))
-            victim = exporters[number % 3]
-            victim.kill()
-            time.sleep(chance.uniform(0.1, 0.4))
-            assert exporters[(number + 1) % 3].stop() == 0
-            victim.start()
-            exporters[(number + 1) % 3].start()
-            kept += sender.finish()
+            victim, stopped = exporters[number], exporters[number + 1]
+            with Sender(lambda: [e.ports["callbacks"] for e in exporters], seed=number) as sender:
+                sender.until_kept(chance.randrange(40, 120))
+                victim.kill()
+                sender.until_kept(chance.randrange(10, 30))
+                assert stopped.stop() == 0
+                sender.until_refused()
+                victim.start()
+                stopped.start()
+                sender.until_kept(20)
+            kept += sender.kept
             check_all(exporters, kept)
-        assert kept["TaskStart"] > 50
 
 
-@pytest.mark.slow
 def test_answers_that_are_lost_and_a_server_that_is_killed_lose_and_double_nothing(tmp_path: Path) -> None:
     """Two replicas; connections end before the answer to a commit; the server is killed, and paused."""
     chance = random.Random(5)
@@ -94,33 +91,27 @@ def test_answers_that_are_lost_and_a_server_that_is_killed_lose_and_double_nothi
         replicas(tmp_path, server.url, f"valkey://127.0.0.1:{wire.port}/0") as exporters,
     ):
         wire.sign = Script("commit").digest.encode()
-        stop, lost = threading.Event(), []
-
-        def cut() -> None:
-            while not stop.wait(0.05):
-                lost.append(wire.to_lose == 0)
-                wire.to_lose = 1
-
-        cutter = threading.Thread(target=cut)
-        cutter.start()
         kept: Counter[str] = Counter()
-        try:
-            for number in range(3):
-                sender = Sender(lambda: [e.ports["callbacks"] for e in exporters], seed=50 + number).start()
-                time.sleep(chance.uniform(0.3, 0.8))
+        for number in range(2):
+            with Sender(lambda: [e.ports["callbacks"] for e in exporters], seed=50 + number) as sender:
+                for _ in range(4):
+                    lose_an_answer(wire)
+                sender.until_kept(chance.randrange(20, 60))
                 server.kill()
-                time.sleep(0.3)
+                if number:  # it is away until callers notice, and before for a moment only
+                    sender.until_refused()
                 server.start()
-                time.sleep(chance.uniform(0.3, 0.8))
+                wire.to_lose = 1  # of the commits that are tried again
+                sender.until_kept(chance.randrange(20, 60))
                 server.send(signal.SIGSTOP)
-                time.sleep(0.5)
+                time.sleep(chance.uniform(0.2, 0.6))  # how long it stands still
                 server.send(signal.SIGCONT)
-                kept += sender.finish()
-                check_all(exporters, kept)
-        finally:
-            stop.set()
-            cutter.join()
-            for exporter in exporters:
-                exporter.kill()
-        assert sum(lost) > 10
-        assert kept["TaskStart"] > 50
+                lose_an_answer(wire)
+            kept += sender.kept
+            check_all(exporters, kept)
+
+
+def lose_an_answer(wire: Wire) -> None:
+    """Let the answer to the next commit be lost, and wait until it is."""
+    wire.to_lose = 1
+    until(lambda: not wire.to_lose, "an answer is lost")

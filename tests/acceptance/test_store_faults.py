@@ -3,19 +3,20 @@
 import os
 import re
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.test_quarantine import run
+from tests.acceptance.commands import run
 from tests.support import Answer, Exporter, running, sample, tool, until
 
 pytestmark = pytest.mark.embedded
 
-TASKS = 300
+TASKS = 150
+#: Said, for those who debug, by a sweep that finds the store down.
+SWEEP = "sweep: "
 
 
 def post(exporter: Exporter, number: int) -> Answer:
@@ -31,10 +32,10 @@ def fill(exporter: Exporter, numbers: range) -> None:
 def assert_down(exporter: Exporter, sign: str) -> None:
     """Assert that it answers, keeps nothing, and says why."""
     # What is in memory is not read again; a scrape reads everything that a commit has changed since the last.
-    until(lambda: exporter.scrape() and post(exporter, 10**6)[0] == 503, "the fault is noticed", 10)
+    until(lambda: exporter.scrape() and post(exporter, 10**6)[0] == 503, "the fault is noticed")
     status, headers, _ = post(exporter, 10**6)
     assert (status, headers["retry-after"]) == (503, "5")
-    until(lambda: exporter.scrape().value("exporter_store_up") == 0, "it is told", 10)
+    until(lambda: exporter.scrape().value("exporter_store_up") == 0, "it is told")
     assert exporter.scrape().value("callbacks_rejected_total", reason="unavailable") > 0
     assert exporter.get("/-/healthy")[0] == 200
     assert exporter.get("/-/ready")[0] == 503
@@ -44,7 +45,7 @@ def assert_down(exporter: Exporter, sign: str) -> None:
 @pytest.mark.parametrize("damage", ["overwritten", "cut"])
 def test_a_file_that_is_damaged_while_it_is_served_is_written_no_more(tmp_path: Path, damage: str) -> None:
     """503 from the first sign on, and all that was answered 200 is there when the disk gives it back."""
-    with running(tmp_path) as exporter:
+    with running(tmp_path, log__level="debug") as exporter:
         fill(exporter, range(TASKS))
         assert exporter.stop() == 0  # everything is in the one file now
         exporter.start()
@@ -58,7 +59,8 @@ def test_a_file_that_is_damaged_while_it_is_served_is_written_no_more(tmp_path: 
                 file.seek(4096)
                 file.write(b"\xff" * (len(whole) - 4096))
         assert_down(exporter, "damaged")
-        time.sleep(1.5)
+        swept = exporter.log.count(SWEEP)
+        until(lambda: exporter.log.count(SWEEP) > swept + 2, "it has looked again and again")
         assert post(exporter, 10**6)[0] == 503, "it does not forget"
         assert "damaged" in run(tmp_path, "check", status=1)
         assert "damaged" in run(tmp_path, "backup", "copy.db", status=1)
@@ -109,7 +111,7 @@ def test_a_file_that_turns_read_only_while_it_is_served_loses_nothing(tmp_path: 
         folder = tmp_path / "data"
         with immutable(folder / "css-relay.db", folder / "css-relay.db-wal"):
             assert_down(exporter, "disk")
-        until(lambda: exporter.scrape().value("exporter_store_up") == 1, "it goes on by itself", 10)
+        until(lambda: exporter.scrape().value("exporter_store_up") == 1, "it goes on by itself")
         assert exporter.get("/-/ready")[0] == 200
         fill(exporter, range(9, 12))
         assert exporter.scrape().value("tasks_started_total") == 12
