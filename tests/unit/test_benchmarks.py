@@ -2,12 +2,11 @@
 
 import re
 
-import pytest
-
 from bench import page
 from bench.plots import PLOTS
 from bench.results import read
 from bench.tables import TABLES
+from tests.each import each
 
 
 def test_the_page_is_as_made() -> None:
@@ -17,7 +16,7 @@ def test_the_page_is_as_made() -> None:
     assert sorted(re.findall(r"<!-- table: (\w+) -->", text)) == sorted(TABLES)
 
 
-@pytest.mark.parametrize("name", PLOTS)
+@each({name: name for name in PLOTS})
 def test_a_picture_is_as_made(name: str) -> None:
     """The same figures make the same picture, which the page shows."""
     assert page.plot(name) == (page.DOCS / "pictures" / name).read_text()

@@ -3,12 +3,12 @@
 import re
 from typing import Any
 
-import pytest
 import yaml
 
 from exporter.catalogue import CATALOGUE, PREFIX, Family, Scope
 from grafana.source import DASHBOARDS as SOURCES
 from tests.dashboards import DASHBOARDS, FOLDER, ROOT, Target, panels, selectors, targets, variables
+from tests.each import each
 
 #: Rules of the linter that do not hold everywhere.
 EXCLUSIONS = yaml.safe_load((FOLDER / ".lint").read_text())["exclusions"]
@@ -21,12 +21,14 @@ AGGREGATIONS = ("sum", "max", "min")
 ONCE = "max_without_instance_pod"
 
 Panel = dict[str, Any]
-every_dashboard = pytest.mark.parametrize("name", DASHBOARDS)
-every_target = pytest.mark.parametrize("target", targets(), ids=str)
-every_panel = pytest.mark.parametrize(
-    ("name", "panel"),
-    [(name, panel) for name, dashboard in DASHBOARDS.items() for panel in panels(dashboard)],
-    ids=lambda value: value if isinstance(value, str) else value["title"],
+every_dashboard = each({name: name for name in DASHBOARDS})
+every_target = each({f"{target}: {target.expr}": target for target in targets()})
+every_panel = each(
+    {
+        f"{name}: {panel['title']} ({panel['id']})": (name, panel)
+        for name, dashboard in DASHBOARDS.items()
+        for panel in panels(dashboard)
+    }
 )
 
 
@@ -41,7 +43,7 @@ def is_exempt(rule: str, **place: str) -> bool:
     return place in EXCLUSIONS[rule]["entries"] if rule in EXCLUSIONS else False
 
 
-@pytest.mark.parametrize("rule", EXCLUSIONS)
+@each({rule: rule for rule in EXCLUSIONS})
 def test_an_exclusion_has_a_reason(rule: str) -> None:
     """It names what is there."""
     assert EXCLUSIONS[rule]["reason"]
@@ -51,7 +53,7 @@ def test_an_exclusion_has_a_reason(rule: str) -> None:
         assert title in titles[kind]
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@each({name: name for name in SOURCES})
 def test_a_committed_dashboard_is_as_generated(name: str) -> None:
     """`make dashboards` brings it up to date."""
     assert (FOLDER / name).read_text() == SOURCES[name]()
@@ -113,8 +115,7 @@ def test_template_datasource_rule(name: str) -> None:
     assert (asked["type"], asked["pluginId"]) == ("datasource", "prometheus")
 
 
-@pytest.mark.parametrize("variable", ["job", "instance"])
-@every_dashboard
+@each({f"{name}: {variable}": (name, variable) for name in DASHBOARDS for variable in ("job", "instance")})
 def test_template_job_and_instance_rules(name: str, variable: str) -> None:
     """Both can be chosen, several at a time."""
     found = variables(DASHBOARDS[name]).get(variable)
@@ -252,8 +253,11 @@ def test_a_query_uses_the_variables_of_its_dashboard(name: str) -> None:
     assert used == set(variables(dashboard))
 
 
-@pytest.mark.parametrize("state", ["active", "failed", "stopped", "lost"])
-def test_a_state_has_one_colour_everywhere(state: str) -> None:
+COLOURS = {"active": "green", "failed": "red", "stopped": "#8e8e8e", "lost": "orange"}
+
+
+@each({state: (state, colour) for state, colour in COLOURS.items()})
+def test_a_state_has_one_colour_everywhere(state: str, wanted: str) -> None:
     """Green is on air, red is not."""
     colours = {
         str(prop["value"]["fixedColor"])
@@ -264,8 +268,7 @@ def test_a_state_has_one_colour_everywhere(state: str) -> None:
         for prop in override["properties"]
         if prop["id"] == "color"
     }
-    wanted = {"active": "green", "failed": "red", "stopped": "#8e8e8e", "lost": "orange"}
-    assert colours == {wanted[state]}
+    assert colours == {wanted}
 
 
 def test_provisioning_meets_the_dashboards() -> None:

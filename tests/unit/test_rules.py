@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 
+from tests.each import each
 from tests.rules import (
     ALERTS,
     CASE_FILES,
@@ -25,6 +26,7 @@ from tests.rules import (
 
 SEVERITIES = ("page", "warning", "info")
 RULES = {**RECORDED, **ALERTS}
+every_alert = each({name: name for name in ALERTS})
 
 
 def page_rows() -> dict[str, str]:
@@ -37,7 +39,7 @@ def histories(alert: str) -> list[tuple[Case, list[tuple[int, bool]]]]:
     return [(case, case.told[alert]) for case in cases() if alert in case.told]
 
 
-@pytest.mark.parametrize("alert", ALERTS)
+@every_alert
 def test_an_alert_says_how_bad_it_is_what_is_seen_and_what_to_do(alert: str) -> None:
     """Severity, summary, description, a link to its section and one to a dashboard."""
     rule = ALERTS[alert]
@@ -80,7 +82,7 @@ def test_every_alert_named_anywhere_exists() -> None:
     assert set(re.findall(r"\(#(\w+)\)", PAGE.read_text())) <= anchors
 
 
-@pytest.mark.parametrize("name", RULES)
+@each({name: name for name in RULES})
 def test_a_rule_uses_each_metric_as_its_scope_demands(name: str) -> None:
     """The store's once for all replicas, the process's summed over them, and none that does not exist."""
     query = RULES[name]["expr"]
@@ -88,35 +90,35 @@ def test_a_rule_uses_each_metric_as_its_scope_demands(name: str) -> None:
     assert all(m in RECORDED or m in FOREIGN or family(m) for m in metrics(query))
 
 
-@pytest.mark.parametrize("query", page_queries())
+@each({query: query for query in page_queries()})
 def test_a_query_to_paste_does_so_too(query: str) -> None:
     """On the page on alerts."""
     told = [f for f in faults(query) if not re.match(r"(process_|scrape_samples)", f)]
     assert told == []
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        "sum(css_relay_tasks)",
-        "max without (instance) (css_relay_tasks)",
-        "max without (instance, pod) (css_relay_tasks_failed_total)",
-        "max without (instance, pod) (rate(css_relay_tasks[5m]))",
-        "rate(max without (instance, pod) (css_relay_tasks_failed_total)[5m:])",
-        "sum(rate(css_relay_tasks_failed_total[5m]))",
-        "increase(fleet:css_relay_tasks_failed:sum[5m])",
-        "max without (instance, pod) (rate(css_relay_callbacks_rejected_total[5m]))",
-        "sum by (instance) (rate(css_relay_callbacks_rejected_total[5m]))",
-        "max without (instance, pod) (css_relay_no_such_thing)",
-        "fleet:css_relay_no_such_thing:sum",
-    ],
+WRONG = (
+    "sum(css_relay_tasks)",
+    "max without (instance) (css_relay_tasks)",
+    "max without (instance, pod) (css_relay_tasks_failed_total)",
+    "max without (instance, pod) (rate(css_relay_tasks[5m]))",
+    "rate(max without (instance, pod) (css_relay_tasks_failed_total)[5m:])",
+    "sum(rate(css_relay_tasks_failed_total[5m]))",
+    "increase(fleet:css_relay_tasks_failed:sum[5m])",
+    "max without (instance, pod) (rate(css_relay_callbacks_rejected_total[5m]))",
+    "sum by (instance) (rate(css_relay_callbacks_rejected_total[5m]))",
+    "max without (instance, pod) (css_relay_no_such_thing)",
+    "fleet:css_relay_no_such_thing:sum",
 )
+
+
+@each({query: query for query in WRONG})
 def test_a_wrong_use_is_found(query: str) -> None:
     """The check itself can fail."""
     assert list(faults(query))
 
 
-@pytest.mark.parametrize("alert", [name for name, rule in ALERTS.items() if windows(rule["expr"])])
+@each({name: name for name, rule in ALERTS.items() if windows(rule["expr"])})
 def test_an_alert_on_a_rate_waits_until_the_store_is_older_than_it_looks_back(alert: str) -> None:
     """A restored store looks like a counter's reset; its `for` leaves time to record the new age."""
     rule = ALERTS[alert]
@@ -128,7 +130,7 @@ def test_an_alert_on_a_rate_waits_until_the_store_is_older_than_it_looks_back(al
     assert seconds(rule["for"]) >= 120
 
 
-@pytest.mark.parametrize("alert", ALERTS)
+@every_alert
 def test_an_alert_fires_at_its_time_and_clears_in_one_case_and_is_silent_in_another(alert: str) -> None:
     """One evaluation before its time it does not; the other case is something that only looks like it."""
     found = histories(alert)
