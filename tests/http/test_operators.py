@@ -5,8 +5,9 @@ import json
 import os
 import socket
 import sqlite3
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from exporter.settings import flags
-from tests.support import Exporter, Scrape, parse, running, sample, until
+from tests.support import HANG_SECONDS, Exporter, Scrape, parse, running, sample, until
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def test_the_format_is_what_the_accept_header_prefers(
         st.characters(codec="latin-1", exclude_characters="\r\n\0", exclude_categories=("Cc",)), max_size=80
     )
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 def test_no_accept_header_makes_an_error(module_exporter: Exporter, accept: str) -> None:
     """Whatever stands in it."""
     assert module_exporter.get("/metrics", Accept=accept, Accept_Encoding=accept)[0] == 200
@@ -113,7 +114,9 @@ def test_a_path_of_one_listener_is_unknown_on_the_other(module_exporter: Exporte
 def test_nobody_waits_for_a_body_that_is_of_no_use(module_exporter: Exporter, line: str) -> None:
     """A caller that promises one and sends none is answered at once, and let go."""
     data = f"{line} HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n".encode()
-    with socket.create_connection(("127.0.0.1", module_exporter.ports["web"]), timeout=5) as connection:
+    with socket.create_connection(
+        ("127.0.0.1", module_exporter.ports["web"]), timeout=HANG_SECONDS
+    ) as connection:
         connection.sendall(data)
         received = b"".join(iter(lambda: connection.recv(65536), b""))
     assert received.startswith(b"HTTP/1.1 ")
@@ -162,14 +165,8 @@ def test_one_task_is_shown_without_secrets(module_exporter: Exporter) -> None:
 
 def test_many_scrapes_at_once_all_answer(module_exporter: Exporter) -> None:
     """A storm of scrapes is borne."""
-    answers: list[int] = []
-    threads = [
-        threading.Thread(target=lambda: answers.append(module_exporter.get("/metrics")[0])) for _ in range(40)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(40) as pool:
+        answers = list(pool.map(lambda _: module_exporter.get("/metrics")[0], range(40)))
     assert answers == [200] * 40
 
 
@@ -216,19 +213,15 @@ def test_a_store_locked_for_seconds_delays_callbacks_and_loses_none(tmp_path: Pa
             tmp_path / "data" / "css-relay.db", isolation_level=None, check_same_thread=False
         )
         lock.execute("BEGIN IMMEDIATE")
-        bodies = [sample("documented/task_start").replace(b"118148", str(n).encode()) for n in range(20)]
-        answers: list[int] = []
-        threads = [threading.Thread(target=lambda b=b: answers.append(exporter.post(b)[0])) for b in bodies]
-        for thread in threads:
-            thread.start()
-        assert exporter.scrape().value("tasks_started_total") == 0
-        assert answers == []
-        lock.execute("COMMIT")
-        lock.close()
-        for thread in threads:
-            thread.join()
-        assert answers == [200] * 20
-        assert exporter.scrape().value("tasks_started_total") == 20
+        # Few, so that all of them are sent long before the first is turned away.
+        bodies = [sample("documented/task_start").replace(b"118148", str(n).encode()) for n in range(5)]
+        with closing(lock), ThreadPoolExecutor(len(bodies)) as pool:
+            posts = [pool.submit(exporter.post, body) for body in bodies]
+            assert exporter.scrape().value("tasks_started_total") == 0
+            assert not any(post.done() for post in posts)
+            lock.execute("COMMIT")
+            assert [post.result()[0] for post in posts] == [200] * 5
+        assert exporter.scrape().value("tasks_started_total") == 5
 
 
 @pytest.mark.embedded
@@ -237,19 +230,18 @@ def test_a_store_locked_for_long_is_told_and_all_is_well_afterwards(tmp_path: Pa
     with running(tmp_path) as exporter:
         lock = sqlite3.connect(tmp_path / "data" / "css-relay.db", isolation_level=None)
         lock.execute("BEGIN IMMEDIATE")
-        answers: list[int] = []
-        asked = [lambda: exporter.post(sample("documented/task_start")), lambda: exporter.get("/-/ready")]
-        threads = [threading.Thread(target=lambda a=a: answers.append(a()[0])) for a in asked * 2]
-        for thread in threads:
-            thread.start()
-        assert exporter.get("/-/healthy")[0] == 200
-        for thread in threads:
-            thread.join()
-        assert answers == [503] * 4
-        assert exporter.scrape().value("exporter_store_up") == 0
-        lock.execute("COMMIT")
-        lock.close()
-        until(lambda: exporter.scrape().value("exporter_store_up") == 1, "it notices by itself", 20)
+        with closing(lock), ThreadPoolExecutor(4) as pool:
+            asked = [
+                pool.submit(exporter.post, sample("documented/task_start")),
+                pool.submit(exporter.post, sample("documented/task_start")),
+                pool.submit(exporter.get, "/-/ready"),
+                pool.submit(exporter.get, "/-/ready"),
+            ]
+            assert exporter.get("/-/healthy")[0] == 200
+            assert [each.result()[0] for each in asked] == [503] * 4
+            assert exporter.scrape().value("exporter_store_up") == 0
+            lock.execute("COMMIT")
+        until(lambda: exporter.scrape().value("exporter_store_up") == 1, "it notices by itself")
         assert exporter.post(sample("documented/task_start"))[0] == 200
         assert exporter.get("/-/ready")[0] == 200
         assert exporter.scrape().value("tasks_started_total") == 1
@@ -275,7 +267,7 @@ def test_a_wrong_start_ends_with_status_2_and_one_line(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=r"--relay\.retry-window='soon'"):
         exporter.start()
     assert exporter.process is not None
-    assert exporter.process.wait(10) == 2
+    assert exporter.process.wait(HANG_SECONDS) == 2
     assert exporter.log.count("\n") == 1
 
 
@@ -287,5 +279,5 @@ def test_a_store_with_other_labels_ends_the_start(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="start with those labels"):
         other.start()
     assert other.process is not None
-    assert other.process.wait(10) == 1
+    assert other.process.wait(HANG_SECONDS) == 1
     assert len(flags()) > 10

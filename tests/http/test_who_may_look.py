@@ -98,7 +98,7 @@ def hashed(exporter: Exporter) -> int:
     ticks = 0
     for stat in Path(f"/proc/{exporter.worker}/task").glob("*/stat"):
         fields = stat.read_text().rpartition(")")[2].split()
-        if int(fields[16]) == NICENESS:
+        if int(fields[16]) == NICENESS and stat.parent.name != str(exporter.worker):
             ticks += int(fields[11]) + int(fields[12])
     return ticks
 
