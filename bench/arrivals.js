@@ -6,6 +6,7 @@ import exec from "k6/execution";
 import { Counter } from "k6/metrics";
 
 const CONNECTIONS = 100;
+const HANG = "600s";
 const urls = __ENV.URLS.split(" ");
 const first = Number(__ENV.FIRST);
 const destinations = Number(__ENV.DESTINATIONS);
@@ -20,6 +21,7 @@ export const options = {
       duration: `${__ENV.SECONDS}s`,
       preAllocatedVUs: CONNECTIONS,
       maxVUs: CONNECTIONS,
+      gracefulStop: HANG,  // every answer is waited for
     },
   },
   discardResponseBodies: true,
@@ -41,7 +43,7 @@ function callback(url, number, host) {
     event_time: `${seconds}`,
     msg: `{"task_start_time":${seconds}000}`,
   });
-  return http.post(url, body, { headers: { "Content-Type": "application/json" } });
+  return http.post(url, body, { headers: { "Content-Type": "application/json" }, timeout: HANG });
 }
 
 function push(url, number, host) {
@@ -49,7 +51,7 @@ function push(url, number, host) {
     `# TYPE css_relay_tasks_started_total counter\ncss_relay_tasks_started_total ${number}\n` +
     "# TYPE css_relay_last_callback_timestamp_seconds gauge\n" +
     `css_relay_last_callback_timestamp_seconds ${Math.floor(Date.now() / 1000)}\n`;
-  return http.post(`${url}/to_host/${host}`, body, { headers: { "Content-Type": "text/plain; version=0.0.4" } });
+  return http.post(`${url}/to_host/${host}`, body, { headers: { "Content-Type": "text/plain; version=0.0.4" }, timeout: HANG });
 }
 
 const one = { callbacks: callback, pushes: push }[__ENV.SCRIPT];

@@ -21,9 +21,9 @@ def measure(folder: Path, flags: Sequence[str], *, seconds: int, destinations: i
             yield from figures(contender.name, once(contender, seconds, destinations))
 
 
-def once(contender: Contender, seconds: int, destinations: int) -> Arrivals:
+def once(contender: Contender, seconds: int, destinations: int, rate: int = RATE) -> Arrivals:
     """Measure one; an answer other than 200 ends it all."""
-    found = arrive(contender.aim(destinations), RATE, seconds)
+    found = arrive(contender.aim(destinations), rate, seconds)
     if found.refused:
         raise RuntimeError(f"{contender.name} did not answer 200 to {found.refused} of {found.answered}")
     return found

@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 
 import orjson
 
-from bench.contenders import BARE_HANDLER, SQLITE, Contender, running
+from bench.contenders import BARE_HANDLER, SQLITE, running
 from bench.fleet import task_start
 from bench.report import Figure
 from bench.stores import opened
-from bench.throughput import WARM_UP_SECONDS, once
+from bench.throughput import WARM_UP_SECONDS, Rounds, in_turns
 from exporter.batch import Arrived, BatchFolder
 from exporter.callback import Parser
 from exporter.redact import Redactor
@@ -43,8 +43,8 @@ def measure(
     """Measure the parts, then the whole beside the bare handler."""
     parts = parts_of(folder, batches)
     with running(folder, flags, (BARE_HANDLER, SQLITE)) as contenders:
-        costs_of(contenders, 1, WARM_UP_SECONDS)
-        costs = costs_of(contenders, rounds, seconds)
+        in_turns(contenders, 1, WARM_UP_SECONDS, destinations=1)
+        costs = costs_of(in_turns(contenders, rounds, seconds, destinations=1))
     yield from figures(parts, costs)
 
 
@@ -60,13 +60,9 @@ def parts_of(folder: Path, batches: int) -> dict[str, float]:
     return {name: median(parts[name] for parts in measured) / BATCH * MICROSECONDS for name in measured[0]}
 
 
-def costs_of(contenders: Mapping[str, Contender], rounds: int, seconds: int) -> dict[str, float]:
-    """Return the processor time that each of them needs for a callback, microseconds."""
-    costs: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, contender in contenders.items():
-            costs[name].append(once(contender, seconds, destinations=1).cost)
-    return {name: median(found) for name, found in costs.items()}
+def costs_of(rounds: Rounds) -> dict[str, float]:
+    """Return the processor time that each contender needs for a callback, microseconds."""
+    return {name: median(measured.cost for measured in found) for name, found in rounds.items()}
 
 
 def figures(parts: Mapping[str, float], costs: Mapping[str, float]) -> Iterator[Figure]:

@@ -1,9 +1,10 @@
--- Sends whole lives of tasks, 200 at a time and in step: a start, sixteen files of which each start comes
--- twice and each finish once, and an exit: 50 callbacks a task, so that 10,000 leave no task on air.
--- Arguments: the number of the first task; how many callbacks to send; over how many destinations they spread.
+-- Sends whole lives of tasks, some at a time and in step: a start, sixteen files of which each start comes
+-- twice and each finish once, and an exit: 50 callbacks a task, so that 10,000 of 200 tasks leave none on air.
+-- Arguments: the number of the first task; how many callbacks to send; over how many destinations they spread;
+-- nothing; how many tasks are on air at a time.
 
 local outcome = require("outcome")
-local TASKS, FILES = 200, 16
+local FILES = 16
 local LIFE = 2 + 3 * FILES
 
 local last = {}  -- the newest callback of each task, to send it again
@@ -32,12 +33,12 @@ local function body(task, host, step)
 end
 
 function init(args)
-    local first, hosts = tonumber(args[1]), tonumber(args[3])
+    local first, hosts, tasks = tonumber(args[1]), tonumber(args[3]), tonumber(args[5])
     local number = -1
     outcome.send(tonumber(args[2]), function()
         number = number + 1
-        local lane, round = number % TASKS, math.floor(number / TASKS)
-        local task, step = first + math.floor(round / LIFE) * TASKS + lane, round % LIFE
+        local lane, round = number % tasks, math.floor(number / tasks)
+        local task, step = first + math.floor(round / LIFE) * tasks + lane, round % LIFE
         if step == 0 or step == LIFE - 1 or step % 3 ~= 2 then
             last[lane] = body(task, 5000 + task % hosts, step)
         end

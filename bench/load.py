@@ -17,7 +17,9 @@ from bench.program import pinned
 
 FOLDER = Path(__file__).parent
 CONNECTIONS = 64
-#: How many a second are sent at the very least.
+#: Only a hang takes as long.
+HANG_SECONDS = 600
+#: How many a second are answered at the very least.
 SLOWEST_RATE = 100
 T = TypeVar("T")
 CALLBACKS, PUSHES, LIVES = "callbacks", "pushes", "lives"
@@ -83,24 +85,33 @@ class Aim(Struct, frozen=True):
         script: what is sent: CALLBACKS, PUSHES or LIVES.
         destinations: over how many they spread.
         fields: that every body has besides, JSON with a comma at its end.
+        tasks: of LIVES, how many are on air at a time.
     """
 
     urls: tuple[str, ...]
     script: str = CALLBACKS
     destinations: int = 1
     fields: str = ""
+    tasks: int = 200
 
 
-def send(aim: Aim, seconds: int, cores: Sequence[int] = (), *, connections: int = CONNECTIONS) -> Outcome:
-    """Send requests as fast as they are answered, for `seconds`, from these cores if any are given."""
+def send(
+    aim: Aim, seconds: int, cores: Sequence[int] = (), *, connections: int = CONNECTIONS, number: int = 0
+) -> Outcome:
+    """Send requests as fast as they are answered, for `seconds`, from these cores if any are given.
+
+    Args:
+        number: so many to each server instead, however long that takes.
+    """
     each = connections // len(aim.urls)
+    seconds = HANG_SECONDS + number // SLOWEST_RATE if number else seconds
     with ThreadPoolExecutor(len(aim.urls)) as together:
-        return _sum(list(together.map(lambda url: _wrk(url, aim, seconds, 0, each, cores), aim.urls)))
+        return _sum(list(together.map(lambda url: _wrk(url, aim, seconds, number, each, cores), aim.urls)))
 
 
 def send_exactly(aim: Aim, number: int) -> Outcome:
-    """Send `number` requests to one server as fast as they are answered."""
-    return _wrk(aim.urls[0], aim, 60 + number // SLOWEST_RATE, number, CONNECTIONS, ())
+    """Send `number` requests as fast as they are answered, over no more connections than there are tasks."""
+    return send(aim, 0, connections=min(CONNECTIONS, aim.tasks), number=number)
 
 
 def arrive(aim: Aim, rate: int, seconds: int) -> Arrivals:
@@ -127,7 +138,7 @@ def _wrk(url: str, aim: Aim, seconds: int, number: int, connections: int, cores:
     if wrk is None:
         raise RuntimeError("wrk is not installed (`make bench` installs it where it may)")
     shape = ["--threads=1", f"--connections={connections}", f"--duration={seconds}s", "--latency"]
-    arguments = [str(next(_first_tasks)), str(number), str(aim.destinations), aim.fields]
+    arguments = [str(next(_first_tasks)), str(number), str(aim.destinations), aim.fields, str(aim.tasks)]
     command = [*pinned(cores), wrk, *shape, f"--script={aim.script}.lua", url, "--", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=FOLDER)
     return _found(done.stdout, Outcome)

@@ -8,15 +8,17 @@ from bench.fleet import fill
 from bench.process import EXPORTER, Process
 from bench.report import Figure, Target
 from bench.scrapes import Changes, scrape
-from bench.stores import STORES, size_mib
+from bench.stores import STORES, Stores, size_mib
 
 LIMIT_MIB = 200
 
 
-def measure(folder: Path, flags: Sequence[str], *, tasks: int, callbacks: int) -> Iterator[Figure]:
+def measure(
+    folder: Path, flags: Sequence[str], *, tasks: int, callbacks: int, stores: Stores = STORES
+) -> Iterator[Figure]:
     """On each store: start with all of it, scrape twice, take callbacks, scrape again."""
     yield Figure("memory tasks", tasks)
-    for store, started in STORES.items():
+    for store, started in stores.items():
         home = folder / store
         home.mkdir()
         with started(home) as url:

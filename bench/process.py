@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.program import Program
+from bench.program import START_SECONDS, Program
 
 EXPORTER = ("exporter", "serve")
 BARE = ("bench.bare",)
@@ -55,7 +55,7 @@ class Process(Program):
 
     def connect(self, listener: str) -> http.client.HTTPConnection:
         """Return a connection to its listener `callbacks` or `web`."""
-        return http.client.HTTPConnection("127.0.0.1", self._ports[listener], timeout=60)
+        return http.client.HTTPConnection("127.0.0.1", self._ports[listener], timeout=START_SECONDS)
 
     def numbers(self) -> dict[str, float]:
         """Return a scrape: the value of each series by its name and labels as they are written."""

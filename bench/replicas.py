@@ -57,10 +57,10 @@ def shared_out(available: Sequence[int], replicas: int) -> Cores:
     return Cores(servers, tuple(c for c in available if c not in servers) or tuple(available))
 
 
-def once(contender: Contender, cores: Cores, seconds: int, destinations: int) -> Cost:
-    """Measure one round; an answer other than 200 ends it all."""
+def once(contender: Contender, cores: Cores, seconds: int, destinations: int, number: int = 0) -> Cost:
+    """Measure one round, of so long or of so many callbacks to each; an answer other than 200 ends it all."""
     before = _spent(contender)
-    outcome = send(contender.aim(destinations), seconds, cores.rest, connections=TOGETHER)
+    outcome = send(contender.aim(destinations), seconds, cores.rest, connections=TOGETHER, number=number)
     if outcome.refused:
         raise RuntimeError(f"{contender.name} did not answer 200 to {outcome.refused} of {outcome.answered}")
     each = [(b - a) / outcome.taken * 1e6 for a, b in zip(before, _spent(contender), strict=True)]

@@ -9,7 +9,7 @@ from statistics import median
 from bench.fleet import file_start, fill
 from bench.process import EXPORTER, Process
 from bench.report import Figure, Target
-from bench.stores import STORES
+from bench.stores import STORES, Stores
 
 FLEETS = (10, 100, 1_000, 10_000, 100_000)
 #: Tasks that have series of their own by default.
@@ -24,9 +24,11 @@ FORMS = {
 }
 
 
-def measure(folder: Path, flags: Sequence[str], *, fleets: Sequence[int], times: int) -> Iterator[Figure]:
+def measure(
+    folder: Path, flags: Sequence[str], *, fleets: Sequence[int], times: int, stores: Stores = STORES
+) -> Iterator[Figure]:
     """Measure fleets of each size on each store: with series for 2,000 tasks as by default, and for all."""
-    for store, started in STORES.items():
+    for store, started in stores.items():
         for tasks in fleets:
             home = folder / f"{store}-{tasks}"
             home.mkdir()

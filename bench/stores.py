@@ -1,6 +1,6 @@
 """The stores that the exporter keeps everything in, to be filled and to be served."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -27,8 +27,10 @@ def shared(folder: Path) -> Iterator[StoreUrl]:
         yield parse_store(server.url)
 
 
+Stores = Mapping[str, Callable[[Path], AbstractContextManager[StoreUrl]]]
+
 #: By the name that they have in figures.
-STORES: dict[str, Callable[[Path], AbstractContextManager[StoreUrl]]] = {"sqlite": sqlite, "valkey": shared}
+STORES: Stores = {"sqlite": sqlite, "valkey": shared}
 
 
 def opened(url: StoreUrl, settings: Settings) -> Store:

@@ -58,24 +58,37 @@ def compare(
     """Measure contenders that run, in turns, so that the machine's moods meet all of them."""
     exporter = cast(Process, contenders[SQLITE].servers[0])
     before = exporter.numbers()
+    done = in_turns(contenders, rounds, seconds, destinations)
+    grown = {name: value - before.get(name, 0) for name, value in exporter.numbers().items()}
+    yield from figures(done, grown)
+
+
+def in_turns(
+    contenders: Mapping[str, Contender], rounds: int, seconds: int, destinations: int, number: int = 0
+) -> Rounds:
+    """Measure each of them once a round, for so long, or with so many callbacks."""
     done: dict[str, list[Measured]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, contender in contenders.items():
-            done[name].append(once(contender, seconds, destinations))
-    grown = {name: value - before.get(name, 0) for name, value in exporter.numbers().items()}
-    yield from _ratios(done)
-    yield from _speeds(done)
-    yield from _exactness([r.outcome for r in done[SQLITE]], grown[APPLIED])
-    yield from _commits(grown)
+            done[name].append(once(contender, seconds, destinations, number))
+    return done
 
 
-def once(contender: Contender, seconds: int, destinations: int) -> Measured:
+def once(contender: Contender, seconds: int, destinations: int, number: int = 0) -> Measured:
     """Measure one round; an answer other than 200 ends it all."""
     before = contender.busy_seconds()
-    outcome = send(contender.aim(destinations), seconds)
+    outcome = send(contender.aim(destinations), seconds, number=number)
     if outcome.refused:
         raise RuntimeError(f"{contender.name} did not answer 200 to {outcome.refused} of {outcome.answered}")
     return Measured(outcome, (contender.busy_seconds() - before) / outcome.taken * 1e6)
+
+
+def figures(rounds: Rounds, grown: Numbers) -> Iterator[Figure]:
+    """Yield what came of all rounds, and of what the exporter on SQLite counted meanwhile."""
+    yield from _ratios(rounds)
+    yield from _speeds(rounds)
+    yield from _exactness([r.outcome for r in rounds[SQLITE]], grown[APPLIED])
+    yield from _commits(grown)
 
 
 def ratio(rounds: Rounds, above: str, below: str) -> list[float]:
