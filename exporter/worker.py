@@ -80,6 +80,7 @@ class Worker(ASGIWorker):  # type: ignore[misc]
         return await loop.create_server(
             lambda: Connection(self, listener),
             sock=bound,
+            backlog=self.cfg.backlog,  # it listens anew, by default with room for a hundred
             ssl=listener.tls,
             ssl_handshake_timeout=HANDSHAKE_SECONDS if has_tls else None,
             ssl_shutdown_timeout=GOODBYE_SECONDS if has_tls else None,

@@ -18,7 +18,7 @@ def run(folder: Path, *words: str, store: str = "", status: int = 0) -> str:
     It runs in this process, as a new one costs half a second, and all the more on a busy machine. What would
     serve if it did not fail runs in one of its own.
     """
-    environment = environment_of(folder) | ({"CSS_RELAY_STORE_URL": store} if store else {})
+    environment = {**os.environ, "CSS_RELAY_STORE_URL": store} if store else environment_of(folder)
     if words[0] == "serve":
         process = started(folder, *words, environment=environment)
         out, error = (told.decode() for told in process.communicate(timeout=HANG_SECONDS))

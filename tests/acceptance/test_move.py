@@ -1,10 +1,6 @@
 """A store that is moved under an exporter: what was counted before goes on after, to the last number."""
 
 import json
-import os
-import random
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,20 +12,13 @@ from exporter import cli
 from exporter.settings import Settings
 from exporter.store import Refused, Terms
 from exporter.store.sqlite import SqliteStore
-from exporter.store.valkey.client import ARRIVING, META
 from exporter.storeurl import parse_store
+from tests.acceptance import commands
 from tests.acceptance.test_kill import exporter_on
-from tests.acceptance.test_simulator import EVERY_FAULT
-from tests.contract.test_moving import Place, everything
-from tests.contract.test_store import put, task
 from tests.support import Exporter, sample, until
 from tests.valkeys import DURABLE, ValkeyServer
 
 PASSWORD = "canary-password"
-#: Longer than an exporter is away while its store is moved.
-WINDOW = "15s"
-PACED = ("--duration=24s", "--tasks=60", "--speed=300", "--failure-every=8s", "--downtime=3s")
-MANY, KILLS = 20_000, 4
 BODIES = (b"{", b'{"appid": 1}', b"\xff\x00")
 
 
@@ -41,24 +30,9 @@ def server(tmp_path: Path) -> Iterator[ValkeyServer]:
         yield server
 
 
-def started(source: str, *words: str) -> "subprocess.Popen[str]":
-    """Start a command on the store at `source`."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "exporter", *words],
-        env={**os.environ, "CSS_RELAY_STORE_URL": source},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def run(source: str, *words: str, status: int = 0) -> str:
     """Run a command on the store at `source`; return what it prints."""
-    process = started(source, *words)
-    out, error = process.communicate(timeout=120)
-    assert process.returncode == status, error
-    assert "Traceback" not in error
-    return out + error
+    return commands.run(Path(), *words, store=source, status=status)
 
 
 def shown(exporter: Exporter, accept: str = "text/plain") -> bytes:
@@ -82,7 +56,6 @@ def on(exporter: Exporter, url: str) -> Exporter:
     return exporter.start()
 
 
-@pytest.mark.slow
 def test_a_scrape_is_the_same_to_the_byte_after_a_move_and_after_the_way_back(
     tmp_path: Path, server: ValkeyServer
 ) -> None:
@@ -138,96 +111,6 @@ def _start(number: int, at: int) -> bytes:
     fields = {"appid": 4, "event_type": 314, "callback_event": "TaskStart", "task_id": f"x{number}"}
     where = {"to_url": "rtmp://push.example.com/live/key", "event_time": at}
     return json.dumps({**fields, **where, "msg": {"task_start_time": at * 1000}}).encode()
-
-
-@pytest.mark.slow
-def test_a_simulation_is_exact_though_its_store_is_moved_twice(tmp_path: Path, server: ValkeyServer) -> None:
-    """With every fault at once: a third of it in a file, a third on a server, the rest in a file again.
-
-    All but malformed bodies: one that comes while no store can be written is answered 400 and not kept.
-    """
-    (tmp_path / "key").write_text("canary-key\n")
-    file, other = f"sqlite:{tmp_path}/relay.db", f"sqlite:{tmp_path}/other.db"
-    exporter = exporter_on(tmp_path, store__url=file, relay__reorder_window=WINDOW).start()
-    ports = exporter.ports
-    command = [
-        sys.executable, "-m", "exporter", "simulate",
-        f"--target=http://127.0.0.1:{ports['callbacks']}/callbacks",
-        f"--verify=http://127.0.0.1:{ports['web']}/metrics",
-        f"--reorder-window={WINDOW}", f"--sign-key-file={tmp_path / 'key'}", *PACED, *EVERY_FAULT,
-        "--fault.malformed=0",
-    ]  # fmt: skip
-    try:
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as fleet:
-            reached = [_reached(exporter, 150)]
-            exporter.stop()
-            run(file, "move", server.url)
-            on(exporter, server.url)
-            reached.append(_reached(exporter, reached[0] + 150))
-            run(server.url, "move", other)  # under its feet
-            exporter.stop()
-            on(exporter, other)
-            _, told = fleet.communicate(timeout=120)
-        assert fleet.returncode == 0, told
-        assert " 0 differ" in told
-        assert exporter.scrape().value("callbacks_total") > reached[1]
-    finally:
-        exporter.kill()
-
-
-def _reached(exporter: Exporter, callbacks: float) -> float:
-    """Wait until so many callbacks have come, and return how many."""
-    return until(lambda: (n := exporter.scrape().value("callbacks_total")) >= callbacks and n, "callbacks")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("way", ["file-server", "server-file"])
-def test_a_move_that_is_killed_leaves_one_store_and_can_be_repeated(
-    tmp_path: Path, server: ValkeyServer, way: str
-) -> None:
-    """Nothing is at the target until all is, nobody serves the source, and `--undo` is the way back."""
-    chance = random.Random(20261124)
-    file = f"sqlite:{tmp_path}/relay.db"
-    _fill(file)
-    if way == "server-file":
-        run(file, "move", server.url)
-    source, target = (file, server.url) if way == "file-server" else (server.url, file)
-    start = everything(Place(source))
-    replace = ["--replace"] if way == "server-file" else []
-    kills = 0
-    with server.client() as client:
-        for _ in range(KILLS):
-            process = started(source, "move", target, *replace)
-            until(lambda: _is_under_way(client, tmp_path), "it is under way")
-            time.sleep(chance.uniform(0, 0.3))
-            process.kill()
-            process.communicate()
-            assert everything(Place(source)) == start
-            if way == "file-server":
-                assert not client.exists(META)
-            kills += 1
-            said = run(source, "check", status=1)
-            assert "is being moved to" in said
-            if kills % 2:
-                run(source, "move", "--undo")
-                assert "can be written" in run(source, "check")
-                client.delete(*(client.keys("*arriving*") or ["none"]))
-                (tmp_path / "relay.db-unfinished").unlink(missing_ok=True)
-    assert f"{MANY} tasks" in run(source, "move", target, *replace)
-    assert everything(Place(target)) == start
-    assert "can be written" in run(target, "check")
-
-
-def _fill(url: str) -> None:
-    terms = Terms(judged_by=Settings().judged_by)
-    with closing(SqliteStore(Path(parse_store(url).path), terms)) as store:
-        for first in range(0, MANY, 1000):
-            store.transact(put(*(task(f"t{n}") for n in range(first, first + 1000)), due=9e9))
-
-
-def _is_under_way(client: object, folder: Path) -> bool:
-    has_arrived = client.exists(ARRIVING.replace("meta", "tasks"))  # type: ignore[attr-defined]
-    return bool(has_arrived) or (folder / "relay.db-unfinished").exists()
 
 
 def test_no_password_is_told_by_a_move(

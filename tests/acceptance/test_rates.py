@@ -1,7 +1,7 @@
 """The documented rate over replicas is the true one while they come, go and are scraped late.
 
-Asked of Prometheus' own promtool, of series at exact times. That real replicas count once in a real Prometheus
-is asked by the chaos test.
+Asked of Prometheus' own promtool, of series at exact times. Whether real replicas count once in a real
+Prometheus is asked by the chaos test.
 """
 
 import json
@@ -39,12 +39,8 @@ def test_no_rate_jumps_when_a_replica_leaves_joins_or_is_scraped_late(tmp_path: 
 
 def asked(query: str, value: float, step: int) -> dict[str, object]:
     """Return a question to promtool: what a query is at a step."""
-    rounded = f"round({query}, 0.000001)"
-    return {
-        "expr": rounded,
-        "eval_time": f"{step * STEP}s",
-        "exp_samples": [{"labels": "{}", "value": value}],
-    }
+    sample = {"labels": "{}", "value": round(value * 1000)}
+    return {"expr": f"round(1000 * {query})", "eval_time": f"{step * STEP}s", "exp_samples": [sample]}
 
 
 def verdict(folder: Path, questions: list[dict[str, object]]) -> str:
