@@ -17,7 +17,10 @@ SCHEMAS = Schemas()
 REGISTRY: Registry[Any] = Registry().with_resources(
     (document["$id"], Resource.from_contents(document)) for document in DOCUMENTS.values()
 )
-BY_EVENT = {event.name: (SCHEMAS.events[event.name], DOCUMENTS[event.schema]) for event in EVENTS.values()}
+SLOW = {
+    event.name: jsonschema.Draft202012Validator(DOCUMENTS[event.schema], registry=REGISTRY)
+    for event in EVENTS.values()
+}
 
 scalars = st.one_of(
     st.none(),
@@ -59,14 +62,13 @@ bodies = st.fixed_dictionaries(
 ) | st.dictionaries(st.sampled_from(FIELDS), values)
 
 
-@pytest.mark.parametrize("event", EVENTS)
-@given(body=bodies)
-@settings(max_examples=400, deadline=None)
+@given(event=st.sampled_from(sorted(EVENTS)), body=bodies)
+@settings(max_examples=400, deadline=None, print_blob=True)
 def test_both_validators_give_the_same_verdict(event: str, body: dict[str, Any]) -> None:
     """The fast one decides, the other one explains: where they differ, a rejection would have no reason."""
     body = orjson.loads(orjson.dumps({**body, "callback_event": event}))
-    schema, document = BY_EVENT[event]
-    slow = jsonschema.Draft202012Validator(document, registry=REGISTRY).is_valid(body)
+    schema = SCHEMAS.events[event]
+    slow = SLOW[event].is_valid(body)
     assert schema.is_valid(body) == slow
     assert bool(schema.explain(body)) == (not slow)
 
