@@ -33,7 +33,7 @@ PLAN = Plan(tasks=40, batch=7, duration=1200, failure_every=120, downtime=20, sp
 FAULTS = Faults(duplicate=0.3, reorder=0.4, nameless=0.3, unsigned=0.3, malformed=0.05, unknown=0.05)
 #: Sent as fast as possible, and when things happen: how many overtake, and over what time.
 FAST, PACED = replace(FAULTS, crowd=5, patience=1200.0), replace(FAULTS, patience=WINDOWS.reorder / 2)
-BATCH, SWEPT = 50, 100
+BATCH, SWEPT, ROUNDS = 50, 100, 100
 
 
 def drawn(seed: int, faults: Faults, plan: Plan = PLAN) -> tuple[list[Delivery], Totals]:
@@ -80,8 +80,12 @@ class Core:
         return Arrived(at, callback, Refused("unknown_event", body, "::1", at) if is_kept else None)
 
     def _sweep(self, now: float) -> None:
-        while keys := self._store.due(now, SWEPT):
+        for _ in range(ROUNDS):
+            keys = self._store.due(now, SWEPT)
+            if not keys:
+                return
             self._store.transact(lambda step, keys=keys: self._folder.sweep(keys, now, step))  # type: ignore[misc]
+        raise AssertionError("what is due stays due")
 
     def shown(self) -> dict[Key, float]:
         """Return what is compared of a scrape."""
