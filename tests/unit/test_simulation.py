@@ -29,11 +29,11 @@ from exporter.telemetry import Telemetry
 from tests.unit.histories import T0, WINDOWS
 
 LABELS = ("appid", "to_host")
-PLAN = Plan(tasks=40, batch=7, duration=1200, failure_every=120, downtime=20, speed=30, untimed=0.3)
+PLAN = Plan(tasks=30, batch=7, duration=1200, failure_every=120, downtime=20, speed=30, untimed=0.3)
 FAULTS = Faults(duplicate=0.3, reorder=0.4, nameless=0.3, unsigned=0.3, malformed=0.05, unknown=0.05)
 #: Sent as fast as possible, and when things happen: how many overtake, and over what time.
 FAST, PACED = replace(FAULTS, crowd=5, patience=1200.0), replace(FAULTS, patience=WINDOWS.reorder / 2)
-BATCH, SWEPT, ROUNDS = 50, 100, 100
+BATCH, SWEPT, ROUNDS = 100, 100, 100
 
 
 def drawn(seed: int, faults: Faults, plan: Plan = PLAN) -> tuple[list[Delivery], Totals]:
@@ -127,7 +127,7 @@ def sums(totals: Totals) -> dict[str, int]:
     return found
 
 
-@pytest.mark.parametrize("seed", range(1, 9))
+@pytest.mark.parametrize("seed", range(1, 8))
 def test_a_seed_with_every_fault_sent_as_fast_as_possible_is_exact(core: Core, seed: int) -> None:
     """All comes after it happened, a millisecond apart; every fault is there, and the totals are shown."""
     deliveries, totals = drawn(seed, FAST)
@@ -136,7 +136,7 @@ def test_a_seed_with_every_fault_sent_as_fast_as_possible_is_exact(core: Core, s
     assert_every_fault(deliveries, totals, seed)
 
 
-@pytest.mark.parametrize("seed", range(1, 5))
+@pytest.mark.parametrize("seed", range(1, 4))
 def test_a_seed_with_every_fault_in_its_own_time_is_exact(core: Core, seed: int) -> None:
     """Each callback comes when it happens, or a little later where another overtook it."""
     deliveries, totals = drawn(seed, PACED)
