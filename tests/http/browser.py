@@ -10,7 +10,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
-from tests.support import tool, until
+from tests.support import HANG_SECONDS, tool, until
 
 FLAGS = (
     "--headless=new",
@@ -64,8 +64,30 @@ class Browser:
         return self.driver.find_element(By.CSS_SELECTOR, selector)
 
     def texts(self, selector: str) -> list[str]:
-        """Return the texts that are seen of elements."""
-        return [element.text for element in self.all(selector)]
+        """Return the texts that are seen of elements, all of one moment."""
+        script = "return [...document.querySelectorAll(arguments[0])].map(e => e.innerText.trim())"
+        found: list[str] = self.ask(script, selector)
+        return found
+
+    def text(self, selector: str) -> str:
+        """Return the text that is seen of the first element."""
+        return self.texts(selector)[0]
+
+    @contextmanager
+    def moved_clock(self) -> Iterator[None]:
+        """Let the tab have a time that `pass_seconds` moves, until the block ends."""
+        old = self.driver.current_window_handle
+        self.driver.switch_to.new_window("tab")  # the time of a tab can't be given back to it
+        try:
+            yield
+        finally:
+            self.driver.close()
+            self.driver.switch_to.window(old)
+
+    def pass_seconds(self, seconds: float) -> None:
+        """Let so many seconds pass for the page at once; what it fetches meanwhile is waited for."""
+        given = {"policy": "pauseIfNetworkFetchesPending", "budget": 1000 * seconds}
+        self.driver.execute_cdp_cmd("Emulation.setVirtualTimePolicy", given)
 
     def click(self, selector: str) -> None:
         """Click on a link and wait until it has led somewhere else."""
@@ -94,7 +116,9 @@ def browsing(folder: Path) -> Iterator[Browser]:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options, webdriver.ChromeService(tool("chromedriver")))
-    driver.set_page_load_timeout(30)
+    driver.command_executor.client_config.timeout = HANG_SECONDS
+    driver.set_page_load_timeout(HANG_SECONDS)
+    driver.set_script_timeout(HANG_SECONDS)
     try:
         yield Browser(driver)
     finally:
