@@ -302,6 +302,20 @@ def test_a_replica_that_kept_up_takes_over(tmp_path: Path, opened: OpenAt) -> No
         assert started(store) == 11
 
 
+def test_a_store_follows_its_name_to_another_primary(tmp_path: Path, opened: OpenAt) -> None:
+    """A store leaves a server that became a replica for the primary that its name leads to by then."""
+    with Pair(tmp_path) as pair:
+        store = opened(pair.url)
+        store.transact(count())
+        until(pair.is_in_step, "the replica has all")
+        pair.detach()
+        pair.wire.to = pair.replica.port
+        with pair.primary.client() as client:
+            client.execute_command("REPLICAOF", "127.0.0.1", pair.replica.port)
+        store.transact(count())
+        assert started(store) == 2
+
+
 def test_a_server_that_became_a_replica_is_not_written(own: ValkeyServer, opened: OpenAt) -> None:
     """A server that became a replica is told of, not waited for without end; as a primary it serves again."""
     store = opened(own.url)

@@ -1,5 +1,6 @@
 """`?wait-replicas=`: what is answered is on a replica, and an abrupt failover loses none of it."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,12 +90,13 @@ def test_without_waiting_a_failover_that_loses_answers_is_told(pair: Pair, opene
 
 def test_a_lost_answer_does_not_pass_for_a_replica(pair: Pair, store: ValkeyStore) -> None:
     """A commit tried again after a lost answer waits for a replica, on a connection that wrote nothing."""
-    pair.detach()
+    pair.replica.send(signal.SIGSTOP)
     pair.wire.sign, pair.wire.to_lose = Script("commit").digest.encode(), 1
     refused(store)
     assert pair.wire.to_lose == 0
     assert on_server(pair.primary) == 2
-    pair.follow()
+    pair.replica.send(signal.SIGCONT)
+    until(pair.is_in_step, "the replica has all")
     pair.wire.to_lose = 1
     store.transact(count())
     assert started(store) == on_server(pair.replica) == 3
