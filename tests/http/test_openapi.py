@@ -6,6 +6,7 @@ operation and kind; `make fuzz` asks for more than the tests do.
 
 import ast
 import inspect
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ from exporter.relay import Windows
 from exporter.web.operators import operator_app
 from exporter.web.pages import About, Pages
 from exporter.web.rejections import Rejections
-from tests.support import SAMPLES, Exporter, request, running, sample
+from tests.support import HANG_SECONDS, SAMPLES, Exporter, request, running, sample
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT: dict[str, Any] = yaml.safe_load((ROOT / "docs/openapi.yaml").read_text())
@@ -120,26 +121,23 @@ def test_every_answer_is_one_that_is_described(
         def hold(case: schemathesis.Case, token: str | None) -> None:
             if token is not None:
                 case.path_parameters = {"token": token}
-            response = case.call_and_validate(base_url=base, checks=CHECKS)
+            response = case.call_and_validate(base_url=base, checks=CHECKS, timeout=HANG_SECONDS)
             if path == "/callbacks" and mode is GenerationMode.NEGATIVE:
                 assert 400 <= response.status_code < 500
 
         hold()
 
 
-@pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "TRACE"])
 @pytest.mark.parametrize("path", DOCUMENT["paths"])
-def test_what_is_not_described_is_answered_405(
-    exporters: dict[str, Exporter], path: str, method: str
-) -> None:
+def test_what_is_not_described_is_answered_405(exporters: dict[str, Exporter], path: str) -> None:
     """With the methods that are there; the web listener tells them to OPTIONS."""
     exporter, listener = exporters.get(path, exporters[""]), listener_of(path)
-    if method.lower() in DOCUMENT["paths"][path]:
-        return
     asked = path.format(token=TOKEN, appid=1, task_id="x")
-    status, headers, _ = request(exporter.ports[listener], method, asked)
-    assert status == (200 if (listener, method) == ("web", "OPTIONS") else 405)
-    assert {"callbacks": "POST", "web": "GET"}[listener] in headers["allow"]
+    for method in ("GET", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "TRACE"):
+        if method.lower() not in DOCUMENT["paths"][path]:
+            status, headers, _ = request(exporter.ports[listener], method, asked)
+            assert status == (200 if (listener, method) == ("web", "OPTIONS") else 405), method
+            assert {"callbacks": "POST", "web": "GET"}[listener] in headers["allow"], method
 
 
 def test_every_route_is_described_and_nothing_else() -> None:
@@ -202,9 +200,9 @@ def _needed(kind: type) -> int:
     return sum(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
 
 
-@pytest.mark.parametrize("path", sorted(SAMPLES.glob("*/*.json")), ids=lambda path: path.stem)
-def test_every_sample_is_a_callback_as_described(path: Path) -> None:
+def test_every_sample_is_a_callback_as_described() -> None:
     """What the service sends is in the description."""
-    body = yaml.safe_load(path.read_text())
     schema = {"$ref": "#/components/schemas/callback", "components": DOCUMENT["components"]}
-    assert list(Draft202012Validator(schema).iter_errors(body)) == []
+    validator = Draft202012Validator(schema)
+    for path in sorted(SAMPLES.glob("*/*.json")):
+        assert list(validator.iter_errors(json.loads(path.read_text()))) == [], path.stem
