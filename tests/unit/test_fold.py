@@ -357,6 +357,208 @@ STORIES: dict[str, tuple[list[Step], dict[str, int], str, str]] = {
         "active",
         "aaa",
     ),
+    "a file begins again in the second in which it finishes": (
+        [(0, "S", 0.0, ""), (1, "F", 1, "0"), (9, "N", 9, "0"), (9.2, "F", 9, "0"), (50, "E", 50.5, "0")],
+        {"start": 1, "file": 2, "latency": 1, "played": 1, "play": 1, "ratio": 1, "gap": 1}
+        | {"exit": 1, "run": 1, "interrupted": 1},
+        "stopped",
+        "aaaaa",
+    ),
+    "a run of less than a second with a file": (
+        [(10.1, "S", 10.1, ""), (10.9, "E", 10.9, "0"), (11, "F", 10, "0")],
+        {"start": 1, "exit": 1, "file": 1, "latency": 1, "run": 1, "interrupted": 1},
+        "stopped",
+        "aaa",
+    ),
+    "a file in the second of an exit and of the start after it belongs to the run that begins": (
+        [(0, "S", 0.0, ""), (10.1, "E", 10.1, "-5"), (10.5, "S", 10.5, ""), (10.9, "F", 10, "0")],
+        {"start": 2, "restart": 1, "exit": 1, "fail": 1, "run": 1, "down": 1, "file": 1, "latency": 1},
+        "active",
+        "aaaa",
+    ),
+    "a file in the second of two starts belongs to the last": (
+        [(10.1, "S", 10.1, ""), (10.3, "E", 10.3, "0"), (10.6, "S", 10.6, ""), (10.9, "F", 10, "0")],
+        {"start": 2, "restart": 1, "exit": 1, "run": 1, "down": 1, "file": 1, "latency": 1},
+        "active",
+        "aaaa",
+    ),
+    "a file in the second of an exit follows a finish that came before it": (
+        [
+            (0, "S", 0.0, ""),
+            (1, "F", None, "0"),
+            (10.2, "N", None, "0"),
+            (10.5, "F", 10, "1"),
+            (10.95, "E", 10.9, "0"),
+        ],
+        {"start": 1, "file": 2, "latency": 1, "played": 1, "play": 1, "ratio": 1, "gap": 1}
+        | {"exit": 1, "run": 1, "interrupted": 1},
+        "stopped",
+        "aaaaa",
+    ),
+    "a finish that was overtaken by the next run's start": (
+        [(0, "S", 0.0, ""), (1, "F", 1, "0"), (50, "S", 50.0, ""), (51, "N", None, "0")],
+        {"start": 2, "restart": 1, "file": 1, "latency": 1, "missed_exit": 1, "played": 1},
+        "active",
+        "aaaa",
+    ),
+    "a finish that was overtaken by the exit, within a second": (
+        [(0, "S", 0.0, ""), (1, "F", 1, "0"), (50.3, "E", 50.2, "0"), (50.6, "N", None, "0")],
+        {"start": 1, "file": 1, "latency": 1, "exit": 1, "run": 1, "played": 1},
+        "stopped",
+        "aaaa",
+    ),
+    "a finish that follows the next start is none of the file that was interrupted": (
+        [
+            (0, "S", 0.0, ""),
+            (1, "F", 1, "0"),
+            (50.6, "E", 50.5, "0"),
+            (60, "S", 60.0, ""),
+            (70, "N", None, "0"),
+        ],
+        {"start": 2, "restart": 1, "file": 1, "latency": 1, "exit": 1, "run": 1, "down": 1}
+        | {"interrupted": 1, "played": 1},
+        "active",
+        "aaaaa",
+    ),
+    "a finish that states a time after the exit is none of the file that was interrupted": (
+        [(0, "S", 0.0, ""), (1, "F", 1, "0"), (50.6, "E", 50.5, "0"), (52, "N", 52, "0")],
+        {"start": 1, "file": 1, "latency": 1, "exit": 1, "run": 1, "interrupted": 1, "played": 1},
+        "stopped",
+        "aaaa",
+    ),
+    "a finish that was overtaken by two files": (
+        [
+            (0, "S", None, ""),
+            *((t, "F", None, s) for t, s in ((1, "0"), (602, "1"), (603, "2"))),
+            (604, "N", None, "0"),
+        ],
+        {"start": 1, "file": 3, "latency": 1, "played": 1, "missed_finish": 1},
+        "active",
+        "aaaaa",
+    ),
+    "a file that begins again after the exit did not finish before it": (
+        [(0, "S", None, ""), (1, "F", None, "0"), (50, "E", None, "0"), (70, "F", None, "0")],
+        {"start": 1, "file": 2, "latency": 1, "exit": 1, "run": 1, "interrupted": 1, "missed_start": 1},
+        "active",
+        "aaaa",
+    ),
+    "a finish is known again after another start": (
+        [
+            (0, "S", None, ""),
+            (1, "F", None, "0"),
+            (601, "N", None, "0"),
+            (602, "E", None, "0"),
+            (603, "N", None, "0"),
+            (610, "S", None, ""),
+            (611, "N", None, "0"),
+        ],
+        {"start": 2, "restart": 1, "file": 1, "latency": 1, "played": 1, "play": 1, "ratio": 1}
+        | {"exit": 1, "run": 1, "down": 1},
+        "active",
+        "aaaadad",
+    ),
+    "a finish is known again after a run was inferred": (
+        [(0, "N", None, "0"), (1, "N", None, "0"), (2, "F", None, "1"), (3, "N", None, "0")],
+        {"played": 1, "file": 1, "missed_start": 1},
+        "active",
+        "adad",
+    ),
+    "the start of an inferred run comes late, in the second of its first file": (
+        [(3, "F", 2, "0"), (400, "S", 2.0, "")],
+        {"file": 1, "start": 1, "missed_start": 1},
+        "active",
+        "aa",
+    ),
+    "the start of an inferred run comes late, and its exit after it": (
+        [(3, "F", 2, "0"), (400, "S", 0.3, ""), (500, "E", 500.0, "0")],
+        {"file": 1, "start": 1, "missed_start": 1, "exit": 1, "run": 1, "interrupted": 1},
+        "stopped",
+        "aaa",
+    ),
+    "a start after the first file of an inferred run is another run's": (
+        [(3, "F", 2, "0"), (400, "S", 390.0, "")],
+        {"file": 1, "start": 1, "restart": 1, "missed_start": 1, "missed_exit": 1, "interrupted": 1},
+        "active",
+        "aa",
+    ),
+    "a start in the second of a settled run's end comes when another was inferred": (
+        [(0.2, "S", 0.1, ""), (0.6, "E", 0.5, "0"), (300, "F", 300, "0"), (320, "S", 0.9, "")],
+        {"start": 2, "restart": 1, "exit": 1, "run": 1, "down": 1, "file": 1, "latency": 1},
+        "active",
+        "aaaa",
+    ),
+    "an exit comes late, in the second of what is settled": (
+        [(0.2, "S", 0.1, ""), (250, "E", 0.9, "0")],
+        {"start": 1, "exit": 1, "run": 1},
+        "stopped",
+        "aa",
+    ),
+    "an exit comes after a later finish is settled": (
+        [(0, "S", 0.0, ""), (300, "N", 300, "0"), (520, "E", 250.0, "0")],
+        {"start": 1, "played": 1, "exit": 1, "run": 1},
+        "stopped",
+        "aaa",
+    ),
+    # --- exactly at a bound -------------------------------------------------------------------------------
+    "a start without a time is an inferred run's for just the retry window": (
+        [(0, "F", None, "0"), (3600, "S", None, "")],
+        {"file": 1, "start": 1, "missed_start": 1},
+        "active",
+        "aa",
+    ),
+    "the same file begins again when just its length has passed": (
+        [(0, "S", None, ""), (1, "F", None, "0"), (601, "F", None, "0")],
+        {"start": 1, "file": 2, "latency": 1, "missed_finish": 1},
+        "active",
+        "aaa",
+    ),
+    "an exit without a time is known again for just the retry window": (
+        [(0, "S", None, ""), (9, "E", None, "0"), (3609, "E", None, "0"), (3609.1, "E", None, "0")],
+        {"start": 1, "exit": 2, "run": 1, "missed_start": 1},
+        "stopped",
+        "aada",
+    ),
+    "an exit with a time is known again for just the retry window": (
+        [(0, "S", 0.0, ""), (9, "E", 8.5, "0"), (3609, "A", 3600, "x"), (3609, "E", 8.5, "0")],
+        {"start": 1, "exit": 1, "run": 1, "alarm": 1},
+        "stopped",
+        "aaad",
+    ),
+    "what is older than the newest counts for just the retry window": (
+        [(100, "S", 100.0, ""), (3650, "A", 50, "x"), (3651, "A", 50, "y")],
+        {"start": 1, "alarm": 1},
+        "active",
+        "aas",
+    ),
+    "a start and its file that come at once": (
+        [(0, "S", None, ""), (0, "F", None, "0")],
+        {"start": 1, "file": 1, "latency": 1},
+        "active",
+        "aa",
+    ),
+    "a start without a time after a finish that came with the one before it": (
+        [(4, "F", 1, "0"), (5, "S", 0.5, ""), (5, "N", 3, "0"), (6, "S", None, "")],
+        {"file": 1, "start": 1, "latency": 1, "played": 1, "play": 1, "ratio": 1},
+        "active",
+        "aaad",
+    ),
+    "a clock that is just 2 s ahead, and one that is less": (
+        [(0, "S", 2.0, ""), (50, "E", 51.9, "0")],
+        {"start": 1, "clock_skew": 1, "exit": 1, "run": 1},
+        "stopped",
+        "aa",
+    ),
+    "times that are just 60 s ahead or just lost-after old can be": (
+        [
+            (0, "S", 60.0, ""),
+            (1, "A", 61, "x"),
+            (2, "A", 2 - 31 * 86400, "y"),
+            (3, "E", 3.0 - 31 * 86400, "0"),
+        ],
+        {"start": 1, "clock_skew": 2, "alarm": 1},
+        "active",
+        "aass",
+    ),
     # --- times that can't be ------------------------------------------------------------------------------
     "a clock that is 2 to 60 s ahead": (
         [(0, "S", 3.0, ""), (70, "E", 131.0, "0")],
