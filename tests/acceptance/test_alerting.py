@@ -17,9 +17,6 @@ from tests.rules import ROOT, RULES
 from tests.servers import Alertmanager, Prometheus, hurried
 from tests.support import HANG_SECONDS, Exporter, free_port, running, until
 
-#: One chain for all: where it may, pytest-xdist gives them to one worker.
-pytestmark = pytest.mark.xdist_group("alerting")
-
 
 class OnCall(Struct):
     """What the person on call looks at, and the service that makes the trouble."""

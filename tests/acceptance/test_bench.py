@@ -34,8 +34,6 @@ from bench.stores import STORES
 from tests.clock import Clock
 from tests.support import HANG_SECONDS, tool
 
-pytestmark = pytest.mark.xdist_group("bench")
-
 DESTINATIONS = 3
 NUMBER = 200
 #: Requests a second, far fewer than any machine takes.

@@ -16,8 +16,6 @@ from tests.dashboards import DASHBOARDS, ROOT, Target, targets, variables
 from tests.servers import Prometheus
 from tests.support import running, until
 
-pytestmark = pytest.mark.xdist_group("dashboards")
-
 RULES = ROOT / "prometheus" / "rules"
 
 #: What Grafana fills in, here so long that all of the history is in it however slow the machine is.

@@ -13,8 +13,6 @@ from tests import images
 from tests.images import SCRIPT, podman, run
 from tests.support import HANG_SECONDS, SAMPLES, Scrape, parse, until
 
-pytestmark = pytest.mark.xdist_group("image")
-
 USER = 65532
 
 # These run inside the container, which has a network of its own: nothing outside reaches its ports.

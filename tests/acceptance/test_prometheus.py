@@ -12,8 +12,6 @@ from exporter.catalogue import FAMILIES
 from tests.servers import Prometheus
 from tests.support import HANG_SECONDS, Exporter, running, sample, tool, until
 
-pytestmark = pytest.mark.xdist_group("prometheus")
-
 ROOT = Path(__file__).parents[2]
 
 
