@@ -63,6 +63,7 @@ def test_the_published_samples_say_what_they_say() -> None:
     )
     assert (exit_.task_id, exit_.subject, exit_.stated_ms, exit_.to_host) == ("", "-22", None, "")
     assert start.to_url == "rtmp://5000.livepush.myqcloud.com/live/testvod"
+    assert (start.to_host, start.stream_id) == ("5000.livepush.myqcloud.com", "testvod")
 
 
 def test_both_spellings_and_types_mean_the_same() -> None:
@@ -143,6 +144,33 @@ def test_a_field_without_a_name_means_nothing(name: str) -> None:
     assert isinstance(callback, Callback)
     assert callback.stated_ms is None
     assert "msg." in callback.unknown_fields
+
+
+def test_only_a_file_has_a_length() -> None:
+    """As a number of seconds; one that does not declare it has none."""
+    assert (
+        parse(callback_event="VodSourceFileStart", msg={"index": 0, "duration": "5"}).duration_seconds == 5.0
+    )
+    assert parse(callback_event="VodSourceFileFinish", msg={"index": 0}).duration_seconds == 0.0
+    assert parse(msg={"duration": 5}).duration_seconds == 0.0
+
+
+def test_who_sent_a_body_is_looked_at_before_anything_is_made_of_it() -> None:
+    """Whatever it says, as long as it is JSON."""
+    seen = []
+
+    def authenticate(body: object) -> None:
+        seen.append(body)
+        raise Rejected(403, "signature")
+
+    redactor = Redactor(key=b"key", plain_hosts=[])
+    parser = Parser(schemas=Schemas(), redactor=redactor, authenticate=authenticate)
+    for raw in (b"[1]", b'{"event_type":7}'):
+        with pytest.raises(Rejected, match="signature"):
+            parser.parse(raw)
+    with pytest.raises(Rejected, match="json"):
+        parser.parse(b"{")
+    assert seen == [[1], {"event_type": 7}]
 
 
 def test_unknown_fields_are_named() -> None:

@@ -1,11 +1,17 @@
 """Counting: exact, bounded, and the same in any order."""
 
+import json
+import os
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import to_builtins
+from msgspec.structs import asdict
 
 from exporter.catalogue import CATALOGUE, FAMILIES, Scope, in_scope
-from exporter.ledger import FLEET, MICRO, SUM, Ledger, Tally, series
+from exporter.ledger import FLEET, MICRO, SEEN, SUM, Ledger, Tally, series
 
 LABELS = ("4", "push.example.com")
 
@@ -70,6 +76,8 @@ def test_a_mark_only_moves_forward() -> None:
     later = Ledger(FLEET, 0.0, {}, {series("last_callback_timestamp_seconds", "TaskStart"): 10 * MICRO})
     assert posted(tally, FLEET).marks == {series("last_callback_timestamp_seconds", "TaskStart"): 9 * MICRO}
     assert later.plus(tally.postings[FLEET]) == later
+    tally.mark("last_callback_timestamp_seconds", "TaskExit", 0.0)
+    assert posted(tally, FLEET).marks[series("last_callback_timestamp_seconds", "TaskExit")] == 0
 
 
 @given(st.lists(st.floats(0, 1e6), max_size=30), st.randoms(use_true_random=False))
@@ -98,6 +106,7 @@ def test_codes_past_the_limit_are_one() -> None:
     assert first.values[series("tasks_exited_total", "_other")] == 6
     assert sum(key.startswith("tasks_exited_total") for key in first.values) == 66
     seen = posted(tally, FLEET).values
+    assert seen == {series(SEEN, "tasks_exited_total", code): 1 for code in codes[:64]}
     later = Tally()
     later.tell([("tasks_exited_total", code, 1) for code in ("3", "69")], ("5", "other"), "t", 9.0)
     assert later.bound(seen)["tasks_exited_total"] == 1
@@ -111,7 +120,7 @@ def test_fields_past_the_limit_are_one() -> None:
     """50 are told apart."""
     tally = Tally()
     for number in range(60):
-        tally.count("unknown_fields_total", f"f{number}")
+        tally.count("unknown_fields_total", f"field {number}")
     assert tally.bound({})["unknown_fields_total"] == 10
 
 
@@ -130,6 +139,22 @@ def test_the_catalogue_is_in_order() -> None:
         assert bool(family.buckets) == (family.kind == "histogram")
         assert list(family.buckets) == sorted(family.buckets)
     assert all(in_scope(scope) for scope in Scope)
+    assert sorted(f.name for scope in Scope for f in in_scope(scope)) == sorted(CATALOGUE)
+    assert all(family.scope is scope for scope in Scope for family in in_scope(scope))
     assert CATALOGUE["run_seconds"].unit == "seconds"
     assert CATALOGUE["file_play_ratio"].unit == "ratio"
     assert CATALOGUE["tasks"].unit == ""
+
+
+def test_the_catalogue_is_as_agreed() -> None:
+    """What others query: names, labels, the values known in advance, the edges of buckets.
+
+    After a change that is meant, run this with UPDATE_GOLDEN=1 and look at the difference.
+    """
+    path = Path(__file__).parent / "golden" / "catalogue.json"
+    families = [to_builtins(asdict(family) | {"help": ""}) for family in FAMILIES]
+    rows = [{name: value for name, value in family.items() if value} for family in families]
+    text = "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n"
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.write_text(text)
+    assert text == path.read_text()

@@ -102,6 +102,33 @@ def test_what_is_no_secret_stays() -> None:
     assert shown(body) == body
 
 
+def test_json_inside_of_a_text_is_shown_unpacked() -> None:
+    """Over several lines; what only looks like it is hidden."""
+    inner = {"to_host": "a", "files": ["1", {"x": 2}]}
+    body = {"msg": json.dumps(inner), "list": f" {json.dumps(['a'])}", "text": '"a"', "half": "[half"}
+    hidden = "… (5 characters that can't be read)"
+    assert shown(body) == {"msg": inner, "list": ["a"], "text": "a", "half": hidden}
+    text = outline(json.dumps(body).encode(), REDACTOR)
+    assert text is not None
+    assert '\n  "msg": {\n    "to_host": "a",' in text
+
+
+def test_json_inside_of_json_is_shown_down_to_some_levels() -> None:
+    """A text is a level, and so is what is in it."""
+    nested: Any = 1
+    for _ in range(12):
+        nested = {"a": json.dumps(nested)}
+    text = outline(json.dumps(nested).encode(), REDACTOR)
+    assert text is not None
+    assert text.count("{") == 8
+    many: Any = 1
+    for _ in range(40):
+        many = [many]
+    text = outline(json.dumps(many).encode(), REDACTOR)
+    assert text is not None
+    assert text.count("[") == 16
+
+
 def test_what_is_nested_without_end_is_cut() -> None:
     """It costs no more than a few levels."""
     levels = 600

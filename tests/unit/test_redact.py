@@ -152,3 +152,29 @@ def test_half_a_url_at_the_end_of_a_long_text_is_left_out() -> None:
     """Its password would look like a port."""
     text = "x" * 1970 + " rtmp://user:12345@push.example.com/app/a" + "y" * 100
     assert REDACTOR.prose(text, "") == "x" * 1970
+
+
+def test_a_long_text_is_cut_only_where_it_is_too_long() -> None:
+    """A word that ends with it may be half of one."""
+    assert REDACTOR.prose("x" * 1990 + " " + "y" * 9, "") == "x" * 1990 + " " + "y" * 9
+    assert REDACTOR.prose("x" * 1990 + " " + "y" * 10, "") == "x" * 1990
+
+
+def test_a_source_is_known_by_what_is_no_secret_of_it() -> None:
+    """By its URL without user, query and fragment; one that is no URL by what stands before its query."""
+    host, digest = REDACTOR.source("http://origin.example.com:80/a/b")
+    assert host == "origin.example.com"
+    for same in ("HTTP://u:s3cr3t@Origin.example.com:80/a/b?k=s3cr3t", "http://origin.example.com:80/a/b#x"):
+        assert REDACTOR.source(same) == (host, digest)
+    assert REDACTOR.source("http://origin.example.com:80/a/c")[1] != digest
+    assert REDACTOR.source("no url?k=s3cr3t") == REDACTOR.source("no url")
+    assert REDACTOR.source("no url") != REDACTOR.source("no other")
+
+
+def test_several_sources_are_known_by_each_of_them_in_their_order() -> None:
+    """By the host of the first; a single one is known as it is alone."""
+    a, b, c = "http://h/a", "http://h/b", "http://h/c"
+    assert REDACTOR.sources([a]) == REDACTOR.source(a)
+    assert REDACTOR.sources([a, b]) == REDACTOR.sources([f"{a}?k=1", f"{b}#2"])
+    assert REDACTOR.sources([a, b])[0] == "h"
+    assert len({REDACTOR.sources(urls)[1] for urls in ([a], [a, b], [b, a], [a, c], [a, b, c])}) == 5
