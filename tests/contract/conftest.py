@@ -15,8 +15,9 @@ from exporter.store.valkey import link, moving
 from exporter.store.valkey import store as module
 from exporter.store.valkey.store import ValkeyStore
 from exporter.storeurl import parse_store
+from tests.clusters import running_cluster
 from tests.support import HANG_SECONDS, tool
-from tests.valkeys import ValkeyServer, running_cluster
+from tests.valkeys import ValkeyServer
 
 Open = Callable[..., Store]
 OpenAt = Callable[..., ValkeyStore]

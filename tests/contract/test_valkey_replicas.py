@@ -10,11 +10,12 @@ from exporter.errors import StoreError, StoreUnavailable
 from exporter.store.valkey.client import META
 from exporter.store.valkey.link import Script
 from exporter.store.valkey.store import ValkeyStore
+from tests.clusters import holder, running_cluster
 from tests.contract.conftest import OpenAt, impatient
 from tests.contract.test_store import count, ledgers
 from tests.contract.test_valkey import started
 from tests.support import until
-from tests.valkeys import Pair, ValkeyServer, has_replica, holder, running_cluster
+from tests.valkeys import Pair, ValkeyServer, has_replica
 
 WAITING = "?wait-replicas=1"
 

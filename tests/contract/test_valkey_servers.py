@@ -14,17 +14,17 @@ from exporter.store.valkey import store as module
 from exporter.store.valkey.client import META
 from exporter.store.valkey.link import Script
 from exporter.store.valkey.store import ValkeyStore
+from tests.clusters import is_well
 from tests.contract import test_snapshot, test_store
 from tests.contract.conftest import Open, OpenAt, empty, impatient, on
 from tests.contract.test_store import count, ledgers, put, task
 from tests.contract.test_valkey_snapshot import FORGOTTEN, MAX_FORGOTTEN
 from tests.support import tool, until
-from tests.valkeys import ValkeyServer, is_well, own_port
+from tests.valkeys import ValkeyServer, own_port
 
 pytestmark = pytest.mark.servers
 
-
-#: All that is asked of each store; those with further parameters are asked of one server and the file.
+#: All that is asked of each store; what has further parameters is asked of Valkey and the file alone.
 QUESTIONS = [
     ask
     for name, ask in (*vars(test_store).items(), *vars(test_snapshot).items())
