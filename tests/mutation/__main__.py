@@ -8,6 +8,7 @@ faults in the same order each time; a sample is the same for the same seed.
     python -m tests.mutation --jobs 2                       # everything, about ten minutes
     python -m tests.mutation --only exporter.relay.fold     # one module; several: --only A --only B
     python -m tests.mutation --sample 100 --seed 7
+    python -m tests.mutation --json FILE, and then --again FILE    # those that survived, after a new test
 
 Exits with 1 if a fault survives that is not accepted, or if one that is accepted is found, or is no more.
 mutmut (3.8) and cosmic-ray (8.7) were looked at: the former leaves alone whatever stands outside of
@@ -127,6 +128,10 @@ def main(words: Sequence[str] | None = None) -> int:
     paths = {".".join(path.with_suffix("").parts): path for path in given.modules}
     paths = {name: path for name, path in paths.items() if not given.only or name in given.only}
     made = [fault for name, path in paths.items() for fault in made_in(name, path)]
+    if given.again:
+        rows = json.loads(given.again.read_text())
+        survived = {f"{row['module']} {row['fault']}" for row in rows if row["outcome"] == "survived"}
+        made = [fault for fault in made if fault.full_name in survived]
     if given.sample:
         made = sorted(Random(given.seed).sample(made, min(given.sample, len(made))))
     print(f"{len(made)} faults; the tests without one first")
@@ -142,7 +147,7 @@ def main(words: Sequence[str] | None = None) -> int:
             print(f"{done} of {len(made)}", flush=True)
     if given.json:
         _write(given.json, results)
-    return _report(results, read_accepted(given.accepted), is_whole=not given.sample)
+    return _report(results, read_accepted(given.accepted), is_whole=not (given.sample or given.again))
 
 
 def _options() -> argparse.ArgumentParser:
@@ -153,6 +158,7 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--sample", type=int, metavar="N", help="so many faults, drawn by chance")
     parser.add_argument("--seed", type=int, default=0, help="draws another sample")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="so many faults at once")
+    parser.add_argument("--again", type=Path, metavar="FILE", help="those that survived, by such a report")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what became of each fault")
     parser.add_argument("--modules", type=Path, nargs="+", default=CORE, metavar="FILE", help="other modules")
     parser.add_argument("--tests", type=Path, nargs="+", default=[Path("tests/unit")], help="other tests")

@@ -29,7 +29,7 @@ import pytest
 HANG_FACTOR, IMPORT_SECONDS = 10.0, 120.0
 #: A test that waits for what never comes needs no processor; this ends it.
 WAIT_SECONDS = 900
-MEMORY_BYTES = 8 * 2**30
+MEMORY_BYTES = 2 * 2**30
 #: Nothing of the machine's: no plugin that a fork would load for nothing, no order but ours, no chance.
 ARGUMENTS = [
     *("-q", "-x", "--no-header", "-W", "ignore::pytest.PytestAssertRewriteWarning"),
