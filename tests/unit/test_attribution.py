@@ -1,6 +1,7 @@
 """Whose is an exit that names no task?"""
 
 from exporter.relay import Attribution, Task, Verdict, attribute, fold, is_forgotten, state_of
+from exporter.relay.identity import MAX_IDENTITIES
 from tests.unit.histories import T0, WINDOWS, callback
 
 SOURCES = "5ca1ab1e"
@@ -63,6 +64,29 @@ def test_an_equal_exit_is_a_new_one_when_something_has_started_since() -> None:
     restarted = task("a", at=T0 + 20)
     assert exit_at(T0 + 30, first.nameless, restarted).owner is restarted
     assert exit_at(T0 + 10, first.nameless, code="-5").verdict is Verdict.APPLIED
+
+
+def test_what_has_started_since_matters_only_to_an_exit_without_a_time() -> None:
+    """One that states its time is known by it, whatever has started; without one, any start will do."""
+    restarted = task("b", at=T0 + 20)
+    timed = exit_at(T0 + 9, NAMELESS, time=T0 + 8.5)
+    assert exit_at(T0 + 30, timed.nameless, restarted, time=T0 + 8.5).verdict is Verdict.DUPLICATE
+    timeless = exit_at(T0 + 9, NAMELESS)
+    assert exit_at(T0 + 30, timeless.nameless, task("a"), restarted).verdict is Verdict.APPLIED
+    assert exit_at(T0 + 30, timeless.nameless, task("a"), task("b", at=T0 + 9)).verdict is Verdict.DUPLICATE
+    assert exit_at(T0 + 30, timeless.nameless, task("a"), task("b", at=T0 + 9.1)).verdict is Verdict.APPLIED
+
+
+def test_what_is_remembered_of_them_is_bounded() -> None:
+    """What was given up can't count twice; of times that none stated nothing is known."""
+    nameless = NAMELESS
+    for n in range(MAX_IDENTITIES + 1):
+        nameless = exit_at(T0 + 900, nameless, time=float(T0 + n)).nameless
+    assert len(nameless.identities) == MAX_IDENTITIES
+    assert exit_at(T0 + 901, nameless, time=float(T0)).verdict is Verdict.STALE
+    assert exit_at(T0 + 901, nameless, time=T0 + 1.0).verdict is Verdict.DUPLICATE
+    timeless = exit_at(T0 + 9, NAMELESS).nameless
+    assert (timeless.newest_ms, timeless.floor_ms, timeless.heard) == (0, 0, T0 + 9)
 
 
 def test_what_is_remembered_of_them_is_never_shown_and_forgotten_in_time() -> None:
