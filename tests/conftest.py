@@ -4,10 +4,11 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests import support
+from tests import caches, support
 from tests.stores import IS_EMBEDDED, KIND, running_store
 from tests.support import Exporter, running
 
@@ -46,15 +47,25 @@ def left_out(reporter: pytest.TerminalReporter) -> Counter[str]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """In CI nothing is left out: a test that is fails the run."""
+    """In CI nothing is left out: a test that is fails the run. A worker hands over what it has to say."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["said"] = caches.said
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("CI") and IS_EMBEDDED and reporter and left_out(reporter) and not session.exitstatus:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Keep what a worker of pytest-xdist says of what it took from the cache."""
+    caches.said.update(caches.merged(caches.said, getattr(node, "workeroutput", {}).get("said", {})))
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say in one line what passed, what failed, and what was left out, and why."""
+    """Say what the cache gave or lacked; then in one line what passed, failed and was left out, and why."""
+    for what, how in caches.said.items():
+        terminalreporter.write_line(f"{what}: {how}")
     passed, failed, errors = (len(terminalreporter.stats.get(k, [])) for k in ("passed", "failed", "error"))
     reasons = left_out(terminalreporter)
     why = "".join(f"; {count} x {reason}" for reason, count in reasons.most_common())
