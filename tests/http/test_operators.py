@@ -2,12 +2,12 @@
 
 import gzip
 import json
-import os
 import socket
 import sqlite3
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from exporter.settings import flags
+from tests.http.fleets import put
 from tests.support import HANG_SECONDS, Exporter, Scrape, parse, running, sample, until
 
 
@@ -180,72 +180,94 @@ def test_a_scrape_shows_every_callback_answered_before_it(module_exporter: Expor
         assert module_exporter.scrape().value(name) == start + number
 
 
-@pytest.mark.embedded
-def test_when_the_store_does_not_answer_the_process_says_so_and_recovers(tmp_path: Path) -> None:
-    """Callbacks get 503 and count for nothing, metrics stay 200, ready turns false; then all is well."""
-    with running(tmp_path) as exporter:
-        assert exporter.get("/-/ready")[0] == 200
-        path = tmp_path / "data" / "css-relay.db"
-        path.rename(tmp_path / "away.db")
-        status, headers, body = exporter.post(sample("documented/task_start"))
-        assert (status, json.loads(body)["reason"]) == (503, "unavailable")
-        assert int(headers["retry-after"]) > 0
-        scrape = exporter.scrape()
-        assert scrape.value("exporter_store_up") == 0
-        assert scrape.has("exporter_store_up")
-        assert not scrape.has("tasks")
-        assert scrape.value("callbacks_rejected_total", reason="unavailable") == 1
-        status, _, body = exporter.get("/-/ready")
-        assert (status, b"not ready" in body) == (503, True)
-        assert exporter.get("/-/healthy")[0] == 200
-        assert exporter.get("/api/v1/tasks")[0] == 503
-        os.rename(tmp_path / "away.db", path)
-        assert exporter.post(sample("documented/task_start"))[0] == 200
-        assert exporter.get("/-/ready")[0] == 200
-        assert until(exporter.scrape, "a scrape").value("tasks_started_total") == 1
-
-
-@pytest.mark.embedded
-def test_a_store_locked_for_seconds_delays_callbacks_and_loses_none(tmp_path: Path) -> None:
-    """What arrives meanwhile is committed together afterwards; metrics are read all the while."""
-    with running(tmp_path) as exporter:
-        lock = sqlite3.connect(
-            tmp_path / "data" / "css-relay.db", isolation_level=None, check_same_thread=False
-        )
-        lock.execute("BEGIN IMMEDIATE")
-        # Few, so that all of them are sent long before the first is turned away.
-        bodies = [sample("documented/task_start").replace(b"118148", str(n).encode()) for n in range(5)]
-        with closing(lock), ThreadPoolExecutor(len(bodies)) as pool:
-            posts = [pool.submit(exporter.post, body) for body in bodies]
-            assert exporter.scrape().value("tasks_started_total") == 0
-            assert not any(post.done() for post in posts)
-            lock.execute("COMMIT")
-            assert [post.result()[0] for post in posts] == [200] * 5
-        assert exporter.scrape().value("tasks_started_total") == 5
-
-
-@pytest.mark.embedded
-def test_a_store_locked_for_long_is_told_and_all_is_well_afterwards(tmp_path: Path) -> None:
-    """Callers are turned away after five seconds, ready gives up too; neither leaves anything half done."""
-    with running(tmp_path) as exporter:
-        lock = sqlite3.connect(tmp_path / "data" / "css-relay.db", isolation_level=None)
-        lock.execute("BEGIN IMMEDIATE")
-        with closing(lock), ThreadPoolExecutor(4) as pool:
-            asked = [
-                pool.submit(exporter.post, sample("documented/task_start")),
-                pool.submit(exporter.post, sample("documented/task_start")),
-                pool.submit(exporter.get, "/-/ready"),
-                pool.submit(exporter.get, "/-/ready"),
-            ]
-            assert exporter.get("/-/healthy")[0] == 200
-            assert [each.result()[0] for each in asked] == [503] * 4
-            assert exporter.scrape().value("exporter_store_up") == 0
-            lock.execute("COMMIT")
-        until(lambda: exporter.scrape().value("exporter_store_up") == 1, "it notices by itself")
-        assert exporter.post(sample("documented/task_start"))[0] == 200
-        assert exporter.get("/-/ready")[0] == 200
-        assert exporter.scrape().value("tasks_started_total") == 1
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
+    """An exporter whose store is taken away and locked; it recovers each time, and stops as it should."""
+    with running(tmp_path_factory.mktemp("stored")) as exporter:
+        yield exporter
         assert exporter.stop() == 0
+
+
+def file_of(exporter: Exporter) -> Path:
+    """Return the file of its store."""
+    return exporter.folder / "data" / "css-relay.db"
+
+
+def started(exporter: Exporter) -> float:
+    """Return how many runs it has counted."""
+    return exporter.scrape().value("tasks_started_total")
+
+
+def start_of(task: str) -> bytes:
+    """Return a TaskStart."""
+    return sample("documented/task_start").replace(b"118148", task.encode())
+
+
+@contextmanager
+def locked(exporter: Exporter) -> Iterator[sqlite3.Connection]:
+    """Yield a connection that has the store to itself until it commits."""
+    with closing(sqlite3.connect(file_of(exporter), isolation_level=None)) as lock:
+        lock.execute("BEGIN IMMEDIATE")
+        yield lock
+
+
+@pytest.mark.embedded
+def test_when_the_store_does_not_answer_the_process_says_so_and_recovers(stored: Exporter) -> None:
+    """Callbacks get 503 and count for nothing, metrics stay 200, ready turns false; then all is well."""
+    assert stored.get("/-/ready")[0] == 200
+    before, path = stored.scrape(), file_of(stored)
+    path.rename(path.with_name("away.db"))
+    status, headers, body = stored.post(start_of("away"))
+    assert (status, json.loads(body)["reason"]) == (503, "unavailable")
+    assert int(headers["retry-after"]) > 0
+    scrape = stored.scrape()
+    assert scrape.value("exporter_store_up") == 0
+    assert scrape.has("exporter_store_up")
+    assert not scrape.has("tasks")
+    rejected = [each.value("callbacks_rejected_total", reason="unavailable") for each in (before, scrape)]
+    assert rejected[1] == rejected[0] + 1
+    status, _, body = stored.get("/-/ready")
+    assert (status, b"not ready" in body) == (503, True)
+    assert stored.get("/-/healthy")[0] == 200
+    assert stored.get("/api/v1/tasks")[0] == 503
+    path.with_name("away.db").rename(path)
+    assert stored.post(start_of("away"))[0] == 200
+    assert stored.get("/-/ready")[0] == 200
+    assert started(stored) == before.value("tasks_started_total") + 1
+
+
+@pytest.mark.embedded
+def test_a_store_locked_for_seconds_delays_callbacks_and_loses_none(stored: Exporter) -> None:
+    """What arrives meanwhile is committed together afterwards; metrics are read all the while."""
+    before = started(stored)
+    # Few, so that all of them are sent long before the first is turned away.
+    bodies = [start_of(f"delayed-{number}") for number in range(5)]
+    with locked(stored) as lock, ThreadPoolExecutor(len(bodies)) as pool:
+        posts = [pool.submit(stored.post, body) for body in bodies]
+        assert started(stored) == before
+        assert not any(post.done() for post in posts)
+        lock.execute("COMMIT")
+        assert [post.result()[0] for post in posts] == [200] * 5
+    assert started(stored) == before + 5
+
+
+@pytest.mark.embedded
+def test_a_store_locked_for_long_is_told_and_all_is_well_afterwards(stored: Exporter) -> None:
+    """Callers are turned away after five seconds, ready gives up too; neither leaves anything half done."""
+    before = started(stored)
+    with locked(stored) as lock, ThreadPoolExecutor(4) as pool:
+        asked = [
+            *(pool.submit(stored.post, start_of("turned-away")) for _ in range(2)),
+            *(pool.submit(stored.get, "/-/ready") for _ in range(2)),
+        ]
+        assert stored.get("/-/healthy")[0] == 200
+        assert [each.result()[0] for each in asked] == [503] * 4
+        assert stored.scrape().value("exporter_store_up") == 0
+        lock.execute("COMMIT")
+    until(lambda: stored.scrape().value("exporter_store_up") == 1, "it notices by itself")
+    assert stored.post(start_of("turned-away"))[0] == 200
+    assert stored.get("/-/ready")[0] == 200
+    assert started(stored) == before + 1
 
 
 def test_logs_have_one_form_and_no_secret(tmp_path: Path) -> None:
@@ -273,11 +295,9 @@ def test_a_wrong_start_ends_with_status_2_and_one_line(tmp_path: Path) -> None:
 
 def test_a_store_with_other_labels_ends_the_start(tmp_path: Path) -> None:
     """With a line that says how to go on."""
-    with running(tmp_path) as exporter:
-        exporter.stop()
+    put(tmp_path, [], time.time())
     other = Exporter(tmp_path, metrics__labels="appid")
     with pytest.raises(AssertionError, match="start with those labels"):
         other.start()
     assert other.process is not None
     assert other.process.wait(HANG_SECONDS) == 1
-    assert len(flags()) > 10

@@ -337,6 +337,7 @@ def cost(folder: Path, tasks: int, query: Query) -> tuple[int, str]:
         return calls, text
 
 
+@pytest.mark.embedded
 def test_many_tasks_cost_a_few_calls_each_and_no_longer_page(tmp_path: Path) -> None:
     """Filtered, sorted or searched: twice as many cost twice as much, little each, and fifty are shown."""
     for query in (Query(), Query(sort="task", order="desc", page=2), Query(q="room1", sort="destination")):
