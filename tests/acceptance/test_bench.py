@@ -21,6 +21,7 @@ from bench.contenders import (
     GUARDED,
     PLAIN_WAY,
     PUSHGATEWAY,
+    SIDE_BY_SIDE,
     SQLITE,
     TWO_ON_VALKEY,
     Contender,
@@ -31,6 +32,7 @@ from bench.peers import Pushgateway, Valkey
 from bench.process import Process
 from bench.report import Figure
 from bench.stores import STORES
+from bench.throughput import Measured
 from tests.clock import Clock
 from tests.support import HANG_SECONDS, tool
 
@@ -82,16 +84,24 @@ def assert_counts_what_it_is_sent(contender: Contender) -> None:
 def test_the_exporter_beside_the_bare_handler_counts_what_both_are_sent(
     pair: Mapping[str, Contender],
 ) -> None:
-    """As many as are asked for; what each cost is known of both."""
-    before = counted(pair[SQLITE])
+    """As many as are asked for; and the exporter tells all that figures are made of."""
+    before = numbers(pair[SQLITE])
     done = throughput.in_turns(pair, 2, 0, DESTINATIONS, NUMBER)
+    grown = {name: value - before.get(name, 0) for name, value in numbers(pair[SQLITE]).items()}
     assert {name: [r.outcome.taken for r in found] for name, found in done.items()} == {
         BARE_HANDLER: [NUMBER] * 2,
         SQLITE: [NUMBER] * 2,
     }
-    assert counted(pair[SQLITE]) - before == 2 * NUMBER
-    assert budget.costs_of(done).keys() == {BARE_HANDLER, SQLITE}
+    assert grown[throughput.APPLIED] == 2 * NUMBER
     assert pair[SQLITE].busy_seconds() > 0
+    # So few may cost less than a clock can tell.
+    rounds = {name: [Measured(r.outcome, 1.0) for r in found] for name, found in done.items()}
+    others = dict.fromkeys((*SIDE_BY_SIDE, GUARDED), rounds[BARE_HANDLER])
+    figures = named(throughput.figures(others | rounds, grown))
+    assert figures["callbacks answered 200 and not counted"].value == 0
+    assert figures["callbacks counted past those answered 200"].value == 0
+    assert figures["callbacks commit p99"].value > 0
+    assert 1 <= figures["callbacks in a commit"].value <= NUMBER
 
 
 def test_a_closed_loop_ends_with_its_time(pair: Mapping[str, Contender]) -> None:
