@@ -16,8 +16,8 @@ import pytest
 from tests.support import HANG_SECONDS, Exporter, running, sample, until
 
 BODY = sample("derived/task_start_event_time")
-SLOW = 2000
-#: Callbacks that are answered while all the slow ones are held, and how many may be tried for that.
+SLOW, FEW = 2000, 200
+#: Callbacks that are answered beside all the slow callers, and how many may be tried for that.
 BESIDE_ALL, TRIED = 50, 1000
 SCRAPERS, STORMS = 150, 3
 #: How much more memory a worker may take than it has.
@@ -77,7 +77,10 @@ class Crowd:
 
 
 def test_two_thousand_slow_connections_do_not_hold_up_honest_callers(shared: Exporter) -> None:
-    """Callbacks are answered while all the slow callers are held, none of whom had to go first."""
+    """Callbacks are answered while all the slow callers are held, few of whom have to go meanwhile.
+
+    When their time is over some are let go; a callback that has to wait for that has to every time.
+    """
     worker, before = shared.worker, shared.scrape()
     beside_all = tried = 0
     with closing(Crowd(shared.ports["callbacks"])) as crowd:
@@ -85,8 +88,7 @@ def test_two_thousand_slow_connections_do_not_hold_up_honest_callers(shared: Exp
             crowd.let_go()
             crowd.gather(SLOW)
             assert shared.post(BODY)[0] == 200
-            # Now and then their time is over; a callback that waits for that would wait for it every time.
-            beside_all += not crowd.let_go()
+            beside_all += len(crowd.let_go()) < FEW
             tried += 1
             assert tried < TRIED, "callers wait until slow ones are let go"
     added = shared.scrape().value("callbacks_total", event="TaskStart")
