@@ -176,6 +176,10 @@ def test_who_sent_a_body_is_looked_at_before_anything_is_made_of_it() -> None:
 def test_unknown_fields_are_named() -> None:
     """They never make a callback invalid."""
     assert parse(zone=1, msg={"node": 2, "task_start_time": 0}).unknown_fields == ("zone", "msg.node")
+    every = dict.fromkeys(Schemas().events["TaskStart"].fields, "1") | {"source_urls": "", "zone": 1, "_": 2}
+    callback = PARSER.parse(json.dumps(every | BASE).encode())
+    assert isinstance(callback, Callback)
+    assert callback.unknown_fields == ("_", "zone")
 
 
 NESTED = {
