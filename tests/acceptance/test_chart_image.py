@@ -78,7 +78,7 @@ class Pod:
 
     def remove(self) -> None:
         """Remove its container."""
-        run("podman", "rm", "--force", self.name, check=False)
+        run("podman", "rm", "--force", "--volumes", self.name, check=False)
 
 
 @pytest.fixture

@@ -105,6 +105,13 @@ class Stack:
         files = ("-f", str(COMPOSE), "-f", str(self._override), "-p", self._name, "--in-pod=false")
         run("compose", *files, *words)
 
+    def end(self) -> None:
+        """Remove it, with the volume that the image asks for where the compose file gives it none."""
+        mounts = ("inspect", "--format={{range .Mounts}}{{.Name}} {{end}}", f"{self._name}_simulator_1")
+        nameless = run("podman", *mounts, check=False).stdout.decode().split()
+        self.compose("down", "-v", "-t", "1")
+        run("podman", "volume", "rm", "--force", *nameless, check=False)
+
     def ask(self, urls: dict[str, str]) -> dict[str, Any]:
         """Return what services answer, as JSON, once what is to be true of each answer is."""
         command = ("exec", f"{self._name}_exporter_1", "python", "-c", ASK, json.dumps(urls))
@@ -120,7 +127,7 @@ def stack(image: str, tmp_path: Path) -> Iterator[Stack]:
         stack.compose("up", "--no-build", "-d", *RUNNABLE)
         yield stack
     finally:
-        stack.compose("down", "-v", "-t", "1")
+        stack.end()
 
 
 PROMETHEUS, ALERTMANAGER = "http://prometheus:9090/api/v1", "http://alertmanager:9093/api/v2"
