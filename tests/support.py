@@ -208,9 +208,13 @@ class Exporter:
     @property
     def worker(self) -> int:
         """The process id of its worker."""
+        return until(self._workers, "a worker")[0]
+
+    def _workers(self) -> list[int]:
+        """Return the process ids of its workers: one, two in a reload, none where one has just ended."""
         assert self.process is not None
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return int(until(lambda: children.read_text().split(), "a worker")[0])
+        return [int(child) for child in children.read_text().split()]
 
     def post(self, body: bytes, path: str = "/callbacks", **headers: str) -> Answer:
         """Send a callback."""
@@ -247,10 +251,20 @@ class Exporter:
         return self.process.wait(HANG_SECONDS)
 
     def kill(self) -> None:
-        """End everything of it at once, as a power cut would."""
+        """End all of it at once, as a power cut would; nothing of it holds a file or a port any more."""
         if self.process is not None and self.process.poll() is None:
+            workers = self._workers()
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(HANG_SECONDS)
+            until(lambda: not any(map(_is_running, workers)), "its workers are gone")
+
+
+def _is_running(process: int) -> bool:
+    """Whether a process is there and has not ended: one that nobody waits for is there as a zombie."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 @contextmanager
