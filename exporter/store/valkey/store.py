@@ -19,7 +19,7 @@ from exporter.relay import STATES, TROUBLED_FIRST
 from exporter.store import Bookmark, Held, Overview, Snapshot, T, Terms, Transaction
 from exporter.store.mark import read_mark
 from exporter.store.places import RANKS
-from exporter.store.valkey.link import Answer, Link, Script
+from exporter.store.valkey.link import PAUSE_SECONDS, Answer, Link, Script
 from exporter.store.valkey.opening import look_at_server, open_store
 from exporter.store.valkey.snapshots import Snapshots, read_ledger, split_lines
 from exporter.store.valkey.step import Bounds, Commit, Step
@@ -194,8 +194,9 @@ class ValkeyStore:
             return "ok"
         self._number += 1
         commit.client, commit.number = self._client, str(self._number)
-        # The answer that told the server's time was on its way for a while: this errs on the early side.
-        commit.deadline = round((until + self._ahead) * MICRO)
+        # A caller may give up a pause early: what is begun later would count though it was answered 503. The
+        # answer that told the server's time was on its way for a while: that errs on the early side, too.
+        commit.deadline = round((until - PAUSE_SECONDS + self._ahead) * MICRO)
         status = self._ask("commit", commit.encoded(), *bodies, until=until).status
         if status == "ok":
             # It must not fail any more, so that nothing is read after it.
