@@ -76,7 +76,7 @@ def test_what_reaches_the_server_after_its_caller_gave_up_is_not_counted(
     other.transact(count())
     with monkeypatch.context() as patch:
         patch.setattr(clients, "ANSWER_SECONDS", 0.3)
-        patch.setattr(module, "COMMIT_SECONDS", 0.69)  # the second answer is late, and it is too late for a third
+        patch.setattr(module, "COMMIT_SECONDS", 0.69)  # two answers are late, a third is out of time
         prepared = until(partial(_prepared, opened, own), "a store is open, though in haste")
         scripts = scripts_run(own)
         own.send(signal.SIGSTOP)
