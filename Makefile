@@ -1,6 +1,6 @@
 # Everything a developer types. On a fresh Debian 12 machine each target sets up what it needs.
 .PHONY: run check test test-stores lint docs dashboards chart bench fuzz soak chaos mutate audit sbom lock clean \
-	provision-run provision-test
+	npm provision-run provision-test
 
 export PYTHON ?= python3
 VENV := .venv
@@ -12,9 +12,10 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 run: provision-run $(VENV)/run.stamp
 	$(BIN)/css-relay-exporter serve
 
-# Most tests wait most of the time: more at once than there are cores.
+# Most tests wait most of the time: more at once than there are cores. Those of a module share servers, so that one
+# worker takes them all; in the order of their folders, as those that take longest come first.
 JOBS ?= 4
-PYTEST := $(BIN)/pytest -n $(JOBS)
+PYTEST := $(BIN)/pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder
 # The pure core is covered to the last branch ([tool.coverage.report] in pyproject.toml).
 COVERED := --cov --cov-report=term:skip-covered
 
@@ -23,8 +24,12 @@ check: $(VENV)/test.stamp lint
 	$(PYTEST) $(COVERED) -m "not servers" tests/unit tests/contract
 
 # Everything that guards a change.
-test: provision-test $(VENV)/test.stamp lint
+test: provision-test $(VENV)/test.stamp npm lint
 	$(PYTEST) $(COVERED)
+
+# Grafana's types, which the dashboards are held against.
+npm: $(VENV)/test.stamp
+	$(STEP) "npm's packages" $(BIN)/python -m tests.npm
 
 # What goes over HTTP, on the other stores; what is built, drawn or deployed is the same on all of them.
 ALIKE := bench chart chart_image compose image dashboards_schema chaos replicas rates shared_store stores
@@ -101,11 +106,11 @@ provision-run:
 
 provision-test:
 	$(STEP) "Debian packages" scripts/provision test
-	$(STEP) "Tools of the container image" scripts/provision image
+	$(STEP) "Container image (at first a few minutes)" scripts/provision image
 
 $(VENV)/run.stamp: requirements.txt requirements-fast.txt pyproject.toml scripts/environment
-	$(STEP) "Python environment (one to five minutes)" scripts/environment run
+	$(STEP) "Python environment (at first a minute)" scripts/environment run
 
 $(VENV)/test.stamp: requirements.txt requirements-fast.txt requirements-dev.txt requirements-supply.txt pyproject.toml \
 		scripts/environment
-	$(STEP) "Python environment (one to five minutes)" scripts/environment test
+	$(STEP) "Python environment (at first a minute)" scripts/environment test

@@ -70,3 +70,33 @@ def test_a_step_that_fails_shows_everything_and_its_status() -> None:
     status, said = step("echo noise; echo more >&2; exit 3")
     assert status == 3
     assert re.fullmatch(r"Something +failed after \d+ s with status 3:\nnoise\nmore\n", said)
+
+
+#: Files of tests that read a clock or sleep, and why no verdict hangs on the speed of the machine for it.
+CLOCKS = {
+    "tests/support.py": "the one deadline, which only a hang reaches; polls",
+    "tests/caches.py": "says how long it took to make what is kept",
+    "tests/fuzz/__main__.py": "how long `make fuzz` goes on",
+    "tests/fuzz/soak.py": "how long `make soak` goes on",
+    "tests/fuzz/targets.py": "a limit of `make fuzz` alone",
+    "tests/fuzz/wire.py": "polls",
+    "tests/acceptance/chaos.py": "how long `make chaos` goes on, and how long things are broken",
+    "tests/acceptance/test_compose.py": "polls, in a container",
+    "tests/acceptance/test_image.py": "polls, in a container",
+    "tests/acceptance/test_replicas.py": "how long a server stands still, and nothing hangs on it",
+    "tests/http/secured.py": "asks again now and then",
+    "tests/http/test_bad_input.py": "nothing is given up before its time; after it, at any",
+    "tests/http/test_connections.py": "polls",
+    "tests/http/test_tls.py": "nothing is given up before its time; after it, at any",
+}
+READS = re.compile(r"\b(?:monotonic|perf_counter|process_time|thread_time|sleep)(?:_ns)?\(|VmRSS|getrusage")
+
+
+def test_no_test_reads_a_clock_without_a_reason() -> None:
+    """What is about speed is a benchmark; what waits, waits for a condition."""
+    read = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "tests").rglob("*.py")
+        if READS.search(path.read_text()) and path != Path(__file__)
+    }
+    assert read == CLOCKS.keys()
