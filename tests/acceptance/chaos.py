@@ -116,9 +116,9 @@ class StoreFaults:
         self._pair.follow()
 
     def _lose(self) -> None:
-        for _ in range(5):
+        for _ in range(3):
             self._pair.wire.to_lose = 1
-            time.sleep(self._chance.uniform(0, 0.2))
+            until(lambda: not self._pair.wire.to_lose, "an answer is lost")
 
 
 class ReplicaFaults:
