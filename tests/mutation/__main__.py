@@ -147,7 +147,7 @@ def main(words: Sequence[str] | None = None) -> int:
             print(f"{done} of {len(made)}", flush=True)
     if given.json:
         _write(given.json, results)
-    return _report(results, read_accepted(given.accepted), is_whole=not (given.sample or given.again))
+    return report(results, read_accepted(given.accepted), is_whole=not (given.sample or given.again))
 
 
 def _options() -> argparse.ArgumentParser:
@@ -177,7 +177,13 @@ def _write(path: Path, results: Sequence[tuple[Made, Verdict]]) -> None:
     path.write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def _report(results: Sequence[tuple[Made, Verdict]], accepted: dict[str, str], *, is_whole: bool) -> int:
+def report(results: Sequence[tuple[Made, Verdict]], accepted: dict[str, str], *, is_whole: bool) -> int:
+    """Print how many faults were found, by module, and what is left; return the exit status.
+
+    Args:
+        accepted: why a fault may survive, by its name.
+        is_whole: every fault of these modules is among the results.
+    """
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     survivors = {made.full_name for made, seen in results if seen.outcome == "survived"}
     for made, seen in results:

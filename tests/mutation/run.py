@@ -30,11 +30,11 @@ HANG_FACTOR, IMPORT_SECONDS = 10.0, 120.0
 #: A test that waits for what never comes needs no processor; this ends it.
 WAIT_SECONDS = 900
 MEMORY_BYTES = 2 * 2**30
-#: Nothing of the machine's: no plugin that a fork would load for nothing, no order but ours, no chance.
+#: No order but ours, and no plugin that a fork would load for nothing.
 ARGUMENTS = [
     *("-q", "-x", "--no-header", "-W", "ignore::pytest.PytestAssertRewriteWarning"),
-    *("-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:pytest_cov", "-p", "no:schemathesis"),
-    *("-p", "no:randomly", "-p", "no:faulthandler"),
+    *("-p", "no:cacheprovider", "-p", "no:faulthandler"),
+    *("-p", "pytest_timeout", "-p", "_hypothesis_pytestplugin"),
 ]
 
 
@@ -247,7 +247,8 @@ def _fork(work: Callable[[], int]) -> int:
 
 
 def take_no_chances() -> None:
-    """Let property tests take the same examples each time, and not look for smaller ones."""
+    """Let property tests take the same examples each time, and not look for smaller ones; load no plugin."""
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]
     hypothesis.settings.register_profile(
         "faults", database=None, derandomize=True, phases=phases, deadline=None

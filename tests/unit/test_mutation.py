@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.mutation.__main__ import Made, report
 from tests.mutation.faults import faults
+from tests.mutation.run import Verdict
 from tests.support import HANG_SECONDS
 
 ROOT = Path(__file__).parents[2]
@@ -79,8 +81,19 @@ def test_a_fault_that_no_test_finds_is_told_and_every_other_is_found(tmp_path: P
     assert status == 1
     told = [line for line in said.splitlines() if line.startswith(("survives", "accepted"))]
     assert told == [f"survives: {other}", f"accepted, but found or no more: {found}"]
-    accepted.write_text(f"{survivor}\n    Nothing needs it.\n{other}\n    Nor it.\n")
-    assert hunt(tmp_path, "--accepted", str(accepted), "--sample", "3", "--seed", "1")[0] == 0
+
+
+def test_all_is_well_when_what_survives_is_accepted_and_what_is_accepted_survives() -> None:
+    """A fault that is accepted and is no more is told too, where it would have been made."""
+    made = Made("toy", 0, "max(number, 0) -> min(number, 0)", 1, range(1, 2), is_outside=False)
+    survives, is_found = [(made, Verdict("survived", ""))], [(made, Verdict("killed", "a test"))]
+    accepted = {made.full_name: "Nothing needs it."}
+    assert report(survives, accepted, is_whole=True) == 0
+    assert report(survives, {}, is_whole=True) == 1
+    assert report(is_found, {}, is_whole=True) == 0
+    assert report(is_found, accepted, is_whole=True) == 1
+    gone = {**accepted, "toy no more": "It was.", "other no more": "It was."}
+    assert [report(survives, gone, is_whole=is_whole) for is_whole in (True, False)] == [1, 0]
 
 
 def test_faults_are_the_same_each_time_and_each_is_another_program() -> None:

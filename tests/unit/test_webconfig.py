@@ -285,7 +285,7 @@ def test_what_is_wrong_is_named_in_one_line(text: str, named: str) -> None:
 @example("? {a: b}\n: c")
 @example("tls_server_config: {1: !!binary YQ==, [a]: !!set {a}}")
 @example("[" * 2000)
-@settings(deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_no_text_makes_another_error(text: str | bytes) -> None:
     """It is a configuration, or it is refused."""
     with contextlib.suppress(SettingsError):
