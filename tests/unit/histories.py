@@ -1,10 +1,12 @@
 """Histories of a task as the sender could tell them, and ways in which the wire delivers them."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from random import Random
 from typing import Any
 
+from hypothesis import settings
 from msgspec import Struct
 
 from exporter.callback import Callback
@@ -16,6 +18,14 @@ T0 = 1_795_500_000
 WINDOWS = Windows()
 
 NAMES = {event.letter: name for name, event in EVENTS.items()}
+
+
+def tried(examples: int) -> settings:
+    """Try a property on so many examples, the same each time; EXAMPLES=5000 tries as many others."""
+    others = int(os.environ.get("EXAMPLES", "0"))
+    return settings(
+        max_examples=others or examples, derandomize=not others, deadline=None, print_blob=bool(others)
+    )
 
 
 def callback(letter: str, time: float | None = None, subject: str = "", **more: Any) -> Callback:

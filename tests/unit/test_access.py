@@ -18,6 +18,7 @@ from exporter.access import (
     read_proxy_header,
 )
 from exporter.errors import Rejected
+from tests.unit.histories import tried
 
 PROXIES = parse_networks("10.0.0.0/8, 2001:db8:ffff::/48")
 NOW = 1_795_500_000.0
@@ -246,6 +247,7 @@ def test_a_broken_header_is_refused(data: bytes) -> None:
 
 
 @given(st.binary(max_size=300), st.sampled_from([b"", b"PROXY ", b"PROXY TCP4 ", b"\r\n\r\n\0\r\nQUIT\n"]))
+@tried(100)
 def test_no_bytes_do_harm(data: bytes, begin: bytes) -> None:
     """There is a header, or more must come, or there is none, or it is refused."""
     try:

@@ -12,6 +12,7 @@ from msgspec.structs import asdict
 
 from exporter.catalogue import CATALOGUE, FAMILIES, Scope, in_scope
 from exporter.ledger import FLEET, MICRO, SEEN, SUM, Ledger, Tally, series
+from tests.unit.histories import tried
 
 LABELS = ("4", "push.example.com")
 
@@ -81,6 +82,7 @@ def test_a_mark_only_moves_forward() -> None:
 
 
 @given(st.lists(st.floats(0, 1e6), max_size=30), st.randoms(use_true_random=False))
+@tried(50)
 def test_sums_are_exact_in_any_order(values: list[float], random) -> None:  # type: ignore[no-untyped-def]
     """Whole microseconds add up the same, however they are batched."""
     other = list(values)

@@ -1,6 +1,7 @@
-"""What must hold of the fold for every history: truths of the design, tried on examples drawn by chance.
+"""What must hold of the fold for every history: truths of the design, tried on drawn examples.
 
-Where hypothesis finds a counterexample, pytest shows the arguments as plain data (whole with `-vv`): steps of
+They are the same each time, so that no verdict hangs on chance; EXAMPLES=5000 tries so many others. Where
+hypothesis finds a counterexample, pytest shows the arguments as plain data (whole with `-vv`): steps of
 a history, and how the wire delivers them. Copy them into an `@example` above the test, and keep it there when
 the fold is mended: examples are run first each time, on every machine. Nothing else is kept: a database of
 examples says nothing to who reads the test.
@@ -12,7 +13,7 @@ from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -35,6 +36,7 @@ from tests.unit.histories import (
     happened,
     random_history,
     tell,
+    tried,
 )
 
 FAR = 40_000.0
@@ -108,7 +110,7 @@ def wired(draw: st.DrawFn) -> tuple[list[Step], Wire]:
         [(3, 0.0), (2, 1.0), (1, 100.0), (0, 178.0), (0, 3000.0), (1, 3000.0), (2, 3000.0), (3, 3000.0)],
     )
 )
-@settings(max_examples=120, deadline=None, print_blob=True)
+@tried(120)
 def test_the_order_of_arrival_does_not_matter(found: tuple[list[Step], Wire]) -> None:
     """Delayed by up to the reorder window, shuffled, some twice or more: the same counters and gauges."""
     steps, wire = found
@@ -122,7 +124,7 @@ def test_the_order_of_arrival_does_not_matter(found: tuple[list[Step], Wire]) ->
 
 
 @given(histories, randoms)
-@settings(max_examples=60, deadline=None, print_blob=True)
+@tried(60)
 def test_durations_are_exact_in_any_order_where_callbacks_state_their_times(
     steps: list[Step], random: Random
 ) -> None:
@@ -134,7 +136,7 @@ def test_durations_are_exact_in_any_order_where_callbacks_state_their_times(
 
 
 @given(wired(), st.integers(2, 6))
-@settings(max_examples=60, deadline=None, print_blob=True)
+@tried(60)
 def test_delivering_anything_twice_changes_only_the_duplicate_count(
     found: tuple[list[Step], Wire], times: int
 ) -> None:
@@ -151,7 +153,7 @@ def test_delivering_anything_twice_changes_only_the_duplicate_count(
 
 
 @given(wired(), st.lists(st.floats(0, 4000), max_size=8))
-@settings(max_examples=60, deadline=None, print_blob=True)
+@tried(60)
 def test_when_sweeps_come_does_not_matter(found: tuple[list[Step], Wire], moments: list[float]) -> None:
     """A sweep only tells sooner what the next callback, or the last sweep, would tell."""
     steps, wire = found
@@ -196,7 +198,7 @@ def odd_deliveries(found: list[Odd]) -> list[Delivery]:
 
 
 @given(st.lists(odd(-70), max_size=40))
-@settings(max_examples=120, deadline=None, print_blob=True)
+@tried(120)
 def test_whatever_is_sent_the_task_is_in_one_state_and_its_record_is_read_as_it_was_written(
     found: list[Odd],
 ) -> None:
@@ -221,7 +223,7 @@ def test_whatever_is_sent_the_task_is_in_one_state_and_its_record_is_read_as_it_
 
 
 @given(st.lists(odd(0), max_size=20, unique_by=lambda one: int(one[1])))
-@settings(max_examples=120, deadline=None, print_blob=True)
+@tried(120)
 def test_whatever_is_sent_twice_at_once_counts_once(found: list[Odd]) -> None:
     """With a time or without one, in a valid history or not.
 
@@ -238,7 +240,7 @@ def test_whatever_is_sent_twice_at_once_counts_once(found: list[Odd]) -> None:
 
 
 @given(st.integers(0, 2**32), st.integers(MAX_IDENTITIES, MAX_IDENTITIES + 200))
-@settings(max_examples=4, deadline=None, print_blob=True)
+@tried(4)
 def test_what_is_remembered_of_a_task_is_bounded(seed: int, number: int) -> None:
     """However many callbacks come within the windows; and each is counted once all the same."""
     random = Random(seed)
@@ -256,7 +258,7 @@ def test_what_is_remembered_of_a_task_is_bounded(seed: int, number: int) -> None
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), odd(-70)), max_size=40), st.floats(0, 45 * 86400))
-@settings(max_examples=15, deadline=None, print_blob=True)
+@tried(15)
 def test_the_tasks_by_state_are_as_many_as_the_known_tasks(
     found: list[tuple[str, Odd]], later: float
 ) -> None:

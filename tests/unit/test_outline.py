@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from exporter.outline import MAX_DESTINATIONS, outline
 from exporter.redact import Redactor
 from tests.support import SAMPLES
+from tests.unit.histories import tried
 
 REDACTOR = Redactor(key=b"key", plain_hosts=["*.myqcloud.com"])
 CANARY = "c4n4ry"
@@ -84,6 +85,7 @@ BODIES = st.recursive(
 
 
 @given(BODIES)
+@tried(60)
 def test_no_secret_is_shown_in_any_shape(body: Any) -> None:
     """In lists, in objects, in JSON inside of strings inside of them."""
     shown(body)

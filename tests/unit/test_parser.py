@@ -1,4 +1,4 @@
-"""What must hold of the parser for every body: truths tried on examples drawn by chance.
+"""What must hold of the parser for every body: truths tried on drawn examples, as in `test_order`.
 
 Where hypothesis finds a counterexample it prints the body. Copy it into an `@example` above the test, and
 keep it there when the parser is mended: examples are run first each time.
@@ -7,7 +7,7 @@ keep it there when the parser is mended: examples are run first each time.
 import json
 from typing import Any
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exporter.callback import MAX_MESSAGE, Callback, Ignored, Parser
@@ -17,7 +17,7 @@ from exporter.relay import Task, fold
 from exporter.schemas import EVENTS, Schemas
 from exporter.store.records import encode
 from tests.support import SAMPLES
-from tests.unit.histories import WINDOWS
+from tests.unit.histories import WINDOWS, tried
 
 PARSER = Parser(schemas=Schemas(), redactor=Redactor(key=b"key", plain_hosts=["*.myqcloud.com"]))
 BODIES = [json.loads(path.read_bytes()) for path in sorted(SAMPLES.rglob("*.json"))]
@@ -99,7 +99,7 @@ def bent(draw: st.DrawFn) -> bytes:
 @example(b'{"event_type":314,"appid":1,"callback_event":"TaskStart","task_id":"t","msg":{"":"1"}}')
 @example(b'{"event_type":314,"appid":1,"callback_event":"TaskExit","msg":{"code":"\xc2\xb2"}}')
 @example(b'{"event_type":314,"appid":1,"callback_event":"TaskExit","msg":{"code":1e300}}')
-@settings(max_examples=120, deadline=None, print_blob=True)
+@tried(120)
 def test_whatever_comes_is_a_value_or_refused_with_a_reason(raw: bytes) -> None:
     """A value has the types that it says, and bounds; the same bytes are always the same value."""
     value = parsed(raw)
@@ -154,7 +154,7 @@ def spellings(draw: st.DrawFn) -> tuple[bytes, bytes]:
 
 
 @given(spellings())
-@settings(max_examples=60, deadline=None, print_blob=True)
+@tried(60)
 def test_every_spelling_of_a_callback_is_the_same_value(pair: tuple[bytes, bytes]) -> None:
     """Names, numbers as texts, JSON inside of texts, spaces, order."""
     one, other = (parsed(raw) for raw in pair)
@@ -204,7 +204,7 @@ def secretive(draw: st.DrawFn) -> bytes:
     b'{"event_type":314,"appid":4,"callback_event":"TaskExit","to_url":"rtmp://a.example.com/live/c4n4ry/",'
     b'"msg":{"message":"could not push to rtmp://a.example.com/live/c4n4ry/: c4n4ry refused"}}'
 )
-@settings(max_examples=100, deadline=None, print_blob=True)
+@tried(100)
 def test_no_secret_of_a_url_is_in_any_field(raw: bytes) -> None:
     """Not in the value, and not in the record of its task."""
     value = parsed(raw)

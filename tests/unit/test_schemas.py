@@ -6,11 +6,12 @@ from typing import Any
 import jsonschema
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from referencing import Registry, Resource
 
 from exporter.schemas import EVENTS, SHARED, Schemas, schema_folder
+from tests.unit.histories import tried
 
 DOCUMENTS = {path.stem: json.loads(path.read_bytes()) for path in schema_folder().glob("*.json")}
 SCHEMAS = Schemas()
@@ -63,7 +64,7 @@ bodies = st.fixed_dictionaries(
 
 
 @given(event=st.sampled_from(sorted(EVENTS)), body=bodies)
-@settings(max_examples=250, deadline=None, print_blob=True)
+@tried(250)
 def test_both_validators_give_the_same_verdict(event: str, body: dict[str, Any]) -> None:
     """The fast one decides, the other one explains: where they differ, a rejection would have no reason."""
     body = orjson.loads(orjson.dumps({**body, "callback_event": event}))

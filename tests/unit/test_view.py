@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -17,7 +17,7 @@ from exporter.web.query import SORTS, Query, read_query
 from exporter.web.rejections import Rejections
 from exporter.web.taskview import Known, link_to, look_at, row_of, task_view
 from exporter.web.view import FAILURES, ROWS, failures, headline, outcomes, table, tiles
-from tests.unit.histories import T0, WINDOWS, Delivery, callback, deliver
+from tests.unit.histories import T0, WINDOWS, Delivery, callback, deliver, tried
 
 Told = tuple[str, float, str]
 
@@ -120,7 +120,7 @@ ODD = [None, "", "x", "-1", "0", "1e9", "9" * 50, "²", "\0", "active", "desc", 
 
 
 @given(st.fixed_dictionaries({name: st.sampled_from(ODD) for name in Query.__struct_fields__}))
-@settings(max_examples=50, deadline=None)
+@tried(50)
 def test_any_parameter_is_understood_or_as_by_default(typed: dict[str, str | None]) -> None:
     """Nothing that somebody types into the address is an error."""
     query = read_query(typed.get)

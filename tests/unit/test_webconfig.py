@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exporter.errors import SettingsError
 from exporter.webconfig import HEADERS, Rate, WebConfig, read_web_config
 from exporter.webfile import HttpSection, RateSection, TlsSection, WebFile
 from exporter.webtls import Pem, TlsConfig
+from tests.unit.histories import tried
 
 FOLDER = Path("/etc/exporter")
 #: Of the password "pw"; made for this test.
@@ -285,7 +286,7 @@ def test_what_is_wrong_is_named_in_one_line(text: str, named: str) -> None:
 @example("? {a: b}\n: c")
 @example("tls_server_config: {1: !!binary YQ==, [a]: !!set {a}}")
 @example("[" * 2000)
-@settings(max_examples=50, deadline=None)
+@tried(50)
 def test_no_text_makes_another_error(text: str | bytes) -> None:
     """It is a configuration, or it is refused."""
     with contextlib.suppress(SettingsError):
@@ -301,6 +302,7 @@ def test_no_text_makes_another_error(text: str | bytes) -> None:
         max_leaves=12,
     )
 )
+@tried(60)
 def test_no_arrangement_of_fields_makes_another_error(arrangement: object) -> None:
     """Whatever stands where something else is expected."""
     with contextlib.suppress(SettingsError):
