@@ -42,7 +42,7 @@ def test_a_run_ends_with_what_was_left_out_and_why_and_in_ci_that_fails_it(
     done = subprocess.run(
         [*command, "-c", os.devnull, f"--rootdir={tmp_path}", suite],
         cwd=ROOT,
-        env={**os.environ, "CI": ci},
+        env={**os.environ, "CI": ci, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""},
         capture_output=True,
         text=True,
         check=False,
