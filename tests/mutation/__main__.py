@@ -5,7 +5,7 @@ most, then the fastest, until one fails. What survives is a test that is missing
 nothing anybody can see: these stand in `survivors.txt` with a reason, and are told as accepted. The same
 faults in the same order each time; a sample is the same for the same seed.
 
-    python -m tests.mutation --jobs 2                       # everything, about ten minutes
+    python -m tests.mutation --jobs 2                       # everything, a quarter of an hour
     python -m tests.mutation --only exporter.relay.fold     # one module; several: --only A --only B
     python -m tests.mutation --sample 100 --seed 7
     python -m tests.mutation --json FILE, and then --again FILE    # those that survived, after a new test
@@ -192,7 +192,8 @@ def report(results: Sequence[tuple[Made, Verdict]], accepted: dict[str, str], *,
     print(f"\n{'module':32}{'faults':>8}{'killed':>8}{'hang':>6}{'survive':>9}{'accepted':>10}{'score':>8}")
     for module, row in [*sorted(counts.items()), ("all", sum(counts.values(), Counter()))]:
         total = row["killed"] + row["hangs"] + row["survived"]
-        score = (row["killed"] + row["hangs"]) / max(total - row["accepted"], 1)
+        counting = total - row["accepted"]
+        score = (row["killed"] + row["hangs"]) / counting if counting else 1.0
         numbers = f"{total:8}{row['killed']:8}{row['hangs']:6}{row['survived']:9}{row['accepted']:10}"
         print(f"{module:32}{numbers}{score:8.1%}")
     looked_at = {made.full_name for made, _ in results}
