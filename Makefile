@@ -1,6 +1,6 @@
 # Everything a developer types. On a fresh Debian 12 machine each target sets up what it needs.
 .PHONY: run check test test-stores lint docs dashboards chart bench fuzz soak chaos mutate audit sbom lock clean \
-	npm provision-run provision-test
+	about-test npm provision-run provision-test
 
 export PYTHON ?= python3
 VENV := .venv
@@ -24,8 +24,11 @@ check: $(VENV)/test.stamp lint
 	$(PYTEST) $(COVERED) -m "not servers" tests/unit tests/contract
 
 # Everything that guards a change.
-test: provision-test $(VENV)/test.stamp npm lint
+test: about-test provision-test $(VENV)/test.stamp npm lint
 	$(PYTEST) $(COVERED)
+
+about-test:
+	@echo "Sets up what is missing, then lint and types, then every test, $(JOBS) at once: some minutes (docs/development.md)."
 
 # Grafana's types, which the dashboards are held against.
 npm: $(VENV)/test.stamp
