@@ -4,6 +4,7 @@ A timer a request would be a good part of what a request costs; instead one look
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -22,7 +23,8 @@ class Patience:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._begun: dict[asyncio.Task[object], float] = {}
-        self._ended: set[asyncio.Task[object]] = set()
+        #: How often each was told that its time is over.
+        self._told: Counter[asyncio.Task[object]] = Counter()
         self._looks = False
 
     async def wait(self, awaited: Coroutine[Any, Any, R]) -> R:
@@ -41,13 +43,13 @@ class Patience:
         try:
             return await awaited
         except asyncio.CancelledError:
-            if task not in self._ended:
+            if task not in self._told:
                 raise
-            task.uncancel()
             raise TimeoutError from None
         finally:
             del self._begun[task]
-            self._ended.discard(task)
+            for _ in range(self._told.pop(task, 0)):
+                task.uncancel()
 
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
@@ -55,9 +57,10 @@ class Patience:
         for task, begun in self._begun.items():
             if begun > loop.time() - self.seconds:
                 break
-            if task not in self._ended:
-                self._ended.add(task)
-                task.cancel()
+            # At every look anew: asyncio.wait_for, on which gunicorn's bodies wait, loses a cancellation where
+            # a part comes in the same moment (Python 3.11). Who sends it would be held for ever.
+            self._told[task] += 1
+            task.cancel()
         self._looks = bool(self._begun)
         if self._looks:
             loop.call_later(LOOK_SECONDS, self._look)
