@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.support import HANG_SECONDS, tool, until
-from tests.valkeys import BUS, DURABLE, TAG, ValkeyServer, has_replica
+from tests.support import BUS, HANG_SECONDS, tool, until
+from tests.valkeys import DURABLE, TAG, ValkeyServer, has_replica
 
 SLOTS = 16_384
 NODES = 3

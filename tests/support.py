@@ -1,7 +1,6 @@
 """A real exporter process for tests: started on free ports that its log names, asked over real sockets."""
 
 import http.client
-import itertools
 import os
 import random
 import re
@@ -13,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -224,6 +223,10 @@ class Exporter:
         """Ask the web listener."""
         return request(self.ports["web"], "GET", path, tls=self.tls.get("web"), **headers)
 
+    def until_ready(self) -> None:
+        """Wait until it is ready: where the machine stands still it gives up a look at its store."""
+        until(lambda: self.get("/-/ready")[0] == 200, "it is ready")
+
     def scrape(self) -> Scrape:
         """Return a scrape in the text format."""
         status, _, body = self.get("/metrics")
@@ -294,23 +297,25 @@ def tool(name: str) -> str:
     return path
 
 
-def _ports() -> Iterator[int]:
-    """Yield ports that no connection is given by chance; other workers of the suite have others."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS
-    first = FIRST_PORT + worker * PORTS_EACH
-    begin = random.randrange(PORTS_EACH)
-    yield from (first + (begin + number) % PORTS_EACH for number in itertools.count())
-
-
-#: Below what the kernel gives to connections, and so are a cluster's own, which are 10,000 above.
-FIRST_PORT, PORTS_EACH, WORKERS = 12_000, 600, 16
-_unused_ports = _ports()
+#: Below what the kernel gives to connections: none takes the port of a server that is down for a while.
+#: A node of a cluster also listens ten thousand above.
+PORTS, BUS = range(12_000, 22_000), 10_000
+#: Ports that this process has given to its servers, until it ends: no other process of tests takes them.
+_claims: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on now, and that stays free while what listened on it is down."""
-    for port in _unused_ports:
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
+    """Return a port that no other test has or gets, whether somebody listens on it or not."""
+    for port in random.sample(PORTS, len(PORTS)):
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0css-relay-exporter-test-{port}")
+            for each in (port, port + BUS):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", each))
+        except OSError:
+            claim.close()
+        else:
+            _claims.append(claim)
             return port
-    raise AssertionError("there is always another port")
+    raise OSError("no port is free")

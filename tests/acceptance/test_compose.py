@@ -63,6 +63,7 @@ def test_images_have_versions_and_ports_are_of_this_machine_alone() -> None:
     for name, service in services().items():
         assert "build" in service or name == "simulator" or re.search(r":v?\d+\.\d+\.\d+$", service["image"])
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
+    assert services()["simulator"]["image"] == services()["exporter"]["image"]
 
 
 def test_grafana_is_provisioned_with_what_is_there() -> None:

@@ -96,7 +96,7 @@ def test_a_server_that_is_gone_is_told_and_no_page_has_the_password(
     """503 for callbacks, not ready, a scrape without the store; and all is well when it is back."""
     with running(tmp_path, store__url=url(server)) as exporter:
         assert exporter.post(sample("documented/task_start"))[0] == 200
-        assert exporter.get("/-/ready")[0] == 200
+        exporter.until_ready()
         server.kill()
         status, headers, answer = exporter.post(sample("documented/task_exit"))
         assert (status, "retry-after" in headers) == (503, True)

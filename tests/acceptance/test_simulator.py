@@ -181,10 +181,12 @@ def test_losses_are_told_and_what_came_is_exact(place: Place) -> None:
 
 
 def test_a_difference_ends_with_status_one(place: Place) -> None:
-    """Here somebody else sends a callback too; it is told once the numbers stand still."""
+    """Somebody else sends a callback, too: that is told once the window is over and numbers stand still."""
     stranger = sample("derived/task_start_event_time")
-    done = simulated(place, "--fast", "--duration=1m", "--tasks=2", stranger=stranger)
+    shorter = f"--reorder-window={WINDOW_SECONDS - 50:g}s"
+    done = simulated(place, "--fast", "--duration=1m", "--tasks=2", shorter, stranger=stranger)
     assert done.status == 1
+    assert f"waiting {WINDOW_SECONDS - 48:g} s for the exporter to settle" in done.told
     assert "css_relay_tasks_started_total" in done.told
     assert "expected 0, grew by 1" in done.told
 

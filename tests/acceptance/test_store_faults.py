@@ -112,7 +112,7 @@ def test_a_file_that_turns_read_only_while_it_is_served_loses_nothing(tmp_path: 
         with immutable(folder / "css-relay.db", folder / "css-relay.db-wal"):
             assert_down(exporter, "disk")
         until(lambda: exporter.scrape().value("exporter_store_up") == 1, "it goes on by itself")
-        assert exporter.get("/-/ready")[0] == 200
+        exporter.until_ready()
         fill(exporter, range(9, 12))
         assert exporter.scrape().value("tasks_started_total") == 12
 

@@ -19,8 +19,8 @@ from tests.contract import test_snapshot, test_store
 from tests.contract.conftest import Open, OpenAt, empty, impatient, on
 from tests.contract.test_store import count, ledgers, put, task
 from tests.contract.test_valkey_snapshot import FORGOTTEN, MAX_FORGOTTEN
-from tests.support import tool, until
-from tests.valkeys import ValkeyServer, own_port
+from tests.support import free_port, tool, until
+from tests.valkeys import ValkeyServer
 
 pytestmark = pytest.mark.servers
 
@@ -98,7 +98,7 @@ def test_tls_believes_those_it_is_told_to_believe(tmp_path: Path, opened: OpenAt
         "--tls-ca-cert-file",
         pem["ca"],
     )
-    port = own_port()
+    port = free_port()
     with ValkeyServer(tmp_path, *files, "--tls-port", str(port), program=tool("redis-server")):
         own = f"cert-file={pem['client']}&key-file={pem['client']}"
         use(opened(f"rediss://127.0.0.1:{port}?ca-file={pem['ca']}&{own}"))
@@ -136,7 +136,7 @@ def test_a_cluster_that_is_not_there_and_a_server_that_is_full_are_told(
 ) -> None:
     """A cluster that is not there, and a server whose memory is full, are told of with what to do."""
     with pytest.raises(StoreUnavailable, match="the server is not there"):
-        opened(f"valkey-cluster://127.0.0.1:{own_port()}")
+        opened(f"valkey-cluster://127.0.0.1:{free_port()}")
     store = opened(empty_server.url)
     with empty_server.client() as client:
         client.config_set("maxmemory", "1mb")

@@ -10,7 +10,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
-from tests.support import HANG_SECONDS, tool, until
+from tests.support import HANG_SECONDS, free_port, tool, until
 
 FLAGS = (
     "--headless=new",
@@ -21,6 +21,17 @@ FLAGS = (
     "--no-first-run",
     "--hide-scrollbars",
 )
+#: Of the screen, whatever a page for phones makes of it that is wider.
+SEEN_WIDTH = "return Math.round(visualViewport.width * visualViewport.scale)"
+#: In one step, so that the page does not put another element in the place of the one that was found.
+CLICK = """
+const element = document.querySelector(arguments[0]);
+element.scrollIntoView({block: 'nearest', behavior: 'instant'});
+const {left, top, width, height} = element.getClientRects()[0] ?? new DOMRect();
+if (!element.contains(document.elementFromPoint(left + width / 2, top + height / 2))) return false;
+element.click();
+return true;
+"""
 
 
 class Browser:
@@ -41,6 +52,7 @@ class Browser:
         """Give the page so many CSS pixels."""
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 700}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        until(lambda: self.ask(SEEN_WIDTH) == width, "the page has this width")
 
     def prefer(self, scheme: str) -> None:
         """Prefer a colour scheme: light or dark."""
@@ -90,9 +102,9 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setVirtualTimePolicy", given)
 
     def click(self, selector: str) -> None:
-        """Click on a link and wait until it has led somewhere else."""
+        """Click on a link that can be seen, and wait until it has led somewhere else."""
         before = self.driver.current_url
-        self.one(selector).click()
+        assert self.ask(CLICK, selector), f"{selector} is not seen, or lies under something"
         until(lambda: self.driver.current_url != before, f"{selector} leads somewhere")
 
     def complaints(self) -> list[str]:
@@ -115,7 +127,7 @@ def browsing(folder: Path) -> Iterator[Browser]:
     for flag in (*FLAGS, f"--user-data-dir={folder}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(tool("chromedriver")))
+    driver = webdriver.Chrome(options, webdriver.ChromeService(tool("chromedriver"), port=free_port()))
     driver.command_executor.client_config.timeout = HANG_SECONDS
     driver.set_page_load_timeout(HANG_SECONDS)
     driver.set_script_timeout(HANG_SECONDS)

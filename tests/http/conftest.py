@@ -13,7 +13,10 @@ def anyone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
     with running(tmp_path_factory.mktemp("anyone")) as exporter:
         worker = exporter.worker
         yield exporter
-        pages = ("/", "/metrics", "/-/healthy", "/-/ready", "/api/v1/tasks")
+        exporter.until_ready()
+        pages = ("/", "/metrics", "/-/healthy", "/api/v1/tasks")
         assert {page: exporter.get(page)[0] for page in pages} == dict.fromkeys(pages, 200)
+        accept = "application/openmetrics-text; version=1.0.0"
+        assert exporter.get("/metrics", Accept=accept)[2].endswith(b"# EOF\n")
         assert exporter.worker == worker
         assert "Traceback" not in exporter.log

@@ -84,8 +84,8 @@ def lively() -> list[Told]:
         (1400, "TaskStart", "224030", {}),
         (1399, "VodSourceFileStart", "224030", {"index": 0, "duration": 900}),
         (484, "VodSourceFileFinish", "224030", {"index": 0, "duration": 900}),
-        (1245, "TaskStart", "224031", {}),
-        (1244, "VodSourceFileStart", "224031", {"index": 4, "duration": 600}),
+        (1206, "TaskStart", "224031", {}),
+        (1205, "VodSourceFileStart", "224031", {"index": 4, "duration": 600}),
         (300, "TaskAlarm", "224031", {"type": "PullFileUnstable"}),
         # lost, and ended as planned
         (5000, "VodSourceFileStart", "900099", {"index": 0, "duration": 600}),

@@ -193,13 +193,13 @@ def test_a_source_that_asks_too_often_is_told_when_to_come_again(tmp_path: Path)
     """429 with Retry-After; others are not touched, and it may again after that time."""
     line = b"POST /callbacks HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 192.0.2.1\r\n"
     length = b"Content-Length: %d\r\n\r\n" % len(BODY)
-    with running(tmp_path, callback__rate_limit="1", callback__trusted_proxies="127.0.0.1/32") as exporter:
-        # All at once: no machine is so slow that it takes thirty in as many seconds.
-        received = exporter.raw((line + length + BODY) * 29 + line + b"Connection: close\r\n" + length + BODY)
+    with running(tmp_path, callback__rate_limit="3", callback__trusted_proxies="127.0.0.1/32") as exporter:
+        # All at once: no machine is so slow that it takes a hundred in as many thirds of a second.
+        received = exporter.raw((line + length + BODY) * 99 + line + b"Connection: close\r\n" + length + BODY)
         statuses = re.findall(rb"HTTP/1\.1 (\d+)", received)
-        assert statuses[:2] == [b"200"] * 2
+        assert statuses[:6] == [b"200"] * 6
         assert set(statuses) == {b"200", b"429"}
-        assert len(statuses) == 30
+        assert len(statuses) == 100
         refused = statuses.count(b"429")
         assert received.count(b'"reason":"rate"') == received.lower().count(b"retry-after: 1\r\n") == refused
         assert exporter.post(BODY, X_Forwarded_For="192.0.2.2")[0] == 200
@@ -230,8 +230,17 @@ def test_a_listener_is_open_unless_something_guards_it(flags: list[str], is_open
 
 
 def test_an_open_listener_is_told(tmp_path: Path, anyone: Exporter) -> None:
-    """By a warning and a metric; one that only this machine can reach is not."""
-    with running(tmp_path, callback__listen_address="0.0.0.0:0") as exporter:
-        for each, is_open in ((exporter, True), (anyone, False)):
+    """By a warning and a metric; one that is guarded, or that only this machine can reach, is not."""
+    secrets(tmp_path, "a-token")
+    everywhere = "0.0.0.0:0"
+    (tmp_path / "guarded").mkdir()
+    token = str(tmp_path / "secrets")
+    with (
+        running(tmp_path, callback__listen_address=everywhere) as exporter,
+        running(
+            tmp_path / "guarded", callback__listen_address=everywhere, callback__token_file=token
+        ) as guarded,
+    ):
+        for each, is_open in ((exporter, True), (guarded, False), (anyone, False)):
             assert each.scrape().value("exporter_callback_open") == is_open
             assert ("anybody may send" in each.log) is is_open

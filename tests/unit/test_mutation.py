@@ -55,7 +55,7 @@ SURVIVORS = [name for name, outcome in OUTCOMES.items() if outcome == "survived"
 def hunt(folder: Path, *more: str) -> tuple[int, str]:
     """Run the tool on the toy, and return its exit status and what it prints."""
     command = [sys.executable, "-m", "tests.mutation", "--modules", "toy.py", "--tests", "test_toy.py"]
-    command += ["--jobs", "1", "--grace", "1", *more]
+    command += ["--jobs", "1", "--grace", "5", *more]
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/bin"}
     done = subprocess.run(
         command,

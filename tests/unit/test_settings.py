@@ -8,6 +8,7 @@ import pytest
 from exporter import cli
 from exporter.errors import SettingsError
 from exporter.flags import Address, parse_address, parse_duration, parse_path
+from exporter.relay import Windows
 from exporter.settings import Settings, default_text, flags, parse_labels, read
 from exporter.storeurl import StoreUrl, parse_store
 
@@ -63,8 +64,20 @@ def test_a_flag_comes_before_its_variable() -> None:
     environment = {"CSS_RELAY_RELAY_RETRY_WINDOW": "2h", "PATH": "/bin"}
     assert read([], environment).relay_retry_window == 7200
     assert read(["--relay.retry-window", "3h"], environment).relay_retry_window == 10800
-    assert read(["--relay.retry-window=3h"], environment).windows.retry == 10800
-    assert read(["--relay.ok-exit-codes", "-22,0"], {}).windows.ok_codes == {"-22", "0"}
+
+
+def test_every_window_of_the_fold_is_the_one_that_is_set() -> None:
+    """None of them is left at its default."""
+    flags = ["retry-window=2h", "reorder-window=4m", "lost-after=5d", "forget-after=6d"]
+    flags += ["forget-stopped-after=7h", "ok-exit-codes=-22,0"]
+    assert read([f"--relay.{flag}" for flag in flags], {}).windows == Windows(
+        retry=2 * 3600.0,
+        reorder=4 * 60.0,
+        lost_after=5 * 86400.0,
+        forget_after=6 * 86400.0,
+        forget_stopped_after=7 * 3600.0,
+        ok_codes=frozenset({"-22", "0"}),
+    )
 
 
 def test_a_variable_of_kubernetes_is_no_flag() -> None:

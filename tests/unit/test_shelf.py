@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.shelf import FEW_ROWS, MAX_ROWS, Row, Shelf
+from tests.unit.histories import tried
 
 PLACES = st.integers(0, 400)
 CELLS = st.text(alphabet='aé\n\0"', max_size=3).map(str.encode)
@@ -16,6 +17,7 @@ def column(rows: dict[int, Row], index: int) -> bytes:
 
 
 @given(st.lists(CHANGES, max_size=8))
+@tried(100)
 def test_a_column_is_that_of_the_rows_in_order(changes: list[tuple[dict[int, Row], set[int]]]) -> None:
     """After any changes: rows put, put again, taken away, or away already."""
     shelf, rows = Shelf(), {}
