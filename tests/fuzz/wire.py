@@ -143,7 +143,8 @@ class Wire:
             "the worker is another one": self._exporter.worker != worker,
             f"a traceback is in the log: {began}{traceback[:TOLD]}": bool(began),
             f"{self._handles()} file handles, {handles} before": self._handles() > handles + SPARE_HANDLES,
-            "it is not ready": self._exporter.get("/-/ready")[0] != 200,
+            # More than once: where the machine stands still it gives up a look at its store.
+            "it is not ready": not any(self._exporter.get("/-/ready")[0] == 200 for _ in range(3)),
         }.items():
             if is_so:
                 self.tally.faults.append(what)
