@@ -43,7 +43,9 @@ while True:
         time.sleep(0.05)
 """
 
-# Sends a callback in two halves, the second one when the server takes no new connections any more.
+# Sends a callback in two halves, the second one when the server takes no new connections any more. A half has
+# its time, and nobody knows when the server is stopped: until then it begins anew, again and again. A newer
+# half takes the place of the one before only when the server has read it and still takes connections.
 HALVES = """
 import socket, sys, time
 
@@ -53,18 +55,33 @@ def unread():
 
 body = bytes.fromhex(sys.argv[1])
 head = f"POST /callbacks HTTP/1.1\\r\\nHost: x\\r\\nContent-Length: {len(body)}\\r\\n\\r\\n"
-connection = socket.create_connection(("127.0.0.1", 8314), timeout=600)
-connection.sendall(b"GET /callbacks HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
-assert connection.recv(4096).startswith(b"HTTP/1.1 405")
-connection.sendall(head.encode() + body[:20])
-while unread():
-    time.sleep(0.02)
+
+def connected():
+    return socket.create_connection(("127.0.0.1", 8314), timeout=600)
+
+def half():
+    connection = connected()
+    connection.sendall(b"GET /callbacks HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+    assert connection.recv(4096).startswith(b"HTTP/1.1 405")
+    connection.sendall(head.encode() + body[:20])
+    while unread():
+        time.sleep(0.02)
+    return connection
+
+begun, connection, newer = time.monotonic(), half(), None
 print("half", flush=True)
 while True:
     try:
-        socket.create_connection(("127.0.0.1", 8314), timeout=600).close()
+        connected().close()
+        if newer:
+            connection.close()
+            connection, newer = newer, None
+        if time.monotonic() - begun > 2:
+            begun, newer = time.monotonic(), half()
     except ConnectionRefusedError:
         break
+    except (OSError, AssertionError):
+        pass  # the server stops at this moment
     time.sleep(0.02)
 connection.sendall(body[20:])
 connection.recv(4096)
