@@ -90,10 +90,13 @@ class Sender:
 
 
 def prepare(sender: Sender) -> None:
-    """Begin a task to each destination, so that its counters are seen at 0, and the one that will flap."""
-    for host in (DOWN, SLOW, PUSH):
-        sender.start(f"first-{host}", 500, host)
+    """Begin the task that will flap, and one to each destination, so that its counters are seen at 0.
+
+    Whoever sees an active task to each destination sees all of them: the last has a destination of its own.
+    """
     sender.start("flapping", 60)
+    for host in (PUSH, DOWN, SLOW):
+        sender.start(f"first-{host}", 500, host)
 
 
 def trouble(sender: Sender, clock: Clock) -> None:

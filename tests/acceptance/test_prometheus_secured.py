@@ -60,7 +60,9 @@ def test_prometheus_and_simulator_get_in_with_what_they_need(tmp_path: Path) -> 
         with Prometheus(tmp_path, exporter.ports["web"], jobs=jobs) as server:
             until(lambda: (server.value("sum(css_relay_tasks{job='right'})") or 0) >= 3, "a scrape")
             until(lambda: "401 Unauthorized" in error_of(server, "wrong"), "the wrong password is refused")
-            assert server.value("max_over_time(up{job='wrong'}[1h])") == 0
+            most = "max_over_time(up{job='wrong'}[1h])"
+            until(lambda: server.value(most) is not None, "it is told as down")
+            assert server.value(most) == 0
 
 
 def error_of(server: Prometheus, job: str) -> str:

@@ -4,7 +4,7 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -69,6 +69,17 @@ class Scene(Struct):
         except AssertionError:
             pytest.fail(f"not fired: {set(alerts) - self.fired}")
 
+    def until_data(self, queries: Mapping[str, str]) -> None:
+        """Wait until these queries, by name, all have data at the same time."""
+
+        def silent() -> list[str]:
+            return [name for name, query in queries.items() if not self.prometheus.query(query)]
+
+        try:
+            until(lambda: not silent(), "they have data")
+        except AssertionError:
+            pytest.fail(f"no data: {silent()}")
+
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Scene]:
@@ -112,10 +123,9 @@ def test_every_rule_has_something_to_say(scene: Scene) -> None:
     trouble(Sender(scene.first, scene.clock.now), scene.clock)
     after = {"CSSRelayReplicaDown", "CSSRelayStoreDown", "CSSRelayExporterAbsent"}
     scene.until_fired(*(ALERTS.keys() - after - STRIPPED))
-    for name in RECORDED.keys() - {"fleet:css_relay_store_silent:age"}:
-        assert prometheus.query(name), name
-    for name in STRIPPED:
-        assert prometheus.query(re.sub(r" > [\d.]+", "", ALERTS[name]["expr"])), name
+    queries = {name: name for name in RECORDED.keys() - {"fleet:css_relay_store_silent:age"}}
+    queries |= {name: re.sub(r" > [\d.]+", "", ALERTS[name]["expr"]) for name in STRIPPED}
+    scene.until_data(queries)
     for query in page_queries():
         prometheus.query(query)
 
@@ -126,9 +136,11 @@ def test_every_rule_has_something_to_say(scene: Scene) -> None:
     scene.until_fired("CSSRelayStoreDown")
     scene.first.kill()
     scene.until_fired("CSSRelayExporterAbsent")
-    assert prometheus.query("fleet:css_relay_store_silent:age")
-    # What was known last stands, though nobody tells of it any more.
-    assert {"CSSRelayTaskFailed", "CSSRelayDestinationFailing", "CSSRelayDeadAir"} <= prometheus.firing()
+    until(lambda: prometheus.query("fleet:css_relay_store_silent:age"), "the age of what is known is told")
+    known = {"CSSRelayTaskFailed", "CSSRelayDestinationFailing", "CSSRelayDeadAir"}
+    until(
+        lambda: known <= prometheus.firing(), "what was known last stands, though nobody tells of it any more"
+    )
 
     _assert_that_no_rule_fails(prometheus)
 
