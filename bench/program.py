@@ -1,12 +1,14 @@
 """A program under measurement: a real process, from its start to its end."""
 
 import os
+import random
 import re
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,6 +17,9 @@ ROOT = Path(__file__).parents[1]
 #: Only a hang takes as long.
 START_SECONDS = STOP_SECONDS = 600.0
 POLL_SECONDS = 0.01
+#: Below what the kernel gives to connections, of which a crowd takes many.
+PORTS = range(11_000, 12_000)
+_unused_ports = iter(random.sample(PORTS, len(PORTS)))
 
 
 class Program:
@@ -113,10 +118,12 @@ def pinned(cores: Sequence[int]) -> list[str]:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody listens on now, and that no connection is given by chance."""
+    for port in _unused_ports:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no port is free")
 
 
 def _busy_seconds(number: int) -> float:
