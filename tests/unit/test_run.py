@@ -89,7 +89,9 @@ CLOCKS = {
     "tests/http/test_connections.py": "polls",
     "tests/http/test_tls.py": "nothing is given up before its time; after it, at any",
 }
-READS = re.compile(r"\b(?:monotonic|perf_counter|process_time|thread_time|sleep)(?:_ns)?\((?!0\))|VmRSS|getrusage")
+READS = re.compile(
+    r"\b(?:monotonic|perf_counter|process_time|thread_time|sleep)(?:_ns)?\((?!0\))|VmRSS|getrusage"
+)
 
 
 def test_no_test_reads_a_clock_without_a_reason() -> None:
