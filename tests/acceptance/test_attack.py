@@ -125,7 +125,7 @@ def test_when_all_connections_are_taken_operators_still_get_in(tmp_path: Path) -
             scrape = exporter.scrape()
             assert scrape.value("exporter_store_up") == 1
             assert scrape.value("tasks_started_total") == 1
-        assert exporter.get("/-/ready")[0] == 200
+        exporter.until_ready()
         open_files = exporter.scrape().samples[("process_open_fds", frozenset())]
         assert open_files < 256
         until(lambda: status_of(exporter, "after") == "200", "callbacks again")

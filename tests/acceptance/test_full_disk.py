@@ -43,6 +43,6 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, small_disk: Path) -> None:
         assert exporter.get("/-/healthy")[0] == 200
         subprocess.run(["mount", "-o", "remount,size=30m", small_disk], check=True)
         until(lambda: exporter.scrape().value("exporter_store_up") == 1, "it notices by itself")
-        assert exporter.get("/-/ready")[0] == 200
+        exporter.until_ready()
         assert exporter.post(sample("documented/task_start"))[0] == 200
         assert exporter.scrape().value("tasks_started_total") == answers.count(200) + 1
