@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
@@ -67,6 +68,12 @@ class Browser:
         """Return what a script of the tester's, run in the page, gives."""
         return self.driver.execute_script(script, *values)
 
+    def ask_between(self, script: str) -> Any:
+        """Return what a script gives; None where one page takes the place of another, and none is there."""
+        with suppress(WebDriverException):
+            return self.ask(script)
+        return None
+
     def all(self, selector: str) -> list[WebElement]:
         """Return the elements that a selector finds."""
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
@@ -93,13 +100,25 @@ class Browser:
         try:
             yield
         finally:
-            self.driver.close()
+            tab = self.driver.current_window_handle
+            until(lambda: self._is_closed(tab), "the tab is closed")
             self.driver.switch_to.window(old)
 
+    def _is_closed(self, tab: str) -> bool:
+        """Close the tab, and return whether it is: the driver gives up where the page is slow to go."""
+        with suppress(WebDriverException):
+            self.driver.close()
+        return tab not in self.driver.window_handles
+
     def pass_seconds(self, seconds: float) -> None:
-        """Let so many seconds pass for the page at once; what it fetches meanwhile is waited for."""
+        """Let so many seconds pass for the page at once, and wait for what it fetches meanwhile."""
+        begin = until(lambda: self.ask_between("return Date.now()"), "a page that tells its time")
         given = {"policy": "pauseIfNetworkFetchesPending", "budget": 1000 * seconds}
         self.driver.execute_cdp_cmd("Emulation.setVirtualTimePolicy", given)
+        until(
+            lambda: (self.ask_between("return Date.now()") or 0) > begin + 1000 * seconds - 1,
+            "the page's time has passed",
+        )
 
     def click(self, selector: str) -> None:
         """Click on a link that can be seen, and wait until it has led somewhere else."""
