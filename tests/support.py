@@ -259,10 +259,10 @@ class Exporter:
             workers = self._workers()
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(HANG_SECONDS)
-            until(lambda: not any(map(_is_running, workers)), "its workers are gone")
+            until(lambda: not any(map(is_running, workers)), "its workers are gone")
 
 
-def _is_running(process: int) -> bool:
+def is_running(process: int) -> bool:
     """Whether a process is there and has not ended: one that nobody waits for is there as a zombie."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.acceptance.load import Sender
 from tests.clock import Clock
-from tests.support import HANG_SECONDS, Exporter, Scrape, _is_running, free_port, until
+from tests.support import HANG_SECONDS, Exporter, Scrape, free_port, is_running, until
 
 COUNTERS = {
     "TaskStart": "tasks_started_total",
@@ -112,7 +112,7 @@ def _kill(exporter: Exporter, what: str) -> None:
         worker = exporter.worker
         exporter.process.kill()
         exporter.process.wait(HANG_SECONDS)
-        until(lambda: not _is_running(worker), "its worker, which holds the ports, notices and ends")
+        until(lambda: not is_running(worker), "its worker, which holds the ports, notices and ends")
         exporter.start()
     else:
         exporter.kill()
