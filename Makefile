@@ -79,7 +79,7 @@ CHAOS_MINUTES ?= 10
 chaos: provision-test $(VENV)/test.stamp
 	$(BIN)/python -m tests.acceptance.chaos --minutes $(CHAOS_MINUTES) $(CHAOS)
 
-# Are the tests of the pure core worth anything? Changes it in small ways, one after the other, and tells which no test minds.
+# Makes faults in the pure core, one after the other, and tells which of them no test finds.
 mutate: $(VENV)/test.stamp
 	$(BIN)/python -m tests.mutation $(MUTATE)
 

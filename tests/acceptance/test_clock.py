@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from itertools import count
 
 import pytest
-from msgspec import Struct
 
+from tests.acceptance.test_simulator import WINDOW_SECONDS, Place
 from tests.clock import Clock
 from tests.support import Exporter, Samples, running, until
 
@@ -17,15 +17,6 @@ HISTORY = (
     ("TaskAlarm", 3, {"type": "PullFileFailed"}),
     ("TaskExit", 4, {"code": -22}),
 )
-#: What waits for the reorder window is told after it.
-WINDOW_SECONDS = 200.0
-
-
-class Place(Struct):
-    """An exporter, and the clock that it goes by."""
-
-    exporter: Exporter
-    clock: Clock
 
 
 @pytest.fixture(scope="module")
