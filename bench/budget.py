@@ -22,6 +22,7 @@ from bench.stores import opened
 from bench.throughput import WARM_UP_SECONDS, Rounds, in_turns
 from exporter.batch import Arrived, BatchFolder
 from exporter.callback import Parser
+from exporter.protocol.events import EventKind
 from exporter.redact import Redactor
 from exporter.schemas import Schemas
 from exporter.settings import Settings
@@ -87,7 +88,7 @@ class Way:
         settings = Settings()
         self.store = opened(StoreUrl(path=str(folder / "parts.db")), settings)
         schemas = Schemas()
-        self._is_valid = schemas.events["TaskStart"].is_valid
+        self._is_valid = schemas.events[EventKind.START].is_valid
         self._redactor = Redactor(key=self.store.secret, plain_hosts=settings.redact_plain_hosts)
         self._parser = Parser(schemas=schemas, redactor=self._redactor)
         self._folder = BatchFolder(settings.windows, settings.metrics_labels)

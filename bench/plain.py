@@ -17,7 +17,8 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from referencing import Registry, Resource
 
 from bench.bare import PATH, TAKEN, serve
-from exporter.schemas import EVENTS, schema_folder
+from exporter.protocol.events import EventKind
+from exporter.schemas import schema_folder
 from exporter.server import Server
 
 WORKERS = 2
@@ -33,8 +34,8 @@ class Plain:
             (document["$id"], Resource.from_contents(document)) for document in documents.values()
         )
         self._validators = {
-            event.name: Draft202012Validator(documents[event.schema], registry=registry)
-            for event in EVENTS.values()
+            kind.callback_event: Draft202012Validator(documents[kind.schema], registry=registry)
+            for kind in EventKind
         }
 
     async def on_post(self, req: Request, resp: Response) -> None:

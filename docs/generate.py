@@ -14,8 +14,9 @@ from typing import Any
 from bench import page
 from bench.plots import PLOTS
 from docs import openapi
-from exporter.catalogue import FAMILIES, Family, Scope, in_scope
-from exporter.schemas import EVENTS, schema_folder
+from exporter.catalogue import FAMILIES, PREFIX, Family, Scope, in_scope
+from exporter.protocol.events import EventKind
+from exporter.schemas import schema_folder
 from exporter.settings import default_text, flags
 from exporter.simulator import options as simulation
 
@@ -100,11 +101,14 @@ def callbacks() -> str:
         "## Every callback\n",
         _fields(documents["envelope"]["properties"], documents),
     ]
-    for event in EVENTS.values():
-        document = documents[event.schema]
+    for kind in EventKind:
+        document = documents[kind.schema]
         msg = document["properties"]["msg"]
         fields = msg.get("properties") or _resolved(msg, documents).get("properties", {})
-        parts.append(f"## {event.name}\n\n{document['description']} Schema: `schemas/{event.schema}.json`.\n")
+        parts.append(
+            f"## {kind.callback_event}\n\n{document['description']} Schema: `schemas/{kind.schema}.json`. "
+            f"Counted in `{PREFIX}{kind.counts}`; on the pages: {kind.words}.\n"
+        )
         parts.append(
             _fields(fields, documents, prefix="msg.") if fields else "Its `msg` is not documented.\n"
         )

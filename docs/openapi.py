@@ -11,8 +11,9 @@ import yaml
 
 from exporter import __version__
 from exporter.errors import REASONS
+from exporter.protocol.events import BY_NAME, EventKind
 from exporter.relay import STATES
-from exporter.schemas import EVENTS, SHARED, schema_folder
+from exporter.schemas import SHARED, schema_folder
 from exporter.web.operators import MAX_PAGE
 
 CALLBACKS = {"url": "http://127.0.0.1:8314", "description": "The callback listener; faces the internet."}
@@ -261,14 +262,14 @@ def _task() -> Json:
 
 def _callback_schemas() -> Json:
     """Return the schemas of callbacks as they come over the wire, where JSON may be inside a string."""
-    names = [*SHARED, *(event.schema for event in EVENTS.values())]
+    names = [*SHARED, *(kind.schema for kind in EventKind)]
     documents = {name: json.loads((schema_folder() / f"{name}.json").read_bytes()) for name in names}
     shared = {f"common.{name}": _wired(schema) for name, schema in documents.pop("common")["$defs"].items()}
     others = {
         "other_event": {
             "description": "An event that is not known: kept for a look.",
             "allOf": [_reference("envelope")],
-            "properties": {"callback_event": {"not": {"enum": list(EVENTS)}}},
+            "properties": {"callback_event": {"not": {"enum": list(BY_NAME)}}},
         },
         "other_product": {
             "description": "Another product's callback: of no use here.",
@@ -277,7 +278,7 @@ def _callback_schemas() -> Json:
             "required": ["event_type"],
         },
     }
-    choices = [*(event.schema for event in EVENTS.values()), *others]
+    choices = [*(kind.schema for kind in EventKind), *others]
     events = {name: _wired(schema) for name, schema in documents.items()}
     callback = {"anyOf": [_reference(name) for name in choices]}
     return {"callback": callback, **events, **others, **shared}

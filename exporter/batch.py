@@ -102,7 +102,7 @@ class BatchFolder:
             verdict = self._attribute(callback, arrived, step)
         for name in callback.unknown_fields if verdict is Verdict.APPLIED else ():
             step.tally.count("unknown_fields_total", _field_label(name))
-        return callback.event.name, verdict.value
+        return callback.kind.callback_event, verdict.value
 
     def _fold(self, callback: Callback, task_id: str, arrived: Arrived, step: Transaction) -> Verdict:
         key, arrival = task_key(callback.appid, task_id), arrived.arrival

@@ -5,14 +5,15 @@ secret. This module knows no clock and does no I/O.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, assert_never
 
 import orjson
 from msgspec import Struct
 
 from exporter.errors import Fault, Rejected
+from exporter.protocol.events import EventKind, Subject
 from exporter.redact import Redactor
-from exporter.schemas import EVENTS, Event, Schema, Schemas
+from exporter.schemas import Schema, Schemas
 
 RELAY_EVENT_TYPE = 314
 MAX_MESSAGE = 200
@@ -22,7 +23,7 @@ class Callback(Struct, frozen=True, gc=False, kw_only=True):
     """A valid relay callback, without its secrets.
 
     Args:
-        event: its row of the event table.
+        kind: its event.
         appid, task_id: the task; `task_id` is empty where the callback names none.
         stream_id, to_url, to_host, source_host: what may be shown; empty where unknown.
         sources: a digest that is equal for equal sources, empty where there are none.
@@ -34,7 +35,7 @@ class Callback(Struct, frozen=True, gc=False, kw_only=True):
         unknown_fields: names of fields that the schema does not know.
     """
 
-    event: Event
+    kind: EventKind
     appid: int
     task_id: str = ""
     stream_id: str = ""
@@ -77,7 +78,7 @@ class Parser:
         authenticate: Callable[[object], None] = lambda body: None,
     ) -> None:
         self._envelope = schemas.envelope
-        self._events = {name: (EVENTS[name], schema) for name, schema in schemas.events.items()}
+        self._events = {kind.callback_event: (kind, schema) for kind, schema in schemas.events.items()}
         self._redactor = redactor
         self._authenticate = authenticate
 
@@ -95,21 +96,21 @@ class Parser:
         if _is_foreign(body):
             return Ignored(keep=False)
         _unpack(body)
-        event, schema = self._events.get(_text(body.get("callback_event")), (None, self._envelope))
+        kind, schema = self._events.get(_text(body.get("callback_event")), (None, self._envelope))
         if not schema.is_valid(body):
             raise Rejected(400, "schema", schema.explain(body))
-        if event is None:
+        if kind is None:
             return Ignored(keep=True)
-        return self._value(event, schema, body)
+        return self._value(kind, schema, body)
 
-    def _value(self, event: Event, schema: Schema, body: dict[str, Any]) -> Callback:
+    def _value(self, kind: EventKind, schema: Schema, body: dict[str, Any]) -> Callback:
         msg: dict[str, Any] = body.get("msg") or {}
         to_url, to_host, stream_id = self._redactor.destination(
             body.get("to_url") or "", body.get("stream_id") or ""
         )
         source_host, sources = self._sources(body.get("source_urls"), msg)
         return Callback(
-            event=event,
+            kind=kind,
             appid=int(body["appid"] if "appid" in body else body["appId"]),
             task_id=_text(body.get("task_id")),
             stream_id=stream_id,
@@ -118,10 +119,10 @@ class Parser:
             source_host=source_host,
             sources=sources,
             event_time_seconds=_positive(body.get("event_time")),
-            stated_ms=_positive(msg.get(event.time_field)) if event.time_field else None,
-            subject=self._subject(event.letter, msg),
-            duration_seconds=float(msg.get("duration") or 0) if event.letter in "FN" else 0.0,
-            message=self._message(body, msg) if event.letter == "E" else "",
+            stated_ms=_positive(msg.get(kind.time_field)) if kind.time_field else None,
+            subject=self._subject(kind, msg),
+            duration_seconds=float(msg.get("duration") or 0) if kind.subject is Subject.FILE else 0.0,
+            message=self._message(body, msg) if kind.subject is Subject.EXIT_CODE else "",
             unknown_fields=_unknown(body, msg, schema),
         )
 
@@ -135,15 +136,19 @@ class Parser:
         text: str = msg.get("message") or ""
         return self._redactor.prose(text, body.get("to_url") or "")[:MAX_MESSAGE] if text else ""
 
-    def _subject(self, letter: str, msg: dict[str, Any]) -> str:
-        if letter in "FN":
-            index = msg.get("index")
-            return self._redactor.source(msg["url"])[1] if index is None else str(int(index))
-        if letter == "E":
-            return _code(msg.get("code"))
-        if letter == "A":
-            return msg.get("type") or msg.get("AlarmType") or ""
-        return ""
+    def _subject(self, kind: EventKind, msg: dict[str, Any]) -> str:
+        match kind.subject:
+            case Subject.NOTHING:
+                return ""
+            case Subject.FILE:
+                index = msg.get("index")
+                return self._redactor.source(msg["url"])[1] if index is None else str(int(index))
+            case Subject.EXIT_CODE:
+                return _code(msg.get("code"))
+            case Subject.TEXT:
+                return next((msg[field] for field in kind.text_fields if msg.get(field)), "")
+            case never:
+                assert_never(never)
 
 
 def _loads(raw: bytes | str, pointer: str) -> Any:

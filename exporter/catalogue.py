@@ -9,14 +9,14 @@ from enum import Enum
 from msgspec import Struct
 
 from exporter.errors import REASONS
-from exporter.schemas import EVENTS
+from exporter.protocol.events import BY_NAME
 
 PREFIX = "css_relay_"
 OTHER, UNKNOWN = "other", "_unknown"
 BEYOND = "_other"
 LABEL_CHOICES = ("appid", "to_host", "source_host", "stream_id", "task_id")
 
-EVENT_NAMES = (*EVENTS, OTHER)
+EVENT_NAMES = (*BY_NAME, OTHER)
 OUTCOMES = ("applied", "duplicate", "stale", "ignored")
 STATE_NAMES = ("active", "failed", "stopped", "lost")
 ALARM_TYPES = (
@@ -155,7 +155,7 @@ FAMILIES = (
         "Time from what a callback states to its arrival; 0 where its clock is ahead.",
         "histogram",
         labels=("event",),
-        values=tuple(EVENTS),
+        values=tuple(BY_NAME),
         buckets=DELAY,
     ),
     _fleet("anomalies_total", "What the histories of tasks lacked.", labels=("kind",), values=ANOMALIES),

@@ -14,7 +14,8 @@ from exporter.commands.quarantine import quarantine
 from exporter.commands.tasks import tasks
 from exporter.errors import ExporterError, SettingsError
 from exporter.listeners import read_listeners
-from exporter.schemas import EVENTS, Schemas, schema_folder
+from exporter.protocol.events import EventKind
+from exporter.schemas import Schemas, schema_folder
 from exporter.server import Server
 from exporter.service import open_store, revision, signatures_of, tokens_of
 from exporter.settings import default_text, flags
@@ -120,7 +121,7 @@ def _check(words: list[str]) -> int:
     Schemas()
     tokens_of(settings)
     signatures_of(settings)
-    print(f"schemas: {len(EVENTS)} events in {schema_folder()}")
+    print(f"schemas: {len(EventKind)} events in {schema_folder()}")
     url = settings.store_url
     path = Path(url.path)
     if url.is_embedded and path.exists() and path.stat().st_size:

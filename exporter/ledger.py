@@ -12,8 +12,9 @@ from functools import lru_cache
 from msgspec import Struct
 from msgspec.structs import replace
 
-from exporter.catalogue import ALARM_TYPES, BEYOND, CATALOGUE, OTHER, UNKNOWN, Family, Scope
-from exporter.relay import Tale
+from exporter.catalogue import BEYOND, CATALOGUE, OTHER, UNKNOWN, Family, Scope
+from exporter.protocol.events import EventKind, Row
+from exporter.relay import Counted, Observed, Tale
 
 MICRO = 1_000_000
 SEP = " "
@@ -154,6 +155,41 @@ def _observe(posting: Posting, family: Family, label: str, value: float, exempla
 
 
 def _label(family: Family, label: str) -> str:
-    if family.name == "alarms_total":
-        return label if label in ALARM_TYPES else OTHER
+    if OTHER in family.values:
+        return label if label in family.values else OTHER
     return label or UNKNOWN
+
+
+def check_names(kinds: Iterable[EventKind | Row], counted: Iterable[Tale], observed: Iterable[str]) -> None:
+    """Hold the names that the event table and the fold count by to the catalogue.
+
+    Args:
+        kinds: the events.
+        counted: what the fold counts beside them.
+        observed: the histograms it observes in.
+
+    Raises:
+        ValueError: there is no such family, or it does not have that label; the text says which.
+    """
+    for kind in kinds:
+        event = f"the event {kind.callback_event}"
+        family = _family("counter", kind.counts, event)
+        if family.labels != ((kind.label,) if kind.label else ()):
+            raise ValueError(f"{event}: {family.name} has the labels {family.labels}, not {kind.label!r}")
+        if family.labels and not family.values and not family.limit:
+            raise ValueError(f"{family.name} needs values or a limit: its label comes from outside")
+    for name, value, _ in counted:
+        if value not in (_family("counter", name, "the fold").values or ("",)):
+            raise ValueError(f"the fold: the family {name} has no value {value!r}")
+    for name in observed:
+        _family("histogram", name, "the fold")
+
+
+def _family(kind: str, name: str, who: str) -> Family:
+    family = CATALOGUE.get(name)
+    if family is None or family.kind != kind:
+        raise ValueError(f"{who}: the catalogue has no {kind} {name}")
+    return family
+
+
+check_names(EventKind, [counted.tale for counted in Counted], Observed)

@@ -1,7 +1,7 @@
 """The schema files, compiled: which callbacks are valid, and what is wrong with the others.
 
 `jsonschema_rs` gives the verdict (microseconds), `jsonschema` explains a rejection; a test holds the
-two to the same verdict. Adding an event is a schema file and a row of EVENTS.
+two to the same verdict.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,42 +13,16 @@ import jsonschema
 import jsonschema_rs
 import orjson
 from jsonschema.exceptions import ValidationError
-from msgspec import Struct
 from referencing import Registry, Resource
 
 from exporter.errors import ExporterError, Fault
+from exporter.protocol.events import EventKind
 
 MAX_FAULTS = 10
 #: Deeper than any schema looks. `jsonschema` spells out what it refuses and can't bear a thousand levels.
 MAX_LEVELS = 16
 
 
-class Event(Struct, frozen=True):
-    """A kind of relay callback.
-
-    Args:
-        name: the value of `callback_event`.
-        letter: its short form in records of the store.
-        time_field: the field of `msg` with its own time in milliseconds, if it has one.
-    """
-
-    name: str
-    letter: str
-    schema: str
-    time_field: str = ""
-
-
-EVENTS = {
-    event.name: event
-    for event in (
-        Event("TaskStart", "S", "task_start", time_field="task_start_time"),
-        Event("VodSourceFileStart", "F", "vod_source_file_start"),
-        Event("VodSourceFileFinish", "N", "vod_source_file_finish"),
-        Event("TaskExit", "E", "task_exit", time_field="task_exit_time"),
-        Event("TaskAlarm", "A", "task_alarm"),
-        Event("ResetTaskConfig", "R", "reset_task_config"),
-    )
-}
 SHARED = ("common", "envelope")
 
 
@@ -101,13 +75,20 @@ class Schemas:
 
     def __init__(self, folder: Path | None = None) -> None:
         folder = folder or schema_folder()
-        names = (*SHARED, *(event.schema for event in EVENTS.values()))
+        names = (*SHARED, *(kind.schema for kind in EventKind))
         documents = {name: _read(folder / f"{name}.json") for name in names}
         try:
             self.envelope = Schema("envelope", documents)
-            self.events = {event.name: Schema(event.schema, documents) for event in EVENTS.values()}
+            self.events = {kind: Schema(kind.schema, documents) for kind in EventKind}
         except Exception as exc:
             raise BrokenSchema(f"the schemas in {folder} do not compile: {exc}") from exc
+        for kind, schema in self.events.items():
+            unknown = {*kind.text_fields, *filter(None, [kind.time_field])} - schema.msg_fields
+            if unknown:
+                raise BrokenSchema(
+                    f"{folder / kind.schema}.json: msg has no field {', '.join(sorted(unknown))}, "
+                    f"which the row of {kind.callback_event} names"
+                )
 
 
 def schema_folder() -> Path:

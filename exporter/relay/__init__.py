@@ -1,7 +1,7 @@
 """What the callbacks mean: tasks, their runs, the files in them. No clock, no I/O, no framework."""
 
 from exporter.relay.attribution import Attribution, attribute
-from exporter.relay.course import Tale
+from exporter.relay.counted import Counted, Observed, Tale
 from exporter.relay.fold import Folded, fold, is_forgotten, renewed, settle
 from exporter.relay.history import Happening, history
 from exporter.relay.identity import Verdict, recalled
@@ -30,10 +30,12 @@ __all__ = [
     "STOPPED",
     "TROUBLED_FIRST",
     "Attribution",
+    "Counted",
     "Course",
     "Entry",
     "Folded",
     "Happening",
+    "Observed",
     "Tale",
     "Task",
     "Verdict",

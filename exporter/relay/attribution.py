@@ -10,7 +10,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from exporter.callback import Callback
-from exporter.relay.course import Tale
+from exporter.protocol.events import EventKind
+from exporter.relay.counted import Counted, Tale
 from exporter.relay.fold import counts, timing
 from exporter.relay.identity import Moment, Verdict, judge, remember
 from exporter.relay.task import Course, Entry, Task, Windows
@@ -42,7 +43,7 @@ def attribute(
     ):
         return Attribution(judgement.verdict, nameless)
     moment = judgement.moment
-    entry = Entry("E", moment.ms, moment.exact, moment.known, arrival, callback.subject)
+    entry = Entry(EventKind.EXIT, moment.ms, moment.exact, moment.known, arrival, callback.subject)
     identities, floor = remember(nameless, judgement.identities, arrival, windows)
     seen = replace(
         nameless,
@@ -55,7 +56,7 @@ def attribute(
     active = [task for task in siblings if task.now.running]
     if len(active) == 1 and callback.sources:
         return Attribution(Verdict.APPLIED, seen, active[0])
-    unattributed: Tale = ("anomalies_total", "unattributed_exit", 1)
+    unattributed = Counted.UNATTRIBUTED_EXIT.tale
     tales = (*counts(callback, windows), unattributed, *timing(callback, moment, arrival))
     return Attribution(Verdict.APPLIED, seen, None, tales)
 

@@ -9,10 +9,9 @@ from collections.abc import Iterator, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
+from exporter.protocol.events import EventKind, of_moving_kinds
+from exporter.relay.counted import Counted, Observed, Tale
 from exporter.relay.task import Course, Entry
-
-#: A tale of a callback: a metric family (without prefix), a label value or "", and an amount.
-Tale = tuple[str, str, float]
 
 PROMPT_SECONDS = 5.0
 
@@ -45,7 +44,7 @@ def walk(course: Course, log: Sequence[Entry]) -> Iterator[Step]:
             end += 1
         group = log[begin:end] if end == begin + 1 else in_order(log[begin:end], course.file)
         for index, entry in enumerate(group, 1):
-            step = _TAKE[entry.letter](course, entry, (*group[index:], *log[end:]))
+            step = _TAKE[entry.kind](course, entry, (*group[index:], *log[end:]))
             course = step.course
             yield step
         begin = end
@@ -60,7 +59,7 @@ def end_of(course: Course, log: Sequence[Entry]) -> Course:
 
 def advance(course: Course, entry: Entry) -> Step:
     """Take one callback that is newer than all before it."""
-    return _TAKE[entry.letter](course, entry, ())
+    return _TAKE[entry.kind](course, entry, ())
 
 
 def in_order(group: Sequence[Entry], playing: Entry | None) -> list[Entry]:
@@ -70,9 +69,9 @@ def in_order(group: Sequence[Entry], playing: Entry | None) -> list[Entry]:
     where it makes sense, so that its arrival does not matter. A finish of what was playing comes first; a
     file begins after the second's start, else before the second's exit; its finish follows it.
     """
-    files = [e for e in group if e.letter == "F" and not e.exact]
-    finishes = [e for e in group if e.letter == "N" and not e.exact]
-    anchors = [e for e in group if e.letter in "SE" or e.exact]
+    files = [e for e in group if e.kind is EventKind.FILE_START and not e.exact]
+    finishes = [e for e in group if e.kind is EventKind.FILE_FINISH and not e.exact]
+    anchors = [e for e in group if e.exact or e.kind not in _FILE_EVENTS]
     exact = all(e.exact for e in anchors)
     anchors.sort(key=lambda e: (e.ms if exact else 0, e.arrival))
     begun = {e.subject for e in files}
@@ -86,8 +85,8 @@ def in_order(group: Sequence[Entry], playing: Entry | None) -> list[Entry]:
 
 
 def _place_of_files(anchors: list[Entry]) -> int:
-    starts = [i for i, e in enumerate(anchors, 1) if e.letter == "S"]
-    exits = [i for i, e in enumerate(anchors) if e.letter == "E"]
+    starts = [i for i, e in enumerate(anchors, 1) if e.kind is EventKind.START]
+    exits = [i for i, e in enumerate(anchors) if e.kind is EventKind.EXIT]
     return starts[-1] if starts else exits[0] if exits else len(anchors)
 
 
@@ -95,9 +94,9 @@ def _start(course: Course, entry: Entry, rest: Sequence[Entry]) -> Step:
     gaps: tuple[Tale, ...] = ()
     seen = _NOTHING
     if course.running:
-        gaps = (("anomalies_total", "missed_exit", 1), *_cut_off(course, rest))
+        gaps = (Counted.MISSED_EXIT.tale, *_cut_off(course, rest))
     elif not course.lost:
-        seen = _observe("downtime_seconds", course.exit, entry)
+        seen = _observe(Observed.DOWNTIME, course.exit, entry)
     restarted = course.start is not None or course.exit is not None
     begun = Course(running=True, start=entry, exit=course.exit, finish=course.finish)
     return Step(entry, begun, *seen, gaps, restarted)
@@ -109,11 +108,11 @@ def _file_start(course: Course, entry: Entry, rest: Sequence[Entry]) -> Step:
     gaps: tuple[Tale, ...] = ()
     seen = _NOTHING
     if course.file is not None:
-        gaps = () if _finish_follows(rest, course.file) else (("anomalies_total", "missed_finish", 1),)
+        gaps = () if _finish_follows(rest, course.file) else (Counted.MISSED_FINISH.tale,)
     elif course.played:
-        seen = _observe("file_gap_seconds", course.finish, entry)
+        seen = _observe(Observed.FILE_GAP, course.finish, entry)
     else:  # the first file of a run that was begun, since an inferred one has had a file
-        seen = _observe("start_to_file_latency_seconds", course.start, entry)
+        seen = _observe(Observed.START_TO_FILE, course.start, entry)
     return Step(entry, replace(course, file=entry), *seen, gaps)
 
 
@@ -122,16 +121,16 @@ def _inferred(course: Course, entry: Entry) -> Step:
     if course.exit is not None and not later(entry, course.exit):
         return Step(entry, course)
     begun = Course(running=True, start=entry, exit=course.exit, file=entry, finish=course.finish)
-    return Step(entry, begun, gaps=(("anomalies_total", "missed_start", 1),))
+    return Step(entry, begun, gaps=(Counted.MISSED_START.tale,))
 
 
 def _file_finish(course: Course, entry: Entry, rest: Sequence[Entry]) -> Step:
     if not course.running or (course.file is not None and not _same(entry, course.file)):
         return Step(entry, replace(course, finish=entry))
-    observations, prompt = _observe("file_play_seconds", course.file, entry)
+    observations, prompt = _observe(Observed.FILE_PLAY, course.file, entry)
     length = (course.file.duration if course.file else 0) or entry.duration
     if observations and length > 0:
-        observations += (("file_play_ratio", "", observations[0][2] / length),)
+        observations += ((Observed.FILE_PLAY_RATIO, "", observations[0][2] / length),)
     return Step(entry, replace(course, file=None, finish=entry, played=True), observations, prompt)
 
 
@@ -140,21 +139,30 @@ def _exit(course: Course, entry: Entry, rest: Sequence[Entry]) -> Step:
     seen = _NOTHING
     if course.running:
         gaps = _cut_off(course, rest)
-        seen = _NOTHING if course.inferred else _observe("run_seconds", course.start, entry)
+        seen = _NOTHING if course.inferred else _observe(Observed.RUN, course.start, entry)
     elif not course.lost:
-        gaps = (("anomalies_total", "missed_start", 1),)
+        gaps = (Counted.MISSED_START.tale,)
     ended = Course(start=course.start, exit=entry, finish=course.finish)
     return Step(entry, ended, *seen, gaps)
 
 
-_TAKE = {"S": _start, "F": _file_start, "N": _file_finish, "E": _exit}
+#: What each event does to a run: the one place where a task may change its phase.
+_TAKE = of_moving_kinds(
+    {
+        EventKind.START: _start,
+        EventKind.FILE_START: _file_start,
+        EventKind.FILE_FINISH: _file_finish,
+        EventKind.EXIT: _exit,
+    }
+)
+_FILE_EVENTS = (EventKind.FILE_START, EventKind.FILE_FINISH)
 _NOTHING: tuple[tuple[Tale, ...], bool] = ((), False)
 
 
 def _cut_off(course: Course, rest: Sequence[Entry]) -> tuple[Tale, ...]:
     if course.file is None or _finish_follows(rest, course.file):
         return ()
-    return (("files_interrupted_total", "", 1),)
+    return (Counted.FILE_INTERRUPTED.tale,)
 
 
 def _finish_follows(rest: Sequence[Entry], file: Entry) -> bool:
@@ -163,10 +171,10 @@ def _finish_follows(rest: Sequence[Entry], file: Entry) -> bool:
     One that states its time stands where it belongs; if it stands later, it is of a later play.
     """
     for entry in rest:
-        if entry.letter == "S":
+        if entry.kind is EventKind.START:
             return False
-        if entry.letter in "FN" and entry.subject == file.subject:
-            return entry.letter == "N" and not entry.known
+        if entry.kind in _FILE_EVENTS and entry.subject == file.subject:
+            return entry.kind is EventKind.FILE_FINISH and not entry.known
     return False
 
 
@@ -184,7 +192,7 @@ def _is_prompt(entry: Entry) -> bool:
     return not entry.known or entry.arrival - entry.ms / 1000 <= PROMPT_SECONDS
 
 
-def _observe(family: str, begin: Entry | None, end: Entry) -> tuple[tuple[Tale, ...], bool]:
+def _observe(family: Observed, begin: Entry | None, end: Entry) -> tuple[tuple[Tale, ...], bool]:
     """Return the time from `begin` to `end`, if it can be known, and whether both ends came promptly."""
     if begin is None:
         return _NOTHING

@@ -12,7 +12,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from exporter.callback import Callback
-from exporter.relay.course import Step, Tale, advance, end_of, later, walk
+from exporter.protocol.events import EventKind
+from exporter.relay.counted import Counted, Observed, Tale
+from exporter.relay.course import Step, advance, end_of, later, walk
 from exporter.relay.identity import SKEW_SECONDS, Judgement, Moment, Verdict, judge, remember
 from exporter.relay.task import Course, Entry, Task, Windows, entry_due, forgotten_at, lost_at
 
@@ -49,7 +51,7 @@ def fold(task: Task, callback: Callback, arrival: float, windows: Windows) -> Fo
         sources=callback.sources or known.sources,
         heard=max(arrival, known.heard),
         newest_ms=max(known.newest_ms, moment.ms if moment.known else 0),
-        runs=known.runs + (callback.event.letter == "S"),
+        runs=known.runs + (callback.kind is EventKind.START),
         start_stated=_start_stated(known, callback, judgement),
         identities=identities,
         floor_ms=floor,
@@ -72,7 +74,7 @@ def settle(task: Task, now: float, windows: Windows) -> Folded:
     if not task.log and lost_at(task, windows) <= now:
         course = replace(task.now, running=False, lost=True, file=None)
         task = replace(task, settled=course, now=course)
-        tales = (*tales, ("tasks_lost_total", "", 1))
+        tales = (*tales, Counted.TASK_LOST.tale)
     return Folded(task, Verdict.APPLIED, tales)
 
 
@@ -89,35 +91,27 @@ def is_forgotten(task: Task, now: float, windows: Windows) -> bool:
 
 def counts(callback: Callback, windows: Windows) -> tuple[Tale, ...]:
     """Return what a callback counts for, wherever it stands in its task."""
-    match callback.event.letter:
-        case "S":
-            return (("tasks_started_total", "", 1),)
-        case "F":
-            return (("files_started_total", "", 1),)
-        case "N":
-            return (("files_played_total", "", 1),)
-        case "E":
-            exited: Tale = ("tasks_exited_total", callback.subject, 1)
-            return (
-                (exited,) if callback.subject in windows.ok_codes else (exited, ("tasks_failed_total", "", 1))
-            )
-        case "A":
-            return (("alarms_total", callback.subject, 1),)
-    return (("config_resets_total", "", 1),)
+    kind = callback.kind
+    counted: Tale = (kind.counts, callback.subject if kind.label else "", 1)
+    if kind is EventKind.EXIT and callback.subject not in windows.ok_codes:
+        return counted, Counted.TASK_FAILED.tale
+    return (counted,)
 
 
 def timing(callback: Callback, moment: Moment, arrival: float) -> tuple[Tale, ...]:
     """Return what a callback's times tell: its delay, a clock that is ahead, a time that can't be."""
-    bad: tuple[Tale, ...] = (("anomalies_total", "bad_time", 1),) if moment.bad else ()
+    bad: tuple[Tale, ...] = (Counted.BAD_TIME.tale,) if moment.bad else ()
     if not moment.known:
         return bad
     delay = arrival - moment.ms / 1000
-    told: Tale = ("callback_delay_seconds", callback.event.name, max(delay, 0.0))
-    return (*bad, told, ("anomalies_total", "clock_skew", 1)) if delay <= -SKEW_SECONDS else (*bad, told)
+    told: Tale = (Observed.CALLBACK_DELAY, callback.kind.callback_event, max(delay, 0.0))
+    return (*bad, told, Counted.CLOCK_SKEW.tale) if delay <= -SKEW_SECONDS else (*bad, told)
 
 
 def _start_stated(task: Task, callback: Callback, judgement: Judgement) -> tuple[int, int] | None:
-    if callback.event.letter != "S" or callback.stated_ms is None or callback.event_time_seconds is None:
+    if callback.kind is not EventKind.START:
+        return task.start_stated
+    if callback.stated_ms is None or callback.event_time_seconds is None:
         return task.start_stated
     stated = (callback.stated_ms, callback.event_time_seconds)
     return max(stated, task.start_stated or stated)
@@ -126,10 +120,10 @@ def _start_stated(task: Task, callback: Callback, judgement: Judgement) -> tuple
 def _move(
     task: Task, callback: Callback, moment: Moment, arrival: float, windows: Windows
 ) -> tuple[Task, tuple[Tale, ...]]:
-    if callback.event.letter not in "SFNE":
+    if not callback.kind.moves:
         return task, ()
     entry = Entry(
-        callback.event.letter,
+        callback.kind,
         moment.ms,
         moment.exact,
         moment.known,
@@ -138,12 +132,12 @@ def _move(
         callback.duration_seconds,
         message=callback.message,
     )
-    if entry.letter == "S" and (claimed := _claim(task, entry, windows)) is not None:
+    if entry.kind is EventKind.START and (claimed := _claim(task, entry, windows)) is not None:
         entry = claimed
         if _begins_settled_run(task.settled, entry):
             return _begin_settled_run(task, entry)
     if entry.second < task.edge:
-        return task, (("tasks_restarted_total", "", 1),) if entry.letter == "S" else ()
+        return task, (Counted.TASK_RESTARTED.tale,) if entry.kind is EventKind.START else ()
     place = bisect_right(task.log, entry.second, key=lambda e: e.second)
     log = (*task.log[:place], entry, *task.log[place:])
     if len(log) > MAX_LOG:
@@ -179,7 +173,7 @@ def _begin_settled_run(task: Task, start: Entry) -> tuple[Task, tuple[Tale, ...]
     settled = replace(task.settled, start=start)
     restarted = settled.exit is not None
     return replace(task, settled=settled, now=end_of(settled, task.log)), (
-        ("tasks_restarted_total", "", 1),
+        Counted.TASK_RESTARTED.tale,
     ) if restarted else ()
 
 
@@ -195,7 +189,7 @@ def _take_in(task: Task, log: tuple[Entry, ...], entry: Entry) -> tuple[Task, tu
     if mine is last and mine.prompt:
         tales, told = mine.observations, TOLD_OBSERVATIONS
     if mine.restarted:
-        tales, told = (*tales, ("tasks_restarted_total", "", 1)), told | TOLD_RESTART
+        tales, told = (*tales, Counted.TASK_RESTARTED.tale), told | TOLD_RESTART
     if told:
         marked = replace(entry, told=told)
         log = tuple(marked if e is entry else e for e in log)
@@ -211,7 +205,7 @@ def _settle_through(task: Task, last: int) -> tuple[Task, tuple[Tale, ...]]:
     for step in list(walk(course, task.log))[:count]:
         tales += _untold(step)
         course = step.course
-    moving = [e.second for e in task.log[:count] if e.letter != "N"]
+    moving = [e.second for e in task.log[:count] if e.kind is not EventKind.FILE_FINISH]
     task = replace(
         task,
         settled=course,
@@ -227,5 +221,5 @@ def _untold(step: Step) -> list[Tale]:
     if not step.entry.told & TOLD_OBSERVATIONS:
         tales += step.observations
     if step.restarted and not step.entry.told & TOLD_RESTART:
-        tales.append(("tasks_restarted_total", "", 1))
+        tales.append(Counted.TASK_RESTARTED.tale)
     return tales

@@ -4,30 +4,31 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
+from exporter.protocol.events import BY_LETTER, EventKind
 from exporter.relay.task import Course, Entry, Task
 
 
-class Happening(Struct, frozen=True, gc=False, order=True):
+class Happening(Struct, frozen=True, gc=False):
     """Something that happened to a task.
 
     Args:
         ms: when, milliseconds; the arrival where the callback stated no time.
-        letter: its event: S(tart), F(ile start), N (file finish), E(xit), A(larm), R(eset).
+        kind: its event.
         subject: the file, the exit code or the alarm's type.
         message: what an exit said of itself, as far as it is still known.
     """
 
     ms: int
-    letter: str
+    kind: EventKind
     subject: str = ""
     message: str = ""
 
 
 def history(task: Task) -> list[Happening]:
     """Return what is known to have happened to `task`, the newest first, each thing once."""
-    found = {(h.ms, h.letter, h.subject): h for h in _counted(task)}
-    found |= {(e.ms, e.letter, e.subject): _happening(e) for e in _standing(task)}
-    return sorted(found.values(), reverse=True)
+    found = {(h.ms, h.kind.letter, h.subject): h for h in _counted(task)}
+    found |= {(e.ms, e.kind.letter, e.subject): _happening(e) for e in _standing(task)}
+    return [found[key] for key in sorted(found, reverse=True)]
 
 
 def _standing(task: Task) -> Iterator[Entry]:
@@ -43,16 +44,16 @@ def _ends(course: Course) -> Iterator[Entry]:
 
 
 def _happening(entry: Entry) -> Happening:
-    return Happening(entry.ms, entry.letter, entry.subject, entry.message)
+    return Happening(entry.ms, entry.kind, entry.subject, entry.message)
 
 
 def _counted(task: Task) -> Iterator[Happening]:
     """Read the identities; see `identity` for their form."""
     for name, came in task.identities.items():
         ms, _, rest = name.partition("|")
-        letter, subject = rest[:1], rest[1:]
-        if letter == "S" and subject:  # the event_time beside a start's own time
-            if task.identities.get(f"{ms}|S") != came:  # that of a run which began at it
-                yield Happening(int(subject[1:]) * 1000, "S")
+        kind, subject = BY_LETTER[rest[:1]], rest[1:]
+        if kind is EventKind.START and subject:  # the event_time beside a start's own time
+            if task.identities.get(f"{ms}|{kind.letter}") != came:  # that of a run which began at it
+                yield Happening(int(subject[1:]) * 1000, kind)
         else:
-            yield Happening(int(ms) if ms else int(came * 1000), letter, subject)
+            yield Happening(int(ms) if ms else int(came * 1000), kind, subject)

@@ -10,7 +10,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from exporter.callback import Callback
-from exporter.relay.course import Tale
+from exporter.protocol.events import EventKind, of_moving_kinds
+from exporter.relay.counted import Counted, Tale
 from exporter.relay.task import Course, Entry, Task, Windows
 
 MAX_AHEAD_SECONDS = 60.0
@@ -72,7 +73,7 @@ def judge(task: Task, callback: Callback, arrival: float, windows: Windows) -> J
     if _was_counted(task, callback, arrival, windows) or _is_repeated(task, callback, arrival, windows):
         return Judgement(Verdict.DUPLICATE, moment)
     name = _identity(None, callback)
-    remembered = (name,) if callback.event.letter in "AR" else ()
+    remembered = () if callback.kind.moves else (name,)
     return Judgement(Verdict.APPLIED, moment, remembered)
 
 
@@ -110,7 +111,7 @@ def recalled(task: Task, callback: Callback, arrival: float, now: float, windows
 
 
 def _identity(moment_ms: int | None, callback: Callback) -> str:
-    return f"{moment_ms or ''}|{callback.event.letter}{callback.subject}"
+    return f"{moment_ms or ''}|{callback.kind.letter}{callback.subject}"
 
 
 def _happened_ms(identity: str) -> int:
@@ -122,7 +123,7 @@ def _judge_by_identity(
 ) -> Judgement:
     name = _identity(moment.ms, callback)
     seconds = callback.event_time_seconds
-    twin = f"{name}|{seconds}" if callback.event.letter == "S" and moment.exact and seconds else ""
+    twin = f"{name}|{seconds}" if callback.kind is EventKind.START and moment.exact and seconds else ""
     if _is_remembered(task, twin or name, arrival, windows):
         return Judgement(Verdict.DUPLICATE, moment)
     if twin and seconds and _is_remembered(task, name, arrival, windows):
@@ -152,7 +153,7 @@ def _judge_conflict(task: Task, moment: Moment, seconds: int, twin: str) -> Judg
     if not earlier <= exit_.second <= later:
         return Judgement(Verdict.DUPLICATE, moment)
     own = Moment(seconds * 1000, exact=False, known=True, bad=moment.bad)
-    return Judgement(Verdict.APPLIED, own, (twin,), (("anomalies_total", "time_conflict", 1),))
+    return Judgement(Verdict.APPLIED, own, (twin,), (Counted.TIME_CONFLICT.tale,))
 
 
 def _is_remembered(task: Task, name: str, arrival: float, windows: Windows) -> bool:
@@ -162,27 +163,40 @@ def _is_remembered(task: Task, name: str, arrival: float, windows: Windows) -> b
 
 def _is_repeated(task: Task, callback: Callback, arrival: float, windows: Windows) -> bool:
     """Whether a callback without a time is a redelivery, by the state of its task."""
-    oldest = arrival - windows.retry
-    now = task.now
-    match callback.event.letter:
-        case "S":
-            return _start_repeated(now, oldest)
-        case "F":
-            return now.file is not None and _same(now.file, callback) and arrival < _end_of(now.file, windows)
-        case "N":
-            playing = now.file is not None and _same(now.file, callback)
-            return not playing and _is_recent(now.finish, callback, oldest)
-        case "E":
-            return not now.running and _is_recent(now.exit, callback, oldest)
+    if callback.kind.moves:
+        return _REPEATED[callback.kind](task.now, callback, arrival, windows)
     came = task.identities.get(_identity(None, callback))
     return came is not None and arrival - came <= EQUAL_ALARM_SECONDS
 
 
-def _start_repeated(now: Course, oldest: float) -> bool:
+def _start_repeated(now: Course, callback: Callback, arrival: float, windows: Windows) -> bool:
     if not now.running or now.inferred or now.start is None:
         return False
     has_finished = now.played and now.finish is not None and now.finish.arrival > now.start.arrival
-    return now.start.arrival >= oldest and not has_finished
+    return now.start.arrival >= arrival - windows.retry and not has_finished
+
+
+def _file_start_repeated(now: Course, callback: Callback, arrival: float, windows: Windows) -> bool:
+    return now.file is not None and _same(now.file, callback) and arrival < _end_of(now.file, windows)
+
+
+def _finish_repeated(now: Course, callback: Callback, arrival: float, windows: Windows) -> bool:
+    playing = now.file is not None and _same(now.file, callback)
+    return not playing and _is_recent(now.finish, callback, arrival - windows.retry)
+
+
+def _exit_repeated(now: Course, callback: Callback, arrival: float, windows: Windows) -> bool:
+    return not now.running and _is_recent(now.exit, callback, arrival - windows.retry)
+
+
+_REPEATED = of_moving_kinds(
+    {
+        EventKind.START: _start_repeated,
+        EventKind.FILE_START: _file_start_repeated,
+        EventKind.FILE_FINISH: _finish_repeated,
+        EventKind.EXIT: _exit_repeated,
+    }
+)
 
 
 def _same(entry: Entry, callback: Callback) -> bool:

@@ -7,6 +7,8 @@ from math import inf
 
 from msgspec import Struct
 
+from exporter.protocol.events import EventKind
+
 ACTIVE, FAILED, LOST, STOPPED, NONE = "active", "failed", "lost", "stopped", "none"
 
 #: The states a task can be seen in, those kept longest first. NONE is a task no run is known of.
@@ -39,7 +41,7 @@ class Entry(Struct, frozen=True, gc=False, array_like=True):
     """A counted callback that begins or ends something.
 
     Args:
-        letter: its event: S(tart), F(ile start), N (file finish), E(xit).
+        kind: its event, one that moves its task.
         ms: its event time, milliseconds; the arrival stands in where it is unknown.
         exact: whether `ms` is more than a whole second.
         known: whether `ms` is the callback's own.
@@ -50,7 +52,7 @@ class Entry(Struct, frozen=True, gc=False, array_like=True):
         message: what an exit says of itself.
     """
 
-    letter: str
+    kind: EventKind
     ms: int
     exact: bool
     known: bool
@@ -89,7 +91,7 @@ class Course(Struct, frozen=True, gc=False, array_like=True):
     @property
     def inferred(self) -> bool:
         """Whether the current or last run is known from a file alone."""
-        return self.start is not None and self.start.letter == "F"
+        return self.start is not None and self.start.kind is EventKind.FILE_START
 
 
 class Task(Struct, frozen=True, gc=False, kw_only=True, array_like=True):

@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from exporter.protocol.events import EventKind, Subject
 from exporter.simulator.fleet import FAILURES, Event, Relay
 
 EVENT_TYPE = 314
@@ -27,7 +28,7 @@ class Writer(Struct, frozen=True):
     def body(self, relay: Relay, event: Event, *, named: bool = True, signed: bool = True) -> bytes:
         """Return the callback of an event; an unnamed one says no task, stream or destination."""
         at = self.base + event.at
-        fields = self._envelope(relay, event.name, at)
+        fields = self._envelope(relay, event.kind.callback_event, at)
         fields["msg"] = json.dumps(_details(relay, event, int(at * 1000) if relay.timed else 0))
         if named:
             fields |= {"task_id": relay.task_id, "stream_id": relay.stream_id, "to_url": relay.to_url}
@@ -40,7 +41,7 @@ class Writer(Struct, frozen=True):
 
     def malformed(self, relay: Relay, at: float, number: int) -> bytes:
         """Return a callback that breaks its schema, unlike any other."""
-        fields = self._envelope(relay, "TaskStart", self.base + at)
+        fields = self._envelope(relay, EventKind.START.callback_event, self.base + at)
         broken = {"msg": json.dumps({"task_start_time": f"never-{number}"}), "task_id": relay.task_id}
         return self._finished(fields | broken, self.base + at, signed=True)
 
@@ -64,16 +65,21 @@ class Writer(Struct, frozen=True):
 
 
 def _details(relay: Relay, event: Event, ms: int) -> dict[str, Any]:
+    kind = event.kind
+    own_time = {kind.time_field: ms} if kind.time_field else {}
+    return own_time | _subject(relay, event)
+
+
+def _subject(relay: Relay, event: Event) -> dict[str, Any]:
     number = str if relay.wordy else int
-    match event.name:
-        case "TaskStart":
-            return {"task_start_time": ms}
-        case "TaskExit":
-            message = FAILURES.get(event.code, "task stopped.")
-            return {"code": number(event.code), "message": message, "task_exit_time": ms}
-        case "TaskAlarm":
-            return {"AlarmType" if relay.wordy else "type": event.alarm}
-        case "ResetTaskConfig":
+    match event.kind.subject:
+        case Subject.NOTHING:
             return {}
-    url = f"https://cdn.example.com/{relay.task_id}/{event.file}.mp4?token=0123456789abcdef"
-    return {"url": url, "index": number(event.file), "duration": relay.files[event.file]}
+        case Subject.FILE:
+            url = f"https://cdn.example.com/{relay.task_id}/{event.file}.mp4?token=0123456789abcdef"
+            return {"url": url, "index": number(event.file), "duration": relay.files[event.file]}
+        case Subject.EXIT_CODE:
+            return {"code": number(event.code), "message": FAILURES.get(event.code, "task stopped.")}
+        case Subject.TEXT:
+            fields = event.kind.text_fields
+            return {fields[-1] if relay.wordy else fields[0]: event.text}

@@ -10,6 +10,8 @@ from random import Random
 
 from msgspec import Struct
 
+from exporter.protocol.events import EventKind
+
 FAILURES = {
     -5: "read packet error.",
     -22: "write packet error.",
@@ -20,6 +22,11 @@ FAILURES = {
 }
 ALARMS = ("PullFileUnstable", "PushStreamUnstable", "PullFileFailed", "PushStreamFailed", "FileEndEarly")
 UNKNOWN_ALARM = "DecoderRestarted"
+#: What may be told of a task beside its runs and files.
+ASIDES = (
+    *((EventKind.ALARM, name) for name in (*ALARMS, UNKNOWN_ALARM)),
+    *((kind, "simulated") for kind in EventKind if not kind.moves and kind is not EventKind.ALARM),
+)
 HOSTS = ("5000.livepush.myqcloud.com", "5001.livepush.myqcloud.com", "push.example.tv", "rtmp.example.net")
 FILE_SECONDS = 600.0
 FANNED_OUT = 3
@@ -56,18 +63,18 @@ class Event(Struct, frozen=True):
     """Something that happened to a task.
 
     Args:
-        name: its callback_event.
+        kind: its kind.
         at: when, seconds since the simulation began.
         file: index of the file that began or ended.
         code: exit code.
-        alarm: type of an alarm.
+        text: type of an alarm, or what else it says in a word.
     """
 
-    name: str
+    kind: EventKind
     at: float
     file: int = 0
     code: int = 0
-    alarm: str = ""
+    text: str = ""
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -135,18 +142,18 @@ def _files(plan: Plan, chance: Random) -> tuple[int, ...]:
 def history(relay: Relay, plan: Plan, chance: Random) -> Iterator[Event]:
     """Yield what happens to a task, in order, until the end of the simulation or its own."""
     at = chance.uniform(0, 1) if relay.stays else 3 + chance.uniform(0, min(30.0, plan.duration / 4))
-    said: set[str] = set()
+    said: set[tuple[EventKind, str]] = set()
     while at < plan.duration:
         length = 5 + chance.expovariate(1 / plan.failure_every)
         end = plan.duration if relay.stays else min(at + length, plan.duration)
-        yield Event("TaskStart", at)
+        yield Event(EventKind.START, at)
         yield from heapq.merge(
-            _played(relay, at, end, chance), _alarms(relay, at, end, chance, said), key=_when
+            _played(relay, at, end, chance), _asides(relay, at, end, chance, said), key=_when
         )
         if end >= plan.duration:
             return
         is_planned = chance.random() < PLANNED
-        yield Event("TaskExit", end, code=0 if is_planned else chance.choice(list(FAILURES)))
+        yield Event(EventKind.EXIT, end, code=0 if is_planned else chance.choice(list(FAILURES)))
         if is_planned or chance.random() < GONE:
             return
         at = end + 2 + chance.expovariate(1 / plan.downtime)
@@ -162,11 +169,11 @@ def _played(relay: Relay, begin: float, end: float, chance: Random) -> Iterator[
     for file in cycle(range(len(relay.files))):
         if at >= end:
             return
-        yield Event("VodSourceFileStart", at, file)
+        yield Event(EventKind.FILE_START, at, file)
         at += max(1.2, relay.files[file] * _stretch(chance))
         if at >= end:
             return
-        yield Event("VodSourceFileFinish", at, file)
+        yield Event(EventKind.FILE_FINISH, at, file)
         at += chance.uniform(0.2, 1.2) if chance.random() < 0.95 else chance.uniform(3, 40)
 
 
@@ -178,8 +185,10 @@ def _stretch(chance: Random) -> float:
     return chance.uniform(0.4, 0.95) if draw < 0.06 else chance.gauss(1.0, 0.005)
 
 
-def _alarms(relay: Relay, begin: float, end: float, chance: Random, said: set[str]) -> Iterator[Event]:
-    """Yield alarms and changes of configuration.
+def _asides(
+    relay: Relay, begin: float, end: float, chance: Random, said: set[tuple[EventKind, str]]
+) -> Iterator[Event]:
+    """Yield alarms, changes of configuration and whatever else does not move a task.
 
     Without a time an equal one within two minutes is taken for a redelivery, so that a task without times
     says each only once.
@@ -189,7 +198,7 @@ def _alarms(relay: Relay, begin: float, end: float, chance: Random, said: set[st
         at += 2 + chance.expovariate(1 / ALARM_SECONDS)
         if at >= end:
             return
-        name = chance.choice((*ALARMS, UNKNOWN_ALARM, ""))
-        if relay.timed or name not in said:
-            yield Event("TaskAlarm", at, alarm=name) if name else Event("ResetTaskConfig", at)
-        said.add(name)
+        aside = chance.choice(ASIDES)
+        if relay.timed or aside not in said:
+            yield Event(aside[0], at, text=aside[1])
+        said.add(aside)

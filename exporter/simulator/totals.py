@@ -1,12 +1,13 @@
 """What must be counted of the true histories of tasks.
 
-A plain machine reads each history in the order in which it happened. It shares nothing with the exporter's
-own way to count, so that the two can be held against each other.
+A plain machine reads each history in the order in which it happened. It shares the tables of events and of
+metrics with the exporter, and nothing of its way to count, so that the two can be held against each other.
 """
 
 from collections import Counter
 
-from exporter.catalogue import ALARM_TYPES, EVENT_NAMES, OTHER, UNKNOWN
+from exporter.catalogue import CATALOGUE, EVENT_NAMES, OTHER, UNKNOWN
+from exporter.protocol.events import EventKind, Subject
 from exporter.simulator.fleet import Event, Relay
 
 Key = tuple[str, frozenset[tuple[str, str]]]
@@ -16,25 +17,11 @@ EXACT_UNDER_LOSS = frozenset(
     {
         "callbacks_total",
         "callback_delay_seconds_count",
-        "tasks_started_total",
-        "tasks_exited_total",
         "tasks_failed_total",
-        "files_started_total",
-        "files_played_total",
-        "alarms_total",
-        "config_resets_total",
         "quarantined_bodies_total",
+        *(kind.counts for kind in EventKind),
     }
 )
-
-EVENT_COUNTERS = {
-    "TaskStart": "tasks_started_total",
-    "VodSourceFileStart": "files_started_total",
-    "VodSourceFileFinish": "files_played_total",
-    "TaskExit": "tasks_exited_total",
-    "TaskAlarm": "alarms_total",
-    "ResetTaskConfig": "config_resets_total",
-}
 
 
 class Totals:
@@ -57,18 +44,15 @@ class Totals:
             owner: the task can be told from it.
         """
         labels = _labels(relay) if owner else _labels(relay, known=False)
-        details = {
-            "TaskExit": {"code": str(event.code)},
-            "TaskAlarm": {"type": event.alarm if event.alarm in ALARM_TYPES else OTHER},
-        }
-        self.add(EVENT_COUNTERS[event.name], labels | details.get(event.name, {}))
-        if event.name == "TaskExit" and event.code:
+        kind = event.kind
+        self.add(kind.counts, labels | ({kind.label: _value(event)} if kind.label else {}))
+        if kind is EventKind.EXIT and event.code:
             self.add("tasks_failed_total", labels)
         if not owner:
             self.add("anomalies_total", {"kind": "unattributed_exit"})
-        self.outcome(event.name, "applied")
+        self.outcome(kind.callback_event, "applied")
         if relay.timed:
-            self.add("callback_delay_seconds_count", {"event": event.name})
+            self.add("callback_delay_seconds_count", {"event": kind.callback_event})
 
     def outcome(self, event: str, outcome: str) -> None:
         """Count a callback answered 200."""
@@ -98,22 +82,30 @@ class Course:
 
     def step(self, event: Event) -> tuple[str, ...]:
         """Take in the next event; return the counters and histogram counts that go up by one."""
-        match event.name:
-            case "TaskStart":
+        match event.kind:
+            case EventKind.START:
                 again = self.state != "none"
                 self.state, self._is_fresh = "active", True
                 return ("tasks_restarted_total", "downtime_seconds_count") if again else ()
-            case "VodSourceFileStart":
+            case EventKind.FILE_START:
                 first, self._is_fresh, self._playing = self._is_fresh, False, True
                 return ("start_to_file_latency_seconds_count" if first else "file_gap_seconds_count",)
-            case "VodSourceFileFinish":
+            case EventKind.FILE_FINISH:
                 self._playing = False
                 return "file_play_seconds_count", "file_play_ratio_count"
-            case "TaskExit":
+            case EventKind.EXIT:
                 cut_off, self._playing = self._playing, False
                 self.state = "failed" if event.code else "stopped"
                 return ("run_seconds_count", *(("files_interrupted_total",) if cut_off else ()))
         return ()
+
+
+def _value(event: Event) -> str:
+    """Return the value of the label that tells an event's subject."""
+    if event.kind.subject is Subject.EXIT_CODE:
+        return str(event.code)
+    known = CATALOGUE[event.kind.counts].values
+    return event.text if event.text in known or OTHER not in known else OTHER
 
 
 def _labels(relay: Relay, *, known: bool = True) -> dict[str, str]:

@@ -11,6 +11,7 @@ from random import Random
 
 from msgspec import Struct
 
+from exporter.protocol.events import EventKind
 from exporter.simulator.body import UNKNOWN_EVENT, Writer
 from exporter.simulator.fleet import Event, Plan, Relay, history
 from exporter.simulator.totals import Totals
@@ -75,7 +76,7 @@ class Sent(Struct, frozen=True):
     @property
     def keeps_its_place(self) -> bool:
         """Whether the exporter may go by the order in which it comes."""
-        anchors = self.relay.stays and self.event.name == "TaskStart"
+        anchors = self.relay.stays and self.event.kind is EventKind.START
         return not self.relay.timed or not self.named or anchors
 
 
@@ -130,7 +131,7 @@ class Lane:
 
     def _past(self, relay: Relay, chance: Random) -> Iterator[Sent]:
         for event in history(relay, self._plan, chance):
-            is_nameless = event.name == "TaskExit" and self._chance.random() < self._faults.nameless
+            is_nameless = event.kind is EventKind.EXIT and self._chance.random() < self._faults.nameless
             sent = Sent(relay, event, not is_nameless)
             yield sent
             if not sent.is_owned:
@@ -185,7 +186,7 @@ class Lane:
             yield self._repeat(later, sent, body)
 
     def _repeat(self, at: float, sent: Sent, body: bytes) -> Delivery:
-        self._totals.outcome(sent.event.name, "duplicate")
+        self._totals.outcome(sent.event.kind.callback_event, "duplicate")
         return Delivery(at, self._number, body)
 
     def _rubbish(self, relay: Relay, at: float) -> Iterator[Delivery]:

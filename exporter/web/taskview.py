@@ -5,21 +5,13 @@ from urllib.parse import quote
 
 from msgspec import Struct
 
+from exporter.protocol.events import Subject
 from exporter.relay import ACTIVE, FAILED, LOST, STOPPED, Entry, Happening, Task, Windows, history, state_of
 from exporter.web.phrases import When, code_hint, count, position, span, visible, when
 
 MAX_HISTORY = 100
 OVERDUE_SECONDS, OVERDUE_RATIO = 120.0, 1.1
 SILENT_SECONDS = 60.0
-
-EVENTS = {
-    "S": "run began",
-    "F": "file began",
-    "N": "file played to its end",
-    "E": "run ended",
-    "A": "alarm",
-    "R": "configuration reset",
-}
 
 
 class Known(Struct, frozen=True, gc=False):
@@ -215,11 +207,21 @@ def _file_name(subject: str) -> str:
 
 
 def _step(happening: Happening, now: float) -> Step:
-    letter, subject = happening.letter, happening.subject
-    is_file, is_exit = letter in "FN", letter == "E"
+    kind = happening.kind
     return Step(
         at=when(happening.ms / 1000, now),
-        event=EVENTS[letter],
-        subject=f"file {_file_name(subject)}" if is_file else "" if is_exit else visible(subject),
-        code=code_of(happening) if is_exit else None,
+        event=kind.words,
+        subject=_subject(happening),
+        code=code_of(happening) if kind.subject is Subject.EXIT_CODE else None,
     )
+
+
+def _subject(happening: Happening) -> str:
+    """Return what an event is about, as a text; an exit code is shown with its meaning instead."""
+    match happening.kind.subject:
+        case Subject.FILE:
+            return f"file {_file_name(happening.subject)}"
+        case Subject.TEXT:
+            return visible(happening.subject)
+        case Subject.NOTHING | Subject.EXIT_CODE:
+            return ""

@@ -8,6 +8,7 @@ from msgspec import Struct
 from exporter.callback import Callback
 from exporter.catalogue import CATALOGUE
 from exporter.ledger import Tally
+from exporter.protocol.events import BY_LETTER
 from exporter.relay import (
     NONE,
     STATES,
@@ -23,7 +24,6 @@ from exporter.relay import (
 )
 from exporter.relay.fold import MAX_LOG
 from exporter.relay.identity import MAX_IDENTITIES, moment_of
-from exporter.schemas import EVENTS
 from exporter.store.records import decode_task, encode
 from tests.fuzz.reader import Reader
 
@@ -36,7 +36,6 @@ MAX_CALLBACKS = 200
 SUBJECTS = ("0", "1", "-22")
 #: A record holds the log, the identities and a few entries more, each of a few hundred bytes at most.
 MAX_RECORD = (MAX_LOG + 9) * 700 + MAX_IDENTITIES * 300
-EVENT_OF = {event.letter: event for event in EVENTS.values()}
 
 
 class Came(Struct, frozen=True):
@@ -61,16 +60,16 @@ def told(data: bytes, tasks: int = 1) -> Iterator[Came]:
 
 
 def _callback(reader: Reader, letter: str, time: float, has: int, tasks: int) -> Callback:
-    event, subject = EVENT_OF[letter], reader.one_of(SUBJECTS)
+    kind, subject = BY_LETTER[letter], reader.one_of(SUBJECTS)
     is_nameless = tasks > 1 and letter == "E" and has & 12 == 12
     return Callback(
-        event=event,
+        kind=kind,
         appid=1,
         task_id="" if is_nameless else f"t{reader.number() % tasks}",
         to_host="push.example.com",
         sources="5eed5eed5eed5eed",
         event_time_seconds=int(time) if has & 1 else None,
-        stated_ms=int(time * 1000) if has & 2 and event.time_field else None,
+        stated_ms=int(time * 1000) if has & 2 and kind.time_field else None,
         subject="PullFileUnstable" if letter == "A" else "" if letter in "SR" else subject,
         duration_seconds=float(reader.one_of((0, 1, 60, 600))) if letter in "FN" else 0.0,
         message="why" * (has >> 6) if letter == "E" else "",
@@ -117,7 +116,8 @@ def _check_step(before: Task, folded: Folded, came: Came) -> None:
         amount >= 0 and math.isfinite(amount) and name in CATALOGUE for name, _, amount in folded.tales
     )
     assert task.runs - before.runs in (0, 1)
-    assert list(history(task)) == sorted(history(task), reverse=True)
+    known = [(h.ms, h.kind.letter, h.subject) for h in history(task)]
+    assert known == sorted(known, reverse=True)
     if folded.verdict is not Verdict.APPLIED:
         assert task == settle(before, came.arrival, WINDOWS).task
     assert settle(task, came.arrival, WINDOWS).task == task

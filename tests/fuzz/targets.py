@@ -19,9 +19,10 @@ from exporter.access.proxy import FIXED_BYTES_2, MAX_BYTES_2
 from exporter.callback import MAX_MESSAGE, Callback, Ignored, Parser
 from exporter.errors import REASONS, Rejected
 from exporter.logs import redact_text
+from exporter.protocol.events import EventKind
 from exporter.redact import Redactor
 from exporter.relay import Task, Windows, fold
-from exporter.schemas import EVENTS, MAX_FAULTS, Schemas
+from exporter.schemas import MAX_FAULTS, Schemas
 from exporter.store.records import decode_task, encode
 from exporter.web.operators import _prefers_openmetrics
 from exporter.web.query import read_query
@@ -73,7 +74,7 @@ def check_parser(data: bytes) -> None:
 def _check_value(callback: Callback) -> None:
     assert callback.appid >= 0
     assert len(callback.task_id) <= 256
-    assert callback.task_id or callback.event.letter == "E"
+    assert callback.task_id or callback.kind is EventKind.EXIT
     assert len(callback.message) <= MAX_MESSAGE
     assert callback.message.isprintable()
     assert callback.duration_seconds >= 0
@@ -91,11 +92,11 @@ def check_schemas(data: bytes) -> None:
         body["msg"] = orjson.loads(msg) if isinstance(msg, str) else msg
     except (orjson.JSONDecodeError, TypeError, KeyError, IndexError):
         return
-    for event in EVENTS:
-        schema = SCHEMAS.events[event]
+    for kind in EventKind:
+        schema = SCHEMAS.events[kind]
         slow: Draft202012Validator = schema._slow
-        assert bool(schema.explain(body)) == (not schema.is_valid(body)), event
-        assert slow.is_valid(body) == schema.is_valid(body), event
+        assert bool(schema.explain(body)) == (not schema.is_valid(body)), kind
+        assert slow.is_valid(body) == schema.is_valid(body), kind
 
 
 HOSTS = ("push.example.com", "5000.livepush.myqcloud.com", "[2001:db8::1]:1935", "h:99999")

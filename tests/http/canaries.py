@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from exporter.schemas import EVENTS
+from exporter.protocol.events import BY_NAME
 from tests.http.corpus import MSGS, fields
 
 T = 1_795_500_000
@@ -63,7 +63,7 @@ class Sent(Struct, frozen=True):
 
 def planted(plant: Canaries) -> Iterator[Sent]:
     """Yield callbacks of every event, good ones and bad ones, with canaries wherever a secret may stand."""
-    for event in EVENTS:
+    for event in BY_NAME:
         for host in ("push.example.com", "5000.livepush.myqcloud.com"):
             yield _good(plant, event, host)
         yield from _bad(plant, event)

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from exporter.catalogue import LABEL_CHOICES
 from exporter.cli import main, usage
-from exporter.schemas import EVENTS
+from exporter.protocol.events import BY_NAME
 from tests.http.canaries import Canaries, Sent, planted
 from tests.support import Exporter, environment_of, request, running
 
@@ -151,7 +151,7 @@ def _pages() -> Iterator[str]:
     )
     yield from ("/api/v1/tasks", "/api/v1/tasks?state=failed", "/api/v1/tasks/1/no", "/api/v1/tasks?limit=x")
     yield from ("/-/ready", "/-/healthy")
-    for event in EVENTS:
+    for event in BY_NAME:
         for host in "p5":
             for begin in ("/tasks", "/api/v1/tasks"):
                 yield f"{begin}/1250000001/task-{event}-{host}"

@@ -11,13 +11,11 @@ from msgspec import Struct
 
 from exporter.callback import Callback
 from exporter.catalogue import CATALOGUE
+from exporter.protocol.events import BY_LETTER
 from exporter.relay import Task, Windows, fold, settle
-from exporter.schemas import EVENTS
 
 T0 = 1_795_500_000
 WINDOWS = Windows()
-
-NAMES = {event.letter: name for name, event in EVENTS.items()}
 
 
 def tried(examples: int) -> settings:
@@ -30,10 +28,10 @@ def tried(examples: int) -> settings:
 
 def callback(letter: str, time: float | None = None, subject: str = "", **more: Any) -> Callback:
     """Return a callback of task 1/t: with `time` in seconds, in milliseconds too where its event has them."""
-    event = EVENTS[NAMES[letter]]
-    stated = round(time * 1000) if time is not None and event.time_field else None
+    kind = BY_LETTER[letter]
+    stated = round(time * 1000) if time is not None and kind.time_field else None
     values = {
-        "event": event,
+        "kind": kind,
         "appid": 1,
         "task_id": "t",
         "to_host": "push.example.com",
@@ -94,7 +92,7 @@ def gauges(result: Result) -> tuple[object, ...]:
     """Return what is shown of the task's state, without what depends on when it came."""
     now = result.task.now
     moments = tuple(
-        (e.letter, e.ms, e.subject, e.message) if e else None for e in (now.start, now.exit, now.file)
+        (e.kind, e.ms, e.subject, e.message) if e else None for e in (now.start, now.exit, now.file)
     )
     return (now.running, now.lost, now.played, moments, result.task.runs)
 

@@ -77,7 +77,7 @@ def test_a_sweep_is_due_with_the_first_of_what_waits_and_settles_it_then() -> No
     assert next_due(task, WINDOWS) == T0 + 181
     assert settle(task, T0 + 180.999, WINDOWS).task is task
     settled = settle(task, T0 + 181, WINDOWS).task
-    assert [entry.letter for entry in settled.log] == ["E"]
+    assert [entry.kind.letter for entry in settled.log] == ["E"]
     assert (settled.settled.running, settled.now.running) == (True, False)
     assert next_due(settled, WINDOWS) == T0 + 281
     assert settled.edge == T0
@@ -225,14 +225,14 @@ def test_every_run_with_one_start_time_is_in_the_history() -> None:
     for at in (100, 400, 700):
         task = after((at, "E", float(at), "0"), task=task)
         task = fold(task, replace(first, event_time_seconds=T0 + at + 50), T0 + at + 50, WINDOWS).task
-    starts = [h.ms // 1000 - T0 for h in history(task) if h.letter == "S"]
+    starts = [h.ms // 1000 - T0 for h in history(task) if h.kind.letter == "S"]
     assert starts == [750, 450, 150, 0]
 
 
 def test_files_without_a_time_are_in_the_history_until_they_are_settled() -> None:
     """The one that plays, and those before it."""
     task = after((0, "S", None, ""), *((n, "F", None, str(n)) for n in (1, 2, 3)))
-    assert [h.subject for h in history(task) if h.letter == "F"] == ["3", "2", "1"]
+    assert [h.subject for h in history(task) if h.kind.letter == "F"] == ["3", "2", "1"]
 
 
 def test_a_replayed_callback_is_judged_by_what_is_known_of_the_task() -> None:

@@ -2,6 +2,7 @@
 
 from random import Random
 
+from exporter.protocol.events import EventKind
 from exporter.relay import Happening, Task, history
 from tests.unit.histories import T0, Delivery, callback, deliver, happened, in_order, random_history, shuffled
 
@@ -32,12 +33,12 @@ def test_each_thing_is_told_once_newest_first() -> None:
         at("E", 70.5, "-22", message="why"),
     ]
     expected = [
-        Happening((T0 + 70) * 1000 + 500, "E", "-22", "why"),
-        Happening((T0 + 63) * 1000, "R"),
-        Happening((T0 + 62) * 1000, "A", "FileEndEarly"),
-        Happening((T0 + 61) * 1000, "N", "0"),
-        Happening((T0 + 1) * 1000, "F", "0"),
-        Happening(T0 * 1000, "S"),
+        Happening((T0 + 70) * 1000 + 500, EventKind.EXIT, "-22", "why"),
+        Happening((T0 + 63) * 1000, EventKind.CONFIG_RESET),
+        Happening((T0 + 62) * 1000, EventKind.ALARM, "FileEndEarly"),
+        Happening((T0 + 61) * 1000, EventKind.FILE_FINISH, "0"),
+        Happening((T0 + 1) * 1000, EventKind.FILE_START, "0"),
+        Happening(T0 * 1000, EventKind.START),
     ]
     assert told(*deliveries) == expected
     assert told(*deliveries, *deliveries) == expected
@@ -47,13 +48,13 @@ def test_each_thing_is_told_once_newest_first() -> None:
 def test_what_states_no_time_is_told_at_its_arrival() -> None:
     """An alarm has no other."""
     alarm = Delivery(callback("A", None, "FileEndEarly"), T0 + 5.0)
-    assert told(alarm) == [Happening((T0 + 5) * 1000, "A", "FileEndEarly")]
+    assert told(alarm) == [Happening((T0 + 5) * 1000, EventKind.ALARM, "FileEndEarly")]
 
 
 def test_runs_for_which_the_sender_keeps_one_start_time_are_told_apart() -> None:
     """Each began at its event_time; the first at the time it states."""
     later = Delivery(callback("S", T0, event_time_seconds=T0 + 60), T0 + 60.1)
-    starts = [h.ms for h in told(at("S", 0), at("E", 30, "-22"), later) if h.letter == "S"]
+    starts = [h.ms for h in told(at("S", 0), at("E", 30, "-22"), later) if h.kind.letter == "S"]
     assert starts == [(T0 + 60) * 1000, T0 * 1000]
 
 
@@ -62,9 +63,9 @@ def test_the_order_of_arrival_does_not_matter() -> None:
     for seed in range(100):
         random = Random(seed)
         calls = random_history(random, runs=1)
-        expected = {(round(happened(c) * 1000), c.event.letter, c.subject) for c in calls}
+        expected = {(round(happened(c) * 1000), c.kind.letter, c.subject) for c in calls}
         for deliveries in (in_order(calls), shuffled(calls, random)):
             task = deliver(deliveries).task
-            known = {(h.ms, h.letter, h.subject) for h in history(task)}
+            known = {(h.ms, h.kind.letter, h.subject) for h in history(task)}
             recent = {e for e in expected if e[0] / 1000 > task.heard - 3000}
             assert recent <= known <= expected, seed

@@ -50,7 +50,7 @@ Wire = list[tuple[int, float]]
 def steps_of(random: Random) -> list[Step]:
     """Return a valid history as plain data."""
     return [
-        (c.event.letter, round(happened(c) - T0, 3), c.subject, c.duration_seconds)
+        (c.kind.letter, round(happened(c) - T0, 3), c.subject, c.duration_seconds)
         for c in random_history(random)
     ]
 
@@ -208,7 +208,7 @@ def test_whatever_is_sent_the_task_is_in_one_state_and_its_record_is_read_as_it_
     for d in odd_deliveries(found):
         folded = fold(task, d.callback, d.arrival, WINDOWS)
         task = folded.task
-        runs += folded.verdict is Verdict.APPLIED and d.callback.event.letter == "S"
+        runs += folded.verdict is Verdict.APPLIED and d.callback.kind.letter == "S"
         assert (state_of(task, WINDOWS) in STATES) == (
             task.now.start is not None or task.now.exit is not None
         )

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from referencing import Registry, Resource
 
-from exporter.schemas import EVENTS, SHARED, Schemas, schema_folder
+from exporter.protocol.events import EventKind
+from exporter.schemas import SHARED, Schemas, schema_folder
 from tests.unit.histories import tried
 
 DOCUMENTS = {path.stem: json.loads(path.read_bytes()) for path in schema_folder().glob("*.json")}
@@ -19,8 +20,7 @@ REGISTRY: Registry[Any] = Registry().with_resources(
     (document["$id"], Resource.from_contents(document)) for document in DOCUMENTS.values()
 )
 SLOW = {
-    event.name: jsonschema.Draft202012Validator(DOCUMENTS[event.schema], registry=REGISTRY)
-    for event in EVENTS.values()
+    kind: jsonschema.Draft202012Validator(DOCUMENTS[kind.schema], registry=REGISTRY) for kind in EventKind
 }
 
 scalars = st.one_of(
@@ -63,13 +63,13 @@ bodies = st.fixed_dictionaries(
 ) | st.dictionaries(st.sampled_from(FIELDS), values)
 
 
-@given(event=st.sampled_from(sorted(EVENTS)), body=bodies)
+@given(kind=st.sampled_from(list(EventKind)), body=bodies)
 @tried(250)
-def test_both_validators_give_the_same_verdict(event: str, body: dict[str, Any]) -> None:
+def test_both_validators_give_the_same_verdict(kind: EventKind, body: dict[str, Any]) -> None:
     """The fast one decides, the other one explains: where they differ, a rejection would have no reason."""
-    body = orjson.loads(orjson.dumps({**body, "callback_event": event}))
-    schema = SCHEMAS.events[event]
-    slow = SLOW[event].is_valid(body)
+    body = orjson.loads(orjson.dumps({**body, "callback_event": kind.callback_event}))
+    schema = SCHEMAS.events[kind]
+    slow = SLOW[kind].is_valid(body)
     assert schema.is_valid(body) == slow
     assert bool(schema.explain(body)) == (not slow)
 
@@ -93,18 +93,18 @@ def test_every_field_is_titled_and_described() -> None:
                 assert field.get("description"), (name, path)
 
 
-@pytest.mark.parametrize("event", EVENTS.values(), ids=lambda e: e.name)
-def test_every_example_is_valid(event: Any) -> None:
+@pytest.mark.parametrize("kind", EventKind, ids=lambda kind: kind.name)
+def test_every_example_is_valid(kind: EventKind) -> None:
     """An example that its own schema refuses would mislead."""
-    examples = DOCUMENTS[event.schema]["examples"]
+    examples = DOCUMENTS[kind.schema]["examples"]
     assert examples
     for example in examples:
-        assert SCHEMAS.events[event.name].is_valid(example)
+        assert SCHEMAS.events[kind].is_valid(example)
 
 
 def test_every_schema_file_is_used() -> None:
     """A file without a row would be dead."""
-    assert set(DOCUMENTS) == {*SHARED, *(event.schema for event in EVENTS.values())}
+    assert set(DOCUMENTS) == {*SHARED, *(kind.schema for kind in EventKind)}
 
 
 def _fields(node: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], dict[str, Any]]]:

@@ -13,6 +13,7 @@ import pytest
 
 from exporter.callback import Callback, Parser
 from exporter.errors import Rejected, SettingsError
+from exporter.protocol.events import EventKind
 from exporter.redact import Redactor
 from exporter.schemas import Schemas
 from exporter.simulator import options as simulation
@@ -91,12 +92,10 @@ def test_a_history_is_valid(seed: int) -> None:
     """Starts and exits take turns, files play within runs, and no two of them in the same second."""
     for lane in fleet(PLAN, Random(seed)):
         for relay in lane:
-            events = [
-                e for e in history(relay, PLAN, Random(seed)) if "Task" in e.name and e.name != "TaskAlarm"
-            ]
-            marks = [e for e in events if e.name in ("TaskStart", "TaskExit")]
-            assert [e.name for e in marks[::2]] == ["TaskStart"] * len(marks[::2])
-            assert [e.name for e in marks[1::2]] == ["TaskExit"] * len(marks[1::2])
+            ends = (EventKind.START, EventKind.EXIT)
+            marks = [e for e in history(relay, PLAN, Random(seed)) if e.kind in ends]
+            assert {e.kind for e in marks[::2]} == {EventKind.START}
+            assert {e.kind for e in marks[1::2]} <= {EventKind.EXIT}
             assert all(int(b.at) > int(a.at) for a, b in pairwise(marks))
 
 
@@ -145,7 +144,7 @@ def test_a_fault_changes_what_is_sent(fault: str) -> None:
 
 def test_a_signature_is_the_one_that_is_documented() -> None:
     """MD5 of the key and t, in lower-case hex; t is ten minutes after the event."""
-    body = json.loads(Writer(1_795_500_000.0, "key").body(RELAY, Event("TaskStart", 0.5)))
+    body = json.loads(Writer(1_795_500_000.0, "key").body(RELAY, Event(EventKind.START, 0.5)))
     assert body["t"] == 1_795_500_600
     assert body["sign"] == "7866af917dbe86bffa6f87c17e8bc236"  # md5 of key1795500600
 
@@ -153,16 +152,16 @@ def test_a_signature_is_the_one_that_is_documented() -> None:
 def test_totals_of_a_run_with_a_file() -> None:
     """Counted by hand."""
     totals = Totals()
-    for name, at, code in (
-        ("TaskStart", 0, 0),
-        ("VodSourceFileStart", 1, 0),
-        ("VodSourceFileFinish", 61, 0),
-        ("VodSourceFileStart", 62, 0),
-        ("TaskExit", 70, -22),
-        ("TaskStart", 80, 0),
+    for kind, at, code in (
+        (EventKind.START, 0, 0),
+        (EventKind.FILE_START, 1, 0),
+        (EventKind.FILE_FINISH, 61, 0),
+        (EventKind.FILE_START, 62, 0),
+        (EventKind.EXIT, 70, -22),
+        (EventKind.START, 80, 0),
     ):
-        totals.happened(RELAY, Event(name, at, code=code))
-        totals.delivered(RELAY, Event(name, at, code=code))
+        totals.happened(RELAY, Event(kind, at, code=code))
+        totals.delivered(RELAY, Event(kind, at, code=code))
     found = {
         name: count for (name, _), count in totals.counts.items() if name not in ("tasks", "callbacks_total")
     }
