@@ -31,6 +31,7 @@ from tests.mutation.faults import faults
 from tests.mutation.run import Known, Verdict, know, start, take_no_chances, verdict, warm
 
 CORE = (
+    *sorted(Path("exporter/protocol").glob("*.py")),
     *sorted(Path("exporter/relay").glob("*.py")),
     *(Path(f"exporter/{name}.py") for name in ("callback", "catalogue", "ledger", "outline", "redact")),
 )

@@ -8,7 +8,7 @@ import pytest
 
 from exporter.callback import Callback, Ignored, Parser
 from exporter.errors import REASONS, Rejected
-from exporter.protocol.events import EventKind
+from exporter.protocol.events import BY_NAME, EventKind
 from exporter.redact import Redactor
 from exporter.schemas import BrokenSchema, Schemas, schema_folder
 from tests.support import SAMPLES, sample
@@ -145,6 +145,15 @@ def test_a_field_without_a_name_means_nothing(name: str) -> None:
     assert isinstance(callback, Callback)
     assert callback.stated_ms is None
     assert "msg." in callback.unknown_fields
+
+
+@pytest.mark.parametrize(
+    ("name", "field"), [("TaskStart", "task_start_time"), ("TaskExit", "task_exit_time")]
+)
+def test_the_time_inside_of_msg_is_read(name: str, field: str) -> None:
+    """It is more exact than that of the envelope."""
+    callback = parse(callback_event=name, msg={field: 1_795_500_000_123})
+    assert (callback.kind, callback.stated_ms) == (BY_NAME[name], 1_795_500_000_123)
 
 
 def test_only_a_file_has_a_length() -> None:
