@@ -94,7 +94,7 @@ def callbacks() -> str:
     """Return docs/callbacks.md."""
     documents = {path.stem: json.loads(path.read_bytes()) for path in schema_folder().glob("*.json")}
     parts = [
-        "# Callbacks\n\n<!-- Made by `make docs` from schemas/. -->\n\n"
+        "# Callbacks\n\n<!-- Made by `make docs` from schemas/ and exporter/protocol/events.py. -->\n\n"
         "A callback is held against the JSON Schema file of its event in `schemas/`, after the JSON texts inside `msg` and "
         "`source_urls` are unpacked. Fields that no schema names are allowed, and counted in "
         "`css_relay_unknown_fields_total`.\n",

@@ -187,8 +187,8 @@ def check_names(kinds: Iterable[EventKind | Row], counted: Iterable[Tale], obser
 
 def _family(kind: str, name: str, who: str) -> Family:
     family = CATALOGUE.get(name)
-    if family is None or family.kind != kind:
-        raise ValueError(f"{who}: the catalogue has no {kind} {name}")
+    if family is None or family.kind != kind or family.scope not in (Scope.LABELLED, Scope.FLEET):
+        raise ValueError(f"{who}: the catalogue has no {kind} {name} of the fleet")
     return family
 
 

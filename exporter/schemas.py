@@ -49,7 +49,10 @@ class Schema:
         )
         self.is_valid = self._fast.is_valid
         self.fields = frozenset(_properties(document, documents))
-        msg = document.get("properties", {}).get("msg", {})
+        properties = document.get("properties", {})
+        #: The only value of `callback_event` that is valid; empty where any is.
+        self.event: str = properties.get("callback_event", {}).get("const", "")
+        msg = properties.get("msg", {})
         self.msg_fields = frozenset(_properties(msg, documents))
 
     def explain(self, body: object) -> tuple[Fault, ...]:
@@ -83,6 +86,11 @@ class Schemas:
         except Exception as exc:
             raise BrokenSchema(f"the schemas in {folder} do not compile: {exc}") from exc
         for kind, schema in self.events.items():
+            if schema.event != kind.callback_event:
+                raise BrokenSchema(
+                    f"{folder / kind.schema}.json: expected callback_event to be {kind.callback_event}, "
+                    f"not {schema.event or 'anything'}"
+                )
             unknown = {*kind.text_fields, *filter(None, [kind.time_field])} - schema.msg_fields
             if unknown:
                 raise BrokenSchema(

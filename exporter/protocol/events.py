@@ -7,7 +7,7 @@ names it. Only a kind that moves its task needs more: what it does there, in `re
 known again without a time, in `relay.identity`; both tables are held to this one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum, unique
 from typing import Self, TypeVar
 
@@ -150,9 +150,23 @@ class EventKind(Enum):
         self.time_field = row.time_field
 
 
+def kinds_by(key: Callable[[EventKind], str]) -> dict[str, EventKind]:
+    """Return the kinds by what `key` returns for each.
+
+    Raises:
+        ValueError: it returns the same for two kinds; the text names them.
+    """
+    found: dict[str, EventKind] = {}
+    for kind in EventKind:
+        other = found.setdefault(key(kind), kind)
+        if other is not kind:
+            raise ValueError(f"the events {other.name} and {kind.name} have the same {key(kind)!r}")
+    return found
+
+
 #: The kinds by `callback_event`, and by the letter that records have.
-BY_NAME = {kind.callback_event: kind for kind in EventKind}
-BY_LETTER = {kind.letter: kind for kind in EventKind}
+BY_NAME = kinds_by(lambda kind: kind.callback_event)
+BY_LETTER = kinds_by(lambda kind: kind.letter)
 
 
 def of_moving_kinds(table: Mapping[EventKind, T]) -> Mapping[EventKind, T]:

@@ -141,6 +141,14 @@ def _is_documented(tree: Path) -> None:
 
 WRONG_ROWS = {
     "a letter that another event has": (("letter", '"A"'), "PAUSE"),
+    "a name that another event has": (
+        ("callback_event", '"TaskAlarm"'),
+        "the events ALARM and PAUSE have the same 'TaskAlarm'",
+    ),
+    "a family of single tasks": (
+        ("counts", '"task_runs_total"'),
+        "TaskPause: the catalogue has no counter task_runs_total of the fleet",
+    ),
     "two letters": (("letter", '"PA"'), "TaskPause: expected one letter"),
     "a text without fields": (("text_fields", "()"), "TaskPause: text_fields are for a subject"),
     "fields without a text": (("subject", "Subject.NOTHING"), "TaskPause: text_fields are for a subject"),
@@ -191,15 +199,19 @@ def test_a_label_without_bound_ends_the_import(tree: Path) -> None:
 
 
 def test_a_row_without_its_schema_file_ends_the_start(tree: Path) -> None:
-    """The line names the file; so it does where the file lacks a field that the row names."""
+    """The line names the file; so it does where the file is another event's, or lacks a field of the row."""
     _add_row(tree)
     _add_family(tree)
     check = ("-c", "from exporter.schemas import Schemas; Schemas()")
     assert "task_pause.json" in _python(tree, *check).stderr
     _add_schema(tree)
     path = tree / "schemas" / "task_pause.json"
-    path.write_text(path.read_text().replace('"reason": {', '"cause": {'))
+    whole = path.read_text()
+    path.write_text(whole.replace('"reason": {', '"cause": {'))
     assert "task_pause.json: msg has no field reason" in _python(tree, *check).stderr
+    path.write_text(whole.replace('"const": "TaskPause"', '"const": "TaskAlarm"'))
+    said = _python(tree, *check).stderr
+    assert "task_pause.json: expected callback_event to be TaskPause, not TaskAlarm" in said
 
 
 def test_what_the_fold_counts_is_in_the_catalogue(tree: Path) -> None:

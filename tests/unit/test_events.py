@@ -6,7 +6,7 @@ import pytest
 
 from exporter.catalogue import CATALOGUE, Family, Scope
 from exporter.ledger import check_names
-from exporter.protocol.events import BY_LETTER, EventKind, Row, Subject, of_moving_kinds
+from exporter.protocol.events import BY_LETTER, EventKind, Row, Subject, kinds_by, of_moving_kinds
 
 ROW: dict[str, Any] = {
     "letter": "P",
@@ -55,6 +55,7 @@ def test_parts_of_a_row_that_do_not_go_together_are_refused(wrong: dict[str, Any
             "the event TaskPause: the catalogue has no counter tasks_paused_total",
         ),
         ({"counts": "run_seconds"}, "the event TaskPause: the catalogue has no counter run_seconds"),
+        ({"counts": "task_runs_total"}, "the catalogue has no counter task_runs_total of the fleet"),
         ({"label": "code"}, r"the event TaskPause: tasks_lost_total has the labels \(\), not 'code'"),
         ({"counts": "tasks_exited_total"}, r"tasks_exited_total has the labels \('code',\), not ''"),
         ({"counts": "free_total", "label": "text"}, "free_total needs values or a limit"),
@@ -83,6 +84,13 @@ def test_what_the_fold_counts_is_in_the_catalogue() -> None:
             check_names((), [tale], ())
     with pytest.raises(ValueError, match="the fold: the catalogue has no histogram tasks_lost_total"):
         check_names((), (), ["tasks_lost_total"])
+
+
+def test_no_two_events_are_told_apart_by_the_same() -> None:
+    """The text names both."""
+    assert set(kinds_by(lambda kind: kind.callback_event).values()) == set(EventKind)
+    with pytest.raises(ValueError, match="the events START and EXIT have the same 'task_start_time'"):
+        kinds_by(lambda kind: kind.time_field.replace("exit", "start") or kind.name)
 
 
 def test_a_table_of_moving_events_has_each_of_them() -> None:
