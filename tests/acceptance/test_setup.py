@@ -1,0 +1,60 @@
+"""Set-up: a clone makes its Python environment, and the next one with the same lock files takes it over."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support import HANG_SECONDS
+
+ROOT = Path(__file__).parents[2]
+LOCKS = ("requirements.txt", "requirements-fast.txt", "requirements-dev.txt", "requirements-supply.txt")
+#: Where scripts stand that name the Python they are of, by kind of environment.
+BINS = {"run": ("bin",), "test": ("bin", "supply/bin")}
+
+
+def _clone(folder: Path) -> Path:
+    """Make a clone with all that set-up reads; its lock files are empty, as nothing in them matters here."""
+    folder.mkdir()
+    for name in ("exporter", "schemas", "scripts"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder / name)
+    for name in LOCKS:
+        (folder / name).touch()
+    return folder
+
+
+def _set_up(clone: Path, kind: str, cache: Path) -> str:
+    """Make the environment of a clone, and return what is said."""
+    done = subprocess.run(
+        ["scripts/environment", kind],
+        cwd=clone,
+        env={**os.environ, "XDG_CACHE_HOME": str(cache)},
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("kind", BINS)
+def test_a_second_clone_takes_over_the_environment_of_the_first(tmp_path: Path, kind: str) -> None:
+    """Each runs its own Python and its own code; when one is gone the other works."""
+    first, second = _clone(tmp_path / "first"), _clone(tmp_path / "second")
+    assert "taken" not in _set_up(first, kind, tmp_path / "cache")
+    assert "*** taken from an earlier one" in _set_up(second, kind, tmp_path / "cache")
+    shutil.rmtree(first)
+    assert (second / ".venv" / f"{kind}.stamp").exists()
+    for place in BINS[kind]:
+        script = second / ".venv" / place / "pip"
+        assert str(second) in script.read_text().splitlines()[0]
+        assert str(first) not in script.read_text()
+        subprocess.run([script, "--version"], check=True, capture_output=True)
+    where = [second / ".venv" / "bin" / "python", "-c", "import exporter; print(exporter.__file__)"]
+    printed = subprocess.run(where, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    assert Path(printed.strip()) == second / "exporter" / "__init__.py"
