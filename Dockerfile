@@ -6,19 +6,12 @@ FROM ${BASE} AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
 
-# gunicorn's parser comes as source. The compiler stays in this stage, so its version need not be fixed.
-# hadolint ignore=DL3008
-RUN apt-get update \
-    && apt-get install --yes --no-install-recommends gcc libc6-dev \
-    && rm -rf /var/lib/apt/lists/*
-
 # Dependencies in a layer of their own: it is built anew when the lock file changes, not with every source.
 # The environment gets no pip: the image that runs has no use for an installer. What pip installs it compiles,
 # because nothing can be compiled later on a read-only file system.
-COPY requirements.txt requirements-fast.txt ./
+COPY requirements.txt ./
 RUN python -m venv --without-pip /opt/venv \
-    && pip --python /opt/venv/bin/python install --no-deps --require-hashes \
-        --requirement requirements.txt --requirement requirements-fast.txt
+    && pip --python /opt/venv/bin/python install --no-deps --require-hashes --requirement requirements.txt
 
 COPY pyproject.toml README.md LICENSE ./
 COPY schemas schemas

@@ -85,13 +85,13 @@ mutate: $(VENV)/test.stamp
 
 # Known vulnerabilities of what is locked. AUDIT=--strict fails where the database is out of reach.
 audit: $(VENV)/test.stamp
-	$(SUPPLY)/bin/python scripts/audit $(AUDIT) requirements.txt requirements-fast.txt requirements-dev.txt
+	$(SUPPLY)/bin/python scripts/audit $(AUDIT) requirements.txt requirements-dev.txt
 
 # What a running exporter is made of, with hashes: a CycloneDX bill of materials.
 sbom: $(VENV)/test.stamp
 	mkdir -p build
-	cat requirements.txt requirements-fast.txt | PYTHONWARNINGS=ignore $(SUPPLY)/bin/cyclonedx-py requirements \
-		--pyproject pyproject.toml --output-reproducible --of JSON -o build/sbom.json -
+	PYTHONWARNINGS=ignore $(SUPPLY)/bin/cyclonedx-py requirements \
+		--pyproject pyproject.toml --output-reproducible --of JSON -o build/sbom.json requirements.txt
 
 # Locks every dependency, with hashes and without the name of any host.
 lock: $(VENV)/test.stamp
@@ -99,7 +99,7 @@ lock: $(VENV)/test.stamp
 	$(COMPILE) pyproject.toml -o requirements.txt
 	$(COMPILE) pyproject.toml --group dev -o requirements-dev.txt
 	$(COMPILE) --group supply -o requirements-supply.txt
-	echo gunicorn_h1c | $(COMPILE) --constraint requirements.txt --no-deps - -o requirements-fast.txt
+	echo gunicorn_h1c | $(COMPILE) --constraint requirements.txt --no-deps - -o
 
 clean:
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
@@ -111,9 +111,9 @@ provision-test:
 	$(STEP) "Debian packages" scripts/provision test
 	$(STEP) "Container image (at first a few minutes)" scripts/provision image
 
-$(VENV)/run.stamp: requirements.txt requirements-fast.txt pyproject.toml scripts/environment
+$(VENV)/run.stamp: requirements.txt pyproject.toml scripts/environment
 	$(STEP) "Python environment (at first a minute)" scripts/environment run
 
-$(VENV)/test.stamp: requirements.txt requirements-fast.txt requirements-dev.txt requirements-supply.txt pyproject.toml \
+$(VENV)/test.stamp: requirements.txt requirements-dev.txt requirements-supply.txt pyproject.toml \
 		scripts/environment
 	$(STEP) "Python environment (at first a minute)" scripts/environment test

@@ -12,6 +12,7 @@ from falcon.asgi import App, Request, Response
 
 from exporter import logs, settings
 from exporter.server import Server
+from exporter.worker import Served
 
 PATH = "/callbacks"
 TAKEN = b'{"code":0}'
@@ -26,14 +27,32 @@ class Bare:
         resp.data = TAKEN
 
 
+class Alone:
+    """One application for both listeners, with nothing to begin and to end.
+
+    Args:
+        app: that application.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    def start(self) -> tuple[Any, Any]:
+        """Return it for either listener."""
+        return self._app, self._app
+
+    async def stop(self) -> None:
+        """Nothing is to be done."""
+
+
 class BareServer(Server):
     """The exporter's server with a bare application in it."""
 
-    def load(self) -> Any:
+    def load(self) -> Served:
         """Return the bare application, for both listeners."""
         app = App()
         app.add_route(PATH, Bare())
-        return app
+        return Alone(app)
 
 
 def serve(server: type[Server]) -> None:

@@ -16,10 +16,11 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, g
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from referencing import Registry, Resource
 
-from bench.bare import PATH, TAKEN, serve
+from bench.bare import PATH, TAKEN, Alone, serve
 from exporter.protocol.events import EventKind
 from exporter.schemas import schema_folder
 from exporter.server import Server
+from exporter.worker import Served
 
 WORKERS = 2
 CALLBACKS = Counter("plain_callbacks", "Callbacks taken.", ["event", "to_host"])
@@ -70,12 +71,12 @@ class PlainServer(Server):
         self.cfg.set("workers", WORKERS)
         self.cfg.set("child_exit", lambda server, worker: mark_process_dead(worker.pid))  # type: ignore[no-untyped-call]
 
-    def load(self) -> Any:
+    def load(self) -> Served:
         """Return the plain application, for both listeners."""
         app = App()
         app.add_route(PATH, Plain())
         app.add_route("/metrics", Scrapes())
-        return app
+        return Alone(app)
 
 
 if __name__ == "__main__":

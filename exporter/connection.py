@@ -1,175 +1,263 @@
-"""A connection of one of the listeners: what is done before gunicorn sees its bytes, and instead of it."""
+"""A connection of a listener: uvicorn's, held to limits of time and size, and to its turn.
+
+uvicorn parses HTTP and calls the application. It leaves open, and this module decides: how long a caller may
+take; how much is parsed of what it sends before other connections have their turn; and what it is told where
+that is no HTTP.
+"""
 
 import asyncio
-import ssl
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from enum import Enum
+from http import HTTPStatus
+from typing import Any
 
-from gunicorn.asgi.protocol import (
-    _CACHED_SERVER_HEADER,
-    ASGIProtocol,
-    _get_cached_date_header,
-    _get_cached_status_line,
-)
-from msgspec import Struct
+from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from exporter.access import read_proxy_header
+from exporter.listener import Listener, State
+from exporter.request_rules import (
+    HEAD_TOO_LONG,
+    MAX_HEAD_BYTES,
+    NO_HTTP,
+    Refusal,
+    answer,
+    origin_form,
+    refusal_of,
+)
+from exporter.transport import Flow, LingeringTransport
 
-if TYPE_CHECKING:
-    from exporter.worker import Worker
-
-HEADERS_SECONDS = 10.0
-CLOSE = b"Connection: close\r\n"
-
-Headers = Sequence[tuple[bytes, bytes]]
-#: An answer's status, and what follows the headers that all answers have: its own ones and its body.
-Answer = tuple[int, bytes]
-#: Given path, headers, body and peer of a POST, returns what answers it; None if the framework should.
-Express = Callable[[str, Headers, bytes, str], Coroutine[Any, Any, Answer] | None]
-
-
-class Listener(Struct, frozen=True):
-    """What is special about a listener.
-
-    Args:
-        name: callbacks or web.
-        tls: what its connections are encrypted with, None for plain HTTP.
-        headers: returns further headers of answers to what is no HTTP.
-        speaks_for_others: whether the proxy at an address may say for whom it asks.
-        headers_seconds: how long a request may take until its headers are whole.
-        reserve: open files that its connections must leave for everything else.
-        express: is asked before the framework is.
-    """
-
-    name: str
-    tls: ssl.SSLContext | None = None
-    headers: Callable[[], Mapping[str, str]] = dict
-    speaks_for_others: Callable[[str], bool] = lambda address: False
-    headers_seconds: float = HEADERS_SECONDS
-    reserve: int = 0
-    express: Express = lambda path, headers, body, peer: None
+#: How long the headers of a request may take to come, and a body that nobody waits for.
+HEADERS_SECONDS, BODY_SECONDS = 10.0, 10.0
+#: How long a caller may take to read what it is sent.
+SEND_SECONDS = 10.0
+#: So much is parsed of what a connection sent before other connections have their turn.
+PIECE_BYTES = 4096
+#: In a request's scope when no more of its body will come, though its end is missing: what was expected.
+BROKEN_BODY = "css_relay.broken_body"
+#: That, where the caller is gone.
+THE_REST = "expected the rest of the body"
 
 
-class Connection(ASGIProtocol):  # type: ignore[misc]
-    """A connection of a listener: its headers come in time, and begin with those of a proxy if that may be.
+class Reading(Enum):
+    """What the next bytes of a connection belong to."""
+
+    NOTHING = "between two requests"
+    HEAD = "first line and headers"
+    BODY = "body"
+
+
+class Connection(HttpToolsProtocol):
+    """A connection of a listener.
 
     Args:
-        worker: serves it.
+        config: uvicorn's, with the application.
+        state: what all connections of the worker share.
         listener: where it came in.
     """
 
-    def __init__(self, worker: "Worker", listener: Listener) -> None:
-        super().__init__(worker)
-        self._listener = listener
-        self._peer: tuple[str, int] = ("", 0)
-        self._source: tuple[str, int] | None = None
-        self._unread: bytes | None = None
-        self._has_ended = False
-        self._patience: asyncio.TimerHandle | None = None
+    flow: Flow
+    transport: LingeringTransport  # type: ignore[assignment]
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def __init__(self, config: Config, state: State, listener: Listener) -> None:
+        super().__init__(config, state, {})
+        self._state = state
+        self._listener = listener
+        self._reading = Reading.NOTHING
+        self._unparsed = bytearray()
+        self._awaits_proxy_header = False
+        self._has_ended = False
+        #: Bytes of the request that are no body.
+        self._head_bytes = 0
+        #: Why the request is refused, where the parser has nothing against it.
+        self._refusal: Refusal | None = None
+        #: What is sent once all requests are answered, before the connection closes; None while it goes on.
+        self._farewell: bytes | None = None
+        #: By when the caller must have sent what is waited for, and read what was sent (the loop's time).
+        self._send_by = self._read_by = float("inf")
+
+    @property
+    def _is_answered(self) -> bool:
+        """Whether every request so far has its answer."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for headers."""
         super().connection_made(transport)
-        if self.worker.is_full(self._listener):
-            # Rather than to wait until no file can be opened, the store's least of all.
-            self._close_transport()
+        self.flow, self.transport = Flow(transport), LingeringTransport(transport)
+        self.client = self.client or ("", 0)  # it may be gone already
+        if len(self._state.connections) > self._state.max_open_files - self._listener.reserve:
+            transport.abort()  # rather than to wait until no file can be opened, the store's least of all
             return
-        self._peer = transport.get_extra_info("peername") or self._peer
-        if self._listener.speaks_for_others(self._peer[0]):
-            self._unread = b""
-        self._wait_for_headers()
+        self._awaits_proxy_header = self._listener.speaks_for_others(self.client[0])
+        self._send_by = self.loop.time() + HEADERS_SECONDS
 
     def data_received(self, data: bytes) -> None:
-        """Take in bytes: a proxy's header first, then requests."""
-        if self._unread is not None:
-            self._unread += data
-            data = self._after_proxy_header()
-            if not data:
-                return
-        if self._patience is None and self._awaiting_request:
-            self._cancel_keepalive_timer()
-            self._wait_for_headers()
-        super().data_received(data)
+        """Take in bytes, and parse as many as have their turn."""
+        if self._farewell is not None or self.transport.is_closing():
+            return
+        if len(data) <= PIECE_BYTES and not (self._unparsed or self.pipeline or self._awaits_proxy_header):
+            self._parse(data)
+        else:
+            self._unparsed += data
+            self._parse_unparsed()
 
-    def eof_received(self) -> bool:
-        """Stay until the answer is out, where a caller ends its side as soon as it has sent its request."""
-        receiver = self._body_receiver
-        is_asked = receiver is not None and receiver._complete and not self._awaiting_request
-        self._has_ended = is_asked and not self._is_ssl
-        return self._has_ended
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Stay until the answers are out, where a caller ends its side as soon as it has asked."""
+        self._has_ended = not self._is_answered and self._reading is not Reading.BODY
+        if self._has_ended and not self._unparsed:
+            self.cycle.keep_alive = False
+        return self._has_ended and self.scheme == "http"
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of everything."""
-        self._stop_waiting()
+        """Let go of everything; who waits for the rest of a body is told that it will not come."""
+        if self._reading is Reading.BODY:
+            self._break_body(THE_REST)
+        self._farewell = b""
+        self.pipeline.clear()
+        if self.timeout_keep_alive_task is not None:  # uvicorn leaves it where the connection was reset
+            self.timeout_keep_alive_task.cancel()
         super().connection_lost(exc)
-        if self._awaiting_request:  # it would wait some seconds more to be cancelled
-            self._request_ready.set()
-        # It knows its callbacks, and they know this: both would lie in memory until rubbish is looked for.
-        self._callback_parser = None
 
-    def _arm_keepalive_timer(self) -> None:
-        """Wait for another request; not of a caller that has ended its side: it can't send any."""
-        if self._has_ended:
-            self._keepalive_timeout()
-        else:
-            super()._arm_keepalive_timer()
+    def pause_writing(self) -> None:
+        """Give the caller some time to read."""
+        super().pause_writing()
+        self._read_by = self.loop.time() + SEND_SECONDS
 
-    async def _serve_http_request(self, request: Any, sockname: Any, peername: Any) -> bool:
-        """Answer a request, by the short way if that takes it; return whether another may follow."""
-        answering = self._express(request, peername)
-        if answering is None:
-            keep_alive: bool = await super()._serve_http_request(request, sockname, peername)
-            return keep_alive
-        status, rest = await answering
-        closes = self._will_close(request, response_requires_close=False)
-        if not self._closed:
-            line = _get_cached_status_line(request.version, status)
-            close = CLOSE if closes else b""
-            self._safe_write(b"".join((line, _CACHED_SERVER_HEADER, _get_cached_date_header(), close, rest)))
-        return not closes
+    def resume_writing(self) -> None:
+        """The caller has read."""
+        super().resume_writing()
+        self._read_by = float("inf")
 
-    def _express(self, request: Any, peername: Any) -> Coroutine[Any, Any, Answer] | None:
-        """Return what answers a POST whose body is here, None if that is the framework's to do."""
-        receiver = self._body_receiver
-        if request.method != "POST" or request.chunked or not receiver._complete or receiver.expect_continue:
-            return None
-        if self._flow_control.write_paused:  # only the framework waits until its caller reads
-            return None
-        body = b"".join(receiver._chunks)
-        return self._listener.express(request.path, request.headers_bytes, body, peername[0])
+    def look_after(self) -> None:
+        """Close the connection if its caller takes too long; called every second."""
+        now = self.loop.time()
+        if now > self._read_by:
+            self.transport.abort()
+        elif self.transport.is_closing():
+            self._read_by = min(self._read_by, now + SEND_SECONDS)
+        elif self._is_answered and now > self._send_by:
+            if self._reading is Reading.NOTHING:
+                self.transport.close()
+            else:
+                self.transport.abort()
 
-    def _on_headers_complete(self) -> bool:
-        self._stop_waiting()
-        skips_body: bool = super()._on_headers_complete()
-        return skips_body
+    # Parsing.
 
-    def _wait_for_headers(self) -> None:
-        loop: asyncio.AbstractEventLoop = self.worker.loop
-        self._patience = loop.call_later(self._listener.headers_seconds, self._close_transport)
+    def _parse_unparsed(self) -> None:
+        """Parse piece after piece, until a request waits behind another one."""
+        if self._awaits_proxy_header:
+            self._read_proxy_header()
+        while self._unparsed and not self._awaits_proxy_header and not self.pipeline:
+            piece = bytes(self._unparsed[:PIECE_BYTES])
+            del self._unparsed[:PIECE_BYTES]
+            self._parse(piece)
+        if self._unparsed and not self._awaits_proxy_header:
+            self.flow.is_held = True
+            self.flow.pause_reading()
 
-    def _stop_waiting(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+    def _parse(self, piece: bytes) -> None:
+        self._head_bytes += len(piece)
+        super().data_received(piece)
+        is_too_long = self._head_bytes > MAX_HEAD_BYTES and self._reading is not Reading.NOTHING
+        if is_too_long and self._farewell is None:
+            self._refusal = HEAD_TOO_LONG
+            self.send_400_response("")
 
-    def _after_proxy_header(self) -> bytes:
-        """Return what follows a proxy's header, nothing while it is not whole."""
-        data = self._unread or b""
+    def _read_proxy_header(self) -> None:
         try:
-            header = read_proxy_header(data)
+            header = read_proxy_header(bytes(self._unparsed))
         except ValueError as exc:
-            self._send_error_response(400, str(exc))
-            self._close_transport()
-            return b""
-        if header is None:
-            return b""
-        self._source, self._unread = header.source, None
-        return data[header.length :]
+            self._refusal = HTTPStatus.BAD_REQUEST, str(exc)
+            self.send_400_response("")
+            return
+        if header is not None:
+            self._awaits_proxy_header = False
+            self.client = header.source or self.client
+            del self._unparsed[: header.length]
 
-    def _effective_peername(self, peername: Any) -> Any:
-        return self._source or peername
+    def on_message_begin(self) -> None:
+        """Begin to read a request."""
+        self._reading, self.transport.is_sent_to = Reading.HEAD, True
+        self._send_by = self.loop.time() + HEADERS_SECONDS
+        super().on_message_begin()
 
-    def _send_error_response(self, status: int, message: str, extra_headers: Any = ()) -> None:
-        """Answer what is no HTTP; an unknown Transfer-Encoding is the caller's fault, and no 5xx."""
-        headers = (*extra_headers, *self._listener.headers().items())
-        super()._send_error_response(400 if status == 501 else status, message, headers)
+    def on_headers_complete(self) -> None:
+        """Call the application, unless a request is ambiguous or out of bounds."""
+        self._refusal = refusal_of(self.parser.get_http_version(), self.url, self.headers)
+        if self._refusal is not None:
+            raise ValueError(self._refusal)
+        self._reading = Reading.BODY
+        self.url = origin_form(self.url)
+        super().on_headers_complete()
+        self.headers = []  # what follows the last chunk is no header
+        if self._state.is_draining:
+            self.cycle.keep_alive = False
+        if self.parser.should_upgrade():  # the parser stops here: what comes next may be no HTTP
+            self._break_body("expected no Upgrade")
+
+    def on_body(self, body: bytes) -> None:
+        """Take in a part of a body."""
+        self._head_bytes -= len(body)
+        self.cycle.waiting_for_100_continue = False  # it did not wait
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Wait for another request."""
+        self._reading, self._head_bytes, self.transport.is_sent_to = Reading.NOTHING, 0, False
+        self._send_by = self.loop.time() + self._listener.idle_seconds
+        super().on_message_complete()
+
+    # Answers.
+
+    def on_response_complete(self) -> None:
+        """Go on with what has come meanwhile."""
+        super().on_response_complete()
+        if self.transport.is_closing():
+            return
+        if self.flow.is_held and not self.pipeline:
+            self.flow.is_held = False
+            self._parse_unparsed()
+            if not self.flow.is_held and len(self.cycle.body) <= HIGH_WATER_LIMIT:
+                self.flow.resume_reading()
+        if self._is_answered:
+            self._wait_or_close()
+
+    def _wait_or_close(self) -> None:
+        """Wait for what the caller owes, if the connection goes on."""
+        if self._farewell is not None:
+            self.transport.write(self._farewell)
+            self.transport.close()
+        elif self._has_ended:
+            self.transport.close()
+        else:
+            seconds = {Reading.NOTHING: self._listener.idle_seconds, Reading.HEAD: HEADERS_SECONDS}
+            self._send_by = self.loop.time() + seconds.get(self._reading, BODY_SECONDS)
+
+    def send_400_response(self, msg: str) -> None:
+        """Tell the caller that this is no HTTP, when it has its answers to what came before; then close."""
+        self._unparsed.clear()
+        self.transport.is_sent_to = True
+        if self._reading is Reading.BODY:  # its request is answered as one whose body is cut off
+            self._farewell = b""
+            self._break_body("expected well-formed chunks")
+        else:
+            headers = {name.decode(): value.decode() for name, value in self.server_state.default_headers}
+            self._farewell = answer(self._refusal or NO_HTTP, headers | dict(self._listener.headers()))
+        if self._is_answered:
+            self._wait_or_close()
+
+    def _break_body(self, expected: str) -> None:
+        """Have the application know that no more of a body will come."""
+        if not self.cycle.response_complete:
+            scope: Any = self.cycle.scope
+            scope[BROKEN_BODY] = expected
+            self.cycle.keep_alive = self.cycle.more_body = False
+            self.cycle.message_event.set()
+
+
+def look_after(state: State) -> None:
+    """Close the connections whose callers take too long; to be called every second."""
+    for connection in list(state.connections):
+        assert isinstance(connection, Connection)  # noqa: S101 - no other kind is made
+        connection.look_after()

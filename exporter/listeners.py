@@ -9,8 +9,8 @@ from ssl import SSLContext
 from msgspec import Struct
 
 from exporter.access import Source
-from exporter.connection import Listener
 from exporter.errors import SettingsError
+from exporter.listener import Listener
 from exporter.reread import Files, Reread, is_open_to_others
 from exporter.settings import Settings
 from exporter.tls import NewestContext, server_context
@@ -41,11 +41,19 @@ def read_listeners(settings: Settings) -> Listeners:
     """
     looks = Reread(name=WEB_FLAG, make=_WebFile(settings.web_config_file).read)
     web = Listener(
-        "web", _web_tls(settings, looks), lambda: looks.current().headers, reserve=RESERVED_FILES // 2
+        "web",
+        _web_tls(settings, looks),
+        lambda: looks.current().headers,
+        reserve=RESERVED_FILES // 2,
+        idle_seconds=settings.http_idle_timeout,
     )
     proxies = Source(trusted=settings.callback_trusted_proxies).is_trusted
     callbacks = Listener(
-        "callbacks", _callback_tls(settings), speaks_for_others=proxies, reserve=RESERVED_FILES
+        "callbacks",
+        _callback_tls(settings),
+        speaks_for_others=proxies,
+        reserve=RESERVED_FILES,
+        idle_seconds=settings.http_idle_timeout,
     )
     listeners = Listeners(callbacks, web, looks)
     for note in looks.current().notes:

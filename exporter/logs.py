@@ -43,6 +43,8 @@ def configure(level: str, form: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    # It warns of every caller that sends no HTTP.
+    logging.getLogger("uvicorn.error").setLevel(max(root.level, logging.ERROR))
 
 
 def redact_text(text: str) -> str:

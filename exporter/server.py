@@ -6,7 +6,6 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
-from msgspec.structs import replace
 
 from exporter.errors import ExporterError
 from exporter.listeners import read_listeners
@@ -19,7 +18,6 @@ from exporter.worker import Worker
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 25
-KEEPALIVE_SECONDS = 5
 HEARTBEAT_SECONDS = 60
 
 
@@ -51,7 +49,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         listeners = read_listeners(settings)
         self._service = Service(settings, listeners.looks.current)
         #: In the order of the addresses that are bound.
-        self.listeners = replace(listeners.callbacks, express=self._service.express), listeners.web
+        self.listeners = listeners.callbacks, listeners.web
         super().__init__()
 
     def load_config(self) -> None:
@@ -61,20 +59,16 @@ class Server(BaseApplication):  # type: ignore[misc]
             "bind": [str(address) for address in addresses],
             "worker_class": Worker,
             "workers": 1,
-            "worker_connections": 10_000,
             "backlog": 4096,
-            "asgi_loop": "uvloop",
-            "asgi_lifespan": "on",
-            "control_socket_disable": True,
             "logger_class": GunicornLogger,
             "accesslog": None,
             "worker_tmp_dir": _memory_folder(),
             "graceful_timeout": GRACE_SECONDS,
-            "keepalive": KEEPALIVE_SECONDS,
             "timeout": HEARTBEAT_SECONDS,
             "when_ready": self._when_ready,
-            "post_fork": self._post_fork,
         }
+        if "control_socket_disable" in self.cfg.settings:  # versions before 25 have no such socket
+            chosen["control_socket_disable"] = True
         for name, value in chosen.items():
             self.cfg.set(name, value)
 
@@ -100,7 +94,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         Master(self).run()
 
     def load(self) -> Service:
-        """Return the application that a worker serves."""
+        """Return what a worker serves."""
         return self._service
 
     def _when_ready(self, arbiter: Any) -> None:
@@ -109,10 +103,6 @@ class Server(BaseApplication):  # type: ignore[misc]
             log.info("listening", extra={"listener": listener.name, "address": f"{host}:{port}"})
         if self._settings.is_open:
             log.warning("anybody may send callbacks: set a token, require signatures or allow addresses")
-
-    def _post_fork(self, arbiter: Any, worker: Any) -> None:
-        callback, web = (socket.sock.getsockname()[1] for socket in worker.sockets)
-        self._service.ports = callback, web
 
 
 def _memory_folder() -> str | None:

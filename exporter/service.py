@@ -1,12 +1,11 @@
-"""The service: stores, ingest and both apps, wired together, and their life in a worker."""
+"""The service: stores, ingest and both apps, wired together, from their start to their end."""
 
 import asyncio
 import gc
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from msgspec.structs import replace
 
@@ -14,9 +13,8 @@ from exporter import __version__
 from exporter.access import Rate, Signatures, Source, is_token
 from exporter.batch import BatchFolder
 from exporter.callback import Parser
-from exporter.connection import Answer, Headers
-from exporter.errors import ExporterError
 from exporter.ingest import Ingest
+from exporter.listener import App
 from exporter.redact import Redactor
 from exporter.schemas import Schemas
 from exporter.scrape import Scraper
@@ -27,20 +25,13 @@ from exporter.store.sqlite import SqliteStore
 from exporter.store.valkey.store import ValkeyStore
 from exporter.telemetry import Telemetry
 from exporter.web.admission import Admission
-from exporter.web.body import Bodies
-from exporter.web.callbacks import HeadersFirst, callback_app
-from exporter.web.express import Express
+from exporter.web.callbacks import CallbackHandler, callback_app
+from exporter.web.deferred import DeferBody
 from exporter.web.guard import Guard
-from exporter.web.intake import Intake
 from exporter.web.operators import operator_app
 from exporter.web.pages import About, Pages
 from exporter.web.rejections import Rejections
 from exporter.webconfig import WebConfig
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Any, Any, Any], Awaitable[None]]
 
 TIDY_SECONDS = 15.0
 
@@ -95,7 +86,7 @@ def signatures_of(settings: Settings) -> Signatures:
 
 
 class Service:
-    """The ASGI application: the callback app on the one port, the operators' app on the other.
+    """Everything that a worker serves.
 
     Args:
         settings: everything that can be set.
@@ -105,45 +96,18 @@ class Service:
     def __init__(self, settings: Settings, looks: Callable[[], WebConfig]) -> None:
         self._settings = settings
         self._looks = looks
-        self._apps: dict[int, App] = {}
-        self._express: Express | None = None
         self._ingest: Ingest | None = None
         self._scraper: Scraper | None = None
         self._tidying: asyncio.Task[None] | None = None
         #: Compiled before there is a worker, so that a file that breaks later hurts none that comes back.
         self.schemas: Schemas | None = None
-        #: Ports of the callback and the web listener; known once they are bound.
-        self.ports: tuple[int, int] = (0, 0)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one ASGI scope."""
-        if scope["type"] == "lifespan":
-            await self._live(receive, send)
-        elif scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.close"})
-        else:
-            await self._apps[scope["server"][1]](scope, receive, send)
+    def start(self) -> tuple[App, App]:
+        """Open the store and begin; return the apps of the callback and of the web listener.
 
-    def express(
-        self, path: str, headers: Headers, body: bytes, peer: str
-    ) -> Coroutine[object, object, Answer] | None:
-        """Take a callback that has come whole, as `Express.take` does."""
-        return None if self._express is None else self._express.take(path, headers, body, peer)
-
-    async def _live(self, receive: Receive, send: Send) -> None:
-        await receive()
-        try:
-            self._start()
-        except ExporterError as exc:
-            await send({"type": "lifespan.startup.failed", "message": str(exc)})
-            return
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await self._stop()
-        await send({"type": "lifespan.shutdown.complete"})
-
-    def _start(self) -> None:
+        Raises:
+            ExporterError: a file or the store can't be used; the text says how to go on.
+        """
         settings = self._settings
         store = open_store(settings)
         telemetry = Telemetry(version=__version__, revision=revision())
@@ -164,12 +128,20 @@ class Service:
             self._callback_app(store.secret, self._ingest, telemetry, rejections),
             self._operator_app(store, self._ingest, self._scraper, telemetry, rejections),
         )
-        self._apps = dict(zip(self.ports, apps, strict=True))
         self._ingest.start()
         # What is there now stays; looking for rubbish among it after every few requests only costs time.
         gc.freeze()
         gc.set_threshold(20_000, 20, 20)
         self._tidying = asyncio.get_running_loop().create_task(_tidy())
+        return apps
+
+    async def stop(self) -> None:
+        """Commit what was accepted, then let go of everything."""
+        if self._tidying is not None:
+            self._tidying.cancel()
+        if self._scraper is not None and self._ingest is not None:
+            await asyncio.to_thread(self._scraper.close)
+            await self._ingest.stop()
 
     def _callback_app(
         self, secret: bytes, ingest: Ingest, telemetry: Telemetry, rejections: Rejections
@@ -181,17 +153,17 @@ class Service:
             redactor=Redactor(key=secret, plain_hosts=settings.redact_plain_hosts),
             authenticate=lambda body: signatures.check(body, time.time()),
         )
-        intake = Intake(
+        handler = CallbackHandler(
+            admission=self._admission(),
             parser=parser,
             ingest=ingest,
             telemetry=telemetry,
             rejections=rejections,
             # What is no JSON can't be signed: it is a stranger's, and not worth the room.
             keeps=frozenset({"schema"} if settings.callback_require_sign else {"json", "schema"}),
+            max_body_bytes=settings.callback_max_body_bytes,
         )
-        admission, max_bytes = self._admission(), settings.callback_max_body_bytes
-        self._express = Express(intake=intake, admission=admission, max_bytes=max_bytes)
-        return callback_app(intake, admission, Bodies(max_bytes))
+        return DeferBody(callback_app(handler))
 
     def _operator_app(
         self,
@@ -218,7 +190,7 @@ class Service:
             telemetry_path=settings.web_telemetry_path,
         )
         # Nobody's body is of use to the operators' side, so that nobody's is waited for.
-        return Guard(HeadersFirst(operators), self._looks)
+        return Guard(DeferBody(operators), self._looks)
 
     def _admission(self) -> Admission:
         settings = self._settings
@@ -228,14 +200,6 @@ class Service:
             rate=Rate(limit) if limit else None,
             tokens=tokens_of(settings),
         )
-
-    async def _stop(self) -> None:
-        """Commit what was accepted, then let go of everything."""
-        if self._tidying is not None:
-            self._tidying.cancel()
-        if self._scraper is not None and self._ingest is not None:
-            await asyncio.to_thread(self._scraper.close)
-            await self._ingest.stop()
 
 
 async def _tidy() -> None:

@@ -107,6 +107,15 @@ class Settings(Struct, frozen=True, kw_only=True):
     callback_tls_key_file: Annotated[
         str, Flag("callback.tls-key-file", str, "PEM file with the key of that certificate.")
     ] = ""
+    http_idle_timeout: Annotated[
+        float,
+        Flag(
+            "http.idle-timeout",
+            parse_duration,
+            "Time after which a connection without a request is closed, on both listeners. "
+            "Keep it longer than a proxy in front keeps its own connections.",
+        ),
+    ] = 75.0
     web_listen_address: Annotated[
         Address, Flag("web.listen-address", parse_address, "Where Prometheus and operators look.")
     ] = Address("127.0.0.1", 10314)

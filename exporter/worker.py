@@ -1,27 +1,52 @@
-"""gunicorn's worker, with what differs between the two listeners.
+"""The worker: gunicorn's, with uvicorn's connections, and what differs between the two listeners.
 
-gunicorn serves all its sockets alike; here each has a certificate and limits of its own.
+gunicorn's master starts it, watches it and tells it to stop. It serves each socket as its listener says.
 """
 
 import asyncio
 import os
 import resource
-from typing import Any
+import signal
+from collections.abc import Sequence
+from email.utils import formatdate
+from typing import Any, Protocol
 
+import uvloop
 from gunicorn.arbiter import Arbiter
-from gunicorn.asgi.lifespan import LifespanManager
-from gunicorn.asgi.protocol import ASGIProtocol
-from gunicorn.workers.gasgi import ASGIWorker
+from gunicorn.workers.base import Worker as GunicornWorker
+from uvicorn.config import Config
 
-from exporter.connection import Connection, Listener
+from exporter.connection import Connection, look_after
+from exporter.listener import App, Listener, State
 
 HEARTBEAT_SECONDS = 1.0
+#: How long connections are waited for when the worker is to stop; the master kills it soon after.
+GRACE_SECONDS = 22.0
+#: How often connections are looked at then. For so many looks what is sent over them is answered: who sends
+#: often is told that the connection closes, and does not meet the close.
+LOOK_SECONDS, LAST_CALL_LOOKS = 0.05, 10
 MAX_OPEN_FILES = 16_384
 OUT_OF_MEMORY = b'level=error msg="the memory ran out: another worker takes over"\n'
 #: gunicorn's master goes on after any status but 3 and 4.
 EXIT_WITHOUT_MEMORY = 1
+#: Connections have a limit of their own, which counts where uvicorn's does not.
+NO_LIMIT_SECONDS = 1_000_000_000
 #: How long a TLS handshake may take, and a goodbye go unanswered.
 HANDSHAKE_SECONDS, GOODBYE_SECONDS = 10.0, 5.0
+
+
+class Served(Protocol):
+    """What a worker serves."""
+
+    def start(self) -> Sequence[App]:
+        """Begin; return an application for each listener.
+
+        Raises:
+            Exception: it can't; the text says how to go on.
+        """
+
+    async def stop(self) -> None:
+        """Make everything durable that was accepted, and let go of it."""
 
 
 def raise_open_files() -> int:
@@ -44,44 +69,95 @@ def end_without_memory(loop: asyncio.AbstractEventLoop, context: dict[str, Any])
     loop.default_exception_handler(context)
 
 
-class Worker(ASGIWorker):  # type: ignore[misc]
+def config_of(app: App) -> Config:
+    """Return what connections that serve `app` are made with."""
+    config = Config(
+        app,
+        interface="asgi3",
+        lifespan="off",
+        ws="none",
+        workers=1,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        timeout_keep_alive=NO_LIMIT_SECONDS,
+    )
+    config.load()
+    return config
+
+
+class Worker(GunicornWorker):  # type: ignore[misc]
     """Serves each socket as its listener says; `app.listeners` are in the order of the sockets."""
 
-    def is_full(self, listener: Listener) -> bool:
-        """Whether a listener has as many connections as it may have."""
-        is_full: bool = self.nr_conns > self._open_files - listener.reserve
-        return is_full
+    def run(self) -> None:
+        """Serve until the master says to stop, or is gone."""
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._serve())
 
     async def _serve(self) -> None:
-        self._open_files = raise_open_files()
-        self.loop.set_exception_handler(end_without_memory)
-        # What it finds out is kept where it was asked: a subclass alone would be left with the slow parser.
-        ASGIProtocol._check_h1c_protocol_available()
-        await self._begin()
-        for bound, listener in zip(self.sockets, self.app.listeners, strict=True):
-            self.servers.append(await self._listen(bound.sock, listener))
-        while self.alive and self.ppid == os.getppid():
-            self.notify()
-            await asyncio.sleep(HEARTBEAT_SECONDS)
-        await self._shutdown()
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(end_without_memory)
+        stop = asyncio.Event()
+        loop.add_signal_handler(signal.SIGTERM, stop.set)
+        state = State(raise_open_files())
+        served: Served = self.wsgi
+        apps = self._start(served)
+        servers = [
+            await self._listen(bound.sock, listener, app, state)
+            for bound, listener, app in zip(self.sockets, self.app.listeners, apps, strict=True)
+        ]
+        while self.alive and not stop.is_set() and self.ppid == os.getppid():
+            self._beat(state)
+            await _wait(stop, HEARTBEAT_SECONDS)
+        for server in servers:
+            server.close()
+        await self._drain(state)
+        await served.stop()
 
-    async def _begin(self) -> None:
-        """Start the application; one that can't start ends the master too: the next would fare alike."""
-        self.lifespan = LifespanManager(self.asgi, self.log, self.state)
+    def _start(self, served: Served) -> Sequence[App]:
+        """Start what is served; what can't start ends the master too: the next worker would fare alike."""
         try:
-            await self.lifespan.startup()
+            return served.start()
         except Exception as exc:
             self.log.error("can't start: %s", exc)  # noqa: TRY400 - a line for operators
             raise SystemExit(Arbiter.WORKER_BOOT_ERROR) from exc
 
-    async def _listen(self, bound: Any, listener: Listener) -> asyncio.Server:
-        loop: asyncio.AbstractEventLoop = self.loop
-        has_tls = listener.tls is not None
-        return await loop.create_server(
-            lambda: Connection(self, listener),
+    async def _listen(self, bound: Any, listener: Listener, app: App, state: State) -> asyncio.Server:
+        config, has_tls = config_of(app), listener.tls is not None
+        return await asyncio.get_running_loop().create_server(
+            lambda: Connection(config, state, listener),
             sock=bound,
             backlog=self.cfg.backlog,  # it listens anew, by default with room for a hundred
             ssl=listener.tls,
             ssl_handshake_timeout=HANDSHAKE_SECONDS if has_tls else None,
             ssl_shutdown_timeout=GOODBYE_SECONDS if has_tls else None,
         )
+
+    def _beat(self, state: State) -> None:
+        """Show the master that all goes on, set the date of answers, and look after the connections."""
+        self.notify()
+        state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
+        look_after(state)
+
+    async def _drain(self, state: State) -> None:
+        """Answer what is under way, and what comes on open connections; then close these."""
+        state.is_draining = True
+        loop = asyncio.get_running_loop()
+        ends, looks = loop.time() + GRACE_SECONDS, 0
+        while (state.connections or state.tasks) and loop.time() < ends:
+            # Looks, not seconds: what came while this process stood still is read before the next one.
+            if looks > LAST_CALL_LOOKS:
+                for connection in list(state.connections):
+                    connection.shutdown()
+            looks += 1
+            self._beat(state)
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Wait for an event, but not longer."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass

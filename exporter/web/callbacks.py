@@ -1,93 +1,152 @@
 """The side that faces the internet: the app of the callback listener.
 
 It says 200 only for what is committed; bad input is told what was expected, kept for a look, and never gets
-a 5xx. What becomes of a callback is `intake`'s; here are the framework's requests and answers.
+a 5xx.
 """
 
+import asyncio
+import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import falcon
+import orjson
 from falcon.asgi import App, Request, Response
 
-from exporter.errors import Fault, Rejected
+from exporter.batch import Arrived
+from exporter.callback import Ignored, Parser
+from exporter.connection import BROKEN_BODY, THE_REST
+from exporter.errors import Fault, Rejected, StoreUnavailable
+from exporter.ingest import Ingest
+from exporter.store import Refused
+from exporter.telemetry import Telemetry
 from exporter.web.admission import PATH, Admission
-from exporter.web.body import Bodies
-from exporter.web.intake import TAKEN, Intake
+from exporter.web.rejections import Rejections
 
-CUT_OFF = "css_relay.cut_off"
+log = logging.getLogger(__name__)
+
+#: The answer to what was taken.
+TAKEN = orjson.dumps({"code": 0})
+BODY_SECONDS = 10.0
+RETRY_AFTER_SECONDS = 5
 
 
-class Callbacks:
-    """Takes callbacks.
+class CallbackHandler:
+    """Takes callbacks, and refuses what is none.
 
     Args:
-        intake: what becomes of them.
-        bodies: reads them.
+        admission: says who may send.
+        parser: turns bytes into callbacks.
+        ingest: makes them durable.
+        telemetry: counts refusals and times answers.
+        rejections: remembers refusals for the status page.
+        keeps: reasons for which a refused body is kept for a look.
+        max_body_bytes: the longest body that is read.
+        clock: gives the time of arrival, seconds.
     """
 
-    def __init__(self, *, intake: Intake, bodies: Bodies) -> None:
-        self._intake = intake
-        self._bodies = bodies
+    def __init__(
+        self,
+        *,
+        admission: Admission,
+        parser: Parser,
+        ingest: Ingest,
+        telemetry: Telemetry,
+        rejections: Rejections,
+        keeps: frozenset[str] = frozenset({"json", "schema"}),
+        max_body_bytes: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._admission = admission
+        self._parser = parser
+        self._ingest = ingest
+        self._telemetry = telemetry
+        self._rejections = rejections
+        self._keeps = keeps
+        self._max_body_bytes = max_body_bytes
+        self._clock = clock
+
+    async def process_request(self, req: Request, resp: Response) -> None:
+        """Let a request in and note its source, or refuse it: before a path is looked for."""
+        req.context.begun = time.perf_counter()
+        source = self._admission.source_of(req.scope["client"][0], req.get_header("X-Forwarded-For"))
+        req.context.source = source
+        self._admission.admit(source, req.path)
 
     async def on_post(self, req: Request, resp: Response, token: str = "") -> None:
-        """Take one callback: read it, take it in, answer. Its token has been looked at."""
-        raw = await self._read(req, self._expected_length(req))
-        await self._intake.take(raw, req.context.source, req.context.begun)
+        """Take one callback: read, parse and commit it. Its token has been looked at."""
+        raw = await self._read(req)
+        arrival = round(self._clock(), 3)
+        source = req.context.source
+        try:
+            callback = self._parser.parse(raw)
+        except Rejected as rejected:
+            if rejected.reason in self._keeps:
+                await self._keep(Refused(rejected.reason, raw, source, arrival))
+            raise
+        is_kept = isinstance(callback, Ignored) and callback.keep
+        refused = Refused("unknown_event", raw, source, arrival) if is_kept else None
+        try:
+            await self._ingest.commit(Arrived(arrival, callback, refused))
+        except StoreUnavailable as exc:
+            headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+            raise Rejected(503, "unavailable", (Fault("", "not kept; send it again"),), headers) from exc
+        self._telemetry.request.observe("200", time.perf_counter() - req.context.begun)
         resp.data = TAKEN
 
     async def on_options(self, req: Request, resp: Response, token: str = "") -> None:
         """Refuse, since falcon would answer OPTIONS by itself."""
         raise falcon.HTTPMethodNotAllowed(["POST"])
 
-    def _expected_length(self, req: Request) -> int | None:
-        """Return the length that the headers promise, None for a chunked body; refuse what they rule out."""
-        encoding = req.get_header("Content-Encoding")
+    async def _read(self, req: Request) -> bytes:
+        """Return the body, whole: as long as its headers promise, in time, and not too long."""
+        encoding, length = req.get_header("Content-Encoding"), req.content_length
         if encoding and encoding.strip().lower() != "identity":
             raise Rejected(415, "encoding", (Fault("", "expected a body without Content-Encoding"),))
-        length: int | None = req.content_length
         if length is None and not req.get_header("Transfer-Encoding"):
             raise Rejected(411, "length", (Fault("", "expected a Content-Length, or a chunked body"),))
-        if length is not None and length > self._bodies.max_bytes:
-            raise self._bodies.too_large()
-        return length
+        if length is not None and length > self._max_body_bytes:
+            raise self._too_large()
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                raw: bytes = await req.stream.read(self._max_body_bytes + 1)
+        except TimeoutError as exc:
+            late = Fault("", f"expected the whole body within {BODY_SECONDS:g} s")
+            raise Rejected(408, "length", (late,)) from exc
+        if len(raw) > self._max_body_bytes:
+            raise self._too_large()
+        if broken := req.scope.get(BROKEN_BODY):
+            faults = (Fault("", broken),)
+            raise Rejected(408, "length", faults) if broken == THE_REST else Rejected(400, "length", faults)
+        return raw
 
-    async def _read(self, req: Request, length: int | None) -> bytes:
-        arriving = req.stream.read(self._bodies.max_bytes + 1)
-        if length is None:
-            return await self._bodies.unmeasured(arriving, lambda: CUT_OFF in req.scope)
-        return await self._bodies.whole(arriving, length)
+    def _too_large(self) -> Rejected:
+        return Rejected(413, "too_large", (Fault("", f"expected at most {self._max_body_bytes} bytes"),))
 
+    async def _keep(self, refused: Refused) -> None:
+        """Keep a refused body for a look, if that can be done."""
+        try:
+            await self._ingest.commit(Arrived(refused.arrival, refused=refused))
+        except StoreUnavailable as exc:
+            log.warning("a refused body is not kept: %s", exc)
 
-class Gate:
-    """falcon middleware that lets in whom it should, before a request is routed."""
-
-    def __init__(self, admission: Admission) -> None:
-        self._admission = admission
-
-    async def process_request(self, req: Request, resp: Response) -> None:
-        """Let a request in and note its source, or refuse it."""
-        req.context.begun = time.perf_counter()
-        source = self._admission.source_of(req.scope["client"][0], req.get_header("X-Forwarded-For"))
-        req.context.source = source
-        self._admission.admit(source, req.path)
-
-
-class Refusals:
-    """Answers what is refused."""
-
-    def __init__(self, intake: Intake) -> None:
-        self._intake = intake
-
-    async def on_rejected(self, req: Request, resp: Response, ex: Exception, params: dict[str, Any]) -> None:
-        """Answer a rejection with its status, reason and faults."""
-        if not isinstance(ex, Rejected):
-            raise ex
-        refusal = self._intake.refuse(ex, req.context.source, req.context.begun)
-        resp.status = str(refusal.status)
-        resp.set_headers(refusal.headers)
-        resp.data = refusal.body
+    async def on_rejected(
+        self, req: Request, resp: Response, rejected: Exception, params: dict[str, Any]
+    ) -> None:
+        """Answer a rejection with its status, reason and faults; count it and remember it."""
+        if not isinstance(rejected, Rejected):
+            raise rejected
+        source, reason, status = req.context.source, rejected.reason, rejected.status
+        self._telemetry.rejected.labels(reason).inc()
+        self._rejections.add(rejected, source)
+        self._telemetry.request.observe(str(status), time.perf_counter() - req.context.begun)
+        faults = [{"pointer": fault.pointer, "message": fault.message} for fault in rejected.faults]
+        about = {"reason": reason, "status": status, "source": source, "faults": str(faults)}
+        log.warning("a callback was refused", extra=about)
+        resp.status = status
+        resp.set_headers(rejected.headers)
+        resp.data = orjson.dumps({"code": status, "reason": reason, "errors": faults})
 
     async def on_http_error(
         self, req: Request, resp: Response, ex: Exception, params: dict[str, Any]
@@ -97,49 +156,11 @@ class Refusals:
         await self.on_rejected(req, resp, rejected, params)
 
 
-async def _nothing_yet() -> dict[str, Any]:
-    return {"type": "http.request", "body": b"", "more_body": True}
-
-
-class HeadersFirst:
-    """Lets an app look at a request before any of its body has come.
-
-    falcon waits for the first part of a body before it calls a handler; a caller that promises a body and
-    sends none would be held without a limit, and one with a wrong path or a body too long not be told.
-    """
-
-    def __init__(self, app: App[Request, Response]) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Any) -> None:
-        """Serve one request."""
-        asked = False
-
-        def body() -> Awaitable[Any]:
-            nonlocal asked
-            if asked:
-                return receive()
-            asked = True
-            return _nothing_yet()
-
-        async def watched() -> Any:
-            event = await body()
-            if event["type"] == "http.disconnect":
-                scope[CUT_OFF] = True
-            return event
-
-        # Without a length nothing else tells a body that ended from one that was cut off.
-        is_chunked = any(name == b"transfer-encoding" for name, _ in scope["headers"])
-        await self._app(scope, watched if is_chunked else body, send)
-
-
-def callback_app(intake: Intake, admission: Admission, bodies: Bodies) -> HeadersFirst:
+def callback_app(handler: CallbackHandler) -> App[Request, Response]:
     """Return the app of the callback listener: `POST /callbacks` or `/callbacks/<token>`, and no more."""
-    app = App(middleware=[Gate(admission)])
-    refusals = Refusals(intake)
-    app.add_error_handler(Rejected, refusals.on_rejected)
-    app.add_error_handler(falcon.HTTPError, refusals.on_http_error)
-    callbacks = Callbacks(intake=intake, bodies=bodies)
-    app.add_route(PATH, callbacks)
-    app.add_route(PATH + "/{token}", callbacks)
-    return HeadersFirst(app)
+    app = App(middleware=[handler])
+    app.add_error_handler(Rejected, handler.on_rejected)
+    app.add_error_handler(falcon.HTTPError, handler.on_http_error)
+    app.add_route(PATH, handler)
+    app.add_route(PATH + "/{token}", handler)
+    return app

@@ -4,11 +4,17 @@ import json
 import os
 import shutil
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from threading import Event
 
 import pytest
 
-from tests.support import Exporter, sample, until
+from tests.support import HANG_SECONDS, Exporter, is_running, sample, until
+
+SENDERS, RELOADS = 4, 3
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,6 +78,54 @@ def test_a_store_that_can_not_be_opened_at_a_reload_changes_nothing(exporter: Ex
         assert exporter.post(sample("documented/task_exit"))[0] == 503
         store.with_name("away").rename(store)
         until(lambda: exporter.post(sample("documented/task_exit"))[0] == 200, "it goes on")
+    finally:
+        exporter.kill()
+
+
+def _sends(exporter: Exporter, done: Event, failures: list[tuple[float, str]]) -> int:
+    """Send over one connection until it is done, a new one where an answer says that it closes.
+
+    Return how many were taken; failures are told with how long the connection had waited before (seconds).
+    """
+    body, number, waited = sample("documented/task_start"), 0, 0.0
+    while not done.is_set():
+        connection = HTTPConnection("127.0.0.1", exporter.ports["callbacks"], timeout=HANG_SECONDS)
+        try:
+            is_last, answered = False, time.monotonic()
+            while not is_last and not done.is_set():
+                waited = time.monotonic() - answered
+                connection.request("POST", "/callbacks", body)
+                answer = connection.getresponse()
+                answer.read()
+                answered = time.monotonic()
+                number += answer.status == 200
+                is_last = answer.getheader("Connection") == "close"
+        except (OSError, HTTPException) as exc:
+            failures.append((waited, repr(exc)))
+        connection.close()
+    return number
+
+
+def test_a_reload_drops_no_callback(exporter: Exporter) -> None:
+    """Who sends all the time, each over one connection, is told before it closes: none meets the close."""
+    exporter.start()
+    try:
+        done, failures = Event(), list[tuple[float, str]]()
+        with ThreadPoolExecutor(SENDERS) as senders:
+            sending = [senders.submit(_sends, exporter, done, failures) for _ in range(SENDERS)]
+            try:
+                for _ in range(RELOADS):
+                    worker = exporter.worker
+                    reload(exporter)
+                    until(lambda: not is_running(worker), "the old worker has ended")  # noqa: B023
+            finally:
+                done.set()
+        taken = sum(each.result() for each in sending)
+        scrape = exporter.scrape()
+        # A sender that stood still meanwhile, as on a busy machine, may meet it.
+        assert [why for waited, why in failures if waited < 0.2] == []
+        assert taken > 0
+        assert 0 <= scrape.value("callbacks_total") - taken <= len(failures)
     finally:
         exporter.kill()
 

@@ -10,7 +10,7 @@ import pytest
 from tests.support import HANG_SECONDS
 
 ROOT = Path(__file__).parents[2]
-LOCKS = ("requirements.txt", "requirements-fast.txt", "requirements-dev.txt", "requirements-supply.txt")
+LOCKS = ("requirements.txt", "requirements-dev.txt", "requirements-supply.txt")
 #: Where scripts stand that name the Python they are of, by kind of environment.
 BINS = {"run": ("bin",), "test": ("bin", "supply/bin")}
 

@@ -10,7 +10,7 @@ from tests.support import Exporter, running
 @pytest.fixture(scope="session")
 def anyone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
     """An exporter that lets in everybody, for all tests to use; in the end it is as well as at first."""
-    with running(tmp_path_factory.mktemp("anyone")) as exporter:
+    with running(tmp_path_factory.mktemp("anyone"), http__idle_timeout="10s") as exporter:
         worker = exporter.worker
         yield exporter
         exporter.until_ready()

@@ -1,8 +1,7 @@
-"""What connections leave behind: nothing, however they come in and however they end."""
+"""What one connection may do to others, and what it leaves behind: nothing, however it ends."""
 
 import asyncio
 import gc
-import logging
 import os
 import socket
 import struct
@@ -13,10 +12,11 @@ from typing import Any
 
 import pytest
 import uvloop
-from gunicorn.config import Config
 
-from exporter.connection import Answer, Connection, Listener
-from exporter.worker import Worker
+from exporter import connection
+from exporter.connection import Connection, look_after
+from exporter.listener import Listener, State
+from exporter.worker import config_of
 from tests.support import HANG_SECONDS
 
 REQUEST = b"POST /callbacks HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\n{}"
@@ -24,72 +24,65 @@ CALLERS = 20
 FOR_EVER = 3600
 
 
-async def app(scope: Any, receive: Any, send: Any) -> None:
-    """Answer as a framework does."""
-    await receive()
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
-    await send({"type": "http.response.body", "body": b"{}"})
-
-
-async def _taken() -> Answer:
-    return 200, b"content-length: 2\r\n\r\n{}"
-
-
-def short_way(*_: object) -> Coroutine[Any, Any, Answer]:
-    """Answer instead of the framework."""
-    return _taken()
-
-
-LISTENERS = {"framework": Listener("web"), "short way": Listener("callbacks", express=short_way)}
-
-
-class Quiet(logging.LoggerAdapter[logging.Logger]):
-    """What a worker logs with."""
-
-    access_log_enabled = False
-
-
 class Served:
     """A listener of this process, and what there is of its connections.
 
     Args:
-        listener: what is special about it.
-        keepalive: how long a connection waits for another request, seconds.
-        grace: after how many seconds what still goes on for a caller that has gone is ended.
+        idle_seconds: how long a connection waits for another request.
+        answer: the body of every answer.
     """
 
-    def __init__(self, listener: Listener, *, keepalive: int, grace: int) -> None:
-        cfg = Config()
-        cfg.set("keepalive", keepalive)
-        cfg.set("asgi_disconnect_grace_period", grace)
-        self._worker = Worker(1, os.getppid(), [], None, 30, cfg, Quiet(logging.getLogger(__name__)))
-        self._worker.asgi = app
-        self._worker._open_files = 10_000
-        self._listener = listener
+    def __init__(self, idle_seconds: float = FOR_EVER, answer: bytes = b"{}") -> None:
+        self._listener = Listener("callbacks", idle_seconds=idle_seconds)
+        self._answer = answer
+        self._config = config_of(self._app)
+        self._state = State(max_open_files=10_000)
         self._made: list[weakref.ref[Connection]] = []
+        #: The path of every request, in the order of their answers.
+        self.asked: list[str] = []
         self.port = 0
+
+    async def _app(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer as a framework does."""
+        await receive()
+        self.asked.append(scope["path"])
+        length = b"%d" % len(self._answer)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+        await send({"type": "http.response.body", "body": self._answer})
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator["Served"]:
-        """Serve on a free port."""
-        self._worker.loop = asyncio.get_running_loop()
-        try:
-            async with await self._worker.loop.create_server(self._connection, "127.0.0.1", 0) as server:
-                self.port = server.sockets[0].getsockname()[1]
+        """Serve on a free port, and look after the connections as the worker does, only more often."""
+        loop = asyncio.get_running_loop()
+        looking = loop.create_task(self._look_after())
+        async with await loop.create_server(self._connection, "127.0.0.1", 0) as server:
+            self.port = server.sockets[0].getsockname()[1]
+            try:
                 yield self
-        finally:
-            self._worker.tmp.close()
+            finally:
+                looking.cancel()
+                for made in list(self._state.connections):
+                    made.transport.abort()
+
+    async def _look_after(self) -> None:
+        while True:
+            look_after(self._state)
+            await asyncio.sleep(0.05)
 
     def _connection(self) -> Connection:
-        made = Connection(self._worker, self._listener)
+        made = Connection(self._config, self._state, self._listener)
         self._made.append(weakref.ref(made))
         return made
 
     @property
     def open(self) -> int:
         """How many connections are open, as the worker counts them."""
-        number: int = self._worker.nr_conns
-        return number
+        return len(self._state.connections)
+
+    @property
+    def waiting(self) -> int:
+        """How many bytes wait to be parsed."""
+        return sum(len(made._unparsed) for made in self._state.connections)  # type: ignore[union-attr]
 
     @property
     def kept(self) -> int:
@@ -168,12 +161,11 @@ ENDINGS: dict[str, Callable[[asyncio.StreamWriter], None]] = {
 }
 
 
-@pytest.mark.parametrize("way", LISTENERS)
-def test_a_caller_that_goes_when_it_has_its_answer_holds_nothing(way: str) -> None:
+def test_a_caller_that_goes_when_it_has_its_answer_holds_nothing() -> None:
     """No file handle and no task, as if another request could come: however it goes, and however early."""
 
     async def run() -> None:
-        async with Served(LISTENERS[way], keepalive=FOR_EVER, grace=FOR_EVER).serving() as served:
+        async with Served().serving() as served:
             before, tasks = sockets(), len(asyncio.all_tasks())
             for _ in range(CALLERS):
                 await said_goodbye_with_its_request(served.port)
@@ -190,12 +182,11 @@ def test_a_caller_that_goes_when_it_has_its_answer_holds_nothing(way: str) -> No
 
 
 @pytest.mark.usefixtures("_no_rubbish_is_looked_for")
-@pytest.mark.parametrize("way", LISTENERS)
-def test_connections_that_have_ended_or_were_idle_leave_no_memory_behind(way: str) -> None:
+def test_connections_that_have_ended_or_were_idle_leave_no_memory_behind() -> None:
     """Nor does one need to be looked for by the collector of cycles."""
 
     async def run() -> None:
-        async with Served(LISTENERS[way], keepalive=1, grace=1).serving() as served:
+        async with Served(idle_seconds=1.0).serving() as served:
             idle = [await answered(served.port) for _ in range(CALLERS)]
             for leave in ENDINGS.values():
                 for _ in range(CALLERS):
@@ -206,5 +197,135 @@ def test_connections_that_have_ended_or_were_idle_leave_no_memory_behind(way: st
                 assert await reader.read() == b""
                 writer.close()
             await becomes(lambda: served.kept == 0, "every connection is forgotten")
+
+    run_on_the_worker_s_loop(run())
+
+
+async def said(port: int, data: bytes) -> bytes:
+    """Send something, and return all that comes back until the other side closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(data)
+    async with asyncio.timeout(HANG_SECONDS):
+        received = await reader.read()
+    writer.close()
+    return received
+
+
+def test_a_connection_gets_no_more_than_its_turn() -> None:
+    """However many requests it sends at once: others are answered in between, and it gets all its answers."""
+    one, number = b"GET /many HTTP/1.1\r\n\r\n", 5000
+    last = b"GET /many HTTP/1.1\r\nConnection: close\r\n\r\n"
+
+    async def run() -> None:
+        async with Served().serving() as served:
+            asking = asyncio.ensure_future(said(served.port, one * (number - 1) + last))
+            await becomes(lambda: bool(served.asked), "the first of many is answered")
+            for _ in range(CALLERS):
+                begun = len(served.asked)
+                await said(served.port, last.replace(b"many", b"other"))
+                between = served.asked[begun:].count("/many")
+                assert between < number / 4, "another one waits for all of them"
+            assert served.asked.count("/many") < number, "they were all answered before"
+            assert (await asking).count(b"HTTP/1.1 200 OK") == number
+
+    run_on_the_worker_s_loop(run())
+
+
+def test_what_waits_for_its_turn_takes_no_memory_of_ours() -> None:
+    """Reading stops: what is not parsed is left to the caller."""
+
+    async def run() -> None:
+        async with Served(answer=b"x" * 65_536).serving() as served:
+            _, writer = await asyncio.open_connection("127.0.0.1", served.port)
+            writer.write(REQUEST * 200_000)
+            await becomes(lambda: len(served.asked) > 10, "some are answered")
+            await becomes(lambda: served.waiting > 0, "some wait")
+            for _ in range(20):
+                await asyncio.sleep(0)
+                assert served.waiting < 2_000_000
+            writer.transport.abort()
+            await becomes(lambda: served.open == 0, "it is let go")
+
+    run_on_the_worker_s_loop(run())
+
+
+def test_a_caller_that_does_not_read_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that asks for more than it reads, and one that lets its connection close without reading."""
+    monkeypatch.setattr(connection, "SEND_SECONDS", 0.2)
+    closing = REQUEST.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+
+    async def run() -> None:
+        async with Served(answer=b"x" * 16_000_000).serving() as served:
+            for asked in (REQUEST * 3, closing):
+                with socket.create_connection(("127.0.0.1", served.port)) as caller:
+                    caller.sendall(asked)
+                    await becomes(lambda: served.open == 1, "it has come")
+                    await becomes(lambda: served.open == 0, "it is let go")
+
+    run_on_the_worker_s_loop(run())
+
+
+#: Answered before its body has come, of which this is only a part.
+EARLY = REQUEST.replace(b"Content-Length: 2", b"Content-Length: 100000")
+
+
+def test_a_body_that_nobody_waits_for_is_waited_for_in_vain_only_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its caller may send it bit by bit: it has as long as any other body."""
+    monkeypatch.setattr(connection, "BODY_SECONDS", 0.5)
+
+    async def run() -> None:
+        async with Served().serving() as served:
+            reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+            writer.write(EARLY)
+            await reader.readuntil(b"\r\n\r\n{}")
+            while served.open:
+                writer.write(b" ")
+                await asyncio.sleep(0.05)
+            writer.close()
+
+    run_on_the_worker_s_loop(run())
+
+
+def test_a_connection_whose_body_came_late_goes_on_and_ends_as_idle() -> None:
+    """It is as any other then."""
+
+    async def run() -> None:
+        async with Served(idle_seconds=0.5).serving() as served:
+            reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+            writer.write(EARLY)
+            await reader.readuntil(b"\r\n\r\n{}")
+            writer.write(b" " * 99_998 + REQUEST)
+            await reader.readuntil(b"\r\n\r\n{}")
+            assert await reader.read() == b""
+            writer.close()
+
+    run_on_the_worker_s_loop(run())
+
+
+def test_who_still_sends_when_it_is_refused_gets_its_answer() -> None:
+    """A connection that is closed at once is reset by what still comes, and takes the answer with it."""
+    refused = b"nonsense\r\n" + b"x" * 5_000_000
+
+    async def run() -> None:
+        async with Served().serving() as served:
+            for _ in range(CALLERS):
+                assert (await said(served.port, refused)).startswith(b"HTTP/1.1 400 ")
+
+    run_on_the_worker_s_loop(run())
+
+
+def test_who_ends_its_side_after_many_requests_gets_all_its_answers() -> None:
+    """It has said all, and may well say so."""
+
+    async def run() -> None:
+        async with Served().serving() as served:
+            reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+            writer.write(REQUEST * 1000)
+            writer.write_eof()
+            async with asyncio.timeout(HANG_SECONDS):
+                assert (await reader.read()).count(b"HTTP/1.1 200 OK") == 1000
+            writer.close()
 
     run_on_the_worker_s_loop(run())

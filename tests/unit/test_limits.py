@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from exporter.connection import HEADERS_SECONDS
-from exporter.server import KEEPALIVE_SECONDS
+from exporter.connection import HEADERS_SECONDS, SEND_SECONDS
+from exporter.settings import Settings
 from exporter.store.file import BUSY_MILLISECONDS
 from exporter.store.valkey.client import ANSWER_SECONDS
 from exporter.store.valkey.store import COMMIT_SECONDS
-from exporter.web.body import BODY_SECONDS
+from exporter.web.callbacks import BODY_SECONDS
 from exporter.web.operators import READY_SECONDS
 from exporter.web.render import REFRESH_SECONDS
 from exporter.worker import HANDSHAKE_SECONDS
@@ -22,7 +22,12 @@ DOCS = Path(__file__).parents[2] / "docs"
 PROMISES = {
     "a body": (BODY_SECONDS, "security.md", "{} s to arrive"),
     "headers": (HEADERS_SECONDS, "security.md", "headers, and then the body, come within {} s each"),
-    "an idle connection": (KEEPALIVE_SECONDS, "security.md", "a connection that waits is closed after {} s"),
+    "an idle connection": (
+        Settings().http_idle_timeout,
+        "security.md",
+        "a connection that waits is closed after {} s",
+    ),
+    "an answer": (SEND_SECONDS, "security.md", "an answer is read within {} s"),
     "a handshake": (HANDSHAKE_SECONDS, "security.md", "A handshake has {} s"),
     "the embedded store": (BUSY_MILLISECONDS / 1000, "operations.md", "another process for up to {} s"),
     "the shared store": (COMMIT_SECONDS, "scaling.md", "A commit is tried for {} s"),

@@ -1,5 +1,6 @@
 """The project keeps its own rules: imports run one way, the documentation is true."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -31,6 +32,28 @@ def test_imports_run_one_way_and_the_core_is_pure() -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_no_private_name_of_another_package_is_used() -> None:
+    """What another package keeps to itself may change with any version of it."""
+    trees = {path: ast.parse(path.read_text()) for path in (ROOT / "exporter").rglob("*.py")}
+    ours, used = set[str](), dict[str, str]()
+    for path, node in ((path, node) for path, tree in trees.items() for node in ast.walk(tree)):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                ours.add(name)
+            case ast.Attribute(attr=name, ctx=ast.Store()) | ast.Name(id=name, ctx=ast.Store()):
+                ours.add(name)
+            case ast.Attribute(attr=name):
+                used[name] = f"{path.name}:{node.lineno}"
+            case ast.ImportFrom(module=module, names=names) if not (module or "").startswith("exporter"):
+                used |= {alias.name: f"{path.name}:{node.lineno}" for alias in names}
+    is_private = re.compile(r"_(?!_)").match
+    documented = {"_exit"}  # of os
+    theirs = {
+        name: place for name, place in used.items() if is_private(name) and name not in ours | documented
+    }
+    assert theirs == {}
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_a_generated_page_is_as_generated(name: str) -> None:
     """`make docs` brings it up to date."""
@@ -47,7 +70,7 @@ def test_every_flag_and_metric_in_the_documentation_exists() -> None:
             assert name in RECORDED, (page.name, name)
         for name in re.findall(r"(?<![\w:])css_relay_[a-z_]*[a-z]\b(?!:)", text):
             assert re.sub(r"_(bucket|count|sum|created)$", "", name) in names, (page.name, name)
-        groups = "callback|web|store|metrics|relay|quarantine|redact|log|fault"
+        groups = "callback|http|web|store|metrics|relay|quarantine|redact|log|fault"
         for flag in re.findall(rf"--((?:{groups})(?:\.[a-z-]+)+)", text):
             assert flag in known_flags, (page.name, flag)
 

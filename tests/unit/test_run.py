@@ -74,6 +74,7 @@ def test_a_step_that_fails_shows_everything_and_its_status() -> None:
 
 #: Files of tests that read a clock or sleep, and why no verdict hangs on the speed of the machine for it.
 CLOCKS = {
+    "tests/acceptance/test_reload.py": "tells a sender that stood still from one that met a close",
     "tests/support.py": "the one deadline, which only a hang reaches; polls",
     "tests/caches.py": "says how long it took to make what is kept",
     "tests/fuzz/__main__.py": "how long `make fuzz` goes on",

@@ -29,6 +29,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         "--callback.rate-limit": "off",
         "--callback.tls-cert-file": "",
         "--callback.tls-key-file": "",
+        "--http.idle-timeout": "75s",
         "--web.listen-address": "127.0.0.1:10314",
         "--web.config.file": "",
         "--web.telemetry-path": "/metrics",

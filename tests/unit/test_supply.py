@@ -53,8 +53,6 @@ def test_every_dependency_has_its_reason_in_the_documentation() -> None:
         normal(name): reason for names, reason in rows for name in names.split(", ") if name != "package"
     }
     assert reasons.keys() == named(PROJECT["dependencies"])
-    for name in named(PROJECT["optional-dependencies"]["fast"]):
-        assert name.replace("-", "_") in table
 
 
 @pytest.fixture(scope="module")
@@ -104,10 +102,9 @@ def test_the_bill_of_materials_lists_every_package_with_its_hashes(bill: Mapping
         }
         for component in bill["components"]
     }
-    assert components == locked("requirements.txt", "requirements-fast.txt")
+    assert components == locked("requirements.txt")
     assert all(components.values())
-    wanted = named(PROJECT["dependencies"]) | named(PROJECT["optional-dependencies"]["fast"])
-    assert wanted <= components.keys()
+    assert named(PROJECT["dependencies"]) <= components.keys()
     assert bill["bomFormat"] == "CycloneDX"
     assert bill["metadata"]["component"]["name"] == PROJECT["name"]
 
@@ -126,7 +123,7 @@ def audit() -> ModuleType:
 def test_a_database_out_of_reach_is_told_and_fails_when_asked_to(supply_tools: Path) -> None:
     """It must not look as if nothing were known."""
     done = subprocess.run(
-        [supply_tools / "python", "scripts/audit", "--strict", "requirements-fast.txt"],
+        [supply_tools / "python", "scripts/audit", "--strict", "requirements.txt"],
         cwd=ROOT,
         env=os.environ | NOBODY,
         capture_output=True,

@@ -1,0 +1,45 @@
+"""What a listener is, and what all connections of a worker share."""
+
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from msgspec import Struct
+from uvicorn.server import ServerState
+
+#: An ASGI application.
+App = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+class Listener(Struct, frozen=True):
+    """What is special about a listener.
+
+    Args:
+        name: callbacks or web.
+        tls: what its connections are encrypted with, None for plain HTTP.
+        headers: returns further headers of answers to what is no HTTP.
+        speaks_for_others: whether the proxy at an address may say for whom it asks.
+        reserve: open files that its connections must leave for everything else.
+        idle_seconds: how long a connection may wait for its next request.
+    """
+
+    name: str
+    tls: ssl.SSLContext | None = None
+    headers: Callable[[], Mapping[str, str]] = dict
+    speaks_for_others: Callable[[str], bool] = lambda address: False
+    reserve: int = 0
+    idle_seconds: float = 75.0
+
+
+class State(ServerState):
+    """What all connections of a worker share.
+
+    Args:
+        max_open_files: how many this process may have open.
+    """
+
+    def __init__(self, max_open_files: int) -> None:
+        super().__init__()
+        self.max_open_files = max_open_files
+        #: Whether the worker is to end, so that each answer is the last one of its connection.
+        self.is_draining = False
