@@ -31,8 +31,12 @@ from exporter.transport import Flow, LingeringTransport
 HEADERS_SECONDS, BODY_SECONDS = 10.0, 10.0
 #: How long a caller may take to read what it is sent.
 SEND_SECONDS = 10.0
+#: How long it is waited for to close its side, when it has been told all.
+LINGER_SECONDS = 2.0
 #: So much is parsed of what a connection sent before other connections have their turn.
 PIECE_BYTES = 4096
+#: What the size of a small chunk takes: it does not count among what is no body.
+CHUNK_BYTES = 8
 #: In a request's scope when no more of its body will come, though its end is missing: what was expected.
 BROKEN_BODY = "css_relay.broken_body"
 #: That, where the caller is gone.
@@ -67,6 +71,8 @@ class Connection(HttpToolsProtocol):
         self._unparsed = bytearray()
         self._awaits_proxy_header = False
         self._has_ended = False
+        #: Whether the caller waits to be asked for its body, and might not send it.
+        self._expects_continue = False
         #: Bytes of the request that are no body.
         self._head_bytes = 0
         #: Why the request is refused, where the parser has nothing against it.
@@ -86,8 +92,8 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self.flow, self.transport = Flow(transport), LingeringTransport(transport)
         self.client = self.client or ("", 0)  # it may be gone already
-        if len(self._state.connections) > self._state.max_open_files - self._listener.reserve:
-            transport.abort()  # rather than to wait until no file can be opened, the store's least of all
+        if self._state.is_full(self._listener):
+            transport.abort()
             return
         self._awaits_proxy_header = self._listener.speaks_for_others(self.client[0])
         self._send_by = self.loop.time() + HEADERS_SECONDS
@@ -104,10 +110,14 @@ class Connection(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Stay until the answers are out, where a caller ends its side as soon as it has asked."""
-        self._has_ended = not self._is_answered and self._reading is not Reading.BODY
-        if self._has_ended and not self._unparsed:
+        if self._reading is Reading.BODY:
+            self._break_body(THE_REST)
+        if self._is_answered:
+            return False
+        self._has_ended = True
+        if not self._unparsed:
             self._close_after_answer()
-        return self._has_ended and self.scheme == "http"
+        return self.scheme == "http"
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of everything; who waits for the rest of a body is told that it will not come."""
@@ -135,7 +145,8 @@ class Connection(HttpToolsProtocol):
         if now > self._read_by:
             self.transport.abort()
         elif self.transport.is_closing():
-            self._read_by = min(self._read_by, now + SEND_SECONDS)
+            patience = SEND_SECONDS if self.transport.has_unsent else LINGER_SECONDS
+            self._read_by = min(self._read_by, now + patience)
         elif self._is_answered and now > self._send_by:
             if self._reading is Reading.NOTHING:
                 self.transport.close()
@@ -187,18 +198,23 @@ class Connection(HttpToolsProtocol):
         self._refusal = refusal_of(self.parser.get_http_version(), self.url, self.headers)
         if self._refusal is not None:
             raise ValueError(self._refusal)
-        self._reading = Reading.BODY
         self.url = origin_form(self.url)
+        self.expect_100_continue &= self.parser.get_http_version() == "1.1"
         super().on_headers_complete()
+        self._reading = Reading.BODY
         self.headers = []  # what follows the last chunk is no header
-        if self._state.is_draining:
+        self._expects_continue = self.expect_100_continue and self.cycle.keep_alive
+        if self._state.is_draining or self._expects_continue:
             self._close_after_answer()
         if self.parser.should_upgrade():  # the parser stops here: what comes next may be no HTTP
             self._break_body("expected no Upgrade")
 
     def on_body(self, body: bytes) -> None:
         """Take in a part of a body."""
-        self._head_bytes -= len(body)
+        self._head_bytes -= len(body) + CHUNK_BYTES
+        if self._expects_continue:  # it sends its body after all, so that what follows is the next request
+            self._expects_continue, self.cycle.keep_alive = False, not self._state.is_draining
+            self.cycle.default_headers = self._state.default_headers
         self.cycle.waiting_for_100_continue = False  # it did not wait
         super().on_body(body)
 
@@ -240,7 +256,7 @@ class Connection(HttpToolsProtocol):
         self.transport.is_sent_to = True
         if self._reading is Reading.BODY:  # its request is answered as one whose body is cut off
             self._farewell = b""
-            self._break_body("expected well-formed chunks")
+            self._break_body("expected well-formed chunks, of more than a few bytes each")
         else:
             headers = {name.decode(): value.decode() for name, value in self.server_state.default_headers}
             self._farewell = answer(self._refusal or NO_HTTP, headers | dict(self._listener.headers()))
@@ -249,6 +265,7 @@ class Connection(HttpToolsProtocol):
 
     def _break_body(self, expected: str) -> None:
         """Have the application know that no more of a body will come."""
+        self._reading = Reading.NOTHING
         if not self.cycle.response_complete:
             scope: Any = self.cycle.scope
             scope[BROKEN_BODY] = expected
@@ -258,16 +275,18 @@ class Connection(HttpToolsProtocol):
 
     def _close_after_answer(self) -> None:
         """Tell the caller with the answer that the connection closes; not every version of uvicorn does."""
-        if self.cycle.keep_alive:
+        if self.cycle.keep_alive and not self._farewell:
             self.cycle.keep_alive = False
             self.cycle.default_headers = [*self.cycle.default_headers, (b"connection", b"close")]
 
     def shutdown(self) -> None:
         """Close the connection, after the answer that is under way."""
-        if self._is_answered:
+        if not self._is_answered:
+            self._close_after_answer()
+        elif self._reading is Reading.NOTHING:
             self.transport.close()
         else:
-            self._close_after_answer()
+            self.transport.abort()
 
 
 def look_after(state: State) -> None:

@@ -43,3 +43,10 @@ class State(ServerState):
         self.max_open_files = max_open_files
         #: Whether the worker is to end, so that each answer is the last one of its connection.
         self.is_draining = False
+
+    def is_full(self, listener: Listener) -> bool:
+        """Whether a listener has as many connections as it may have.
+
+        One more would rather wait until no file can be opened, the store's least of all.
+        """
+        return len(self.connections) > self.max_open_files - listener.reserve

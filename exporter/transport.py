@@ -37,6 +37,11 @@ class LingeringTransport:
         else:
             self._transport.close()
 
+    @property
+    def has_unsent(self) -> bool:
+        """Whether the caller has not read all that was sent."""
+        return self._transport.get_write_buffer_size() > 0
+
     def is_closing(self) -> bool:
         """Whether it closes, or has closed."""
         return self._is_closing or self._transport.is_closing()

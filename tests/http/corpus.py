@@ -535,7 +535,9 @@ def lengths() -> Iterator[Case]:
 def chunks() -> Iterator[Case]:
     """Chunked bodies: whole, or not taken."""
     yield taken("two chunks", chunked(GOOD[:100], GOOD[100:]))
-    yield taken("chunks of one byte", chunked(*(GOOD[i : i + 1] for i in range(LENGTH))))
+    for size in (LENGTH, MAX_BODY):
+        single = (bytes([byte]) for byte in GOOD.ljust(size))
+        yield taken(f"{size} chunks of one byte", chunked(*single))
     for name, text in {
         "a size in capitals": b"%X\r\n%s\r\n" % (LENGTH, GOOD) + END,
         "a size with leading zeros": b"%020x\r\n%s\r\n" % (LENGTH, GOOD) + END,
@@ -845,6 +847,13 @@ def waiting() -> Iterator[Case]:
     """Expect: 100-continue asks before the body is sent; who is refused is told without."""
     yield taken("Expect, and the body at once", request(EXPECT, length()))
     yield Case("Expect, then the body", (request(EXPECT, length(), body=b""), GOOD), (100, 200), ("", ""))
+    old = request(EXPECT, length(), body=b"").replace(b"HTTP/1.1", b"HTTP/1.0")
+    yield taken("Expect in HTTP/1.0, then the body", old, GOOD)
+    going_on = (request(EXPECT, length(), body=b"", close=False), GOOD, post(GOOD))
+    yield Case("Expect, then the body, then another request", going_on, (100, 200, 200), ("", "", ""))
+    # It may send the body or not: nobody could tell what comes next.
+    data = request(EXPECT, length(LENGTH), line=b"POST /x HTTP/1.1", body=b"", close=False)
+    yield refused("Expect for another path, on a connection that would stay", data, 404, "token")
     head = request(EXPECT, b"Transfer-Encoding: chunked", body=b"")
     yield Case("Expect, then chunks", (head, CHUNK, END), (100, 200), ("", ""))
     for name, headers, line, status, reason in (
@@ -919,6 +928,30 @@ TOLD_AT_ONCE = {
     "of another method": (request(length(5), line=b"GET /callbacks HTTP/1.1", body=b""), 405, "method"),
     "encoded": (request(length(5), b"Content-Encoding: gzip", body=b""), 415, "encoding"),
     "too long": (request(length(70_000), body=b""), 413, "too_large"),
+}
+#: What is sent at once by a caller that then closes its own side, and the status of every answer.
+SAID_ALL = {
+    "a request": (post(GOOD), (200,)),
+    "a body that is cut off": (post(GOOD)[:-20], (408,)),
+    "chunks that are cut off": (chunked(end=CHUNK), (408,)),
+    "a request, and a body that is cut off": (request(length(), close=False) + post(GOOD)[:-20], (200, 408)),
+    "a request, and malformed chunks": (request(length(), close=False) + chunked(end=b"zz\r\n"), (200, 400)),
+    "a request, and an ambiguous one": (
+        request(length(), close=False) + request(b"Host: x", length()),
+        (200, 400),
+    ),
+    "a request, and no HTTP": (request(length(), close=False) + b"nonsense\r\n", (200, 400)),
+    "a request, and headers that are too long": (
+        request(length(), close=False) + POST + b"\r\nX: " + b"y" * 50_000,
+        (200, 431),
+    ),
+    "a request, and half a one": (request(length(), close=False) + POST, (200,)),
+    "requests of all kinds": (
+        b"".join(
+            request(length(), line=line, close=False) for line in (POST, b"PUT /callbacks HTTP/1.1") * 50
+        ),
+        (200, 405) * 50,
+    ),
 }
 CUT_OFF = {
     "with a length": post(GOOD)[:-20],
