@@ -27,7 +27,7 @@ from exporter.request_rules import (
 )
 from exporter.transport import Flow, LingeringTransport
 
-#: How long the headers of a request may take to come, and a body that nobody waits for.
+#: How long the headers of a request may take to come, and its body.
 HEADERS_SECONDS, BODY_SECONDS = 10.0, 10.0
 #: How long a caller may take to read what it is sent.
 SEND_SECONDS = 10.0
@@ -60,12 +60,12 @@ class Connection(HttpToolsProtocol):
         listener: where it came in.
     """
 
+    server_state: State
     flow: Flow
     transport: LingeringTransport  # type: ignore[assignment]
 
     def __init__(self, config: Config, state: State, listener: Listener) -> None:
         super().__init__(config, state, {})
-        self._state = state
         self._listener = listener
         self._reading = Reading.NOTHING
         self._unparsed = bytearray()
@@ -92,7 +92,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self.flow, self.transport = Flow(transport), LingeringTransport(transport)
         self.client = self.client or ("", 0)  # it may be gone already
-        if self._state.is_full(self._listener):
+        if self.server_state.is_full(self._listener):
             transport.abort()
             return
         self._awaits_proxy_header = self._listener.speaks_for_others(self.client[0])
@@ -148,10 +148,7 @@ class Connection(HttpToolsProtocol):
             patience = SEND_SECONDS if self.transport.has_unsent else LINGER_SECONDS
             self._read_by = min(self._read_by, now + patience)
         elif self._is_answered and now > self._send_by:
-            if self._reading is Reading.NOTHING:
-                self.transport.close()
-            else:
-                self.transport.abort()
+            self._let_go()
 
     # Parsing.
 
@@ -195,16 +192,17 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Call the application, unless a request is ambiguous or out of bounds."""
-        self._refusal = refusal_of(self.parser.get_http_version(), self.url, self.headers)
+        version = self.parser.get_http_version()
+        self._refusal = refusal_of(version, self.url, self.headers)
         if self._refusal is not None:
             raise ValueError(self._refusal)
         self.url = origin_form(self.url)
-        self.expect_100_continue &= self.parser.get_http_version() == "1.1"
+        self.expect_100_continue &= version == "1.1"
         super().on_headers_complete()
         self._reading = Reading.BODY
         self.headers = []  # what follows the last chunk is no header
         self._expects_continue = self.expect_100_continue and self.cycle.keep_alive
-        if self._state.is_draining or self._expects_continue:
+        if self.server_state.is_draining or self._expects_continue:
             self._close_after_answer()
         if self.parser.should_upgrade():  # the parser stops here: what comes next may be no HTTP
             self._break_body("expected no Upgrade")
@@ -213,8 +211,8 @@ class Connection(HttpToolsProtocol):
         """Take in a part of a body."""
         self._head_bytes -= len(body) + CHUNK_BYTES
         if self._expects_continue:  # it sends its body after all, so that what follows is the next request
-            self._expects_continue, self.cycle.keep_alive = False, not self._state.is_draining
-            self.cycle.default_headers = self._state.default_headers
+            self._expects_continue, self.cycle.keep_alive = False, not self.server_state.is_draining
+            self.cycle.default_headers = self.server_state.default_headers
         self.cycle.waiting_for_100_continue = False  # it did not wait
         super().on_body(body)
 
@@ -283,7 +281,12 @@ class Connection(HttpToolsProtocol):
         """Close the connection, after the answer that is under way."""
         if not self._is_answered:
             self._close_after_answer()
-        elif self._reading is Reading.NOTHING:
+        else:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Close the connection of a caller that has all its answers; whatever it still sends is in vain."""
+        if self._reading is Reading.NOTHING:
             self.transport.close()
         else:
             self.transport.abort()

@@ -16,19 +16,19 @@ class Listener(Struct, frozen=True):
 
     Args:
         name: callbacks or web.
+        idle_seconds: how long a connection may wait for its next request.
         tls: what its connections are encrypted with, None for plain HTTP.
         headers: returns further headers of answers to what is no HTTP.
         speaks_for_others: whether the proxy at an address may say for whom it asks.
         reserve: open files that its connections must leave for everything else.
-        idle_seconds: how long a connection may wait for its next request.
     """
 
     name: str
+    idle_seconds: float
     tls: ssl.SSLContext | None = None
     headers: Callable[[], Mapping[str, str]] = dict
     speaks_for_others: Callable[[str], bool] = lambda address: False
     reserve: int = 0
-    idle_seconds: float = 75.0
 
 
 class State(ServerState):

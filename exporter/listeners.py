@@ -42,18 +42,18 @@ def read_listeners(settings: Settings) -> Listeners:
     looks = Reread(name=WEB_FLAG, make=_WebFile(settings.web_config_file).read)
     web = Listener(
         "web",
+        settings.http_idle_timeout,
         _web_tls(settings, looks),
         lambda: looks.current().headers,
         reserve=RESERVED_FILES // 2,
-        idle_seconds=settings.http_idle_timeout,
     )
     proxies = Source(trusted=settings.callback_trusted_proxies).is_trusted
     callbacks = Listener(
         "callbacks",
+        settings.http_idle_timeout,
         _callback_tls(settings),
         speaks_for_others=proxies,
         reserve=RESERVED_FILES,
-        idle_seconds=settings.http_idle_timeout,
     )
     listeners = Listeners(callbacks, web, looks)
     for note in looks.current().notes:

@@ -16,7 +16,7 @@ from falcon.asgi import App, Request, Response
 
 from exporter.batch import Arrived
 from exporter.callback import Ignored, Parser
-from exporter.connection import BROKEN_BODY, THE_REST
+from exporter.connection import BODY_SECONDS, BROKEN_BODY, THE_REST
 from exporter.errors import Fault, Rejected, StoreUnavailable
 from exporter.ingest import Ingest
 from exporter.store import Refused
@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 
 #: The answer to what was taken.
 TAKEN = orjson.dumps({"code": 0})
-BODY_SECONDS = 10.0
 RETRY_AFTER_SECONDS = 5
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
+from exporter.listener import App
 from exporter.web.passwords import Busy, Passwords
 from exporter.webconfig import Rate, WebConfig
 
@@ -17,7 +18,6 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Any, Any, Any], Awaitable[None]]
 
 REALM = b'Basic realm="css-relay-exporter", charset="UTF-8"'
 BUSY_SECONDS = 1

@@ -117,14 +117,16 @@ async def answered(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWrite
     return reader, writer
 
 
-async def said_goodbye_with_its_request(port: int) -> None:
-    """Send a request, say that no more comes, and read its answer until the other side closes."""
+async def said(port: int, data: bytes, *, is_all: bool = False) -> bytes:
+    """Send something, and if it is all, that no more comes; return what comes until the other side closes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(REQUEST)
-    writer.write_eof()
+    writer.write(data)
+    if is_all:
+        writer.write_eof()
     async with asyncio.timeout(HANG_SECONDS):
-        assert (await reader.read()).startswith(b"HTTP/1.1 200")
+        received = await reader.read()
     writer.close()
+    return received
 
 
 def say_goodbye(writer: asyncio.StreamWriter) -> None:
@@ -168,7 +170,7 @@ def test_a_caller_that_goes_when_it_has_its_answer_holds_nothing() -> None:
         async with Served().serving() as served:
             before, tasks = sockets(), len(asyncio.all_tasks())
             for _ in range(CALLERS):
-                await said_goodbye_with_its_request(served.port)
+                assert (await said(served.port, REQUEST, is_all=True)).startswith(b"HTTP/1.1 200")
             for leave in ENDINGS.values():
                 for _ in range(CALLERS):
                     _, writer = await answered(served.port)
@@ -199,16 +201,6 @@ def test_connections_that_have_ended_or_were_idle_leave_no_memory_behind() -> No
             await becomes(lambda: served.kept == 0, "every connection is forgotten")
 
     run_on_the_worker_s_loop(run())
-
-
-async def said(port: int, data: bytes) -> bytes:
-    """Send something, and return all that comes back until the other side closes."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(data)
-    async with asyncio.timeout(HANG_SECONDS):
-        received = await reader.read()
-    writer.close()
-    return received
 
 
 def test_a_connection_gets_no_more_than_its_turn() -> None:
@@ -321,11 +313,7 @@ def test_who_ends_its_side_after_many_requests_gets_all_its_answers() -> None:
 
     async def run() -> None:
         async with Served().serving() as served:
-            reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
-            writer.write(REQUEST * 1000)
-            writer.write_eof()
-            async with asyncio.timeout(HANG_SECONDS):
-                assert (await reader.read()).count(b"HTTP/1.1 200 OK") == 1000
-            writer.close()
+            received = await said(served.port, REQUEST * 1000, is_all=True)
+            assert received.count(b"HTTP/1.1 200 OK") == 1000
 
     run_on_the_worker_s_loop(run())

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from exporter.connection import HEADERS_SECONDS, SEND_SECONDS
+from exporter.connection import BODY_SECONDS, HEADERS_SECONDS, SEND_SECONDS
 from exporter.settings import Settings
 from exporter.store.file import BUSY_MILLISECONDS
 from exporter.store.valkey.client import ANSWER_SECONDS
 from exporter.store.valkey.store import COMMIT_SECONDS
-from exporter.web.callbacks import BODY_SECONDS
 from exporter.web.operators import READY_SECONDS
 from exporter.web.render import REFRESH_SECONDS
 from exporter.worker import HANDSHAKE_SECONDS
