@@ -33,6 +33,8 @@ HEADERS_SECONDS, BODY_SECONDS = 10.0, 10.0
 SEND_SECONDS = 10.0
 #: How long it is waited for to close its side, when it has been told all.
 LINGER_SECONDS = 2.0
+#: So often a caller is told to go before it must: who asks meanwhile learns it from its answer.
+LAST_CALLS = 10
 #: So much is parsed of what a connection sent before other connections have their turn.
 PIECE_BYTES = 4096
 #: What the size of a small chunk takes: it does not count among what is no body.
@@ -70,6 +72,7 @@ class Connection(HttpToolsProtocol):
         self._reading = Reading.NOTHING
         self._unparsed = bytearray()
         self._awaits_proxy_header = False
+        self._calls_left = LAST_CALLS
         self._has_ended = False
         #: Whether the caller waits to be asked for its body, and might not send it.
         self._expects_continue = False
@@ -79,8 +82,12 @@ class Connection(HttpToolsProtocol):
         self._refusal: Refusal | None = None
         #: What is sent once all requests are answered, before the connection closes; None while it goes on.
         self._farewell: bytes | None = None
-        #: By when the caller must have sent what is waited for, and read what was sent (the loop's time).
+        #: By when the caller must have sent what is waited for, and read what was sent (`_now`).
         self._send_by = self._read_by = float("inf")
+
+    @property
+    def _now(self) -> float:
+        return self.server_state.running_seconds
 
     @property
     def _is_answered(self) -> bool:
@@ -91,12 +98,14 @@ class Connection(HttpToolsProtocol):
         """Begin to wait for headers."""
         super().connection_made(transport)
         self.flow, self.transport = Flow(transport), LingeringTransport(transport)
+        if encrypted := transport.get_extra_info("ssl_object"):
+            self.server_state.handshakes.discard(encrypted)
         self.client = self.client or ("", 0)  # it may be gone already
         if self.server_state.is_full(self._listener):
             transport.abort()
             return
         self._awaits_proxy_header = self._listener.speaks_for_others(self.client[0])
-        self._send_by = self.loop.time() + HEADERS_SECONDS
+        self._send_by = self._now + HEADERS_SECONDS
 
     def data_received(self, data: bytes) -> None:
         """Take in bytes, and parse as many as have their turn."""
@@ -132,7 +141,7 @@ class Connection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Give the caller some time to read."""
         super().pause_writing()
-        self._read_by = self.loop.time() + SEND_SECONDS
+        self._read_by = self._now + SEND_SECONDS
 
     def resume_writing(self) -> None:
         """The caller has read."""
@@ -140,8 +149,8 @@ class Connection(HttpToolsProtocol):
         self._read_by = float("inf")
 
     def look_after(self) -> None:
-        """Close the connection if its caller takes too long; called every second."""
-        now = self.loop.time()
+        """Close the connection if its caller takes too long."""
+        now = self._now
         if now > self._read_by:
             self.transport.abort()
         elif self.transport.is_closing():
@@ -149,8 +158,6 @@ class Connection(HttpToolsProtocol):
             self._read_by = min(self._read_by, now + patience)
         elif self._is_answered and now > self._send_by:
             self._let_go()
-
-    # Parsing.
 
     def _parse_unparsed(self) -> None:
         """Parse piece after piece, until a request waits behind another one."""
@@ -187,7 +194,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin to read a request."""
         self._reading, self.transport.is_sent_to = Reading.HEAD, True
-        self._send_by = self.loop.time() + HEADERS_SECONDS
+        self._send_by = self._now + HEADERS_SECONDS
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -219,10 +226,8 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Wait for another request."""
         self._reading, self._head_bytes, self.transport.is_sent_to = Reading.NOTHING, 0, False
-        self._send_by = self.loop.time() + self._listener.idle_seconds
+        self._send_by = self._now + self._listener.idle_seconds
         super().on_message_complete()
-
-    # Answers.
 
     def on_response_complete(self) -> None:
         """Go on with what has come meanwhile."""
@@ -246,7 +251,7 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
         else:
             seconds = {Reading.NOTHING: self._listener.idle_seconds, Reading.HEAD: HEADERS_SECONDS}
-            self._send_by = self.loop.time() + seconds.get(self._reading, BODY_SECONDS)
+            self._send_by = self._now + seconds.get(self._reading, BODY_SECONDS)
 
     def send_400_response(self, msg: str) -> None:
         """Tell the caller that this is no HTTP, when it has its answers to what came before; then close."""
@@ -278,10 +283,11 @@ class Connection(HttpToolsProtocol):
             self.cycle.default_headers = [*self.cycle.default_headers, (b"connection", b"close")]
 
     def shutdown(self) -> None:
-        """Close the connection, after the answer that is under way."""
+        """Close the connection, after the answer under way or the last of so many calls without a request."""
+        self._calls_left -= 1
         if not self._is_answered:
             self._close_after_answer()
-        else:
+        elif self._calls_left < 0:
             self._let_go()
 
     def _let_go(self) -> None:
@@ -290,10 +296,3 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
         else:
             self.transport.abort()
-
-
-def look_after(state: State) -> None:
-    """Close the connections whose callers take too long; to be called every second."""
-    for connection in list(state.connections):
-        assert isinstance(connection, Connection)  # noqa: S101 - no other kind is made
-        connection.look_after()

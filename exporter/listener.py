@@ -3,6 +3,7 @@
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
+from weakref import WeakSet
 
 from msgspec import Struct
 from uvicorn.server import ServerState
@@ -17,7 +18,7 @@ class Listener(Struct, frozen=True):
     Args:
         name: callbacks or web.
         idle_seconds: how long a connection may wait for its next request.
-        tls: what its connections are encrypted with, None for plain HTTP.
+        tls: returns what a new connection is encrypted with, None for plain HTTP.
         headers: returns further headers of answers to what is no HTTP.
         speaks_for_others: whether the proxy at an address may say for whom it asks.
         reserve: open files that its connections must leave for everything else.
@@ -25,7 +26,7 @@ class Listener(Struct, frozen=True):
 
     name: str
     idle_seconds: float
-    tls: ssl.SSLContext | None = None
+    tls: Callable[[], ssl.SSLContext] | None = None
     headers: Callable[[], Mapping[str, str]] = dict
     speaks_for_others: Callable[[str], bool] = lambda address: False
     reserve: int = 0
@@ -41,6 +42,11 @@ class State(ServerState):
     def __init__(self, max_open_files: int) -> None:
         super().__init__()
         self.max_open_files = max_open_files
+        #: The clock of all limits: from look to look at the connections, however late the next one is.
+        #: What came while this process stood still is read before it counts as late.
+        self.running_seconds = 0.0
+        #: TLS handshakes that are under way.
+        self.handshakes: WeakSet[ssl.SSLObject] = WeakSet()
         #: Whether the worker is to end, so that each answer is the last one of its connection.
         self.is_draining = False
 
@@ -49,4 +55,4 @@ class State(ServerState):
 
         One more would rather wait until no file can be opened, the store's least of all.
         """
-        return len(self.connections) > self.max_open_files - listener.reserve
+        return len(self.connections) + len(self.handshakes) > self.max_open_files - listener.reserve

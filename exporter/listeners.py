@@ -1,7 +1,7 @@
 """What the two listeners need from files: certificates and keys, and who may look."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from ssl import SSLContext
@@ -13,7 +13,7 @@ from exporter.errors import SettingsError
 from exporter.listener import Listener
 from exporter.reread import Files, Reread, is_open_to_others
 from exporter.settings import Settings
-from exporter.tls import NewestContext, server_context
+from exporter.tls import server_context
 from exporter.webconfig import WebConfig, read_web_config
 from exporter.webtls import Pem, TlsConfig
 
@@ -64,15 +64,15 @@ def read_listeners(settings: Settings) -> Listeners:
     return listeners
 
 
-def _callback_tls(settings: Settings) -> NewestContext | None:
+def _callback_tls(settings: Settings) -> Callable[[], SSLContext] | None:
     cert, key = settings.callback_tls_cert_file, settings.callback_tls_key_file
     if not cert:
         return None
     config = TlsConfig(cert=Pem(CERT_FLAG, path=cert), key=Pem(KEY_FLAG, path=key))
-    return NewestContext(Reread(name=CERT_FLAG, make=lambda files: server_context(config, files)).current)
+    return Reread(name=CERT_FLAG, make=lambda files: server_context(config, files)).current
 
 
-def _web_tls(settings: Settings, looks: Reread[WebConfig]) -> NewestContext | None:
+def _web_tls(settings: Settings, looks: Reread[WebConfig]) -> Callable[[], SSLContext] | None:
     if looks.current().tls is None:
         return None
 
@@ -82,7 +82,7 @@ def _web_tls(settings: Settings, looks: Reread[WebConfig]) -> NewestContext | No
         with _naming(settings.web_config_file):
             return server_context(config, files)
 
-    return NewestContext(Reread(name=f"{WEB_FLAG} TLS", make=make, basis=looks.current).current)
+    return Reread(name=f"{WEB_FLAG} TLS", make=make, basis=looks.current).current
 
 
 class _WebFile:

@@ -4,7 +4,7 @@ import ipaddress
 import logging
 import os
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,26 +16,6 @@ log = logging.getLogger(__name__)
 
 VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
 DEMANDS = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
-
-
-class NewestContext(ssl.SSLContext):
-    """Encrypts each new connection with the context that is the newest then.
-
-    Args:
-        newest: returns it.
-    """
-
-    _newest: Callable[[], ssl.SSLContext]
-
-    def __new__(cls, newest: Callable[[], ssl.SSLContext]) -> "NewestContext":
-        """Return one; its own settings are never used."""
-        self = super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
-        self._newest = newest
-        return self
-
-    def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
-        """Begin a connection."""
-        return self._newest().wrap_bio(*arguments, **named)
 
 
 def server_context(config: TlsConfig, files: Files) -> ssl.SSLContext:

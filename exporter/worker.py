@@ -16,15 +16,17 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker as GunicornWorker
 from uvicorn.config import Config
 
-from exporter.connection import Connection, look_after
+from exporter.connection import Connection
+from exporter.handshake import HandshakeContext
 from exporter.listener import App, Listener, State
 
 HEARTBEAT_SECONDS = 1.0
 #: How long connections are waited for when the worker is to stop; the master kills it soon after.
 GRACE_SECONDS = 22.0
-#: How often connections are looked at then. For so many looks what is sent over them is answered: who sends
-#: often is told that the connection closes, and does not meet the close.
-LOOK_SECONDS, LAST_CALL_LOOKS = 0.05, 10
+#: How often connections are looked at then, and told to go.
+LOOK_SECONDS = 0.05
+#: For so many looks a TLS handshake is waited for: the callback of an honest caller comes by then.
+HANDSHAKE_LOOKS = 40
 MAX_OPEN_FILES = 16_384
 OUT_OF_MEMORY = b'level=error msg="the memory ran out: another worker takes over"\n'
 #: gunicorn's master goes on after any status but 3 and 4.
@@ -86,6 +88,14 @@ def config_of(app: App) -> Config:
     return config
 
 
+def look_after(state: State, seconds: float) -> None:
+    """Close the connections whose callers take too long; called every so many seconds."""
+    state.running_seconds += seconds
+    for connection in list(state.connections):
+        assert isinstance(connection, Connection)  # noqa: S101 - no other kind is made
+        connection.look_after()
+
+
 class Worker(GunicornWorker):  # type: ignore[misc]
     """Serves each socket as its listener says; `app.listeners` are in the order of the sockets."""
 
@@ -107,7 +117,7 @@ class Worker(GunicornWorker):  # type: ignore[misc]
             for bound, listener, app in zip(self.sockets, self.app.listeners, apps, strict=True)
         ]
         while self.alive and not stop.is_set() and self.ppid == os.getppid():
-            self._beat(state)
+            self._beat(state, HEARTBEAT_SECONDS)
             await _wait(stop, HEARTBEAT_SECONDS)
         for server in servers:
             server.close()
@@ -123,35 +133,38 @@ class Worker(GunicornWorker):  # type: ignore[misc]
             raise SystemExit(Arbiter.WORKER_BOOT_ERROR) from exc
 
     async def _listen(self, bound: Any, listener: Listener, app: App, state: State) -> asyncio.Server:
-        config, has_tls = config_of(app), listener.tls is not None
+        config, tls = config_of(app), HandshakeContext(listener, state) if listener.tls else None
         return await asyncio.get_running_loop().create_server(
             lambda: Connection(config, state, listener),
             sock=bound,
             backlog=self.cfg.backlog,  # it listens anew, by default with room for a hundred
-            ssl=listener.tls,
-            ssl_handshake_timeout=HANDSHAKE_SECONDS if has_tls else None,
-            ssl_shutdown_timeout=GOODBYE_SECONDS if has_tls else None,
+            ssl=tls,
+            ssl_handshake_timeout=HANDSHAKE_SECONDS if tls else None,
+            ssl_shutdown_timeout=GOODBYE_SECONDS if tls else None,
         )
 
-    def _beat(self, state: State) -> None:
+    def _beat(self, state: State, seconds: float) -> None:
         """Show the master that all goes on, set the date of answers, and look after the connections."""
         self.notify()
         state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
-        look_after(state)
+        look_after(state, seconds)
 
     async def _drain(self, state: State) -> None:
         """Answer what is under way, and what comes on open connections; then close these."""
         state.is_draining = True
         loop = asyncio.get_running_loop()
         ends, looks = loop.time() + GRACE_SECONDS, 0
-        while (state.connections or state.tasks) and loop.time() < ends:
+        while self._is_awaited(state, looks) and loop.time() < ends:
             # Looks, not seconds: what came while this process stood still is read before the next one.
-            if looks > LAST_CALL_LOOKS:
-                for connection in list(state.connections):
-                    connection.shutdown()
+            for connection in list(state.connections):
+                connection.shutdown()
             looks += 1
-            self._beat(state)
+            self._beat(state, LOOK_SECONDS)
             await asyncio.sleep(LOOK_SECONDS)
+
+    def _is_awaited(self, state: State, looks: int) -> bool:
+        """Whether answers are under way, or a caller that has connected may still ask."""
+        return bool(state.connections or state.tasks or (state.handshakes and looks < HANDSHAKE_LOOKS))
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

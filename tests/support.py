@@ -263,11 +263,15 @@ class Exporter:
 
 
 def is_running(process: int) -> bool:
-    """Whether a process is there and has not ended: one that nobody waits for is there as a zombie."""
+    """Whether a process is there and has not ended: one that nobody waits for is there as a zombie.
+
+    Each of its threads is looked at: until the last has ended, the process holds files and locks.
+    """
     try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+        threads = [(thread / "stat").read_text() for thread in Path(f"/proc/{process}/task").iterdir()]
+    except (FileNotFoundError, ProcessLookupError):  # one of them, or all, ended meanwhile
+        return Path(f"/proc/{process}").exists() and is_running(process)
+    return any(thread.rpartition(")")[2].split()[0] not in ("Z", "X") for thread in threads)
 
 
 @contextmanager

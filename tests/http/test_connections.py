@@ -3,8 +3,10 @@
 import asyncio
 import gc
 import os
+import select
 import socket
 import struct
+import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
@@ -14,14 +16,15 @@ import pytest
 import uvloop
 
 from exporter import connection
-from exporter.connection import Connection, look_after
+from exporter.connection import Connection
 from exporter.listener import Listener, State
-from exporter.worker import config_of
+from exporter.worker import config_of, look_after
 from tests.support import HANG_SECONDS
 
 REQUEST = b"POST /callbacks HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\n{}"
 CALLERS = 20
 FOR_EVER = 3600
+LOOK_SECONDS = 0.05
 
 
 class Served:
@@ -66,8 +69,8 @@ class Served:
 
     async def _look_after(self) -> None:
         while True:
-            look_after(self._state)
-            await asyncio.sleep(0.05)
+            look_after(self._state, LOOK_SECONDS)
+            await asyncio.sleep(LOOK_SECONDS)
 
     def _connection(self) -> Connection:
         made = Connection(self._config, self._state, self._listener)
@@ -292,6 +295,21 @@ def test_a_connection_whose_body_came_late_goes_on_and_ends_as_idle() -> None:
             await reader.readuntil(b"\r\n\r\n{}")
             assert await reader.read() == b""
             writer.close()
+
+    run_on_the_worker_s_loop(run())
+
+
+def test_who_has_asked_while_the_process_stood_still_is_answered() -> None:
+    """Its request lies there, however long that was: it is not late."""
+
+    async def run() -> None:
+        async with Served(idle_seconds=0.5).serving() as served:
+            with socket.create_connection(("127.0.0.1", served.port), timeout=HANG_SECONDS) as caller:
+                for _ in range(2):
+                    caller.sendall(REQUEST)
+                    time.sleep(0.6)  # noqa: ASYNC251 - nothing else may run
+                    await becomes(lambda: bool(select.select([caller], [], [], 0)[0]), "it is answered")
+                    assert caller.recv(65536).endswith(b"{}")
 
     run_on_the_worker_s_loop(run())
 

@@ -3,6 +3,8 @@
 import contextlib
 import http.client
 import itertools
+import resource
+import signal
 import socket
 import ssl
 import time
@@ -301,6 +303,116 @@ def test_a_handshake_that_never_ends_is_ended(secured: Secured) -> None:
             assert connection.recv(1) == b""
         connection.close()
     assert time.monotonic() - begun > 5  # an event loop that was late counts from a time that was earlier
+
+
+@pytest.mark.parametrize("listener", ["web", "callbacks"])
+def test_handshakes_that_never_end_leave_files_for_everything_else(tmp_path: Path, listener: str) -> None:
+    """With 256 open files and 400 callers that say nothing, or half of a greeting: all is served soon."""
+    authority = Authority(tmp_path)
+    authority.issue("server")
+    (tmp_path / "web.yml").write_text(FILES)
+    flags = {"callback__tls_cert_file": "server.crt", "callback__tls_key_file": "server.key"}
+    tls = dict.fromkeys(("web", "callbacks"), authority.client())
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+
+    exporter = Exporter(tmp_path, preexec=limit, web__config__file="web.yml", **flags)
+    exporter.tls.update(tls)
+    with contextlib.ExitStack() as ended:
+        ended.callback(exporter.kill)
+        exporter.start()
+        worker = exporter.worker
+        for number in range(400):
+            address = "127.0.0.1", exporter.ports[listener]
+            silent = ended.enter_context(socket.create_connection(address, timeout=HANG_SECONDS))
+            silent.sendall(b"\x16\x03\x01\x02\x00\x01"[: number % 2 * 6])
+        if listener == "callbacks":
+            for _ in range(5):
+                assert exporter.scrape().value("exporter_store_up") == 1
+            assert exporter.scrape().samples[("process_open_fds", frozenset())] < 256
+        until(lambda: is_taken(exporter), "callbacks are taken")
+        until(lambda: is_asked(exporter), "operators are answered")
+        assert exporter.worker == worker
+        assert "Traceback" not in exporter.log
+
+
+def is_taken(exporter: Exporter) -> bool:
+    """Whether a callback is taken, and its caller not hung up on."""
+    with contextlib.suppress(OSError):
+        return exporter.post(sample("documented/task_start"))[0] == 200
+    return False
+
+
+def is_asked(exporter: Exporter) -> bool:
+    """Whether an operator is answered, and not hung up on."""
+    with contextlib.suppress(OSError):
+        return exporter.get("/-/ready")[0] == 200
+    return False
+
+
+def test_a_callback_whose_handshake_is_under_way_at_a_stop_is_taken(tmp_path: Path) -> None:
+    """Nobody else would take it: its connection is the old worker's. Callers may not take long, though."""
+    authority = Authority(tmp_path)
+    authority.issue("server")
+    flags = {"callback__tls_cert_file": "server.crt", "callback__tls_key_file": "server.key"}
+    with running(tmp_path, {"callbacks": authority.client()}, **flags) as exporter:
+        until(
+            lambda: finished_in_a_stop(exporter, authority.client()), "a try in which the caller was not late"
+        )
+
+
+def finished_in_a_stop(exporter: Exporter, context: ssl.SSLContext) -> bool:
+    """Begin a handshake, stop the exporter, and send a callback; return whether that was in time."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    greeting = outgoing.read()
+    assert exporter.process is not None
+    with socket.create_connection(("127.0.0.1", exporter.ports["callbacks"]), timeout=HANG_SECONDS) as plain:
+        plain.sendall(greeting[:20])
+        assert exporter.get("/-/healthy")[0] == 200  # by now it has been read
+        exporter.process.send_signal(signal.SIGTERM)
+        begun = time.monotonic()
+        until(lambda: not is_listening(exporter.ports["callbacks"]), "it takes nobody else")
+        plain.sendall(greeting[20:])
+        body = sample("documented/task_start")
+        head = b"POST /callbacks HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body)
+        received = exchanged(plain, client, incoming, outgoing, head + body)
+        was_in_time = time.monotonic() - begun < 1
+    assert exporter.process.wait(HANG_SECONDS) == 0
+    exporter.start()
+    if was_in_time:
+        assert received.startswith(b"HTTP/1.1 200")
+        assert b"\r\nconnection: close\r\n" in received
+    return was_in_time
+
+
+def is_listening(port: int) -> bool:
+    """Whether anybody takes connections there."""
+    with socket.socket() as asking:
+        return asking.connect_ex(("127.0.0.1", port)) == 0
+
+
+def exchanged(
+    plain: socket.socket, client: ssl.SSLObject, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, data: bytes
+) -> bytes:
+    """Finish a handshake, send something, and return what comes until the other side closes."""
+    received, is_done = b"", False
+    while True:
+        try:
+            if not is_done:
+                client.do_handshake()
+                client.write(data)
+                is_done = True
+            part = client.read()
+            received += part
+            if not part:
+                return received
+        except ssl.SSLWantReadError:
+            plain.sendall(outgoing.read())
+            incoming.write(plain.recv(65536))
 
 
 def test_tls_to_a_plain_port_is_a_bad_request(anyone: Exporter) -> None:
