@@ -99,7 +99,6 @@ lock: $(VENV)/test.stamp
 	$(COMPILE) pyproject.toml -o requirements.txt
 	$(COMPILE) pyproject.toml --group dev -o requirements-dev.txt
 	$(COMPILE) --group supply -o requirements-supply.txt
-	echo gunicorn_h1c | $(COMPILE) --constraint requirements.txt --no-deps - -o
 
 clean:
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage

@@ -217,9 +217,10 @@ class Connection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Take in a part of a body."""
         self._head_bytes -= len(body) + CHUNK_BYTES
-        if self._expects_continue:  # it sends its body after all, so that what follows is the next request
-            self._expects_continue, self.cycle.keep_alive = False, not self.server_state.is_draining
-            self.cycle.default_headers = self.server_state.default_headers
+        if self._expects_continue and not self.server_state.is_draining:
+            # It sends its body after all, so that what follows is the next request.
+            self.cycle.keep_alive, self.cycle.default_headers = True, self.server_state.default_headers
+        self._expects_continue = False
         self.cycle.waiting_for_100_continue = False  # it did not wait
         super().on_body(body)
 

@@ -1,6 +1,7 @@
 """TLS handshakes: each with the newest certificate, and counted as the connections that they become."""
 
 import ssl
+from collections.abc import Callable
 from typing import Any
 
 from exporter.listener import Listener, State
@@ -21,27 +22,30 @@ class HandshakeContext(ssl.SSLContext):
     any number of those, and a worker would stop in their midst.
 
     Args:
-        listener: it has TLS.
+        newest: returns that context.
+        listener: where the connections come in.
         state: what all connections of the worker share.
     """
 
+    _newest: Callable[[], ssl.SSLContext]
     _listener: Listener
     _state: State
     _refusing: ssl.SSLContext
 
-    def __new__(cls, listener: Listener, state: State) -> "HandshakeContext":
+    def __new__(
+        cls, newest: Callable[[], ssl.SSLContext], listener: Listener, state: State
+    ) -> "HandshakeContext":
         """Return one; its own settings are never used."""
         self = super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
-        self._listener, self._state = listener, state
+        self._newest, self._listener, self._state = newest, listener, state
         self._refusing = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._refusing.sslobject_class = _Refused
         return self
 
     def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
         """Begin a handshake."""
-        newest = self._listener.tls
-        if newest is None or self._state.is_full(self._listener):
+        if self._state.is_full(self._listener):
             return self._refusing.wrap_bio(*arguments, **named)
-        begun = newest().wrap_bio(*arguments, **named)
+        begun = self._newest().wrap_bio(*arguments, **named)
         self._state.handshakes.add(begun)
         return begun

@@ -42,8 +42,8 @@ class State(ServerState):
     def __init__(self, max_open_files: int) -> None:
         super().__init__()
         self.max_open_files = max_open_files
-        #: The clock of all limits: from look to look at the connections, however late the next one is.
-        #: What came while this process stood still is read before it counts as late.
+        #: The clock of all time limits of connections. It stands still while this process does: what came
+        #: meanwhile is not late.
         self.running_seconds = 0.0
         #: TLS handshakes that are under way.
         self.handshakes: WeakSet[ssl.SSLObject] = WeakSet()

@@ -133,7 +133,8 @@ class Worker(GunicornWorker):  # type: ignore[misc]
             raise SystemExit(Arbiter.WORKER_BOOT_ERROR) from exc
 
     async def _listen(self, bound: Any, listener: Listener, app: App, state: State) -> asyncio.Server:
-        config, tls = config_of(app), HandshakeContext(listener, state) if listener.tls else None
+        config, newest = config_of(app), listener.tls
+        tls = HandshakeContext(newest, listener, state) if newest else None
         return await asyncio.get_running_loop().create_server(
             lambda: Connection(config, state, listener),
             sock=bound,
@@ -154,17 +155,15 @@ class Worker(GunicornWorker):  # type: ignore[misc]
         state.is_draining = True
         loop = asyncio.get_running_loop()
         ends, looks = loop.time() + GRACE_SECONDS, 0
-        while self._is_awaited(state, looks) and loop.time() < ends:
+        while loop.time() < ends and (
+            state.connections or state.tasks or (state.handshakes and looks < HANDSHAKE_LOOKS)
+        ):
             # Looks, not seconds: what came while this process stood still is read before the next one.
             for connection in list(state.connections):
                 connection.shutdown()
             looks += 1
             self._beat(state, LOOK_SECONDS)
             await asyncio.sleep(LOOK_SECONDS)
-
-    def _is_awaited(self, state: State, looks: int) -> bool:
-        """Whether answers are under way, or a caller that has connected may still ask."""
-        return bool(state.connections or state.tasks or (state.handshakes and looks < HANDSHAKE_LOOKS))
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

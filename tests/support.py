@@ -223,6 +223,13 @@ class Exporter:
         """Ask the web listener."""
         return request(self.ports["web"], "GET", path, tls=self.tls.get("web"), **headers)
 
+    def is_ready(self) -> bool:
+        """Whether it answers, and is ready."""
+        try:
+            return self.get("/-/ready")[0] == 200
+        except OSError:
+            return False
+
     def until_ready(self) -> None:
         """Wait until it is ready: where the machine stands still it gives up a look at its store."""
         until(lambda: self.get("/-/ready")[0] == 200, "it is ready")

@@ -48,14 +48,14 @@ def test_a_broken_schema_file_at_a_reload_changes_nothing(exporter: Exporter) ->
         assert exporter.post(sample("documented/task_start"))[0] == 200
 
         os.kill(first, signal.SIGKILL)
-        until(lambda: exporter.worker != first and _answers(exporter), "another worker")
+        until(lambda: exporter.worker != first and exporter.is_ready(), "another worker")
         assert exporter.post(sample("documented/task_exit"))[0] == 200
 
         stricter = json.loads(good) | {"required": ["no_such_field"]}
         schema.write_text(json.dumps(stricter))
         second = exporter.worker
         reload(exporter)
-        until(lambda: exporter.worker != second and _answers(exporter), "the new schemas")
+        until(lambda: exporter.worker != second and exporter.is_ready(), "the new schemas")
         until(lambda: exporter.post(sample("documented/task_start"))[0] == 400, "the old worker is gone")
         assert exporter.scrape().value("tasks_started_total") == 1
     finally:
@@ -128,10 +128,3 @@ def test_a_reload_drops_no_callback(exporter: Exporter) -> None:
         assert 0 <= scrape.value("callbacks_total") - taken <= len(failures)
     finally:
         exporter.kill()
-
-
-def _answers(exporter: Exporter) -> bool:
-    try:
-        return exporter.get("/-/ready")[0] == 200
-    except OSError:
-        return False

@@ -19,6 +19,7 @@ from tests.http.secured import Authority, configure, meanwhile, served
 from tests.support import HANG_SECONDS, Exporter, request, running, sample, until
 
 FILES = "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n"
+CALLBACK_TLS = {"callback__tls_cert_file": "server.crt", "callback__tls_key_file": "server.key"}
 NEWEST = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 TLS_READ = 'of="--web.config.file TLS"'
 
@@ -311,14 +312,12 @@ def test_handshakes_that_never_end_leave_files_for_everything_else(tmp_path: Pat
     authority = Authority(tmp_path)
     authority.issue("server")
     (tmp_path / "web.yml").write_text(FILES)
-    flags = {"callback__tls_cert_file": "server.crt", "callback__tls_key_file": "server.key"}
-    tls = dict.fromkeys(("web", "callbacks"), authority.client())
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
 
-    exporter = Exporter(tmp_path, preexec=limit, web__config__file="web.yml", **flags)
-    exporter.tls.update(tls)
+    exporter = Exporter(tmp_path, preexec=limit, web__config__file="web.yml", **CALLBACK_TLS)
+    exporter.tls = dict.fromkeys(("web", "callbacks"), authority.client())
     with contextlib.ExitStack() as ended:
         ended.callback(exporter.kill)
         exporter.start()
@@ -332,7 +331,7 @@ def test_handshakes_that_never_end_leave_files_for_everything_else(tmp_path: Pat
                 assert exporter.scrape().value("exporter_store_up") == 1
             assert exporter.scrape().samples[("process_open_fds", frozenset())] < 256
         until(lambda: is_taken(exporter), "callbacks are taken")
-        until(lambda: is_asked(exporter), "operators are answered")
+        until(exporter.is_ready, "operators are answered")
         assert exporter.worker == worker
         assert "Traceback" not in exporter.log
 
@@ -344,19 +343,11 @@ def is_taken(exporter: Exporter) -> bool:
     return False
 
 
-def is_asked(exporter: Exporter) -> bool:
-    """Whether an operator is answered, and not hung up on."""
-    with contextlib.suppress(OSError):
-        return exporter.get("/-/ready")[0] == 200
-    return False
-
-
 def test_a_callback_whose_handshake_is_under_way_at_a_stop_is_taken(tmp_path: Path) -> None:
     """Nobody else would take it: its connection is the old worker's. Callers may not take long, though."""
     authority = Authority(tmp_path)
     authority.issue("server")
-    flags = {"callback__tls_cert_file": "server.crt", "callback__tls_key_file": "server.key"}
-    with running(tmp_path, {"callbacks": authority.client()}, **flags) as exporter:
+    with running(tmp_path, {"callbacks": authority.client()}, **CALLBACK_TLS) as exporter:
         until(
             lambda: finished_in_a_stop(exporter, authority.client()), "a try in which the caller was not late"
         )
@@ -436,7 +427,7 @@ def test_one_listener_may_have_tls_and_the_other_not(tmp_path: Path, listener: s
     (tmp_path / "web.yml").write_text(FILES)
     flags = {
         "web": {"web__config__file": "web.yml"},
-        "callbacks": {"callback__tls_cert_file": "server.crt", "callback__tls_key_file": "server.key"},
+        "callbacks": CALLBACK_TLS,
     }
     with running(tmp_path, {listener: authority.client()}, **flags[listener]) as exporter:
         assert exporter.post(sample("documented/task_start"))[0] == 200
