@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from exporter.errors import REASONS
 from exporter.protocol.events import BY_NAME
+from exporter.relay import STATES
 
 PREFIX = "css_relay_"
 OTHER, UNKNOWN = "other", "_unknown"
@@ -18,7 +19,6 @@ LABEL_CHOICES = ("appid", "to_host", "source_host", "stream_id", "task_id")
 
 EVENT_NAMES = (*BY_NAME, OTHER)
 OUTCOMES = ("applied", "duplicate", "stale", "ignored")
-STATE_NAMES = ("active", "failed", "stopped", "lost")
 ALARM_TYPES = (
     "PullFileUnstable",
     "PushStreamUnstable",
@@ -115,7 +115,7 @@ def _process(name: str, help_: str, kind: str, **more: object) -> Family:
 
 
 FAMILIES = (
-    _store("tasks", "Tasks known, by state.", labels=("state",), values=STATE_NAMES),
+    _store("tasks", "Tasks known, by state.", labels=("state",), values=STATES),
     _labelled("tasks_started_total", "Runs begun by a TaskStart, redeliveries apart."),
     _labelled("tasks_restarted_total", "Runs begun of tasks that had run before."),
     _labelled("tasks_exited_total", "Runs ended, by exit code.", labels=("code",), limit=64),

@@ -10,21 +10,22 @@ from exporter.catalogue import (
     EVENT_NAMES,
     OUTCOMES,
     PREFIX,
-    STATE_NAMES,
     UNKNOWN,
     Family,
     Scope,
     in_scope,
 )
 from exporter.ledger import MICRO, SEP, Exemplar, Ledger, histogram_keys, series
-from exporter.relay import NONE, Task, Windows, state_of
-from exporter.shelf import Row
+from exporter.relay import NONE, STATES, Task, Windows, state_of
 from exporter.store.records import decode_ledger, decode_task
 
 # prometheus_client types it only in part.
 _go_number = cast("Callable[[float], str]", floatToGoString)
 
 MAX_EXEMPLAR_CHARACTERS = 128 - len("task_id")
+
+#: The lines of one record, a column each family.
+Row = tuple[bytes, ...]
 
 #: Labels as they are written, each with its value.
 Pairs = Sequence[str]
@@ -73,7 +74,7 @@ class Lines:
         """Return the lines of a label set, of which there are so many tasks in each state."""
         ledger = decode_ledger(record)
         labels = _pairs(self._labels, ledger.labels)
-        tasks = zip(STATE_NAMES, counts, strict=True)
+        tasks = zip(STATES, counts, strict=True)
         return (
             "".join(_line(COUNTED.full_name, [*labels, _pair("state", s)], n) for s, n in tasks).encode(),
             *("".join(self._series(family, ledger, labels)).encode() for family in LEDGER[1:]),
@@ -138,7 +139,7 @@ class Lines:
 
 def _task_samples(task: Task, state: str) -> Iterator[tuple[str, Pairs, float]]:
     now = task.now
-    for name in STATE_NAMES:
+    for name in STATES:
         yield "task_state", [_pair("state", name)], int(name == state)
     info = [task.source_host or UNKNOWN, task.stream_id or UNKNOWN, task.to_url or UNKNOWN]
     yield "task_info", _pairs(("source_host", "stream_id", "to_url"), info), 1

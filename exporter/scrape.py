@@ -68,16 +68,15 @@ class Scraper:
 
     def _render(self, openmetrics: bool, compress: bool) -> bytes:
         begun = time.perf_counter()
-        exposition = self._expositions[openmetrics]
         try:
-            snapshot = self._store.snapshot(self._max_tasks, exposition.bookmark)
+            snapshot = self._store.snapshot(self._max_tasks)
             self._telemetry.store_answered("read", well=True)
             self._telemetry.overflowed.labels("tasks").inc(snapshot.left_out)
         except StoreUnavailable as exc:
             log.warning("a scrape without the store: %s", exc)
             self._telemetry.store_answered("read", well=False)
             snapshot = None
-        parts = exposition.parts(snapshot)
+        parts = self._expositions[openmetrics].parts(snapshot)
         scrape = _joined(_gzip(parts) if compress else parts)
         self._telemetry.render.observe(time.perf_counter() - begun)
         return scrape

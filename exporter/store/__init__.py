@@ -4,7 +4,8 @@ A store knows tasks, ledgers and the quarantine, and how to change them in one a
 changes mean is decided above it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Protocol, TypeVar
 
@@ -12,7 +13,7 @@ from msgspec import Struct
 
 from exporter.catalogue import UNKNOWN
 from exporter.ledger import Tally
-from exporter.relay import Task
+from exporter.relay import STATES, Task
 
 T = TypeVar("T")
 
@@ -90,65 +91,34 @@ class Held(Struct, frozen=True):
     last: float
 
 
-class Bookmark(Struct, frozen=True):
-    """What a snapshot saw of the store, so that the next one need not read it again.
-
-    Args:
-        commits: how many commits it saw.
-        end: the last place in the order that it showed; no task past it has series of its own.
-        last: the name of the last commit it saw, where commits have names.
-    """
-
-    commits: int
-    end: int
-    last: str = ""
-
-
 class Snapshot(Struct, frozen=True):
-    """The store at one moment; of the tasks, what is different from the moment of a bookmark.
+    """The store at one moment.
 
     Args:
         created: when the store was made, seconds.
         fleet: the record of the fleet's ledger, encoded.
         ledgers: the labels and the encoded records of all the others.
-        counts: labels, state and number of the tasks known.
-        is_whole: whether `tasks` are all that have series of their own, in order.
-        places, tasks: where these tasks stand (see `places`), and their records, encoded.
-        gone: numbers of tasks that have no series any more; others that never had any may be among them.
-        left_out: how many tasks have none for want of room.
+        counts: labels, state and number of the tasks known; a number of 0 may be missing.
+        tasks: the encoded records of as many tasks as were asked for.
+        left_out: how many tasks are known beside them.
         quarantined: how many bodies are in the quarantine.
-        bookmark: for the next snapshot.
     """
 
     created: float
     fleet: str
     ledgers: Sequence[tuple[tuple[str, ...], str]]
     counts: Sequence[tuple[tuple[str, ...], str, int]]
-    is_whole: bool
-    places: Sequence[int]
     tasks: Sequence[str]
-    gone: Sequence[int]
     left_out: int
     quarantined: int
-    bookmark: Bookmark
 
-
-class Overview(Struct, frozen=True):
-    """What the status page shows of the store at one moment.
-
-    Args:
-        created: when the store was made, seconds.
-        fleet: the record of the fleet's ledger, encoded.
-        counts: the number of tasks known by state; one without any may be missing.
-        tasks: the records of tasks, encoded, by state in the order of `relay.TROUBLED_FIRST`.
-        quarantined: how many bodies are in the quarantine.
-    """
-
-    created: float
-    fleet: str
-    counts: Mapping[str, int]
-    tasks: Sequence[str]
-    quarantined: int
+    @property
+    def count_by_state(self) -> Counter[str]:
+        """The number of tasks known by state."""
+        counts: Counter[str] = Counter()
+        for _, state, number in self.counts:
+            counts[state] += number
+        return counts
 
 
 class Transaction(Protocol):
@@ -197,8 +167,8 @@ class Store(Protocol):
     """Keeps tasks, ledgers and the quarantine.
 
     Every method may raise StoreUnavailable: then nothing was changed. `prepare` with its end, `transact`,
-    `due` and `probe` are called one at a time, from any thread; `snapshot`, `overview`, `listing`, `find` and
-    `bodies` at any time.
+    `due` and `probe` are called one at a time, from any thread; `snapshot`, `listing`, `find` and `bodies`
+    at any time.
     """
 
     @property
@@ -226,16 +196,13 @@ class Store(Protocol):
         """Return the keys of tasks that a sweep is to look at, those due longest first."""
         ...
 
-    def snapshot(self, max_tasks: int, since: Bookmark | None = None) -> Snapshot:
-        """Return everything a scrape shows, every finished step included.
+    def snapshot(self, max_tasks: int, states: Sequence[str] = STATES) -> Snapshot:
+        """Return the store with every finished step.
 
-        Past `max_tasks` stopped tasks are left out first, then lost and failed ones, active ones last. Of
-        tasks only those that changed `since` a bookmark are read, where the store can tell.
+        Args:
+            max_tasks: how many tasks are read at most.
+            states: in which order: where there are too many, those of the last state are left out first.
         """
-        ...
-
-    def overview(self, max_tasks: int) -> Overview:
-        """Return what the status page shows, every finished step included, with at most so many tasks."""
         ...
 
     def listing(self, *, state: str | None, after: int, limit: int) -> list[tuple[int, str]]:

@@ -42,4 +42,6 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         # Every commit writes its row anyway; a place of its own would be a page more each time.
         "ALTER TABLE ledgers ADD COLUMN changes INTEGER NOT NULL DEFAULT 0",
     ),
+    # A scrape reads all that it shows: nobody asks what has changed since the last one.
+    ("ALTER TABLE ledgers DROP COLUMN changes",),
 )

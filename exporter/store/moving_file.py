@@ -14,8 +14,7 @@ from exporter.store.file import connect, migrate
 from exporter.store.lock import FileLock
 from exporter.store.mark import Mark, read_mark
 from exporter.store.moving import BODIES, LEDGERS, TASKS, Head, Kept, Numbered, Page
-from exporter.store.places import RANKS
-from exporter.store.records import decode_ledger, decode_task, encode
+from exporter.store.records import RANKS, decode_ledger, decode_task, encode
 from exporter.store.step import number_of
 from exporter.store.whole import (
     IN_PLACE,

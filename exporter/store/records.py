@@ -6,7 +6,10 @@ They can be read with any tool, and many of them travel as one text.
 import msgspec
 
 from exporter.ledger import Ledger
-from exporter.relay import Task
+from exporter.relay import NONE, STATES, Task
+
+#: How a state is stored: tasks of a lower rank are read first.
+RANKS = {state: rank for rank, state in enumerate((*STATES, NONE))}
 
 _encoder = msgspec.json.Encoder()
 _tasks = msgspec.json.Decoder(Task)

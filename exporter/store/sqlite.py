@@ -1,25 +1,22 @@
 """The embedded store: one SQLite file, durable at every commit, shared by processes that overlap on it.
 
 A step is a write transaction, taken at once, so that what it reads is what it changes. Nothing is kept in
-memory between steps but the ledgers, and which tasks changed lately, and those only as long as no other
-connection has written.
+memory between steps but the ledgers, and those only as long as no other connection has written.
 """
 
-import json
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from math import inf
 from pathlib import Path
 
 from exporter.errors import StoreError, StoreUnavailable, WouldWait
 from exporter.ledger import FLEET
-from exporter.relay import NONE, STATES, TROUBLED_FIRST
-from exporter.store import Bookmark, Held, Overview, Snapshot, T, Terms, Transaction
-from exporter.store.changes import Changes
+from exporter.relay import NONE, STATES
+from exporter.store import Held, Snapshot, T, Terms, Transaction
 from exporter.store.file import (
     BUSY_MILLISECONDS,
     GUEST_BUSY_MILLISECONDS,
@@ -31,8 +28,8 @@ from exporter.store.file import (
 )
 from exporter.store.lock import FileLock, is_left_empty
 from exporter.store.mark import read_mark
-from exporter.store.places import RANKS
-from exporter.store.reading import Reading, count_changes, read_quarantined, read_state
+from exporter.store.reading import read_snapshot
+from exporter.store.records import RANKS
 from exporter.store.step import Known, Step, insert_ledger
 
 PROBE_BYTES = 65536
@@ -56,7 +53,6 @@ class SqliteStore:
         self._clock = clock
         self._reading = threading.Lock()
         self._ledgers: Known = {}
-        self._changes = Changes()
         self._data_version = -1
         self._damage = ""
         is_new = not path.exists()
@@ -104,9 +100,6 @@ class SqliteStore:
             result = work(step)
             ledgers, overflow = step.write()
 
-        if step.keys:
-            self._changes.note(step.keys, step.dropped)
-
         def end() -> tuple[T, dict[str, int]]:
             self._commit()
             self._ledgers |= ledgers
@@ -124,28 +117,9 @@ class SqliteStore:
             )
             return [key for (key,) in rows]
 
-    def snapshot(self, max_tasks: int, since: Bookmark | None = None) -> Snapshot:
+    def snapshot(self, max_tasks: int, states: Sequence[str] = STATES) -> Snapshot:
         with self._consistent_read() as reader:
-            return Reading(reader, self._created, self._changes).snapshot(max_tasks, since)
-
-    def overview(self, max_tasks: int) -> Overview:
-        with self._consistent_read() as reader:
-            found = reader.execute(
-                "SELECT state, count(*) FROM tasks WHERE state < ? GROUP BY state", (RANKS[NONE],)
-            )
-            (fleet,) = reader.execute(
-                "SELECT record FROM ledgers WHERE labels = ?", (json.dumps(FLEET),)
-            ).fetchone()
-            tasks: list[str] = []
-            for state in TROUBLED_FIRST:
-                tasks += read_state(reader, state, max_tasks - len(tasks))
-            return Overview(
-                created=self._created,
-                fleet=fleet,
-                counts={STATES[rank]: number for rank, number in found},
-                tasks=tasks,
-                quarantined=read_quarantined(reader),
-            )
+            return read_snapshot(reader, self._created, max_tasks, states)
 
     def listing(self, *, state: str | None, after: int, limit: int) -> list[tuple[int, str]]:
         low, high = (RANKS[state],) * 2 if state else (0, RANKS[NONE] - 1)
@@ -209,7 +183,6 @@ class SqliteStore:
             except BaseException:
                 # Whatever has become of it: the file is asked before anything is taken for known.
                 self._data_version = -1
-                self._changes.begin(self._changes.count)
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
                 raise
@@ -247,9 +220,6 @@ class SqliteStore:
         if version != self._data_version:
             self._ledgers.clear()
             self._data_version = version
-            count = count_changes(self._writer)
-            if count != self._changes.count:
-                self._changes.begin(count)
 
     def _agree(self) -> None:
         """Make the store's own record, or hold the terms against the one that is there."""
@@ -277,7 +247,6 @@ class SqliteStore:
             )
         self._writer.execute("COMMIT")
         self._created = float(meta["created"])
-        self._changes.begin(count_changes(self._writer))
         self._secret = bytes.fromhex(meta["secret"])
 
     def _refuse_guest(self, judged_by: str) -> None:

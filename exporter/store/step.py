@@ -12,8 +12,7 @@ from exporter.relay import NONE, Task
 from exporter.store import Refused, Row, Terms, key_of
 from exporter.store.file import put_many
 from exporter.store.pending import Pending
-from exporter.store.places import RANKS
-from exporter.store.records import decode_ledger, decode_tasks, encode
+from exporter.store.records import RANKS, decode_ledger, decode_tasks, encode
 
 #: One value for many records: fetching rows would let go of the interpreter's lock for each.
 AS_LINES = "coalesce(group_concat(record, char(10)), '')"
@@ -44,13 +43,6 @@ class Step(Pending):
         self._clock = clock
         self._read: dict[str, Task | None] = {}
         self._changed: Known = {}
-        #: Numbers of the tasks that were dropped, when it is written.
-        self.dropped: list[int] = []
-
-    @property
-    def keys(self) -> list[str]:
-        """Keys of the tasks that it changes."""
-        return list(self._rows)
 
     def prefetch(self, keys: Sequence[str]) -> None:
         wanted = list(dict.fromkeys(keys))
@@ -89,11 +81,9 @@ class Step(Pending):
         for labels, posting in self.tally.postings.items():
             number, ledger = self._ledger(labels)
             self._changed[ledger.labels] = number, ledger.plus(posting)
-        if self._rows:
-            self._changed.setdefault(FLEET, self._ledger(FLEET))
         self._connection.executemany(
-            "UPDATE ledgers SET record = ?, changes = changes + ? WHERE id = ?",
-            [(encode(ledger), bool(self._rows), number) for number, ledger in self._changed.values()],
+            "UPDATE ledgers SET record = ? WHERE id = ?",
+            [(encode(ledger), number) for number, ledger in self._changed.values()],
         )
         return self._changed, dict(self.overflow)
 
@@ -103,11 +93,8 @@ class Step(Pending):
         return {key_of(task): task for task in decode_tasks(lines)}
 
     def _write_tasks(self) -> None:
-        for key in [key for key, row in self._rows.items() if row is None]:
-            self.dropped += (
-                self._connection.execute("DELETE FROM tasks WHERE key = ? RETURNING id", (key,)).fetchone()
-                or ()
-            )
+        forgotten = [(key,) for key, row in self._rows.items() if row is None]
+        self._connection.executemany("DELETE FROM tasks WHERE key = ?", forgotten)
         rows = [self._columns(key, row) for key, row in self._rows.items() if row is not None]
         put_many(self._connection, _PUT_TASKS, rows, _OVER_TASKS)
 

@@ -16,8 +16,8 @@ from msgspec import Struct
 from exporter.catalogue import OUTCOMES
 from exporter.errors import StoreUnavailable
 from exporter.logs import redact_text
-from exporter.relay import Windows
-from exporter.store import Overview, Store, task_key
+from exporter.relay import TROUBLED_FIRST, Windows
+from exporter.store import Snapshot, Store, task_key
 from exporter.store.records import decode_ledger, decode_task
 from exporter.telemetry import Telemetry
 from exporter.web.phrases import number, span, when
@@ -106,30 +106,31 @@ class Pages:
         }
         return self._renderer.render("status.html", {**values, **self._fleet(overview, query, now)})
 
-    def _read(self) -> tuple[Overview | None, str]:
+    def _read(self) -> tuple[Snapshot | None, str]:
         """Return what the store says, and what is the matter with it."""
         try:
-            overview = self._store.overview(MAX_TASKS)
+            overview = self._store.snapshot(MAX_TASKS, TROUBLED_FIRST)
         except StoreUnavailable as exc:
             return None, f"{redact_text(str(exc))}. Callbacks are answered 503 until it does, and sent again."
         if self._telemetry.is_writable:
             return overview, ""
         return overview, "The store can be read but not written: callbacks are answered 503, and sent again."
 
-    def _fleet(self, overview: Overview | None, query: Query, now: float) -> dict[str, Any]:
+    def _fleet(self, overview: Snapshot | None, query: Query, now: float) -> dict[str, Any]:
         """Return what is shown of the tasks and their callbacks."""
         if overview is None:
             return {"headline": headline(None, Counter()), "table": None, "outcomes": None}
+        counts = overview.count_by_state
         tasks = [look_at(decode_task(record), self._windows, now) for record in _giving_way(overview.tasks)]
         return {
-            "headline": headline(overview.counts, Counter(each.watch for each in tasks)),
+            "headline": headline(counts, Counter(each.watch for each in tasks)),
             "failures": failures(tasks, self._windows, now),
-            "tiles": tiles(overview.counts, query),
-            "table": table(tasks, query, known=sum(overview.counts.values()), now=now),
+            "tiles": tiles(counts, query),
+            "table": table(tasks, query, known=counts.total(), now=now),
             "outcomes": outcomes(decode_ledger(overview.fleet), now),
         }
 
-    def _about_store(self, overview: Overview | None, now: float) -> Iterator[tuple[str, str]]:
+    def _about_store(self, overview: Snapshot | None, now: float) -> Iterator[tuple[str, str]]:
         yield "Answers", "no" if overview is None else "yes"
         yield "Can be written", "yes" if self._telemetry.is_writable else "no"
         if overview is not None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec import Struct
 
-from exporter.catalogue import STATE_NAMES
+from exporter.relay import STATES
 from grafana.source import queries
 from tests.acceptance import scenario
 from tests.clock import Clock
@@ -161,7 +161,7 @@ def test_every_rule_and_its_expression_agree(seen: Seen) -> None:
 def test_two_replicas_do_not_double_what_they_tell(seen: Seen) -> None:
     """Each tells of the whole fleet, of tasks by state and of all the runs that ended."""
     (chosen,) = choices(seen, "relay-overview.json")
-    for state in STATE_NAMES:
+    for state in STATES:
         shown = fill(queries.total(queries.tasks(f'state="{state}"')), chosen)
         for expression in (shown, without_rules(shown)):
             told = f'sum(css_relay_tasks{{state="{state}"}}) / 2'

@@ -31,7 +31,7 @@ def fill(exporter: Exporter, numbers: range) -> None:
 
 def assert_down(exporter: Exporter, sign: str) -> None:
     """Assert that it answers, keeps nothing, and says why."""
-    # What is in memory is not read again; a scrape reads everything that a commit has changed since the last.
+    # A page that SQLite still has in memory is not read again.
     until(lambda: exporter.scrape() and post(exporter, 10**6)[0] == 503, "the fault is noticed")
     status, headers, _ = post(exporter, 10**6)
     assert (status, headers["retry-after"]) == (503, "5")

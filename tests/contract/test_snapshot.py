@@ -1,13 +1,14 @@
-"""What changed since a scrape is all that the next one reads, and together they show what is there."""
+"""A snapshot shows what is there, whoever wrote it, and a scrape made of it is one made afresh."""
 
 import random
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
 
 from exporter.exposition import Exposition
-from exporter.relay import Task, settle
-from exporter.store import Row, Snapshot, Store, Transaction
+from exporter.relay import STATES, Task, settle, state_of
+from exporter.store import Row, Store, Transaction
 from exporter.store.records import decode_task
 from exporter.telemetry import Telemetry
 from tests.contract.conftest import Open
@@ -19,23 +20,19 @@ STEPS = 50
 
 
 class Reader:
-    """A scraper of one store: it shows what it has, and asks for what changed."""
+    """A scraper of one store: it keeps the lines of the records that it has seen."""
 
     def __init__(self, store: Store, max_tasks: int) -> None:
         self.store = store
         self.max_tasks = max_tasks
         self.exposition = _exposition()
 
-    def read(self) -> Snapshot:
-        """Return what it has to read now."""
-        return self.store.snapshot(self.max_tasks, self.exposition.bookmark)
-
     def shown(self) -> bytes:
-        """Return the scrape made of what it had, and has read now."""
-        return _of_store(self.exposition.write(self.read()))
+        """Return its scrape."""
+        return _of_store(self.exposition.write(self.store.snapshot(self.max_tasks)))
 
     def afresh(self) -> bytes:
-        """Return the scrape of one who had nothing."""
+        """Return the scrape of one who has seen nothing."""
         return _of_store(_exposition().write(self.store.snapshot(self.max_tasks)))
 
 
@@ -59,47 +56,53 @@ def _any_task(chance: random.Random) -> Task:
     return chance.choice(made)()
 
 
-def _any_step(chance: random.Random) -> Callable[[Transaction], None]:
+def _any_step(chance: random.Random, known: dict[str, Task]) -> Callable[[Transaction], None]:
+    """Return a step, and have `known` as the store must be after it."""
     tasks = [_any_task(chance) for _ in range(chance.randrange(4))]
-    forgotten = [f"4/{chance.randrange(25)}" for _ in range(chance.randrange(3))]
+    forgotten = [f"{chance.randrange(25)}" for _ in range(chance.randrange(3))]
     counted = chance.randrange(2)
+    known.update({each.task_id: each for each in tasks})
+    for name in forgotten:
+        known.pop(name, None)
 
     def work(step: Transaction) -> None:
         put(*tasks)(step)
-        for key in forgotten:
-            step.forget(key)
+        for name in forgotten:
+            step.forget(f"4/{name}")
         if counted:
             count(host="h2")(step)
 
     return work
 
 
-def test_after_any_steps_of_several_processes_a_scrape_is_one_made_afresh(open_store: Open) -> None:
-    """A scrape made of changes equals one made afresh, after any steps of several processes."""
+def test_after_any_steps_of_several_processes_a_scrape_shows_what_is_there(open_store: Open) -> None:
+    """Each process shows the tasks that are there, in order, as if it had seen none of them before."""
     chance = random.Random(1)
     stores = [open_store() for _ in range(3)]
     readers = [Reader(store, bound) for store in stores for bound in (0, 1, 7, 15, 99)]
+    known: dict[str, Task] = {}
     for _ in range(STEPS):
-        # Long turns, so that what one process wrote alone is read too.
-        writer = chance.choice(stores)
         for _ in range(chance.choice([1, 1, 2, 9])):
-            writer.transact(_any_step(chance))
+            chance.choice(stores).transact(_any_step(chance, known))
+        states = Counter(state_of(each, WINDOWS) for each in known.values())
         for reader in chance.sample(readers, 3):
+            snapshot = reader.store.snapshot(reader.max_tasks)
+            tasks = [decode_task(record) for record in snapshot.tasks]
+            assert all(known[each.task_id] == each for each in tasks)
+            order = [state for state in STATES for _ in range(states[state])]
+            assert [state_of(each, WINDOWS) for each in tasks] == order[: reader.max_tasks]
+            assert snapshot.count_by_state == {state: n for state, n in states.items() if state in STATES}
             assert reader.shown() == reader.afresh()
 
 
-def test_what_did_not_change_is_not_read(store: Store) -> None:
-    """Only the changed tasks are read again, and the next time none."""
-    store.transact(put(*(task(f"{n}", host=f"h{n % 9}") for n in range(600))))
-    reader = Reader(store, 5000)
-    reader.shown()
-    changed = [task(f"{n}", host=f"h{n % 9}", to_url="rtmp://changed/") for n in range(0, 600, 20)]
-    store.transact(put(*changed))
-    read = reader.read()
-    assert not read.is_whole
-    assert {decode_task(record).task_id for record in read.tasks} == {each.task_id for each in changed}
-    assert reader.shown() == reader.afresh()
-    assert (reader.read().is_whole, list(reader.read().tasks)) == (False, [])
+def test_within_a_state_tasks_stand_by_their_labels_then_by_age(store: Store) -> None:
+    """The order is the same at each scrape, so that one that is full shows the same tasks again."""
+    names = [("a", "h1"), ("b", "h2"), ("c", "h1"), ("d", "h3"), ("e", "h2")]
+    for name, host in names:
+        store.transact(put(task(name, host=host)))
+    store.transact(put(task("b", host="h2", to_url="rtmp://changed/")))
+    shown = [decode_task(record).task_id for record in store.snapshot(99).tasks]
+    assert shown == ["a", "c", "b", "e", "d"]
 
 
 def test_a_task_that_makes_room_lets_the_next_one_in(store: Store) -> None:
@@ -108,10 +111,8 @@ def test_a_task_that_makes_room_lets_the_next_one_in(store: Store) -> None:
     reader = Reader(store, 2)
     assert b'task_id="c"' not in reader.shown()
     store.transact(lambda step: step.forget("4/a"))
-    assert not reader.read().is_whole
     assert b'task_id="c"' in reader.shown()
     store.transact(put(task("d")))
-    assert not reader.read().is_whole
     assert b'task_id="c"' not in reader.shown()
 
 
@@ -131,7 +132,7 @@ def test_a_step_that_fails_leaves_nothing_behind(store: Store) -> None:
     """A failed step leaves nothing in a scrape, and hides nothing that others change next."""
     store.transact(put(task("a"), task("b")))
     reader = Reader(store, 9)
-    reader.shown()
+    before = reader.shown()
 
     def fail(step: Transaction) -> None:
         put(task("a", "E"))(step)
@@ -140,9 +141,9 @@ def test_a_step_that_fails_leaves_nothing_behind(store: Store) -> None:
 
     with pytest.raises(ZeroDivisionError):
         store.transact(fail)
-    assert reader.shown() == reader.afresh()
+    assert reader.shown() == before
     store.transact(put(task("b", "E")))
-    assert reader.shown() == reader.afresh()
+    assert reader.shown() == reader.afresh() != before
 
 
 def test_a_task_without_a_state_is_not_shown_any_more(store: Store) -> None:
@@ -153,16 +154,3 @@ def test_a_task_without_a_state_is_not_shown_any_more(store: Store) -> None:
     for state, shown in (("none", 0), ("active", 1)):
         store.transact(lambda step, s=state: step.put(Row(task("a"), ("4", "h"), s, 9.0)))
         assert reader.shown().count(b"css_relay_task_info{") == shown
-
-
-def test_a_process_knows_again_what_changed_after_another_has_written(open_store: Open) -> None:
-    """After two processes overlapped, the one that stays soon reads only changes again."""
-    first, second = open_store(), open_store()
-    reader = Reader(first, 9)
-    for store in (first, second, first):
-        store.transact(put(task("a", host="h")))
-    reader.shown()
-    first.transact(put(task("b")))
-    read = reader.read()
-    assert (read.is_whole, len(read.tasks)) == (False, 1)
-    assert reader.shown() == reader.afresh()

@@ -124,7 +124,7 @@ def test_what_was_shown_is_not_shown_when_the_file_was_replaced(tmp_path: Path) 
     path.rename(tmp_path / "away.db")
     opened(path).close()
     with pytest.raises(StoreUnavailable, match="replaced"):
-        reader.read()
+        reader.shown()
     store.close()
 
 

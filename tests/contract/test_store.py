@@ -2,8 +2,10 @@
 
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from itertools import permutations, product
 
 import pytest
 
@@ -214,24 +216,20 @@ def test_past_the_bound_stopped_tasks_are_left_out_first_and_active_ones_last(st
         assert snapshot.left_out == 3 - bound
 
 
-def test_an_overview_has_the_tasks_in_trouble_first_and_counts_all(store: Store) -> None:
-    """An overview counts all tasks with a known run, however few it reads, those in trouble first."""
-    empty = store.overview(10)
-    assert (dict(empty.counts), list(empty.tasks), empty.quarantined, empty.created) == ({}, [], 0, 1000.0)
-    assert decode_ledger(empty.fleet).values == {}
+def test_a_snapshot_reads_the_states_in_the_order_asked_for_and_counts_all(store: Store) -> None:
+    """A snapshot counts all tasks with a known run, however few it reads, in whatever order of states."""
     lost = settle(task("lost"), T0 + WINDOWS.lost_after, WINDOWS).task
     store.transact(
         put(task("stopped", "E", code="0"), task("active"), lost, task("failed", "E"), task("none", "N"))
     )
     store.transact(lambda step: step.quarantine(Refused("json", b"x", "::1", 9.0)))
     store.transact(lambda step: step.tally.count("callbacks_total", "TaskStart", "applied", amount=7))
-    order = ["failed", "lost", "active", "stopped"]
-    for bound in (0, 1, 2, 3, 4, 5):
-        overview = store.overview(bound)
-        assert [decode_task(record).task_id for record in overview.tasks] == order[:bound]
-        assert {state: overview.counts.get(state, 0) for state in STATES} == dict.fromkeys(STATES, 1)
-        assert overview.quarantined == 1
-        assert decode_ledger(overview.fleet).values[series("callbacks_total", "TaskStart", "applied")] == 7
+    for order, bound in product(permutations(STATES), range(6)):
+        snapshot = store.snapshot(bound, order)
+        assert [decode_task(record).task_id for record in snapshot.tasks] == list(order[:bound])
+        assert (snapshot.count_by_state, snapshot.left_out) == (Counter(STATES), max(4 - bound, 0))
+        assert snapshot.quarantined == 1
+        assert decode_ledger(snapshot.fleet).values[series("callbacks_total", "TaskStart", "applied")] == 7
 
 
 def test_a_listing_is_read_page_by_page(store: Store) -> None:

@@ -3,11 +3,13 @@
 import asyncio
 import gzip
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from exporter.errors import StoreUnavailable
+from exporter.relay import STATES
 from exporter.scrape import Scraper
-from exporter.store import Bookmark, Snapshot, Terms
+from exporter.store import Snapshot, Terms
 from exporter.store.sqlite import SqliteStore
 from exporter.telemetry import Telemetry
 from tests.support import HANG_SECONDS
@@ -23,18 +25,18 @@ class SlowStore(SqliteStore):
         self.let_go = threading.Event()
         self.snapshots = 0
 
-    def snapshot(self, max_tasks: int, since: Bookmark | None = None) -> Snapshot:
+    def snapshot(self, max_tasks: int, states: Sequence[str] = STATES) -> Snapshot:
         """Wait, then return a snapshot."""
         self.snapshots += 1
         self.begun.set()
         self.let_go.wait(HANG_SECONDS)
-        return super().snapshot(max_tasks, since)
+        return super().snapshot(max_tasks, states)
 
 
 class DownStore(SqliteStore):
     """A store that does not answer."""
 
-    def snapshot(self, max_tasks: int, since: Bookmark | None = None) -> Snapshot:
+    def snapshot(self, max_tasks: int, states: Sequence[str] = STATES) -> Snapshot:
         """Fail."""
         raise StoreUnavailable("down")
 

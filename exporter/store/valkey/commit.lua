@@ -39,21 +39,8 @@ end
 local version = redis.call('HINCRBY', KEYS[1], 'commits', 1)
 redis.call('HSET', key('done'), commit.client, commit.number .. ' ' .. string.format('%.0f', micros()))
 
--- For scrapes, which ask what has changed since a commit: tasks, ledgers, and ids of tasks that are forgotten, by
--- the number of the commit. Before `floor` it is not told; nor while somebody wrote who does not tell.
-local last = redis.call('HGET', KEYS[1], 'last') or ''
-if string.match(last, '^%d+') ~= string.format('%.0f', version - 1) then
-  redis.call('HSET', KEYS[1], 'floor', version)
-end
-redis.call('HSET', KEYS[1], 'last', string.format('%.0f %s %s', version, commit.client, commit.number))
-
-local function touch(ledger)
-  redis.call('ZADD', key('posted'), version, ledger)
-end
-
 local function leave(name, known)
   if known.rank < 4 then
-    touch(known.ledger)
     redis.call('ZREM', key('state:' .. known.rank), name)
   end
   if known.sources ~= '' then
@@ -73,14 +60,7 @@ for _, name in ipairs(commit.forgotten) do
     redis.call('HDEL', key('tasks'), name)
     redis.call('HDEL', key('places'), name)
     redis.call('ZREM', key('due'), name)
-    redis.call('ZREM', key('changed'), name)
-    redis.call('ZADD', key('forgotten'), version, string.format('%.0f', known.id))
   end
-end
-local too_many = redis.call('ZCARD', key('forgotten')) - 10000
-if too_many > 0 then
-  local given_up = redis.call('ZPOPMIN', key('forgotten'), too_many)
-  redis.call('HSET', KEYS[1], 'floor', given_up[#given_up])
 end
 for _, row in ipairs(commit.rows) do
   local name, record, due = row[1], row[2], row[5]
@@ -92,14 +72,11 @@ for _, row in ipairs(commit.rows) do
       leave(name, known)
     end
     enter(name, now)
-    touch(now.ledger)
   end
   keep(name, record, due, version, now)
-  redis.call('ZADD', key('changed'), version, name)
 end
 for _, posting in ipairs(commit.postings) do
   local ledger = key('ledger:' .. posting[1])
-  touch(posting[1])
   for _, value in ipairs(posting[2]) do
     redis.call('HINCRBY', ledger, 'v' .. value[1], value[2])
   end

@@ -124,7 +124,7 @@ local ARRIVING = 'arriving:'
 local function names(place)
   local found = {}
   for name in string.gmatch(
-    'meta ledgers seen tasks places due state:0 state:1 state:2 state:3 sources held bodies last done probed changed forgotten posted', '%S+'
+    'meta ledgers seen tasks places due state:0 state:1 state:2 state:3 sources held bodies last done probed', '%S+'
   ) do
     found[#found + 1] = place .. name
   end

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 import msgspec
 
 from exporter.ledger import Exemplar, Ledger
+from exporter.store.records import encode
 
 
 def fields_of(ledger: Ledger) -> Iterator[tuple[str, str]]:
@@ -28,3 +30,13 @@ def ledger_of(labels: tuple[str, ...], fields: Iterable[tuple[str, str]]) -> Led
         {key: int(value) for key, value in parts["m"].items()},
         {key: msgspec.json.decode(value, type=Exemplar) for key, value in parts["e"].items()},
     )
+
+
+@lru_cache(maxsize=2048)
+def read_ledger(labels: tuple[str, ...], raw: bytes) -> str:
+    """Return the record of a ledger that the server answered as a JSON array of names and values.
+
+    Most ledgers are as the last scrape read them.
+    """
+    flat: list[str] = msgspec.json.decode(raw)
+    return encode(ledger_of(labels, zip(flat[::2], flat[1::2], strict=True)))

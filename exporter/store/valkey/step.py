@@ -13,8 +13,7 @@ from exporter.ledger import FLEET, SEEN, SEP, Posting
 from exporter.relay import NONE, Task
 from exporter.store import Refused, Row, Terms
 from exporter.store.pending import Pending
-from exporter.store.places import RANKS
-from exporter.store.records import decode_task, encode
+from exporter.store.records import RANKS, decode_task, encode
 
 Labels = tuple[str, ...]
 Read = Callable[..., list[Any]]

@@ -15,13 +15,13 @@ from typing import Any
 
 from exporter.errors import StoreUnavailable, WouldWait
 from exporter.ledger import FLEET
-from exporter.relay import STATES, TROUBLED_FIRST
-from exporter.store import Bookmark, Held, Overview, Snapshot, T, Terms, Transaction
+from exporter.relay import STATES
+from exporter.store import Held, Snapshot, T, Terms, Transaction
 from exporter.store.mark import read_mark
-from exporter.store.places import RANKS
+from exporter.store.records import RANKS
+from exporter.store.valkey.fields import read_ledger
 from exporter.store.valkey.link import PAUSE_SECONDS, Answer, Link, Script
 from exporter.store.valkey.opening import look_at_server, open_store
-from exporter.store.valkey.snapshots import Snapshots, read_ledger, split_lines
 from exporter.store.valkey.step import Bounds, Commit, Step
 from exporter.storeurl import StoreUrl
 
@@ -67,7 +67,6 @@ class ValkeyStore:
         found = open_store(self._link, self._url, self._terms, self._clock)
         self._id, self._secret, self._created = found.id, found.secret, found.created
         self._commits = 0 if self._replicas else found.commits
-        self._snapshots = Snapshots(self._run, found.created)
         self._bounds = self._read_bounds()
         if not self._terms.as_guest:
             look_at_server(self._link, self._url)
@@ -104,17 +103,23 @@ class ValkeyStore:
         (keys,) = self._run("due", now, limit)
         return [key.decode() for key in keys]
 
-    def snapshot(self, max_tasks: int, since: Bookmark | None = None) -> Snapshot:
-        return self._snapshots.take(max_tasks, since)
-
-    def overview(self, max_tasks: int) -> Overview:
-        ranks = [RANKS[state] for state in TROUBLED_FIRST]
-        fleet, sizes, tasks, quarantined = self._run("overview", max_tasks, *ranks)
-        return Overview(
+    def snapshot(self, max_tasks: int, states: Sequence[str] = STATES) -> Snapshot:
+        ranks = [RANKS[state] for state in states]
+        fleet, sets, lines, total, quarantined = self._run("snapshot", max_tasks, *ranks)
+        sets = [(tuple(json.loads(text)), raw, counts) for text, raw, counts in sorted(sets)]
+        tasks = lines.decode().split("\n") if lines else []
+        return Snapshot(
             created=self._created,
             fleet=read_ledger(FLEET, fleet),
-            counts={state: size for state, size in zip(TROUBLED_FIRST, sizes, strict=True) if size},
-            tasks=split_lines(tasks),
+            ledgers=[(labels, read_ledger(labels, raw)) for labels, raw, _ in sets],
+            counts=[
+                (labels, state, count)
+                for labels, _, counts in sets
+                for state, count in zip(states, counts, strict=True)
+                if count
+            ],
+            tasks=tasks,
+            left_out=total - len(tasks),
             quarantined=quarantined,
         )
 
@@ -223,8 +228,7 @@ _SCRIPTS = (
     "siblings",
     "holds",
     "commit",
-    "show",
-    "overview",
+    "snapshot",
     "listing",
     "due",
     "bodies",
@@ -234,7 +238,7 @@ _SCRIPTS = (
 #: What these wrote or saw must be on as many replicas as are waited for. Where too few have it, counters are
 #: shown all the same: should they be lost then, that is told, as of a commit.
 _KEPT = frozenset({"bounds", "commit", "probe"})
-_SHOWN = frozenset({"show", "overview"})
+_SHOWN = frozenset({"snapshot"})
 
 _NOT_DONE = {
     "conflict": "other replicas change the same tasks all the time",
