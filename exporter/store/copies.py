@@ -75,13 +75,10 @@ def restore(copy: Path, store: Path, *, replace: bool, now: float) -> None:
 
 def _copy(source: Path, target: Path, how: str) -> None:
     """Copy a store in one read transaction, and look over the copy."""
-    with (
-        closing(sqlite3.connect(uri(source, how), uri=True)) as reader,
-        closing(sqlite3.connect(target)) as writer,
-    ):
-        reader.backup(writer)
-        look_over(writer)
-        make_whole(writer)
+    with closing(sqlite3.connect(uri(source, how), uri=True)) as reader:
+        reader.execute("VACUUM INTO ?", (str(target),))
+    with closing(sqlite3.connect(target)) as copy:
+        look_over(copy)
 
 
 def _begin_generation(connection: sqlite3.Connection, now: float) -> None:
