@@ -140,7 +140,7 @@ class Overview(Struct, frozen=True):
         created: when the store was made, seconds.
         fleet: the record of the fleet's ledger, encoded.
         counts: the number of tasks known by state; one without any may be missing.
-        tasks: the records of tasks, encoded, by state in the order of `relay.TROUBLED_FIRST`.
+        tasks: the records of tasks, encoded, by state in the order of `relay.STATES_BY_SEVERITY`.
         quarantined: how many bodies are in the quarantine.
     """
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from exporter.errors import StoreError, StoreUnavailable, WouldWait
 from exporter.ledger import FLEET
-from exporter.relay import NONE, STATES, TROUBLED_FIRST
+from exporter.relay import NONE, STATES, STATES_BY_SEVERITY
 from exporter.store import Bookmark, Held, Overview, Snapshot, T, Terms, Transaction
 from exporter.store.changes import Changes
 from exporter.store.file import (
@@ -137,7 +137,7 @@ class SqliteStore:
                 "SELECT record FROM ledgers WHERE labels = ?", (json.dumps(FLEET),)
             ).fetchone()
             tasks: list[str] = []
-            for state in TROUBLED_FIRST:
+            for state in STATES_BY_SEVERITY:
                 tasks += read_state(reader, state, max_tasks - len(tasks))
             return Overview(
                 created=self._created,

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from exporter.catalogue import EVENT_NAMES, OUTCOMES
 from exporter.ledger import MICRO, Ledger, series
-from exporter.relay import ACTIVE, FAILED, LOST, STOPPED, TROUBLED_FIRST, Entry, Windows
+from exporter.relay import ACTIVE, FAILED, LOST, STATES_BY_SEVERITY, STOPPED, Entry, Windows
 from exporter.web.phrases import When, count, number, visible, when
 from exporter.web.query import Query
 from exporter.web.taskview import Code, Known, Row, code_of, link_to, row_of, since
@@ -142,7 +142,7 @@ def _failure(known: Known, exit_: Entry, now: float) -> Failure:
 
 def tiles(counts: Mapping[str, int], query: Query) -> list[Tile]:
     """Return a tile for all tasks and one for each state; choosing one keeps what else is asked for."""
-    numbers = {"": sum(counts.values())} | {state: counts.get(state, 0) for state in TROUBLED_FIRST}
+    numbers = {"": sum(counts.values())} | {state: counts.get(state, 0) for state in STATES_BY_SEVERITY}
     return [
         Tile(state, number(n), query.state == state, query.link(state=state, page=1))
         for state, n in numbers.items()
@@ -211,7 +211,7 @@ def _by_task(known: Known) -> Any:
 
 
 _STANDING = {ACTIVE: "on air", FAILED: "failed", LOST: "lost"}
-_RANKS = {state: rank for rank, state in enumerate(TROUBLED_FIRST)}
+_RANKS = {state: rank for rank, state in enumerate(STATES_BY_SEVERITY)}
 _KEYS: dict[str, Callable[[Known], Any]] = {
     "state": _by_state,
     "task": _by_task,

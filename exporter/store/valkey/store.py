@@ -15,7 +15,7 @@ from typing import Any
 
 from exporter.errors import StoreUnavailable, WouldWait
 from exporter.ledger import FLEET
-from exporter.relay import STATES, TROUBLED_FIRST
+from exporter.relay import STATES, STATES_BY_SEVERITY
 from exporter.store import Bookmark, Held, Overview, Snapshot, T, Terms, Transaction
 from exporter.store.mark import read_mark
 from exporter.store.places import RANKS
@@ -108,12 +108,12 @@ class ValkeyStore:
         return self._snapshots.take(max_tasks, since)
 
     def overview(self, max_tasks: int) -> Overview:
-        ranks = [RANKS[state] for state in TROUBLED_FIRST]
+        ranks = [RANKS[state] for state in STATES_BY_SEVERITY]
         fleet, sizes, tasks, quarantined = self._run("overview", max_tasks, *ranks)
         return Overview(
             created=self._created,
             fleet=read_ledger(FLEET, fleet),
-            counts={state: size for state, size in zip(TROUBLED_FIRST, sizes, strict=True) if size},
+            counts={state: size for state, size in zip(STATES_BY_SEVERITY, sizes, strict=True) if size},
             tasks=split_lines(tasks),
             quarantined=quarantined,
         )
