@@ -15,7 +15,7 @@ ACTIVE, FAILED, LOST, STOPPED, NONE = "active", "failed", "lost", "stopped", "no
 STATES = (ACTIVE, FAILED, LOST, STOPPED)
 
 #: The same states in the order in which somebody on call looks at them.
-TROUBLED_FIRST = (FAILED, LOST, ACTIVE, STOPPED)
+STATES_BY_SEVERITY = (FAILED, LOST, ACTIVE, STOPPED)
 
 
 class Windows(Struct, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ from exporter.scrape import Scraper
 from exporter.store import Store, task_key
 from exporter.store.records import decode_task
 from exporter.web.pages import Pages, add_pages
+from exporter.web.task_page import TaskStatus
 
 OPENMETRICS, TEXT = "application/openmetrics-text", "text/plain"
 READY_SECONDS = 5.0
@@ -108,24 +109,23 @@ class Tasks:
 
 def shown(task: Task, windows: Windows) -> dict[str, Any]:
     """Return what may be shown of a task, as JSON; times are UNIX seconds."""
-    now = task.now
-    state = state_of(task, windows)
-    exited = None if now.running else now.exit
+    status = TaskStatus(task, state_of(task, windows))
+    exited = status.exit
     return {
         "appid": task.appid,
         "task_id": task.task_id,
-        "state": state,
+        "state": status.state,
         "stream_id": task.stream_id,
         "to_host": task.to_host,
         "to_url": task.to_url,
         "source_host": task.source_host,
         "runs": task.runs,
-        "inferred": now.inferred,
-        "started": _seconds(now.start),
+        "inferred": task.now.inferred,
+        "started": _seconds(task.now.start),
         "exited": _seconds(exited),
         "exit_code": exited.subject if exited else None,
         "exit_message": exited.message if exited else None,
-        "file": _file(now.file) if now.running else None,
+        "file": _file(status.file),
         "last_callback": task.heard,
     }
 

@@ -12,14 +12,12 @@ MAX_CHARACTERS = 200
 
 
 class Rejection(Struct, frozen=True):
-    """Callbacks that were rejected alike.
+    """What callbacks that were rejected alike have in common.
 
     Args:
         status, reason: as they were answered.
         source: the address they came from.
         pointer, message: the first fault.
-        last: when the newest came, seconds.
-        times: how many there were.
     """
 
     status: int
@@ -27,8 +25,6 @@ class Rejection(Struct, frozen=True):
     source: str
     pointer: str
     message: str
-    last: float
-    times: int
 
 
 class Rejections:
@@ -44,27 +40,22 @@ class Rejections:
     def __init__(self, clock: Callable[[], float] = time, max_kinds: int = MAX_KINDS) -> None:
         self._clock = clock
         self._max_kinds = max_kinds
-        self._kinds: dict[tuple[int, str, str, str, str], tuple[float, int]] = {}
-        #: When it began to remember, seconds, and how many there were since.
+        self._kinds: dict[Rejection, tuple[float, int]] = {}
+        #: When it began to remember, UNIX seconds, and how many there were since.
         self.since = clock()
         self.total = 0
 
     def add(self, rejected: Rejected, source: str) -> None:
         """Remember a rejection; past the bound the one not seen for longest is given up."""
         fault = rejected.faults[0] if rejected.faults else Fault("", "")
-        kind = (
-            rejected.status,
-            rejected.reason,
-            source[:MAX_CHARACTERS],
-            fault.pointer[:MAX_CHARACTERS],
-            fault.message[:MAX_CHARACTERS],
-        )
+        texts = (text[:MAX_CHARACTERS] for text in (source, fault.pointer, fault.message))
+        kind = Rejection(rejected.status, rejected.reason, *texts)
         _, times = self._kinds.pop(kind, (0.0, 0))
         self._kinds[kind] = self._clock(), times + 1
         self.total += 1
         if len(self._kinds) > self._max_kinds:
             del self._kinds[next(iter(self._kinds))]
 
-    def newest_first(self) -> list[Rejection]:
-        """Return what is remembered."""
-        return [Rejection(*kind, last, times) for kind, (last, times) in reversed(self._kinds.items())]
+    def newest_first(self) -> list[tuple[Rejection, tuple[float, int]]]:
+        """Return each kind with the time of its newest rejection, UNIX seconds, and their number."""
+        return list(reversed(self._kinds.items()))

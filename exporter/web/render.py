@@ -1,30 +1,23 @@
 """Turns what is shown into HTML, and hands out the few files that the pages need: nothing from elsewhere."""
 
-from collections.abc import Mapping
 from hashlib import blake2b
 from importlib.resources import files
 from typing import Any
 
-import falcon
 from falcon.asgi import Request, Response
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from exporter.web.phrases import count, number
+from exporter.web.humanize import ago, code_hint, number, plural, position, span, utc, visible
+from exporter.web.task_page import MAX_HISTORY, event_subject, file_name
 
 REFRESH_SECONDS = 15
+ASSET_TYPES = {"style.css": "text/css", "refresh.js": "text/javascript", "icon.svg": "image/svg+xml"}
+FILTERS = (ago, code_hint, event_subject, file_name, number, plural, position, span, utc)
 
 #: Nothing from elsewhere, nothing inline, no frame; a form leads to this listener alone.
-POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "style-src 'self'",
-        "script-src 'self'",
-        "img-src 'self'",
-        "connect-src 'self'",
-        "form-action 'self'",
-        "base-uri 'none'",
-        "frame-ancestors 'none'",
-    )
+POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 HEADERS = {
     "Content-Security-Policy": POLICY,
@@ -32,26 +25,21 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-#: Their address changes with their content.
-ASSET_HEADERS = {**HEADERS, "Cache-Control": "max-age=31536000, immutable"}
-
-_TYPES = {"style.css": "text/css", "refresh.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
 
 class Assets:
     """The stylesheet, the script and the icon: `/-/<name>`."""
 
-    names = tuple(_TYPES)
-
     def __init__(self) -> None:
         folder = files("exporter.web") / "assets"
-        self._content = {name: (folder / name).read_bytes() for name in _TYPES}
+        self._content = {name: (folder / name).read_bytes() for name in ASSET_TYPES}
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """Answer a file."""
         name = req.path.rpartition("/")[2]
-        resp.content_type = f"{_TYPES[name]}; charset=utf-8"
-        resp.set_headers(ASSET_HEADERS)
+        resp.content_type = f"{ASSET_TYPES[name]}; charset=utf-8"
+        # It may be kept, since its address changes with its content.
+        resp.set_headers({**HEADERS, "Cache-Control": "max-age=31536000, immutable"})
         resp.data = self._content[name]
 
     def address(self, name: str) -> str:
@@ -59,38 +47,19 @@ class Assets:
         return f"/-/{name}?v={blake2b(self._content[name], digest_size=6).hexdigest()}"
 
 
-class Renderer:
-    """Renders the templates; whatever is put into them is text.
-
-    Args:
-        assets: the files that the pages name.
-    """
-
-    def __init__(self, assets: Assets) -> None:
-        environment = Environment(
-            loader=PackageLoader("exporter.web"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        environment.globals |= {
-            "asset": assets.address,
-            "count": count,
-            "number": number,
-            "refresh_seconds": REFRESH_SECONDS,
-        }
-        # Read and compiled now, so that what is wrong with them is told at the start.
-        self._templates = {name: environment.get_template(name) for name in environment.list_templates()}
-
-    def render(self, template: str, values: Mapping[str, Any]) -> str:
-        """Return a page."""
-        return self._templates[template].render(values)
-
-
-def answer(resp: Response, status: int, page: str) -> None:
-    """Answer a page."""
-    resp.status = str(status)
-    resp.content_type = falcon.MEDIA_HTML
-    resp.set_headers(HEADERS)
-    resp.text = page
+def load_templates(**variables: Any) -> dict[str, Template]:
+    """Return the templates by name, with `variables` for all of them; whatever they print is visible text."""
+    environment = Environment(
+        loader=PackageLoader("exporter.web"),
+        autoescape=True,
+        # HTML is Markup, made of texts that have come by here.
+        finalize=lambda value: visible(value) if type(value) is str else value,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.filters |= {function.__name__: function for function in FILTERS}
+    environment.globals |= variables | {"refresh_seconds": REFRESH_SECONDS, "max_history": MAX_HISTORY}
+    # Read and compiled now, so that what is wrong with them is told at the start.
+    return {name: environment.get_template(name) for name in environment.list_templates()}

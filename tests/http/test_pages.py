@@ -20,8 +20,8 @@ from exporter.relay import Windows
 from exporter.store import Terms
 from exporter.store.sqlite import SqliteStore
 from exporter.telemetry import Telemetry
+from exporter.web.humanize import visible
 from exporter.web.pages import About, Pages
-from exporter.web.phrases import visible
 from exporter.web.query import Query
 from exporter.web.rejections import Rejections
 from tests.clock import Clock

@@ -1,5 +1,6 @@
 """The pages where a real exporter can't easily be brought: a huge fleet, a store that can't be written."""
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,3 +66,24 @@ def test_version_and_addresses_are_this_programs(pages: Pages) -> None:
     text = pages.status(Query(), [])
     assert "css-relay-exporter 1.2.3 (revision abc)" in text
     assert 'href="/m&lt;etrics"' in text
+
+
+def test_what_is_searched_for_is_given_back_as_it_was_typed(pages: Pages) -> None:
+    """In the field, so that it can be sent again; elsewhere what can't be seen is marked."""
+    text = pages.status(Query(q="\u3000<"), [])
+    assert 'value="\u3000&lt;"' in text
+    assert "\u3000" not in text.replace('value="\u3000&lt;"', "")
+    text = pages.status(Query(q="fail"), [])
+    assert "with “<bdi>fail</bdi>”" in text
+
+
+def test_a_page_is_freed_as_soon_as_it_is_made(pages: Pages) -> None:
+    """Its tasks are many, and the service seldom looks for what is only held by itself."""
+    pages.status(Query(), [])
+    gc.collect()
+    gc.disable()
+    try:
+        pages.status(Query(), [])
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
