@@ -11,9 +11,8 @@ from exporter.callback import Parser
 from exporter.catalogue import QUARANTINE_REASONS
 from exporter.commands import PAGE, Words, confused, is_terminal, moment, plain, row
 from exporter.errors import ExporterError
-from exporter.outline import outline
 from exporter.quarantine import STAYS, Replay
-from exporter.redact import Redactor
+from exporter.redact import Redactor, redacted_json
 from exporter.schemas import Schemas
 from exporter.service import open_store
 from exporter.settings import Settings
@@ -118,7 +117,7 @@ def _show(desk: _Desk, held: Held) -> int:
     }
     for name, fact in facts.items():
         print(plain(f"{name}: {fact}"))
-    text = outline(held.body, desk.redactor)
+    text = redacted_json(held.body, desk.redactor)
     print()
     if text is None:
         print("Not JSON: a secret may stand anywhere in it. `--raw > FILE` writes it as it came.")

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from exporter.catalogue import OUTCOMES
 from exporter.errors import StoreUnavailable
-from exporter.logs import redact_text
+from exporter.redact import redact_text
 from exporter.relay import Windows
 from exporter.store import Overview, Store, task_key
 from exporter.store.records import decode_ledger, decode_task
