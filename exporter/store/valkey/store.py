@@ -20,7 +20,7 @@ from exporter.store import Bookmark, Held, Overview, Snapshot, T, Terms, Transac
 from exporter.store.mark import read_mark
 from exporter.store.places import RANKS
 from exporter.store.valkey.link import PAUSE_SECONDS, Answer, Link, Script
-from exporter.store.valkey.opening import look_at_server, open_store
+from exporter.store.valkey.opening import look_at_server, open_or_create
 from exporter.store.valkey.snapshots import Snapshots, read_ledger, split_lines
 from exporter.store.valkey.step import Bounds, Commit, Step
 from exporter.storeurl import StoreUrl
@@ -64,7 +64,7 @@ class ValkeyStore:
             raise
 
     def _open(self) -> None:
-        found = open_store(self._link, self._url, self._terms, self._clock)
+        found = open_or_create(self._link, self._url, self._terms, self._clock)
         self._id, self._secret, self._created = found.id, found.secret, found.created
         self._commits = 0 if self._replicas else found.commits
         self._snapshots = Snapshots(self._run, found.created)
