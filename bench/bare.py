@@ -4,13 +4,13 @@
 exporter's own server, so that the two can't drift apart; only the application differs.
 """
 
-import os
 import sys
 from typing import Any
 
 from falcon.asgi import App, Request, Response
 
-from exporter import logs, settings
+from exporter.cli import parse
+from exporter.commands import configured
 from exporter.server import Server
 from exporter.worker import Served
 
@@ -57,9 +57,7 @@ class BareServer(Server):
 
 def serve(server: type[Server]) -> None:
     """Serve until a signal comes."""
-    given = settings.read(sys.argv[1:], os.environ)
-    logs.configure(given.log_level, given.log_format)
-    server(given).run()
+    server(configured(parse(["serve", *sys.argv[1:]]))).run()
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from exporter.access import parse_networks
 from exporter.catalogue import LABEL_CHOICES
 from exporter.flags import (
     Flag,
+    flags_of,
     parse_address,
     parse_count,
     parse_duration,
@@ -24,7 +25,7 @@ from exporter.flags import (
     parse_path,
     parse_switch,
 )
-from exporter.settings import flags
+from exporter.settings import Settings
 
 FOLDER = Path(__file__).parent
 CHART = FOLDER / "helm" / "css-relay-exporter"
@@ -82,7 +83,9 @@ def form(flag: Flag) -> Form:
 def schema() -> str:
     """Return the values schema, its settings as the flags are now."""
     document = json.loads(SCHEMA.read_text())
-    document["properties"]["settings"]["properties"] = {flag.name: form(flag) for flag in flags().values()}
+    document["properties"]["settings"]["properties"] = {
+        flag.name: form(flag) for flag in flags_of(Settings).values()
+    }
     return json.dumps(document, indent=2) + "\n"
 
 

@@ -15,10 +15,11 @@ from bench import page
 from bench.plots import PLOTS
 from docs import openapi
 from exporter.catalogue import FAMILIES, PREFIX, Family, Scope, in_scope
+from exporter.flags import default_text, flags_of
 from exporter.protocol.events import EventKind
 from exporter.schemas import schema_folder
-from exporter.settings import default_text, flags
-from exporter.simulator import options as simulation
+from exporter.settings import Settings
+from exporter.simulator.options import Options
 
 DOCS = Path(__file__).parent
 
@@ -66,8 +67,8 @@ def metrics() -> str:
 def settings() -> str:
     """Return docs/settings.md."""
     rows = [
-        f"| `--{flag.name}` | `{flag.variable}` | {_code(default_text(field))} | {flag.help} |"
-        for field, flag in flags().items()
+        f"| `--{flag.name}` | `{flag.variable}` | {_code(default_text(Settings, field))} | {flag.help} |"
+        for field, flag in flags_of(Settings).items()
     ]
     return (
         "# Settings\n\n<!-- Made by `make docs` from exporter/settings.py. -->\n\n"
@@ -82,8 +83,8 @@ def settings() -> str:
 
 
 def _simulation_rows() -> Iterator[str]:
-    for field, flag in simulation.options().items():
-        yield f"| `--{flag.name}` | {_code(simulation.default_text(field))} | {flag.help} |"
+    for field, flag in flags_of(Options).items():
+        yield f"| `--{flag.name}` | {_code(default_text(Options, field))} | {flag.help} |"
 
 
 def _code(text: str) -> str:

@@ -1,140 +1,132 @@
-"""The command line: which commands there are, and how a failure is told."""
+"""The command line: which commands there are, how their words are parsed, how a failure is reported."""
 
+import os
 import platform
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import closing
-from pathlib import Path
+from argparse import Namespace
+from collections.abc import Sequence
+from functools import cache
+from io import TextIOWrapper
 
 from exporter import __version__
-from exporter.commands import configured
-from exporter.commands.copies import backup_command, restore_command
-from exporter.commands.move import move_command
-from exporter.commands.quarantine import quarantine
-from exporter.commands.tasks import tasks
+from exporter.commands import CommandLine, Commands, configured, copies, move, quarantine, tasks
+from exporter.commands.check import check
 from exporter.errors import ExporterError, SettingsError
-from exporter.listeners import read_listeners
-from exporter.protocol.events import EventKind
-from exporter.schemas import Schemas, schema_folder
+from exporter.flags import flag_parser, flags_of, parse_switch
+from exporter.redact import redact_text
 from exporter.server import Server
-from exporter.service import open_store, revision, signatures_of, tokens_of
-from exporter.settings import default_text, flags
-from exporter.simulator import options as simulation
+from exporter.service import revision
+from exporter.settings import Settings
 from exporter.simulator.command import simulate
-from exporter.store.copies import verify
+from exporter.simulator.options import Options, read_options
 
-USAGE = """\
-usage: css-relay-exporter COMMAND [--flag value ...]
+PROGRAM = "css-relay-exporter"
 
-  serve                                      take callbacks, show metrics
-  check                                      look over settings, schemas and the store, and say what is wrong
-  simulate --target URL                      send what a fleet would, and print the totals to expect
-  tasks list [STATE]                         list the tasks known
-  tasks forget APPID TASK_ID                 forget a task; its counters stay
-  quarantine list [REASON]                   list refused bodies and unknown events, and what is wrong now
-  quarantine show DIGEST [--raw]             show one without its secrets, or as it came
-  quarantine replay DIGEST|--all [REASON]    count those that are valid today, as of when they came
-  quarantine purge DIGEST|--all [REASON]     give them up
-  backup PATH [--replace]                    copy the store while it is served
-  restore PATH [--replace]                   make a store of a backup; its counters begin at 0
-  move URL [--replace]                       move the store to another place, a file or a server
-  move --undo                                go on with a store whose move was cut off
-  version                                    print the version
 
-Flags, each with its environment variable and default:
-"""
+def _serve(given: Namespace) -> int:
+    Server(configured(given)).run()
+    return 0
 
-SIMULATION_USAGE = """\
-usage: css-relay-exporter simulate --target URL [--flag value ...]
 
-Sends what a fleet would, with what goes wrong on the way, and prints the totals to expect of an exporter
-that nobody else sends to. Flags, each with its default:
-"""
+def _simulate(given: Namespace) -> int:
+    return simulate(read_options(vars(given)))
+
+
+def _version(given: Namespace) -> int:
+    print(_version_text())
+    return 0
+
+
+def _version_text() -> str:
+    return f"{PROGRAM} {__version__} (revision {revision()}, Python {platform.python_version()})"
+
+
+#: The flags that are followed by a value.
+VALUED = {
+    f"--{flag.name}"
+    for rows in (Settings, Options)
+    for flag in flags_of(rows).values()
+    if flag.parse is not parse_switch
+}
+
+
+@cache
+def command_line() -> CommandLine:
+    """Return the parser of the whole command line, with every command in the order of the help."""
+    parser = CommandLine(
+        prog=PROGRAM,
+        description="Prometheus exporter for the relay-task callbacks of Tencent Cloud CSS.",
+        epilog="`COMMAND --help` shows the arguments and flags of a command.",
+    )
+    parser.add_argument("-V", "--version", action="version", version=_version_text())
+    commands = Commands(parser)
+    commands.add("serve", _serve, "Take callbacks, show metrics.")
+    commands.add("check", check, "Check settings, schemas and the store, and say what is wrong.")
+    for module in (tasks, quarantine, copies, move):
+        module.add_commands(commands)
+    sent = "Send what a fleet would send, and print the totals to expect."
+    commands.add("simulate", _simulate, sent, "--target URL", flag_parser(Options, has_variables=False))
+    commands.add("version", _version, "Print the version.", flags=None)
+    return parser
+
+
+def parse(words: Sequence[str]) -> Namespace:
+    """Return what a command line asks for; `run` in it carries it out.
+
+    Raises:
+        SettingsError: a word is unknown, malformed or missing; the text names it.
+        SystemExit: help or version was asked for, and is printed.
+    """
+    given, unknown = command_line().parse_known_args(_joined(words))
+    if unknown:
+        # A word that is no flag may be the value of an unknown one, a password perhaps: the flag is named.
+        flag, *_ = [word.partition("=")[0] for word in unknown if word.startswith("-")] or [""]
+        hint = ": flags follow the command that takes them" if flag in VALUED else ""
+        raise SettingsError(
+            f"unknown flag {flag}{hint}" if flag else redact_text(f"unknown argument {unknown[0]}")
+        )
+    return given
+
+
+def _joined(words: Sequence[str]) -> list[str]:
+    """Return `words` with `--flag value` as `--flag=value`: a value may begin with a dash, as -22."""
+    rest = iter(words)
+    joined = []
+    for word in rest:
+        value = next(rest, None) if word in VALUED else None
+        joined.append(word if value is None else f"{word}={value}")
+        if word == "--":
+            joined += rest
+    return joined
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command in `arguments`; return its status: 2 for settings, 1 for errors, 130 if stopped."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may know few characters
     try:
-        return _run(words)
-    except SettingsError as exc:
-        print(f"css-relay-exporter: {exc}", file=sys.stderr)
-        return 2
+        status = _run(words)
+        sys.stdout.flush()
     except ExporterError as exc:
-        print(f"css-relay-exporter: {exc}", file=sys.stderr)
-        return 1
+        print(f"{PROGRAM}: {exc}", file=sys.stderr)
+        return 2 if isinstance(exc, SettingsError) else 1
     except KeyboardInterrupt:
         return 130
-
-
-def usage() -> str:
-    """Return the help text."""
-    rows = [
-        f"  --{flag.name} ({flag.variable}, {default_text(field) or 'none'})\n      {flag.help}"
-        for field, flag in flags().items()
-    ]
-    return USAGE + "\n".join(rows) + "\n"
-
-
-def simulation_usage() -> str:
-    """Return the help text of `simulate`."""
-    rows = [
-        f"  --{flag.name} ({simulation.default_text(field) or 'none'})\n      {flag.help}"
-        for field, flag in simulation.options().items()
-    ]
-    return SIMULATION_USAGE + "\n".join(rows) + "\n"
+    except BrokenPipeError:
+        # Whoever read has gone, as `| head` does. Nor can what is left be written when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
 
 
 def _run(words: list[str]) -> int:
-    if not words or words[0] in ("-h", "--help", "help") or "--help" in words:
-        print(simulation_usage() if words[:1] == ["simulate"] else usage(), end="")
+    if words in ([], ["help"]):
+        command_line().print_help()
         return 0 if words else 2
-    commands: dict[str, Callable[[list[str]], int]] = {
-        "serve": _serve,
-        "simulate": _simulate,
-        "check": _check,
-        "tasks": tasks,
-        "quarantine": quarantine,
-        "backup": backup_command,
-        "restore": restore_command,
-        "move": move_command,
-        "version": _version,
-    }
-    command = commands.get(words[0])
-    if command is None:
-        raise SettingsError(f"unknown command {words[0]}")
-    return command(words[1:])
-
-
-def _serve(words: list[str]) -> int:
-    Server(configured(words)).run()
-    return 0
-
-
-def _simulate(words: list[str]) -> int:
-    return simulate(simulation.read(words))
-
-
-def _check(words: list[str]) -> int:
-    settings = configured(words)
-    read_listeners(settings)
-    Schemas()
-    tokens_of(settings)
-    signatures_of(settings)
-    print(f"schemas: {len(EventKind)} events in {schema_folder()}")
-    url = settings.store_url
-    path = Path(url.path)
-    if url.is_embedded and path.exists() and path.stat().st_size:
-        verify(path)  # before anything is written to it
-        print(f"store: {path} is undamaged")
-    with closing(open_store(settings)) as store:
-        store.probe()
-        print(f"store: {path if url.is_embedded else url} can be written")
-    return 0
-
-
-def _version(words: list[str]) -> int:
-    if words:
-        raise SettingsError(f"version: unknown argument {words[0]}")
-    print(f"css-relay-exporter {__version__} (revision {revision()}, Python {platform.python_version()})")
-    return 0
+    try:
+        given = parse(words)
+    except SystemExit:
+        return 0
+    status: int = given.run(given)
+    return status

@@ -1,12 +1,13 @@
 """How a flag is declared and read: a row beside each field of a frozen Struct.
 
-Which flags there are is decided where the rows stand (`settings`, `simulator.options`); command line,
+Which flags there are is decided where the rows stand (`settings`, `simulator.options`); command line, help,
 environment, documentation and tests are made from the rows.
 """
 
 import ipaddress
 import re
-from collections.abc import Callable, Mapping, Sequence
+from argparse import SUPPRESS, ArgumentParser
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, get_type_hints
 
 from msgspec import Struct
@@ -81,6 +82,11 @@ def parse_count(text: str) -> int:
     return int(text)
 
 
+def parse_limit(text: str) -> float:
+    """Return the number above 0 in `text`, 0 for off."""
+    return 0.0 if text == "off" else float(parse_count(text))
+
+
 def parse_rate(text: str) -> float:
     """Return the share in `text`, 0 to 1."""
     if not re.fullmatch(r"[01](\.\d+)?|\.\d+", text) or float(text) > 1:
@@ -130,20 +136,50 @@ def text_of(flag: Flag, value: Any) -> str:
         return _duration_text(value)
     if flag.parse is parse_switch:
         return str(value).lower()
+    if flag.parse is parse_limit and not value:
+        return "off"
     if isinstance(value, float):
         return f"{value:g}"
     return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
-def read_flags(rows: type[S], arguments: Sequence[str], environment: Mapping[str, str]) -> S:
+def default_text(rows: type[Struct], field: str) -> str:
+    """Return the default of a flag as it would be written."""
+    return text_of(flags_of(rows)[field], getattr(rows(), field))
+
+
+def flag_parser(rows: type[Struct], *, has_variables: bool) -> ArgumentParser:
+    """Return a parser that stores the texts of flags by their fields, to be a parent of commands' parsers."""
+    parser = ArgumentParser(add_help=False)
+    groups: dict[str, Any] = {}
+    for field, flag in flags_of(rows).items():
+        word, dot, _ = flag.name.partition(".")
+        title = f"{word} flags" if dot else "flags"
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        default = f"default {default_text(rows, field) or 'none'}"
+        facts = f"{flag.variable}, {default}" if has_variables else default
+        form: dict[str, Any] = {"metavar": "VALUE"}
+        if flag.parse is parse_switch:
+            form = {"metavar": "true|false", "nargs": "?", "const": "true"}
+        text = f"{flag.help} ({facts})".replace("%", "%%")
+        groups[title].add_argument(f"--{flag.name}", dest=field, default=SUPPRESS, help=text, **form)
+    return parser
+
+
+def read_flags(rows: type[S], given: Mapping[str, Any], environment: Mapping[str, str]) -> S:
     """Return `rows` as set: a flag before its environment variable before its default.
+
+    Args:
+        given: the texts of flags on the command line by their fields; other names in it are ignored.
 
     Raises:
         SettingsError: one is unknown or malformed; the text names it.
     """
-    given = _environment(rows, environment) | _command_line(rows, arguments)
     flags = flags_of(rows)
-    return rows(**{field: _value(flags[field], name, text) for field, (name, text) in given.items()})
+    texts = _environment(rows, environment)
+    texts |= {field: (f"--{flag.name}", given[field]) for field, flag in flags.items() if field in given}
+    return rows(**{field: _value(flags[field], name, text) for field, (name, text) in texts.items()})
 
 
 def _environment(rows: type[Struct], environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
@@ -153,28 +189,6 @@ def _environment(rows: type[Struct], environment: Mapping[str, str]) -> dict[str
     if unknown:
         raise SettingsError(f"unknown environment variable {min(unknown)}")
     return {fields[name]: (name, environment[name]) for name in ours & fields.keys()}
-
-
-def _command_line(rows: type[Struct], arguments: Sequence[str]) -> dict[str, tuple[str, str]]:
-    by_name = {f"--{flag.name}": (field, flag) for field, flag in flags_of(rows).items()}
-    given: dict[str, tuple[str, str]] = {}
-    rest = list(arguments)
-    while rest:
-        name, equals, text = rest.pop(0).partition("=")
-        if name not in by_name:
-            raise SettingsError(f"unknown flag {name}")
-        field, flag = by_name[name]
-        given[field] = name, text if equals else _following(name, flag, rest)
-    return given
-
-
-def _following(name: str, flag: Flag, rest: list[str]) -> str:
-    """Take the value of a flag from what follows it; a switch alone is on."""
-    if flag.parse is parse_switch and rest[:1] not in (["true"], ["false"]):
-        return "true"
-    if not rest:
-        raise SettingsError(f"{name}: expected a value")
-    return rest.pop(0)
 
 
 def _value(flag: Flag, name: str, text: str) -> object:

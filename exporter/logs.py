@@ -1,7 +1,6 @@
 """The log: one line an event, as logfmt or JSON, with no secret in it and no flood of it."""
 
 import logging
-import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -9,10 +8,7 @@ from typing import Any
 import structlog
 from gunicorn.glogging import Logger
 
-#: What comes after the path of a URL, or before its host, may be a secret.
-_URL_SECRETS = re.compile(
-    r"(?P<scheme>[A-Za-z][\w+.-]*://)(?:[^\s/?#\"'@]*@)?(?P<rest>[^\s?#\"'\\]*)(?:[?#][^\s\"'\\]*)?"
-)
+from exporter.redact import HIDDEN, names_secret, redact_text
 
 LINES_A_SECOND = 10
 
@@ -47,13 +43,13 @@ def configure(level: str, form: str) -> None:
     logging.getLogger("uvicorn.error").setLevel(max(root.level, logging.ERROR))
 
 
-def redact_text(text: str) -> str:
-    """Return `text` with everything in URLs left out that may be a secret."""
-    return _URL_SECRETS.sub(lambda match: match["scheme"] + match["rest"], text)
-
-
 def _redacted(_logger: object, _method: str, event: dict[str, Any]) -> dict[str, Any]:
-    return {key: redact_text(value) if isinstance(value, str) else value for key, value in event.items()}
+    """Return the fields of a line without what may be secret in them."""
+    return {name: HIDDEN if names_secret(name) else _shown(value) for name, value in event.items()}
+
+
+def _shown(value: object) -> object:
+    return redact_text(value) if isinstance(value, str) else value
 
 
 class FloodGate(logging.Filter):

@@ -1,16 +1,30 @@
-"""What may be shown of a URL.
+"""What may be shown of a URL, of a text, and of a body that may be anything.
 
 Push keys travel in the query, in the user part, and, outside the vendor's own hosts, in the last path
 segment. This module decides what of them is left; nothing below the edge of the program sees the rest.
+Pure: no clock, no I/O.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from hashlib import blake2b
+from typing import Any
+
+import orjson
 
 UNREADABLE = "_unreadable"
+HIDDEN = "…"
+MAX_PROSE = 2000
+#: JSON in texts, lists and objects of a body is shown down to so many levels.
+MAX_LEVELS = 16
+#: No text of a body is looked through for the keys of more destinations than these.
+MAX_DESTINATIONS = 16
+
+#: What has one of these in its name is a secret: in a query, in JSON, in a text, in a log line.
+SECRET_WORDS = ("secret", "token", "sign", "passw", "key", "auth", "credential")
+_WORD = re.compile("|".join(SECRET_WORDS), re.IGNORECASE)
 
 #: Scheme, host (a name, or an IPv6 address in brackets), port and path: user, query, fragment are left out.
 _URL = re.compile(
@@ -20,15 +34,29 @@ _URL = re.compile(
     r"(?::(\d{1,5}))?"
     r"(/[^?#]*)?(?:[?#]|$)"
 )
-
-#: Words of a text that are URLs, without the stop after them; and values that a text gives to a query or to a
-#: secret. Linear in the text.
+#: Words of a text that may be URLs, without the stop after them. Linear in the text, as what follows is.
 _URL_IN_TEXT = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]+://[^\s\"'<>]*(?<![.,:;!?)])")
+#: A query; and what a text calls a secret: `key=x`, `"txSecret": "x y"`, `Authorization: Bearer x`. What
+#: follows `--callback.token-file` (it names a file), KeyError and the scheme `valkey://` is none.
 _SECRET_IN_TEXT = re.compile(
-    r"\?[^\s\"'<>]+|((?:secret|token|sign|signature|password|passwd|key)[\"']?\s?[=:]\s?[\"']?)[^\s\"'<>&,;]+",
+    rf"\?[^\s\"'<>]+|((?:{_WORD.pattern})[-\w]{{0,32}}(?<!-file)(?<!error)"
+    r"[\"']?\s?[=:](?!//)\s?(?:(?:basic|bearer)\s)?)(?:([\"'])(?:(?!\2).)+|[^\s\"'<>&,;]+)",
     re.IGNORECASE,
 )
-MAX_PROSE = 2000
+#: A value that is a URL as a whole, even a broken one.
+_IS_URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*:/")
+#: A URL may stand in such a text that is not found.
+_ESCAPED = re.compile(r"\\|%2f|%3a", re.IGNORECASE)
+
+
+def names_secret(name: str) -> bool:
+    """Whether what is called by that name is a secret."""
+    return _WORD.search(name) is not None
+
+
+def redact_text(text: str) -> str:
+    """Return `text` without users, queries and fragments of URLs, and without what it calls a secret."""
+    return _without_values(_URL_IN_TEXT.sub(lambda url: _readable(*_parts(url[0])), text))
 
 
 class Redactor:
@@ -87,10 +115,84 @@ class Redactor:
         shown = self.destination(to_url, key)[2]
         if shown != key:
             line = re.sub(rf"(?<![A-Za-z0-9~]){re.escape(key)}(?![A-Za-z0-9])", shown, line)
-        return _SECRET_IN_TEXT.sub(lambda secret: f"{secret[1] or '?'}…", line)
+        return _without_values(line)
 
     def _matches(self, host: str) -> bool:
         return any(fnmatchcase(host, pattern) for pattern in self._plain_hosts)
+
+
+def redacted_json(raw: bytes, redactor: Redactor) -> str | None:
+    """Return the fields in `raw` as JSON over several lines, None if it is not JSON.
+
+    JSON inside a string is shown unpacked. A body that the parser made nothing of may hold a secret anywhere.
+    """
+    try:
+        body = _unpacked(orjson.loads(raw), MAX_LEVELS)
+    except orjson.JSONDecodeError:
+        return None
+    view = _View(redactor, frozenset(_destinations(body)))
+    return orjson.dumps(view.of(body, ""), option=orjson.OPT_INDENT_2).decode()
+
+
+class _View:
+    def __init__(self, redactor: Redactor, destinations: frozenset[str]) -> None:
+        self._redactor = redactor
+        self._destinations = destinations
+
+    def of(self, value: Any, name: str) -> Any:
+        """Return what may be shown of the value of a field with that name."""
+        if value is not None and names_secret(name):
+            return HIDDEN
+        if isinstance(value, dict):
+            return {self._text(field): self.of(item, field) for field, item in value.items()}
+        if isinstance(value, list):
+            return [self.of(item, name) for item in value]
+        return self._text(value) if isinstance(value, str) else value
+
+    def _text(self, text: str) -> str:
+        if _IS_URL.match(text):
+            return self._redactor.destination(text.strip(), "")[0]
+        if _is_like_json(text) or _ESCAPED.search(text) or len(self._destinations) > MAX_DESTINATIONS:
+            return f"{HIDDEN} ({len(text)} characters that can't be read)"
+        for url in self._destinations or ("",):
+            text = self._redactor.prose(text, url)
+        return text
+
+
+def _unpacked(value: Any, levels: int) -> Any:
+    """Return `value` down to so many levels, with the JSON inside its strings unpacked."""
+    if isinstance(value, dict):
+        return {k: _unpacked(item, levels - 1) for k, item in value.items()} if levels else HIDDEN
+    if isinstance(value, list):
+        return [_unpacked(item, levels - 1) for item in value] if levels else HIDDEN
+    if isinstance(value, str) and _is_like_json(value) and levels:
+        try:
+            return _unpacked(orjson.loads(value), levels - 1)
+        except orjson.JSONDecodeError:
+            pass
+    return value
+
+
+def _is_like_json(text: str) -> bool:
+    return text.lstrip()[:1] in ("{", "[", '"')
+
+
+def _destinations(value: Any) -> Iterator[str]:
+    """Yield the destinations that a body names, wherever it does: their keys may stand elsewhere, alone."""
+    for name, item in value.items() if isinstance(value, dict) else ():
+        if name == "to_url" and isinstance(item, str):
+            yield item
+        yield from _destinations(item)
+    for item in value if isinstance(value, list) else ():
+        yield from _destinations(item)
+
+
+def _without_values(text: str) -> str:
+    return _SECRET_IN_TEXT.sub(lambda found: f"{found[1] or '?'}{found[2] or ''}{HIDDEN}", text)
+
+
+def _readable(base: str, _host: str, path: str) -> str:
+    return base + path if base else UNREADABLE
 
 
 def _parts(url: str) -> tuple[str, str, str]:

@@ -3,8 +3,8 @@
 A row is a field of Settings. Command line, environment, documentation and tests are made from the rows.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from msgspec import Struct
 
@@ -20,6 +20,7 @@ from exporter.flags import (
     parse_address,
     parse_count,
     parse_duration,
+    parse_limit,
     parse_list,
     parse_path,
     parse_switch,
@@ -36,11 +37,6 @@ def parse_labels(text: str) -> tuple[str, ...]:
     if not names or len(set(names)) < len(names) or not set(names) <= set(LABEL_CHOICES):
         raise ValueError("expected some of " + ", ".join(LABEL_CHOICES))
     return tuple(name for name in LABEL_CHOICES if name in names)
-
-
-def parse_limit(text: str) -> float:
-    """Return the number above 0 in `text`, 0 for off."""
-    return 0.0 if text == "off" else float(parse_count(text))
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -252,31 +248,21 @@ class Settings(Struct, frozen=True, kw_only=True):
     @property
     def judged_by(self) -> str:
         """The settings that decide what is counted, as flags."""
-        deciding = {field: flag for field, flag in flags().items() if field.startswith("relay_")}
-        deciding["metrics_max_label_sets"] = flags()["metrics_max_label_sets"]
+        flags = flags_of(Settings)
+        deciding = {field: flag for field, flag in flags.items() if field.startswith("relay_")}
+        deciding["metrics_max_label_sets"] = flags["metrics_max_label_sets"]
         return " ".join(
             f"--{flag.name}={text_of(flag, getattr(self, field))}" for field, flag in deciding.items()
         )
 
 
-def flags() -> dict[str, Flag]:
-    """Return every flag by the name of its field."""
-    return flags_of(Settings)
-
-
-def default_text(field: str) -> str:
-    """Return a flag's default as it would be written."""
-    value = getattr(Settings(), field)
-    return "off" if field == "callback_rate_limit" else text_of(flags()[field], value)
-
-
-def read(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
+def read(given: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
     """Return the settings: a flag before its environment variable before its default.
 
     Raises:
-        SettingsError: one is unknown or malformed; the text names it.
+        SettingsError: one is unknown or malformed, or two go ill together; the text names it.
     """
-    settings = read_flags(Settings, arguments, environment)
+    settings = read_flags(Settings, given, environment)
     ports = settings.callback_listen_address.port, settings.web_listen_address.port
     if settings.callback_require_sign and not settings.callback_sign_key_file:
         raise SettingsError("--callback.require-sign: expected a --callback.sign-key-file")

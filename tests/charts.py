@@ -6,7 +6,8 @@ from typing import Any
 import yaml
 
 from deploy.generate import Form, render
-from exporter.settings import default_text, flags
+from exporter.flags import default_text, flags_of
+from exporter.settings import Settings
 
 NAME = "release"
 VALKEY = {"settings": {"store.url": "valkey://valkey.databases:6379"}, "replicas": 3}
@@ -124,7 +125,7 @@ def selects(selector: dict[str, str], labelled: dict[str, Any]) -> bool:
 
 def written() -> dict[str, Any]:
     """Return every flag with its default, or a path where it names a file, as it would stand in values."""
-    texts = {flag.name: default_text(field) for field, flag in flags().items()}
+    texts = {flag.name: default_text(Settings, field) for field, flag in flags_of(Settings).items()}
     paths = {name: f"/somewhere/{name}" for name in texts if name.endswith("file")}
     store = {"store.url": "sqlite:/data/other.db"}
     return {name: _value(text) for name, text in (texts | paths | store).items()}

@@ -2,53 +2,75 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import Any, NoReturn
 
 from exporter import logs
 from exporter.errors import SettingsError
+from exporter.flags import flag_parser
+from exporter.redact import redact_text
 from exporter.settings import Settings, read
 
 PAGE = 100
+SETTINGS_FLAGS = flag_parser(Settings, has_variables=True)
 
 
-class Words:
-    """The words after a command: switches, what stands before the first flag, and flags.
+class CommandLine(ArgumentParser):
+    """argparse's parser, whose errors are exceptions with a text of one line."""
 
-    Args:
-        words: as they were given.
-        switches: names of the command's own switches, such as `--all`.
-    """
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
 
-    def __init__(self, words: Sequence[str], *switches: str) -> None:
-        self.switches = frozenset(words) & frozenset(switches)
-        rest = [word for word in words if word not in self.switches]
-        end = next((i for i, word in enumerate(rest) if word.startswith("--")), len(rest))
-        self.leading, self._flags = rest[:end], rest[end:]
+    def error(self, message: str) -> NoReturn:
+        """Raise SettingsError; URLs in the text lose their secrets."""
+        raise SettingsError(f"{redact_text(message)} (see {self.prog} --help)")
 
-    def settings(self, environment: Mapping[str, str] = os.environ) -> Settings:
-        """Return the settings.
 
-        Raises:
-            SettingsError: one is unknown or malformed.
+class Commands:
+    """Adds the commands of `parser`, one of which must be given."""
+
+    def __init__(self, parser: ArgumentParser) -> None:
+        self._add = parser.add_subparsers(title="commands", metavar="COMMAND", required=True).add_parser
+
+    def group(self, name: str, text: str) -> "Commands":
+        """Return what adds the commands whose first word is `name`."""
+        return Commands(self._add(name, help=text, description=text))
+
+    def add(
+        self,
+        name: str,
+        run: Callable[[Namespace], int],
+        text: str,
+        usage: str = "",
+        flags: ArgumentParser | None = SETTINGS_FLAGS,
+    ) -> ArgumentParser:
+        """Add a command, and return its parser for its own arguments.
+
+        Args:
+            name: how it is called.
+            run: carries out what was given, and returns the exit status.
+            text: what it does, in one line.
+            usage: its own arguments.
+            flags: the flags it takes.
         """
-        return configured(self._flags, environment)
+        shown = ["%(prog)s", *filter(None, [usage, "[--flag value ...]" if flags else ""])]
+        parents = [flags] if flags else []
+        parser = self._add(name, help=text, description=text, usage=" ".join(shown), parents=parents)
+        parser.set_defaults(run=run)
+        return parser
 
 
-def configured(flags: Sequence[str], environment: Mapping[str, str] = os.environ) -> Settings:
+def configured(given: Namespace, environment: Mapping[str, str] = os.environ) -> Settings:
     """Return the settings, and let the log follow them.
 
     Raises:
         SettingsError: one is unknown or malformed.
     """
-    settings = read(flags, environment)
+    settings = read(vars(given), environment)
     logs.configure(settings.log_level, settings.log_format)
     return settings
-
-
-def confused(usage: str) -> SettingsError:
-    """Return the error for words that make no command."""
-    return SettingsError(f"expected {usage}")
 
 
 def row(*columns: object) -> None:

@@ -2,10 +2,11 @@
 
 import os
 import time
+from argparse import Namespace
 from contextlib import closing
 from pathlib import Path
 
-from exporter.commands import Words, confused
+from exporter.commands import Commands, configured
 from exporter.errors import SettingsError
 from exporter.store.moving import Arrival, Departure, move, stay
 from exporter.store.moving_file import FileArrival, FileDeparture
@@ -17,25 +18,24 @@ VARIABLE = "CSS_RELAY_MOVE_TO"
 USAGE = f"move URL [--replace], with the URL in {VARIABLE} if it holds a password, or move --undo"
 
 
-def move_command(words: list[str]) -> int:
-    """Run `move` with these words; return its status."""
-    given = Words(words, "--replace", "--undo")
+def move_command(given: Namespace) -> int:
+    """Move the store, or undo a move; return the exit status."""
     environment = dict(os.environ)
     named = environment.pop(VARIABLE, "")
-    settings = given.settings(environment)
-    match given.leading, sorted(given.switches):
-        case [], ["--undo"]:
+    settings = configured(given, environment)
+    match given.url, given.undo, given.replace:
+        case None, True, False:
             with closing(departure(settings.store_url)) as source:
                 stay(source)
             print(f"{source.name}: goes on; start the exporter again")
             return 0
-        case [], [] | ["--replace"] if named:
+        case None, False, _ if named:
             url = _url(named, VARIABLE)
-        case [word], [] | ["--replace"]:
+        case str(word), False, _:
             url = _url(word, "move")
         case _:
-            raise confused(USAGE)
-    return _move(settings.store_url, url, settings.metrics_labels, replace=bool(given.switches))
+            raise SettingsError(f"expected {USAGE}")
+    return _move(settings.store_url, url, settings.metrics_labels, replace=given.replace)
 
 
 def _move(source_url: StoreUrl, target_url: StoreUrl, labels: tuple[str, ...], *, replace: bool) -> int:
@@ -71,3 +71,13 @@ def _url(text: str, name: str) -> StoreUrl:
         return parse_store(text)
     except ValueError as exc:
         raise SettingsError(f"{name}: {exc}") from None  # its text names no password
+
+
+def add_commands(commands: Commands) -> None:
+    """Add `move`."""
+    move = commands.add(
+        "move", move_command, "Move the store to another place, a file or a server.", "URL [--replace]"
+    )
+    move.add_argument("url", nargs="?", metavar="URL", help=f"where to; in {VARIABLE} if it holds a password")
+    move.add_argument("--replace", action="store_true", help="replace a store that is there")
+    move.add_argument("--undo", action="store_true", help="go on with a store whose move was cut off")

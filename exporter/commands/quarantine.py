@@ -2,28 +2,25 @@
 
 import sys
 import time
+from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
 
 from exporter.batch import BatchFolder
 from exporter.callback import Parser
 from exporter.catalogue import QUARANTINE_REASONS
-from exporter.commands import PAGE, Words, confused, is_terminal, moment, plain, row
-from exporter.errors import ExporterError
-from exporter.outline import outline
+from exporter.commands import PAGE, Commands, configured, is_terminal, moment, plain, row
+from exporter.errors import ExporterError, SettingsError
 from exporter.quarantine import STAYS, Replay
-from exporter.redact import Redactor
+from exporter.redact import Redactor, redacted_json
 from exporter.schemas import Schemas
 from exporter.service import open_store
 from exporter.settings import Settings
 from exporter.store import Held, Store
 
 SHOWN_CHARACTERS = 12
-USAGE = (
-    "quarantine list [REASON], quarantine show DIGEST [--raw], "
-    "or quarantine replay|purge DIGEST|--all [REASON], with a REASON of " + ", ".join(QUARANTINE_REASONS)
-)
 STALE = (
     "stale: they came longer ago than --relay.retry-window and are not newer than what is known of their "
     "task; they can't be told from redeliveries that were counted, and count as stale alone"
@@ -63,52 +60,43 @@ class _Desk:
         return found[0]
 
 
-def quarantine(words: list[str]) -> int:
-    """Run `quarantine` with these words; return its status."""
-    given = Words(words, "--all", "--raw")
-    work = _work(given.leading, sorted(given.switches))
-    settings = given.settings()
+@contextmanager
+def _desk(given: Namespace) -> Iterator[_Desk]:
+    settings = configured(given)
     with closing(open_store(settings, as_guest=True)) as store:
-        return work(_Desk(store, settings))
+        yield _Desk(store, settings)
 
 
-def _work(leading: list[str], switches: list[str]) -> Callable[[_Desk], int]:
-    """Return what the words ask for."""
-    match leading, switches:
-        case ["list", *reasons], [] if _is_reason(reasons):
-            return lambda desk: _list(desk, desk.all(*reasons))
-        case ["show", digest], []:
-            return lambda desk: _show(desk, desk.one(digest))
-        case ["show", digest], ["--raw"]:
-            return lambda desk: _show_raw(desk.one(digest))
-        case ["replay" | "purge" as action, digest], []:
-            return lambda desk: _ACTIONS[action](desk, [desk.one(digest)])
-        case ["replay" | "purge" as action, *reasons], ["--all"] if _is_reason(reasons):
-            return lambda desk: _ACTIONS[action](desk, desk.all(*reasons))
-    raise confused(USAGE)
-
-
-def _is_reason(words: list[str]) -> bool:
-    return not words or (len(words) == 1 and words[0] in QUARANTINE_REASONS)
-
-
-def _list(desk: _Desk, bodies: Iterable[Held]) -> int:
-    row("DIGEST", "REASON", "COUNT", "FIRST", "LAST", "BYTES", "SOURCE", "TODAY")
-    for held in bodies:
-        row(
-            held.digest[:SHOWN_CHARACTERS],
-            held.reason,
-            held.count,
-            moment(held.first),
-            moment(held.last),
-            len(held.body),
-            held.source,
-            desk.replay.look(held)[1] or "valid",
-        )
+def list_bodies(given: Namespace) -> int:
+    """Print the bodies, those of a reason if given, with what is wrong with them today."""
+    with _desk(given) as desk:
+        row("DIGEST", "REASON", "COUNT", "FIRST", "LAST", "BYTES", "SOURCE", "TODAY")
+        for held in desk.all(given.reason):
+            row(
+                held.digest[:SHOWN_CHARACTERS],
+                held.reason,
+                held.count,
+                moment(held.first),
+                moment(held.last),
+                len(held.body),
+                held.source,
+                desk.replay.look(held)[1] or "valid",
+            )
     return 0
 
 
-def _show(desk: _Desk, held: Held) -> int:
+def show_body(given: Namespace) -> int:
+    """Print a body without its secrets, or write it as it came."""
+    with _desk(given) as desk:
+        held = desk.one(given.digest)
+        if given.raw:
+            _write_raw(held)
+        else:
+            _show(desk, held)
+    return 0
+
+
+def _show(desk: _Desk, held: Held) -> None:
     facts = {
         "digest": held.digest,
         "reason": held.reason,
@@ -118,44 +106,72 @@ def _show(desk: _Desk, held: Held) -> int:
     }
     for name, fact in facts.items():
         print(plain(f"{name}: {fact}"))
-    text = outline(held.body, desk.redactor)
+    text = redacted_json(held.body, desk.redactor)
     print()
     if text is None:
         print("Not JSON: a secret may stand anywhere in it. `--raw > FILE` writes it as it came.")
     for line in (text or "").splitlines():
         print(plain(line))
-    return 0
 
 
-def _show_raw(held: Held) -> int:
+def _write_raw(held: Held) -> None:
     if is_terminal():
         raise ExporterError(
             "a raw body may hold push keys and move the terminal's cursor: write it to a file"
         )
     sys.stdout.buffer.write(held.body)
     sys.stdout.flush()
-    return 0
 
 
-def _replay(desk: _Desk, bodies: Iterable[Held]) -> int:
+def replay_bodies(given: Namespace) -> int:
     """Take bodies again; return 1 if all of them stay."""
     outcomes: Counter[str] = Counter()
-    for held in bodies:
-        replayed = desk.replay.take(held)
-        outcomes[replayed.outcome] += 1
-        row(held.digest[:SHOWN_CHARACTERS], replayed.outcome, replayed.why)
+    with _chosen(given) as (desk, bodies):
+        for held in bodies:
+            replayed = desk.replay.take(held)
+            outcomes[replayed.outcome] += 1
+            row(held.digest[:SHOWN_CHARACTERS], replayed.outcome, replayed.why)
     print(", ".join(f"{number} {outcome}" for outcome, number in sorted(outcomes.items())) or "nothing there")
     if "stale" in outcomes:
         print(STALE)
     return 1 if outcomes.keys() == {STAYS} else 0
 
 
-def _purge(desk: _Desk, bodies: Iterable[Held]) -> int:
+def purge_bodies(given: Namespace) -> int:
+    """Give bodies up."""
     purged = 0
-    for held in bodies:
-        purged += desk.store.transact(lambda step, digest=held.digest: step.release(digest))[0]  # type: ignore[misc]
+    with _chosen(given) as (desk, bodies):
+        for held in bodies:
+            purged += desk.store.transact(lambda step, digest=held.digest: step.release(digest))[0]  # type: ignore[misc]
     print(f"{purged} purged")
     return 0
 
 
-_ACTIONS: dict[str, Callable[[_Desk, Iterable[Held]], int]] = {"replay": _replay, "purge": _purge}
+@contextmanager
+def _chosen(given: Namespace) -> Iterator[tuple[_Desk, Iterable[Held]]]:
+    """Yield with the desk the body of a digest, or all of them, or all of a reason."""
+    if (given.digest is None) == (given.all is None):
+        raise SettingsError("expected either a DIGEST or --all [REASON]")
+    with _desk(given) as desk:
+        every = desk.all(None if given.all is True else given.all)
+        yield desk, every if given.digest is None else [desk.one(given.digest)]
+
+
+def add_commands(commands: Commands) -> None:
+    """Add `quarantine`."""
+    group = commands.group("quarantine", "Look at refused bodies, replay them, purge them.")
+    reason: dict[str, Any] = {"metavar": "REASON", "nargs": "?", "choices": QUARANTINE_REASONS}
+    listing = group.add(
+        "list", list_bodies, "List refused bodies and unknown events, and what is wrong now.", "[REASON]"
+    )
+    listing.add_argument("reason", help="only those of " + ", ".join(QUARANTINE_REASONS), **reason)
+    show = group.add("show", show_body, "Show one without its secrets, or as it came.", "DIGEST [--raw]")
+    show.add_argument("digest", metavar="DIGEST", help="beginning of its digest")
+    show.add_argument("--raw", action="store_true", help="write it as it came")
+    for name, run, text in (
+        ("replay", replay_bodies, "Count those that are valid today, as of when they came."),
+        ("purge", purge_bodies, "Give them up."),
+    ):
+        command = group.add(name, run, text, "DIGEST | --all [REASON]")
+        command.add_argument("digest", metavar="DIGEST", nargs="?", help="beginning of the digest of one")
+        command.add_argument("--all", const=True, help="all of them, or all of a reason", **reason)

@@ -1,37 +1,24 @@
 """`tasks`: list the tasks that are known, forget one."""
 
+from argparse import Namespace
 from contextlib import closing
 
-from exporter.commands import PAGE, Words, confused, row
+from exporter.commands import PAGE, Commands, configured, row
 from exporter.relay import STATES, state_of
 from exporter.service import open_store
 from exporter.settings import Settings
 from exporter.store import Store, Transaction, task_key
 from exporter.store.records import decode_task
 
-USAGE = "tasks list [" + "|".join(STATES) + "] or tasks forget APPID TASK_ID"
 
-
-def tasks(words: list[str]) -> int:
-    """Run `tasks` with these words; return its status."""
-    given = Words(words)
-    settings = given.settings()
-    match given.leading:
-        case ["list"]:
-            return _list(settings, None)
-        case ["list", state] if state in STATES:
-            return _list(settings, state)
-        case ["forget", appid, task_id] if appid.isdigit():
-            return _forget(settings, int(appid), task_id)
-    raise confused(USAGE)
-
-
-def _list(settings: Settings, state: str | None) -> int:
+def list_tasks(given: Namespace) -> int:
+    """Print the tasks that are known, of a state if given; return the exit status."""
+    settings = configured(given)
     with closing(open_store(settings, as_guest=True)) as store:
         row("APPID", "TASK", "STATE", "RUNS", "DESTINATION")
         after: int | None = 0
         while after is not None:
-            after = _list_page(store, settings, state, after)
+            after = _list_page(store, settings, given.state, after)
     return 0
 
 
@@ -43,15 +30,27 @@ def _list_page(store: Store, settings: Settings, state: str | None, after: int) 
     return page[-1][0] if len(page) == PAGE else None
 
 
-def _forget(settings: Settings, appid: int, task_id: str) -> int:
-    key = task_key(appid, task_id)
+def forget_task(given: Namespace) -> int:
+    """Forget a task; return the exit status, 1 if it is not known."""
+    key = task_key(given.appid, given.task_id)
 
     def work(step: Transaction) -> bool:
         known = step.task(key) is not None
         step.forget(key)
         return known
 
-    with closing(open_store(settings, as_guest=True)) as store:
+    with closing(open_store(configured(given), as_guest=True)) as store:
         known, _ = store.transact(work)
-    print(f"task {appid}/{task_id} " + ("is forgotten" if known else "is not known"))
+    print(f"task {given.appid}/{given.task_id} " + ("is forgotten" if known else "is not known"))
     return 0 if known else 1
+
+
+def add_commands(commands: Commands) -> None:
+    """Add `tasks`."""
+    group = commands.group("tasks", "List tasks, forget one.")
+    listing = group.add("list", list_tasks, "List the tasks known.", "[STATE]")
+    only = "only those that are " + ", ".join(STATES)
+    listing.add_argument("state", metavar="STATE", nargs="?", choices=STATES, help=only)
+    forget = group.add("forget", forget_task, "Forget a task; its counters stay.", "APPID TASK_ID")
+    forget.add_argument("appid", metavar="APPID", type=int)
+    forget.add_argument("task_id", metavar="TASK_ID")

@@ -1,22 +1,13 @@
 """The flags of `simulate`, one row each."""
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from msgspec import Struct
 
 from exporter.errors import SettingsError
-from exporter.flags import (
-    Flag,
-    flags_of,
-    parse_count,
-    parse_duration,
-    parse_rate,
-    parse_switch,
-    read_flags,
-    text_of,
-)
+from exporter.flags import Flag, parse_count, parse_duration, parse_rate, parse_switch, read_flags
 
 #: What is sent as fast as possible lies in the past; beyond this it would look like redeliveries.
 MAX_FAST_SECONDS = 2700.0
@@ -41,7 +32,7 @@ def parse_speed(text: str) -> float:
 class Options(Struct, frozen=True, kw_only=True):
     """Everything that can be set of a simulation."""
 
-    target: Annotated[str, Flag("target", parse_url, "Where callbacks are sent.")] = ""
+    target: Annotated[str, Flag("target", parse_url, "Where callbacks are sent.", is_secret=True)] = ""
     seed: Annotated[
         int, Flag("seed", parse_count, "The same seed draws the same histories and the same faults.")
     ] = 1
@@ -102,17 +93,18 @@ class Options(Struct, frozen=True, kw_only=True):
             parse_url,
             "URL of the exporter's metrics: after the reorder window hold them against what was sent, "
             "and end with status 1 if anything differs.",
+            is_secret=True,
         ),
     ] = ""
 
 
-def read(arguments: Sequence[str]) -> Options:
-    """Return the options in `arguments`.
+def read_options(given: Mapping[str, Any]) -> Options:
+    """Return the options as set by the texts of flags, by their fields.
 
     Raises:
         SettingsError: one is unknown, malformed or missing, or two go ill together; the text names it.
     """
-    options = read_flags(Options, arguments, {})
+    options = read_flags(Options, given, {})
     if not options.target:
         raise SettingsError("--target: expected the URL that callbacks are sent to")
     if options.fast and options.duration > MAX_FAST_SECONDS:
@@ -123,13 +115,3 @@ def read(arguments: Sequence[str]) -> Options:
         # What is left of callbacks without times can't be told from redeliveries.
         raise SettingsError("--verify: expected no --fault.untimed along with --fault.lose")
     return options
-
-
-def options() -> dict[str, Flag]:
-    """Return every flag by the name of its field."""
-    return flags_of(Options)
-
-
-def default_text(field: str) -> str:
-    """Return a flag's default as it would be written."""
-    return text_of(options()[field], getattr(Options(), field))

@@ -14,7 +14,7 @@ from falcon.asgi import App, Request, Response
 from msgspec import Struct
 
 from exporter.errors import StoreUnavailable
-from exporter.logs import redact_text
+from exporter.redact import redact_text
 from exporter.relay import STATES_BY_SEVERITY, Windows, history
 from exporter.store import Store, task_key
 from exporter.store.records import decode_ledger, decode_task

@@ -18,7 +18,9 @@ from kubernetes_validate.utils import all_versions
 
 from deploy.generate import CHART, MANIFESTS, Form, files
 from exporter import __version__
-from exporter.settings import flags, read
+from exporter.cli import parse
+from exporter.flags import flags_of
+from exporter.settings import Settings, read
 from tests.charts import NAME, VALKEY, VARIANTS, Objects, selects, variants, written
 from tests.http.secured import Authority
 from tests.npm import installed, node
@@ -207,9 +209,9 @@ def test_a_valkey_takes_many() -> None:
 def test_the_exporter_understands_what_is_rendered() -> None:
     """Variables and arguments of every variant are those of its flags."""
     for name, objects in variants().items():
-        command, *arguments = objects.container["args"]
-        settings = read(arguments, objects.environment)
-        assert command == "serve", name
+        words = objects.container["args"]
+        settings = read(vars(parse(words)), objects.environment)
+        assert words[0] == "serve", name
         assert settings.web_listen_address.is_public, name
         ports = {port["name"]: port["containerPort"] for port in objects.container["ports"]}
         assert ports == {
@@ -221,10 +223,10 @@ def test_the_exporter_understands_what_is_rendered() -> None:
 def test_every_flag_can_be_set() -> None:
     """By its name, and reaches the exporter as it was written; whole numbers are not taken for floats."""
     values = written()
-    assert values.keys() == {flag.name for flag in flags().values()}
+    assert values.keys() == {flag.name for flag in flags_of(Settings).values()}
     environment = Objects({"settings": values}).environment
-    assert environment == {flag.variable: _text(values[flag.name]) for flag in flags().values()}
-    read([], environment | {"CSS_RELAY_STORE_URL": "valkey://db"})  # a file has no password
+    assert environment == {flag.variable: _text(values[flag.name]) for flag in flags_of(Settings).values()}
+    read({}, environment | {"CSS_RELAY_STORE_URL": "valkey://db"})  # a file has no password
 
 
 def _text(value: object) -> str:
@@ -240,7 +242,7 @@ def test_lists_are_lists_and_ports_follow() -> None:
         "web.listen-address": "[::]:9999",
     }
     objects = Objects({"settings": values})
-    settings = read([], objects.environment)
+    settings = read({}, objects.environment)
     assert settings.relay_ok_exit_codes == ("0", "-32")
     assert len(settings.callback_allow_from) == 2
     assert {port["containerPort"] for port in objects.container["ports"]} == {8314, 9999}

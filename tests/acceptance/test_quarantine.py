@@ -37,7 +37,7 @@ def keep(folder: Path, *bodies: bytes) -> None:
         for body in bodies:
             step.quarantine(Refused("schema", body, "192.0.2.1", now))  # type: ignore[attr-defined]
 
-    with closing(open_store(read([f"--store.url={store_url(folder)}"], {}))) as store:
+    with closing(open_store(read({"store_url": store_url(folder)}, {}))) as store:
         store.transact(work)
 
 

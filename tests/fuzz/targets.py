@@ -18,9 +18,8 @@ from exporter.access import Rate, Signatures, Source, knows_token, parse_network
 from exporter.access.proxy import FIXED_BYTES_2, MAX_BYTES_2
 from exporter.callback import MAX_MESSAGE, Callback, Ignored, Parser
 from exporter.errors import REASONS, Rejected
-from exporter.logs import redact_text
 from exporter.protocol.events import EventKind
-from exporter.redact import Redactor
+from exporter.redact import Redactor, redact_text
 from exporter.relay import Task, Windows, fold
 from exporter.schemas import MAX_FAULTS, Schemas
 from exporter.store.records import decode_task, encode

@@ -226,7 +226,7 @@ def test_a_source_that_asks_too_often_is_told_when_to_come_again(tmp_path: Path)
 )
 def test_a_listener_is_open_unless_something_guards_it(flags: list[str], is_open: bool) -> None:
     """Its address, a token, a signature that is required, or addresses that are allowed."""
-    assert read(flags, {}).is_open is is_open
+    assert read(vars(cli.parse(["serve", *flags])), {}).is_open is is_open
 
 
 def test_an_open_listener_is_told(tmp_path: Path, anyone: Exporter) -> None:

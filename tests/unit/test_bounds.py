@@ -28,7 +28,7 @@ def test_what_is_not_said_is_empty() -> None:
     course = "[false,false,null,null,null,null,false]"
     assert encode(NEW) == f'[1,"t","","","","","",0.0,0.0,0,0,null,{{}},0,{course},[],{course},0]'
     assert Entry("S", 7, True, True, 1.0) == Entry("S", 7, True, True, 1.0, "", 0.0, 0, "")
-    assert read([], {}).windows == Windows()
+    assert read({}, {}).windows == Windows()
 
 
 @pytest.mark.parametrize(

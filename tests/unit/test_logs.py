@@ -1,8 +1,24 @@
-"""The log: no caller can flood it."""
+"""The log: no caller can flood it, and it keeps no secret."""
 
 import logging
+from collections.abc import Iterator
 
-from exporter.logs import LINES_A_SECOND, FloodGate
+import pytest
+
+from exporter.logs import LINES_A_SECOND, FloodGate, configure
+from exporter.redact import SECRET_WORDS
+
+SECRET = "s3cr3t"
+
+
+@pytest.fixture
+def root() -> Iterator[logging.Logger]:
+    """The root logger, which is then as it was."""
+    logger = logging.getLogger()
+    handlers, level = logger.handlers[:], logger.level
+    yield logger
+    logger.handlers[:] = handlers
+    logger.setLevel(level)
 
 
 def record(message: str, second: float, level: int = logging.WARNING) -> logging.LogRecord:
@@ -27,3 +43,22 @@ def test_the_gate_itself_is_bounded() -> None:
     gate = FloodGate()
     assert all(gate.filter(record(f"line {n}", 100.0)) for n in range(5000))
     assert len(gate._seen) <= 1000
+
+
+@pytest.mark.parametrize("form", ["logfmt", "json"])
+@pytest.mark.parametrize("word", SECRET_WORDS)
+def test_a_line_keeps_no_secret_that_a_word_names(
+    word: str, form: str, root: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In its message, in a field of that name, in the text of another, in an error."""
+    configure("info", form)
+    log = logging.getLogger("exporter.test")
+    log.warning("seen %s=%s", word, SECRET, extra={f"my_{word}": SECRET, "of": f"{word}: {SECRET}", "n": 7})
+    try:
+        raise ValueError(f"{word}={SECRET} at http://u:{SECRET}@host/a?{SECRET}")  # noqa: TRY301
+    except ValueError:
+        log.exception("failed")
+    said = capsys.readouterr().err
+    assert SECRET not in said
+    for kept in ("seen", "7", "failed", "ValueError", "http://host/a"):
+        assert kept in said

@@ -12,8 +12,9 @@ import pytest
 from docs.generate import PAGES
 from exporter import __version__
 from exporter.catalogue import FAMILIES
-from exporter.settings import flags
-from exporter.simulator import options as simulation
+from exporter.flags import flags_of
+from exporter.settings import Settings
+from exporter.simulator.options import Options
 from tests.rules import RECORDED
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +64,7 @@ def test_a_generated_page_is_as_generated(name: str) -> None:
 def test_every_flag_and_metric_in_the_documentation_exists() -> None:
     """A page must not promise what is not there."""
     names = {family.full_name for family in FAMILIES}
-    known_flags = {flag.name for flag in (*flags().values(), *simulation.options().values())}
+    known_flags = {flag.name for rows in (Settings, Options) for flag in flags_of(rows).values()}
     for page in tracked("*.md"):
         text = page.read_text()
         for name in re.findall(r"\b[a-z]+:css_relay_[a-z_:0-9]*[a-z0-9]\b", text):

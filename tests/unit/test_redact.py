@@ -1,11 +1,11 @@
-"""What may be shown of a URL."""
+"""What may be shown of a URL, and of a text."""
 
+import json
 from typing import Any
 
 import pytest
 
-from exporter.logs import redact_text
-from exporter.redact import MAX_PROSE, UNREADABLE, Redactor
+from exporter.redact import MAX_PROSE, SECRET_WORDS, UNREADABLE, Redactor, redact_text, redacted_json
 
 REDACTOR = Redactor(key=b"key", plain_hosts=["*.myqcloud.com"])
 SECRET = "s3cr3t"
@@ -65,12 +65,59 @@ def test_a_stream_key_and_an_equal_stream_id_are_the_same_digest() -> None:
         "http://s3cr3t@host",
         '{"url": "http://host/a?s3cr3t"}',
         "rtmp://host/a#s3cr3t",
+        "9p://u:s3cr3t@host/a to host",
+        "of host: Authorization: Basic s3cr3t",
+        """{"x": "host", "apiKey": "s3cr3t and 's3cr3t'", 'n': 1}""",
     ],
 )
 def test_a_log_line_keeps_no_secret_of_a_url(text: str) -> None:
     """Whatever a message was made of."""
     assert SECRET not in redact_text(text)
     assert "host" in redact_text(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "--callback.token-file: /etc/tokens can't be read",
+        "--callback.sign-key-file=/etc/keys",
+        "KeyError: 'index'",
+        "store valkey://127.0.0.1:6379/0: a new one",
+        "store valkey-cluster://127.0.0.1:6379/0: a new one",
+        "Listening at: http://[::1]:8314 (7)",
+    ],
+)
+def test_what_names_no_secret_stays_in_a_log_line(text: str) -> None:
+    """Files of secrets, errors, addresses: an operator looks for them."""
+    assert redact_text(text) == text
+
+
+@pytest.mark.parametrize("word", SECRET_WORDS)
+@pytest.mark.parametrize("name", ["{}", "tx{}", "{}_of-it", "MY-{}"])
+def test_every_word_for_a_secret_hides_its_value_everywhere(word: str, name: str) -> None:
+    """In the query of a URL, in a text, in JSON, in a log line; in capitals, and within a longer name."""
+    for called in (name.format(word), name.format(word.upper())):
+        url = f"rtmp://5000.livepush.myqcloud.com/live/room?x=1&{called}={SECRET}"
+        assert REDACTOR.destination(url, "")[0] == "rtmp://5000.livepush.myqcloud.com/live/room"
+        for form in (
+            "{}=s3cr3t", "{}:s3cr3t", "{} = s3cr3t,", "('{}': 's3cr3t, s3cr3t')", '{{"{}": "s3cr3t s3cr3t"}}',
+            "a&{}=s3cr3t&b", "?{}=s3cr3t", "{}: Bearer s3cr3t",
+        ):  # fmt: skip
+            text = f"seen {form.format(called)} {url}"
+            for shown in (REDACTOR.prose(text, ""), redact_text(text)):
+                assert SECRET not in shown
+                assert shown.startswith("seen ")
+                assert shown.endswith(" rtmp://5000.livepush.myqcloud.com/live/room")
+        body = {
+            called: SECRET,
+            "x": [{called: [SECRET]}],
+            "msg": json.dumps({called: {"y": SECRET}}),
+            "n": "seen",
+        }
+        view = redacted_json(json.dumps(body).encode(), REDACTOR)
+        assert view is not None
+        assert SECRET not in view
+        assert json.loads(view)["n"] == "seen"
 
 
 @pytest.mark.parametrize(
@@ -138,7 +185,25 @@ class Measured(str):
         return super().__iter__()
 
 
-@pytest.mark.parametrize("unit", ["a", "a.", "://", "key", "?", "key=", "a://", "x ", "\u202e", "rtmp://h/"])
+UNITS = [
+    "a",
+    "a.",
+    "://",
+    "key",
+    "key-",
+    "?",
+    "key=",
+    "key='",
+    "a://",
+    "a://.",
+    "x ",
+    "\u202e",
+    "rtmp://h/",
+    "@",
+]
+
+
+@pytest.mark.parametrize("unit", UNITS)
 def test_free_text_takes_no_time_however_it_is_made(unit: str) -> None:
     """Nobody can keep the program busy with it, nor hide a secret in its length: its beginning is read."""
     text = Measured(unit * 60_000 + "rtmp://user:s3cr3t")
@@ -146,6 +211,13 @@ def test_free_text_takes_no_time_however_it_is_made(unit: str) -> None:
     assert 0 < text.read <= MAX_PROSE
     assert len(shown) < 30_000
     assert SECRET not in shown
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_long_log_line_is_read_once(unit: str) -> None:
+    """Not from each of its places to its end again, which would take hours."""
+    text = unit * 300_000 + " rtmp://user:s3cr3t@host/a"
+    assert SECRET not in redact_text(text)
 
 
 def test_half_a_url_at_the_end_of_a_long_text_is_left_out() -> None:

@@ -1,23 +1,28 @@
-"""The flags: how they are written, what they refuse, and that the documentation has them all."""
+"""The flags of the exporter: how they are written, and what they refuse."""
 
 import re
-from pathlib import Path
 
 import pytest
 
 from exporter import cli
 from exporter.errors import SettingsError
-from exporter.flags import Address, parse_address, parse_duration, parse_path
+from exporter.flags import Address, default_text, flags_of, parse_address, parse_duration, parse_path
 from exporter.relay import Windows
-from exporter.settings import Settings, default_text, flags, parse_labels, read
+from exporter.settings import Settings, parse_labels
+from exporter.settings import read as read_settings
 from exporter.storeurl import StoreUrl, parse_store
 
-ROOT = Path(__file__).parents[2]
+FLAGS = flags_of(Settings)
+
+
+def read(flags: list[str], environment: dict[str, str]) -> Settings:
+    """Return what a command with these flags goes by."""
+    return read_settings(vars(cli.parse(["serve", *flags])), environment)
 
 
 def test_the_defaults_are_those_of_the_contract() -> None:
     """As they would be written."""
-    assert {f"--{flag.name}": default_text(field) for field, flag in flags().items()} == {
+    assert {f"--{flag.name}": default_text(Settings, field) for field, flag in FLAGS.items()} == {
         "--callback.listen-address": "0.0.0.0:8314",
         "--callback.max-body-bytes": "65536",
         "--callback.token-file": "",
@@ -53,11 +58,11 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     }
 
 
-@pytest.mark.parametrize("field", flags())
+@pytest.mark.parametrize("field", FLAGS)
 def test_every_default_is_read_as_itself(field: str) -> None:
     """Writing a default out changes nothing."""
-    assert read([f"--{flags()[field].name}", default_text(field)], {}) == Settings()
-    assert read([], {flags()[field].variable: default_text(field)}) == Settings()
+    assert read([f"--{FLAGS[field].name}", default_text(Settings, field)], {}) == Settings()
+    assert read([], {FLAGS[field].variable: default_text(Settings, field)}) == Settings()
 
 
 def test_a_flag_comes_before_its_variable() -> None:
@@ -137,43 +142,24 @@ def test_values_are_read_as_they_are_meant() -> None:
     assert parse_path("/a/metrics") == "/a/metrics"
 
 
-def test_the_help_has_every_flag() -> None:
-    """With variable and default."""
-    text = cli.usage()
-    for field, flag in flags().items():
-        assert f"--{flag.name} ({flag.variable}, {default_text(field) or 'none'})" in text
-
-
-def test_a_command_that_fails_says_why_in_one_line(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    """Status 2 for settings, 1 for the rest."""
-    bad = tmp_path / "bad.db"
-    bad.write_text("no store" * 99)
-    cases: list[tuple[list[str], int, str]] = [
-        ([], 2, ""),
-        (["dance"], 2, "unknown command dance"),
-        (["serve", "--nope"], 2, "unknown flag --nope"),
-        (["version", "x"], 2, "unknown argument x"),
-        (["tasks"], 2, "expected tasks list"),
-        (["tasks", "list", "dancing"], 2, "expected tasks list"),
-        (["tasks", "forget", "x", "y"], 2, "expected tasks list"),
-        (["check", f"--store.url=sqlite:{bad}"], 1, "no store, or damaged"),
-        (["serve", f"--store.url=sqlite:{bad}"], 1, "no store, or damaged"),
-    ]
-    for words, status, said in cases:
-        assert cli.main(words) == status, words
-        error = capsys.readouterr().err
-        assert said in error
-        assert error.count("\n") == (1 if said else 0)
-
-
-def test_the_small_commands_answer(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """help, version, check, tasks on an empty store."""
-    url = f"--store.url=sqlite:{tmp_path}/relay.db"
-    assert cli.main(["--help"]) == cli.main(["serve", "--help"]) == cli.main(["version"]) == 0
-    assert cli.main(["check", url]) == 0
-    assert "can be written" in capsys.readouterr().out
-    assert cli.main(["tasks", "list", "active", url]) == 0
-    assert capsys.readouterr().out == "APPID\tTASK\tSTATE\tRUNS\tDESTINATION\n"
-    assert cli.main(["tasks", "forget", "4", "1", url]) == 1
+@pytest.mark.parametrize(
+    ("flags", "field", "value"),
+    [
+        (["--relay.ok-exit-codes", "-22,0"], "relay_ok_exit_codes", ("-22", "0")),
+        (["--relay.ok-exit-codes=-22"], "relay_ok_exit_codes", ("-22",)),
+        (["--callback.token-file", "--x"], "callback_token_file", "--x"),
+        (["--callback.token-file", "-"], "callback_token_file", "-"),
+        (["--callback.token-file", "a=b"], "callback_token_file", "a=b"),
+        (["--callback.token-file=x", "--callback.token-file", ""], "callback_token_file", ""),
+        (["--callback.token-file="], "callback_token_file", ""),
+        (["--log.level=debug", "--log.level", "error"], "log_level", "error"),
+        (["--callback.sign-key-file=x", "--callback.require-sign"], "callback_require_sign", True),
+        (["--callback.require-sign", "--callback.sign-key-file=x"], "callback_require_sign", True),
+        (["--callback.sign-key-file=x", "--callback.require-sign=true"], "callback_require_sign", True),
+        (["--callback.require-sign", "--callback.require-sign=false"], "callback_require_sign", False),
+        (["--callback.require-sign", "false"], "callback_require_sign", False),
+    ],
+)
+def test_a_flag_takes_whatever_value_follows(flags: list[str], field: str, value: object) -> None:
+    """One that begins with a dash, an empty one; the last of several holds; a switch alone is on."""
+    assert getattr(read(flags, {}), field) == value

@@ -12,14 +12,16 @@ from typing import Any
 import pytest
 
 from exporter.callback import Callback, Parser
+from exporter.cli import parse
 from exporter.errors import Rejected, SettingsError
+from exporter.flags import default_text, flags_of
 from exporter.protocol.events import EventKind
 from exporter.redact import Redactor
 from exporter.schemas import Schemas
-from exporter.simulator import options as simulation
 from exporter.simulator.body import Writer
 from exporter.simulator.command import simulate
 from exporter.simulator.fleet import Event, Plan, Relay, fleet, history
+from exporter.simulator.options import Options, read_options
 from exporter.simulator.totals import Key, Totals
 from exporter.simulator.verify import Comparison, written
 from exporter.simulator.wire import Delivery, Faults, Lane
@@ -229,6 +231,11 @@ def test_only_labels_that_are_shown_are_compared() -> None:
     assert written(key("tasks", state="active", appid="1")) == 'css_relay_tasks{appid="1",state="active"}'
 
 
+def given(*flags: str) -> Options:
+    """Return the options of a simulation with these flags."""
+    return read_options(vars(parse(["simulate", *flags])))
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -246,24 +253,24 @@ def test_only_labels_that_are_shown_are_compared() -> None:
 def test_a_wrong_flag_is_named(arguments: list[str], named: str) -> None:
     """In one line."""
     with pytest.raises(SettingsError, match=named):
-        simulation.read(arguments)
+        given(*arguments)
 
 
 def test_switches_may_stand_alone() -> None:
     """And be followed by their value, or by another flag."""
-    assert simulation.read(["--target=http://a", "--fast"]).fast
-    assert not simulation.read(["--target=http://a", "--fast", "false"]).fast
-    assert simulation.read(["--fast", "--target", "http://a"]).fast
+    assert given("--target=http://a", "--fast").fast
+    assert not given("--target=http://a", "--fast", "false").fast
+    assert given("--fast", "--target", "http://a").fast
 
 
-@pytest.mark.parametrize("field", simulation.options())
+@pytest.mark.parametrize("field", flags_of(Options))
 def test_every_default_is_read_as_itself(field: str) -> None:
     """Writing a default out changes nothing."""
-    flag = simulation.options()[field]
-    text = simulation.default_text(field)
+    flag = flags_of(Options)[field]
+    text = default_text(Options, field)
     if text:
-        expected = simulation.read(["--target=http://a"])
-        assert simulation.read(["--target=http://a", f"--{flag.name}={text}"]) == expected
+        expected = given("--target=http://a")
+        assert given("--target=http://a", f"--{flag.name}={text}") == expected
 
 
 def test_a_key_file_must_be_there(tmp_path: Path) -> None:
@@ -271,4 +278,4 @@ def test_a_key_file_must_be_there(tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("\n")
     for path in (tmp_path / "none", tmp_path / "empty"):
         with pytest.raises(SettingsError, match="--sign-key-file"):
-            simulate(simulation.read(["--target=http://127.0.0.1:9", f"--sign-key-file={path}", "--fast"]))
+            simulate(given("--target=http://127.0.0.1:9", f"--sign-key-file={path}", "--fast"))

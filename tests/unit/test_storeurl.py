@@ -54,7 +54,7 @@ def test_what_is_written_is_read(text: str, read_as: StoreUrl) -> None:
 def test_what_is_malformed_is_named_and_not_shown(text: str) -> None:
     """The flag is, and what was expected; the text may hold a password."""
     with pytest.raises(SettingsError, match=r"^--store.url: \w+") as caught:
-        read([f"--store.url={text}"], {})
+        read({"store_url": text}, {})
     assert "canary" not in str(caught.value)
 
 

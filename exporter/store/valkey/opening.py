@@ -39,7 +39,7 @@ class Opened(Struct, frozen=True):
     commits: int
 
 
-def open_store(link: Link, url: StoreUrl, terms: Terms, clock: Callable[[], float]) -> Opened:
+def open_or_create(link: Link, url: StoreUrl, terms: Terms, clock: Callable[[], float]) -> Opened:
     """Open the store, or make it, and hold the terms against it.
 
     Raises:

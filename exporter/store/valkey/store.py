@@ -21,7 +21,7 @@ from exporter.store.mark import read_mark
 from exporter.store.records import RANKS
 from exporter.store.valkey.fields import read_ledger
 from exporter.store.valkey.link import PAUSE_SECONDS, Answer, Link, Script
-from exporter.store.valkey.opening import look_at_server, open_store
+from exporter.store.valkey.opening import look_at_server, open_or_create
 from exporter.store.valkey.step import Bounds, Commit, Step
 from exporter.storeurl import StoreUrl
 
@@ -64,7 +64,7 @@ class ValkeyStore:
             raise
 
     def _open(self) -> None:
-        found = open_store(self._link, self._url, self._terms, self._clock)
+        found = open_or_create(self._link, self._url, self._terms, self._clock)
         self._id, self._secret, self._created = found.id, found.secret, found.created
         self._commits = 0 if self._replicas else found.commits
         self._bounds = self._read_bounds()

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.outline import MAX_DESTINATIONS, outline
-from exporter.redact import Redactor
+from exporter.redact import MAX_DESTINATIONS, Redactor, redacted_json
 from tests.support import SAMPLES
 from tests.unit.histories import tried
 
@@ -19,7 +18,7 @@ CANARY = "c4n4ry"
 
 def shown(body: Any) -> Any:
     """Return what is shown of a body."""
-    text = outline(json.dumps(body).encode(), REDACTOR)
+    text = redacted_json(json.dumps(body).encode(), REDACTOR)
     assert text is not None
     assert CANARY not in text
     return json.loads(text)
@@ -110,7 +109,7 @@ def test_json_inside_of_a_text_is_shown_unpacked() -> None:
     body = {"msg": json.dumps(inner), "list": f" {json.dumps(['a'])}", "text": '"a"', "half": "[half"}
     hidden = "… (5 characters that can't be read)"
     assert shown(body) == {"msg": inner, "list": ["a"], "text": "a", "half": hidden}
-    text = outline(json.dumps(body).encode(), REDACTOR)
+    text = redacted_json(json.dumps(body).encode(), REDACTOR)
     assert text is not None
     assert '\n  "msg": {\n    "to_host": "a",' in text
 
@@ -120,13 +119,13 @@ def test_json_inside_of_json_is_shown_down_to_some_levels() -> None:
     nested: Any = 1
     for _ in range(12):
         nested = {"a": json.dumps(nested)}
-    text = outline(json.dumps(nested).encode(), REDACTOR)
+    text = redacted_json(json.dumps(nested).encode(), REDACTOR)
     assert text is not None
     assert text.count("{") == 8
     many: Any = 1
     for _ in range(40):
         many = [many]
-    text = outline(json.dumps(many).encode(), REDACTOR)
+    text = redacted_json(json.dumps(many).encode(), REDACTOR)
     assert text is not None
     assert text.count("[") == 16
 
@@ -134,10 +133,10 @@ def test_json_inside_of_json_is_shown_down_to_some_levels() -> None:
 def test_what_is_nested_without_end_is_cut() -> None:
     """It costs no more than a few levels."""
     levels = 600
-    text = outline(b'{"a":' * levels + b"[" * 9 + b"]" * 9 + b"}" * levels, REDACTOR)
+    text = redacted_json(b'{"a":' * levels + b"[" * 9 + b"]" * 9 + b"}" * levels, REDACTOR)
     assert text is not None
     assert text.count("{") == 16
-    assert outline(b"[" * 900 + b"]" * 900, REDACTOR) is not None
+    assert redacted_json(b"[" * 900 + b"]" * 900, REDACTOR) is not None
 
 
 class CountingRedactor(Redactor):
@@ -162,7 +161,7 @@ def asked_by(destinations: int) -> Counter[str]:
     """Return what is asked of a redactor for a body with so many destinations, and a text for each."""
     redactor = CountingRedactor()
     body = [{"to_url": f"rtmp://host/live/{CANARY}{n}", "note": f"{CANARY}{n}"} for n in range(destinations)]
-    text = outline(json.dumps(body).encode(), redactor)
+    text = redacted_json(json.dumps(body).encode(), redactor)
     assert text is not None
     assert CANARY not in text
     return redactor.asked
@@ -178,4 +177,4 @@ def test_a_body_with_more_destinations_than_one_can_look_for_is_shown_without_te
 @pytest.mark.parametrize("raw", [b"", b"{", b"\xff", f"rtmp://host/{CANARY}".encode(), b"[" * 9999])
 def test_what_is_not_json_is_not_shown(raw: bytes) -> None:
     """A secret may stand anywhere in it."""
-    assert outline(raw, REDACTOR) is None
+    assert redacted_json(raw, REDACTOR) is None
