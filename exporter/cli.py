@@ -13,15 +13,15 @@ from exporter.commands.move import move_command
 from exporter.commands.quarantine import quarantine
 from exporter.commands.tasks import tasks
 from exporter.errors import ExporterError, SettingsError
-from exporter.listeners import read_listeners
 from exporter.protocol.events import EventKind
-from exporter.schemas import Schemas, schema_folder
+from exporter.schemas import schema_folder
 from exporter.server import Server
-from exporter.service import open_store, revision, signatures_of, tokens_of
+from exporter.service import Service, open_store, revision
 from exporter.settings import default_text, flags
 from exporter.simulator import options as simulation
 from exporter.simulator.command import simulate
 from exporter.store.copies import verify
+from exporter.watched import WatchedFiles
 
 USAGE = """\
 usage: css-relay-exporter COMMAND [--flag value ...]
@@ -117,10 +117,7 @@ def _simulate(words: list[str]) -> int:
 
 def _check(words: list[str]) -> int:
     settings = configured(words)
-    read_listeners(settings)
-    Schemas()
-    tokens_of(settings)
-    signatures_of(settings)
+    Service(settings, WatchedFiles(settings))  # reads every file that is set, and the schemas
     print(f"schemas: {len(EventKind)} events in {schema_folder()}")
     url = settings.store_url
     path = Path(url.path)
