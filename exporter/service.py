@@ -91,7 +91,7 @@ class Service:
         """Open the store and begin; return the apps of the callback and of the web listener.
 
         Raises:
-            ExporterError: a file or the store can't be used; the text says how to go on.
+            StoreError: the store can't be used; the text says how to go on.
         """
         settings = self._settings
         store = open_store(settings, passwords=self._files.store_passwords)

@@ -134,6 +134,7 @@ def test_clients_show_certificates_as_asked(
 
 def test_a_new_certificate_is_served_and_no_callback_is_lost(secured: Secured) -> None:
     """To new connections, without a restart; open ones stay so. Its key may be of another kind."""
+    secured.configure("")
     exporter = secured.exporter
     before = exporter.scrape().value("tasks_started_total")
     statuses: list[int] = []
