@@ -2,36 +2,34 @@
 
 import logging
 import os
+import signal
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
-from exporter.errors import ExporterError
-from exporter.listeners import read_listeners
+from exporter.access import Source
+from exporter.listener import Listener
 from exporter.logs import GunicornLogger
-from exporter.schemas import Schemas
-from exporter.service import Service, open_store, signatures_of, tokens_of
+from exporter.service import Service, open_store
 from exporter.settings import Settings
+from exporter.watched import WatchedFiles
 from exporter.worker import Worker
 
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 25
 HEARTBEAT_SECONDS = 60
+#: Files that connections of callbacks leave for operators and the store.
+RESERVED_FILES = 100
 
 
 class Master(Arbiter):  # type: ignore[misc]
-    """gunicorn's master, which replaces a worker only if the next one can start."""
+    """gunicorn's master, which on SIGHUP does not replace the worker."""
 
     def handle_hup(self) -> None:
-        """Reload, or go on as it is and say why."""
-        try:
-            self.app.rehearse()
-        except ExporterError as exc:
-            log.error("not reloaded, all goes on as before: %s", exc)  # noqa: TRY400 - the text says it all
-        else:
-            super().handle_hup()
+        """Have the worker read its files again; it goes on, and so do its connections."""
+        self.kill_workers(signal.SIGHUP)
 
 
 class Server(BaseApplication):  # type: ignore[misc]
@@ -41,15 +39,30 @@ class Server(BaseApplication):  # type: ignore[misc]
         settings: everything that can be set.
 
     Raises:
-        SettingsError: a file that the settings name can't be read or used.
+        ExporterError: a file that the settings name, or one of the schemas, can't be read or used.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        listeners = read_listeners(settings)
-        self._service = Service(settings, listeners.looks.current)
+        self.files = WatchedFiles(settings)
+        self._service = Service(settings, self.files)
         #: In the order of the addresses that are bound.
-        self.listeners = listeners.callbacks, listeners.web
+        self.listeners = (
+            Listener(
+                "callbacks",
+                settings.http_idle_timeout,
+                self.files.callback_tls,
+                speaks_for_others=Source(trusted=settings.callback_trusted_proxies).is_trusted,
+                reserve=RESERVED_FILES,
+            ),
+            Listener(
+                "web",
+                settings.http_idle_timeout,
+                self.files.web_tls,
+                lambda: self.files.web_config().headers,
+                reserve=RESERVED_FILES // 2,
+            ),
+        )
         super().__init__()
 
     def load_config(self) -> None:
@@ -66,23 +79,20 @@ class Server(BaseApplication):  # type: ignore[misc]
             "graceful_timeout": GRACE_SECONDS,
             "timeout": HEARTBEAT_SECONDS,
             "when_ready": self._when_ready,
+            "pre_fork": self._pre_fork,
         }
         if "control_socket_disable" in self.cfg.settings:  # versions before 25 have no such socket
             chosen["control_socket_disable"] = True
         for name, value in chosen.items():
             self.cfg.set(name, value)
 
-    def rehearse(self) -> None:
-        """Do what a worker does at its start, as far as it may fail.
+    def preflight(self) -> None:
+        """Do what a worker does at its start and the constructor has not done, as far as it may fail.
 
         Raises:
             ExporterError: a worker would not start; the text says how to go on.
         """
-        schemas = Schemas()
-        tokens_of(self._settings)
-        signatures_of(self._settings)
-        open_store(self._settings).close()
-        self._service.schemas = schemas
+        open_store(self._settings, passwords=self.files.store_passwords).close()
 
     def run(self) -> None:
         """Serve until told to stop.
@@ -90,8 +100,12 @@ class Server(BaseApplication):  # type: ignore[misc]
         Raises:
             ExporterError: it can't begin; the text says how to go on.
         """
-        self.rehearse()
-        Master(self).run()
+        self.preflight()
+        try:
+            Master(self).run()
+        finally:
+            # Python takes its own handlers away at its end; one more reload would then end it in disorder.
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def load(self) -> Service:
         """Return what a worker serves."""
@@ -103,6 +117,9 @@ class Server(BaseApplication):  # type: ignore[misc]
             log.info("listening", extra={"listener": listener.name, "address": f"{host}:{port}"})
         if self._settings.is_open:
             log.warning("anybody may send callbacks: set a token, require signatures or allow addresses")
+
+    def _pre_fork(self, _arbiter: Any, _worker: Any) -> None:
+        self.files.look()  # this may be long after the start
 
 
 def _memory_folder() -> str | None:

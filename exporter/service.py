@@ -4,40 +4,46 @@ import asyncio
 import gc
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-from msgspec.structs import replace
-
 from exporter import __version__
-from exporter.access import Rate, Signatures, Source, is_token
+from exporter.access import Rate, Signatures, Source
 from exporter.batch import BatchFolder
 from exporter.callback import Parser
 from exporter.ingest import Ingest
 from exporter.listener import App
 from exporter.redact import Redactor
+from exporter.reload import Files
 from exporter.schemas import Schemas
 from exporter.scrape import Scraper
-from exporter.secretfile import secret_file
+from exporter.secretfile import secret_lines
 from exporter.settings import Settings
 from exporter.store import Store, Terms
 from exporter.store.sqlite import SqliteStore
 from exporter.store.valkey.store import ValkeyStore
 from exporter.telemetry import Telemetry
+from exporter.watched import WatchedFiles
 from exporter.web.admission import Admission
+from exporter.web.authentication import BasicAuth
 from exporter.web.callbacks import CallbackHandler, callback_app
 from exporter.web.deferred import DeferBody
-from exporter.web.guard import Guard
 from exporter.web.operators import operator_app
 from exporter.web.pages import About, Pages
 from exporter.web.rejections import Rejections
-from exporter.webconfig import WebConfig
 
 TIDY_SECONDS = 15.0
 
 
-def open_store(settings: Settings, *, as_guest: bool = False) -> Store:
-    """Return the store that the settings name; `as_guest` beside the process that serves it.
+def open_store(
+    settings: Settings, *, as_guest: bool = False, passwords: Callable[[], Sequence[str]] | None = None
+) -> Store:
+    """Return the store that the settings name.
+
+    Args:
+        as_guest: beside the process that serves it.
+        passwords: returns the lines of --store.password-file as they are now; if not given, the file is read.
 
     Raises:
         SettingsError: the file with its password is of no use.
@@ -55,34 +61,10 @@ def open_store(settings: Settings, *, as_guest: bool = False) -> Store:
     url = settings.store_url
     if url.is_embedded:
         return SqliteStore(Path(url.path), terms)
-    if settings.store_password_file:
-        lines = secret_file(settings.store_password_file, flag="--store.password-file").current()
-        url = replace(url, password=lines[0])
-    return ValkeyStore(url, terms)
-
-
-def tokens_of(settings: Settings) -> Callable[[], tuple[str, ...]] | None:
-    """Return what gives the tokens that callbacks must come with, None where they need none.
-
-    Raises:
-        SettingsError: their file is of no use.
-    """
-    path = settings.callback_token_file
-    return secret_file(path, flag="--callback.token-file", valid=is_token).current if path else None
-
-
-def signatures_of(settings: Settings) -> Signatures:
-    """Return what looks at signatures; without a key none of them is looked at.
-
-    Raises:
-        SettingsError: the file of keys is of no use.
-    """
-    path = settings.callback_sign_key_file
-    return Signatures(
-        keys=secret_file(path, flag="--callback.sign-key-file").current if path else None,
-        is_required=settings.callback_require_sign,
-        leeway=settings.callback_sign_leeway,
-    )
+    path = settings.store_password_file
+    if path and passwords is None:
+        passwords = partial(secret_lines, path, "--store.password-file", bool, Files())
+    return ValkeyStore(url, terms, password=(lambda: passwords()[0]) if passwords else None)
 
 
 class Service:
@@ -90,26 +72,29 @@ class Service:
 
     Args:
         settings: everything that can be set.
-        looks: returns who may look, as it is now.
+        files: those that the settings name.
+
+    Raises:
+        ExporterError: a schema can't be used.
     """
 
-    def __init__(self, settings: Settings, looks: Callable[[], WebConfig]) -> None:
+    def __init__(self, settings: Settings, files: WatchedFiles) -> None:
         self._settings = settings
-        self._looks = looks
+        self._files = files
+        #: Compiled before there is a worker, so that a file that breaks later hurts none that comes back.
+        self._schemas = Schemas()
         self._ingest: Ingest | None = None
         self._scraper: Scraper | None = None
         self._tidying: asyncio.Task[None] | None = None
-        #: Compiled before there is a worker, so that a file that breaks later hurts none that comes back.
-        self.schemas: Schemas | None = None
 
     def start(self) -> tuple[App, App]:
         """Open the store and begin; return the apps of the callback and of the web listener.
 
         Raises:
-            ExporterError: a file or the store can't be used; the text says how to go on.
+            StoreError: the store can't be used; the text says how to go on.
         """
         settings = self._settings
-        store = open_store(settings)
+        store = open_store(settings, passwords=self._files.store_passwords)
         telemetry = Telemetry(version=__version__, revision=revision())
         telemetry.store_answered("write", well=True)
         telemetry.callback_open.set(settings.is_open)
@@ -147,9 +132,13 @@ class Service:
         self, secret: bytes, ingest: Ingest, telemetry: Telemetry, rejections: Rejections
     ) -> App:
         settings = self._settings
-        signatures = signatures_of(settings)
+        signatures = Signatures(
+            keys=self._files.sign_keys,
+            is_required=settings.callback_require_sign,
+            leeway=settings.callback_sign_leeway,
+        )
         parser = Parser(
-            schemas=self.schemas or Schemas(),
+            schemas=self._schemas,
             redactor=Redactor(key=secret, plain_hosts=settings.redact_plain_hosts),
             authenticate=lambda body: signatures.check(body, time.time()),
         )
@@ -190,7 +179,7 @@ class Service:
             telemetry_path=settings.web_telemetry_path,
         )
         # Nobody's body is of use to the operators' side, so that nobody's is waited for.
-        return Guard(DeferBody(operators), self._looks)
+        return BasicAuth(DeferBody(operators), self._files.web_config)
 
     def _admission(self) -> Admission:
         settings = self._settings
@@ -198,7 +187,7 @@ class Service:
         return Admission(
             source=Source(trusted=settings.callback_trusted_proxies, allowed=settings.callback_allow_from),
             rate=Rate(limit) if limit else None,
-            tokens=tokens_of(settings),
+            tokens=self._files.tokens,
         )
 
 

@@ -144,7 +144,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             "store.password-file",
             str,
             "File with the password of the store's server in its first line, rather than in the URL. "
-            "Read at the start and at a reload.",
+            "Read again when it changes.",
         ),
     ] = ""
     metrics_labels: Annotated[

@@ -1,20 +1,35 @@
-"""What a web configuration file asks for: TLS, passwords, headers, a rate; nothing else is read or opened."""
+"""The web configuration file: who may look at the web listener, and how.
+
+The format is that of the Prometheus exporter toolkit, or the part of it that its users set. What is not done
+here is refused, so that nobody takes for done what is not. Nothing else is read or opened here.
+"""
 
 import re
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import msgspec
+import yaml
 from msgspec import Struct
 
 from exporter.errors import SettingsError
-from exporter.webfile import HttpSection, RateSection, read_form, read_switch
-from exporter.webtls import TlsConfig, read_tls
+from exporter.tls import Pem, TlsConfig
 
-NANOSECOND = 1e-9
-UNITS = {"ns": NANOSECOND, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 BCRYPT = re.compile(r"\$2[abxy]\$(0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
-MAX_BURST = 1_000_000
-
+VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
+CLIENT_AUTH = {
+    "NoClientCert": ssl.CERT_NONE,
+    "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
+    "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
+}
+#: Those of the toolkit that take certificates which nobody verifies, and what to take.
+UNVERIFIED = {
+    "RequestClientCert": "VerifyClientCertIfGiven",
+    "RequireAnyClientCert": "RequireAndVerifyClientCert",
+    "RequireClientCert": "RequireAndVerifyClientCert",
+}
 #: Headers that can be set, and the values of those that have no others.
 HEADERS = {
     "Content-Security-Policy": (),
@@ -23,18 +38,19 @@ HEADERS = {
     "X-Frame-Options": ("deny", "sameorigin"),
     "X-XSS-Protection": (),
 }
-
-
-class Rate(Struct, frozen=True):
-    """How many requests are answered.
-
-    Args:
-        interval: time between two of them, seconds; 0 for any number.
-        burst: how many may come at once.
-    """
-
-    interval: float = 0.0
-    burst: int = 0
+#: The toolkit's other fields, and what holds instead.
+UNSUPPORTED = {
+    "rate_limit": "there is no limit but that of guessed passwords; a proxy in front can set one",
+    "tls_server_config.cert": "name a file in cert_file",
+    "tls_server_config.key": "name a file in key_file",
+    "tls_server_config.client_ca": "name a file in client_ca_file",
+    "tls_server_config.client_allowed_sans": (
+        "every certificate signed by client_ca_file is let in; have an authority for these clients alone"
+    ),
+    "tls_server_config.cipher_suites": "OpenSSL's own choice holds, min_version: TLS13 narrows it",
+    "tls_server_config.curve_preferences": "OpenSSL's own choice holds",
+    "tls_server_config.prefer_server_cipher_suites": "the server's preference always holds",
+}
 
 
 class WebConfig(Struct, frozen=True, kw_only=True):
@@ -44,15 +60,37 @@ class WebConfig(Struct, frozen=True, kw_only=True):
         tls: None for plain HTTP.
         users: bcrypt hashes of passwords, by user; empty if anybody may look.
         headers: of every answer.
-        rate: a limit on requests.
-        notes: what is not done as the file asks, for the log.
     """
 
     tls: TlsConfig | None = None
     users: Mapping[str, str] = {}
     headers: Mapping[str, str] = {}
-    rate: Rate = Rate()
-    notes: tuple[str, ...] = ()
+
+
+class TlsSection(Struct, frozen=True, forbid_unknown_fields=True):
+    """`tls_server_config`."""
+
+    cert_file: str = ""
+    key_file: str = ""
+    client_ca_file: str = ""
+    client_auth_type: str = ""
+    min_version: str = ""
+    max_version: str = ""
+
+
+class HttpSection(Struct, frozen=True, forbid_unknown_fields=True):
+    """`http_server_config`."""
+
+    http2: str = ""
+    headers: dict[str, str] = {}
+
+
+class WebFile(Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole file; what it does not give is empty."""
+
+    tls_server_config: TlsSection = TlsSection()
+    http_server_config: HttpSection = HttpSection()
+    basic_auth_users: dict[str, str] = {}
 
 
 def read_web_config(text: bytes, folder: Path) -> WebConfig:
@@ -62,17 +100,53 @@ def read_web_config(text: bytes, folder: Path) -> WebConfig:
         folder: what paths in it are relative to.
 
     Raises:
-        SettingsError: a field is unknown or malformed, or asks for what can't be; it is named.
+        SettingsError: a field is unknown, malformed or not supported; it is named, and no value is quoted.
     """
-    form = read_form(text)
-    notes: list[str] = []
+    form = _read_form(text)
+    if form.http_server_config.http2.lower() not in ("", "false", "no", "off", "n"):
+        raise SettingsError("http_server_config.http2: expected false, for HTTP/1.1 alone is spoken")
     return WebConfig(
-        tls=read_tls(form.tls_server_config, folder, notes),
+        tls=None if form.tls_server_config == TlsSection() else _tls(form.tls_server_config, folder),
         users=_users(form.basic_auth_users),
-        headers=_headers(form.http_server_config, notes),
-        rate=_rate(form.rate_limit),
-        notes=tuple(notes),
+        headers=_headers(form.http_server_config.headers),
     )
+
+
+def _tls(section: TlsSection, folder: Path) -> TlsConfig:
+    for field in ("cert_file", "key_file"):
+        if not getattr(section, field):
+            raise _wrong(field, "expected it; without certificate and key there is no TLS")
+    auth = section.client_auth_type or "NoClientCert"
+    if auth in UNVERIFIED:
+        raise _wrong("client_auth_type", f"nobody would verify what clients show: take {UNVERIFIED[auth]}")
+    if auth not in CLIENT_AUTH:
+        raise _wrong("client_auth_type", "expected one of " + ", ".join(CLIENT_AUTH))
+    if section.client_ca_file and not CLIENT_AUTH[auth]:
+        raise _wrong("client_auth_type", "expected RequireAndVerifyClientCert, as there is a client_ca_file")
+    if CLIENT_AUTH[auth] and not section.client_ca_file:
+        raise _wrong("client_ca_file", "expected it; else any public authority could let clients in")
+    versions = section.min_version or "TLS12", section.max_version or "TLS13"
+    for field, version in zip(("min_version", "max_version"), versions, strict=True):
+        if version not in VERSIONS:
+            raise _wrong(field, "expected TLS12 or TLS13; older ones are not safe")
+    if versions[0] > versions[1]:
+        raise _wrong("max_version", f"expected at least {versions[0]}")
+    cert, key, client_ca = (
+        Pem(f"tls_server_config.{field}", str(folder / getattr(section, field)))
+        for field in ("cert_file", "key_file", "client_ca_file")
+    )
+    return TlsConfig(
+        cert=cert,
+        key=key,
+        client_ca=client_ca if section.client_ca_file else None,
+        client_auth=CLIENT_AUTH[auth],
+        min_version=VERSIONS[versions[0]],
+        max_version=VERSIONS[versions[1]],
+    )
+
+
+def _wrong(field: str, problem: str) -> SettingsError:
+    return SettingsError(f"tls_server_config.{field}: {problem}")
 
 
 def _users(users: dict[str, str]) -> dict[str, str]:
@@ -86,39 +160,62 @@ def _users(users: dict[str, str]) -> dict[str, str]:
     return users
 
 
-def _headers(section: HttpSection, notes: list[str]) -> dict[str, str]:
-    if read_switch("http_server_config.http2", section.http2, False):
-        notes.append("http_server_config.http2: HTTP/1.1 alone is spoken")
-    for name, value in section.headers.items():
-        _check_header(f"http_server_config.headers.{name}", name, value)
-    return {name: value for name, value in section.headers.items() if value}
+def _headers(headers: dict[str, str]) -> dict[str, str]:
+    for name, value in headers.items():
+        field = f"http_server_config.headers.{name}"
+        if name not in HEADERS:
+            raise SettingsError(f"{field}: expected one of " + ", ".join(HEADERS))
+        if value and HEADERS[name] and value not in HEADERS[name]:
+            raise SettingsError(f"{field}: expected " + " or ".join(HEADERS[name]))
+        if not (value.isascii() and value.isprintable()):
+            raise SettingsError(f"{field}: expected one line of ASCII")
+    return {name: value for name, value in headers.items() if value}
 
 
-def _check_header(field: str, name: str, value: str) -> None:
-    if name not in HEADERS:
-        raise SettingsError(f"{field}: expected one of " + ", ".join(HEADERS))
-    choices = HEADERS[name]
-    if value and choices and value not in choices:
-        raise SettingsError(f"{field}: expected " + " or ".join(choices))
-    if not (value.isascii() and value.isprintable()):
-        raise SettingsError(f"{field}: expected one line of ASCII")
+class _Loader(yaml.SafeLoader):
+    """Reads every scalar as the text it is written as: a name or a password may look like a number."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return a mapping without what is null in it.
+
+        Raises:
+            SettingsError: something stands twice in it.
+        """
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != MERGE]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise SettingsError(f"{twice}: is given twice (line {node.start_mark.line + 1} and after)")
+        found = super().construct_mapping(node, deep)
+        return {key: value for key, value in found.items() if value is not None}
 
 
-def _rate(section: RateSection) -> Rate:
-    interval = _duration("rate_limit.interval", section.interval)
-    burst = section.burst or "0"
-    if not re.fullmatch(r"\d{1,7}", burst, re.ASCII) or int(burst) > MAX_BURST:
-        raise SettingsError(f"rate_limit.burst: expected a whole number up to {MAX_BURST}")
-    if interval and not int(burst):
-        raise SettingsError("rate_limit.burst: expected at least 1; with 0 nobody could look")
-    return Rate(interval, int(burst))
+NULL, MERGE = "tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag in (NULL, MERGE)]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
-def _duration(field: str, text: str) -> float:
-    """Return the seconds in a duration as Go writes it; a number alone is of nanoseconds."""
-    if re.fullmatch(r"\d{1,18}", text, re.ASCII):
-        return int(text) * NANOSECOND
-    unit = "|".join(UNITS)
-    if not re.fullmatch(rf"(\d{{1,9}}(\.\d{{1,9}})?({unit}))*", text, re.ASCII):
-        raise SettingsError(f"{field}: expected a duration such as 1s or 100ms")
-    return sum(float(n) * UNITS[u] for n, u in re.findall(rf"([\d.]+)({unit})", text))
+def _read_form(text: bytes) -> WebFile:
+    try:
+        given = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        return msgspec.convert({} if given is None else given, WebFile)
+    except (yaml.YAMLError, RecursionError) as exc:
+        # No more of what it says: it may quote the file, and the file has secrets.
+        mark = getattr(exc, "problem_mark", None)
+        raise SettingsError(f"line {mark.line + 1 if mark else 1}: expected YAML") from None
+    except msgspec.ValidationError as exc:
+        raise SettingsError(_named(" ".join(str(exc).split()))) from None
+
+
+def _named(problem: str) -> str:
+    """Return what msgspec says, the field first."""
+    what, _, place = problem.partition(" - at ")
+    field = place.strip("`").removeprefix("$").removeprefix(".")
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what)
+    if unknown is None:
+        return f"{field or 'the file'}: {what[:1].lower()}{what[1:]}"
+    field = f"{field}.{unknown[1]}".removeprefix(".")
+    if field in UNSUPPORTED:
+        return f"{field}: is not supported: {UNSUPPORTED[field]}"
+    return f"{field}: is not a field of this file"

@@ -9,7 +9,7 @@ import resource
 import signal
 from collections.abc import Sequence
 from email.utils import formatdate
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import uvloop
 from gunicorn.arbiter import Arbiter
@@ -97,7 +97,14 @@ def look_after(state: State, seconds: float) -> None:
 
 
 class Worker(GunicornWorker):  # type: ignore[misc]
-    """Serves each socket as its listener says; `app.listeners` are in the order of the sockets."""
+    """Serves each socket as its listener says; `app.listeners` are in the order of the sockets.
+
+    It looks at `app.files` once a second, and reads all of them on SIGHUP.
+    """
+
+    #: gunicorn takes the handlers of these away, and SIGHUP would end a worker that has none. The master's,
+    #: which does nothing here, stays until the loop has another.
+    SIGNALS: ClassVar = [sign for sign in GunicornWorker.SIGNALS if sign != signal.SIGHUP]
 
     def run(self) -> None:
         """Serve until the master says to stop, or is gone."""
@@ -109,6 +116,7 @@ class Worker(GunicornWorker):  # type: ignore[misc]
         loop.set_exception_handler(end_without_memory)
         stop = asyncio.Event()
         loop.add_signal_handler(signal.SIGTERM, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self.app.files.look(force=True))
         state = State(raise_open_files())
         served: Served = self.wsgi
         apps = self._start(served)
@@ -118,6 +126,7 @@ class Worker(GunicornWorker):  # type: ignore[misc]
         ]
         while self.alive and not stop.is_set() and self.ppid == os.getppid():
             self._beat(state, HEARTBEAT_SECONDS)
+            self.app.files.look()
             await _wait(stop, HEARTBEAT_SECONDS)
         for server in servers:
             server.close()

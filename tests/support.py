@@ -210,7 +210,7 @@ class Exporter:
         return until(self._workers, "a worker")[0]
 
     def _workers(self) -> list[int]:
-        """Return the process ids of its workers: one, two in a reload, none where one has just ended."""
+        """Return the process ids of its workers: one, none where it has just ended."""
         assert self.process is not None
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(child) for child in children.read_text().split()]

@@ -5,11 +5,11 @@ from contextlib import closing
 from pathlib import Path
 
 from exporter.commands import configured
-from exporter.listeners import read_listeners
 from exporter.protocol.events import EventKind
-from exporter.schemas import Schemas, schema_folder
-from exporter.service import open_store, signatures_of, tokens_of
+from exporter.schemas import schema_folder
+from exporter.service import Service, open_store
 from exporter.store.copies import verify
+from exporter.watched import WatchedFiles
 
 
 def check(given: Namespace) -> int:
@@ -19,10 +19,7 @@ def check(given: Namespace) -> int:
         ExporterError: something is wrong; the text says what.
     """
     settings = configured(given)
-    read_listeners(settings)
-    Schemas()
-    tokens_of(settings)
-    signatures_of(settings)
+    Service(settings, WatchedFiles(settings))  # reads every file that is set, and the schemas
     print(f"schemas: {len(EventKind)} events in {schema_folder()}")
     url = settings.store_url
     path = Path(url.path)

@@ -23,7 +23,6 @@ def test_prometheus_and_simulator_get_in_with_what_they_need(tmp_path: Path) -> 
         "  key_file: server.key\n"
         "  client_auth_type: RequireAndVerifyClientCert\n"
         "  client_ca_file: ca.pem\n"
-        "  client_allowed_sans: [prometheus.example]\n"
         "  min_version: TLS13\n"
         "basic_auth_users:\n"
         f"  prometheus: {bcrypt.hashpw(b'right', bcrypt.gensalt(4)).decode()}\n"

@@ -1,130 +1,221 @@
-"""A reload with a schema file that is broken: the service goes on as it was, and says why."""
+"""SIGHUP: the worker reads its files again and goes on; nothing that is broken then does any harm."""
 
-import json
 import os
 import shutil
 import signal
-import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPConnection, HTTPException
+from contextlib import closing, contextmanager, suppress
+from http.client import HTTPConnection
 from pathlib import Path
 from threading import Event
 
 import pytest
 
-from tests.support import HANG_SECONDS, Exporter, is_running, sample, until
+from tests.acceptance.load import Sender
+from tests.acceptance.test_kill import check
+from tests.http.secured import Authority
+from tests.support import HANG_SECONDS, Exporter, running, sample, until
 
-SENDERS, RELOADS = 4, 3
-
+SENDERS, RELOADS = 4, 5
 ROOT = Path(__file__).parents[2]
+TOKEN_FLAG, CERT_FLAG, WEB_FLAG = "--callback.token-file", "--callback.tls-cert-file", "--web.config.file"
+
+
+def reload(exporter: Exporter, *said: str) -> None:
+    """Ask for a reload and wait until the log has said all of this once more."""
+    before = {each: exporter.log.count(each) for each in said}
+    assert exporter.process is not None
+    exporter.process.send_signal(signal.SIGHUP)
+    for each, times in before.items():
+        until(lambda: exporter.log.count(each) > times, f"the log says {each!r}")  # noqa: B023
+
+
+def read_again(flag: str) -> str:
+    """Return what the log says of a file that was read again."""
+    return f'msg="read again" of={flag}'
+
+
+def tokens(folder: Path, *lines: str) -> Path:
+    """Write a file of tokens."""
+    path = folder / "tokens"
+    path.touch(0o600)
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return path
+
+
+def sends(exporter: Exporter, done: Event) -> int:
+    """Send over one connection until it is done; return how many were taken. It must never be closed."""
+    number = 0
+    port = exporter.ports["callbacks"]
+    with closing(HTTPConnection("127.0.0.1", port, timeout=HANG_SECONDS)) as connection:
+        connection.connect()
+        connection.auto_open = 0
+        while not done.is_set():
+            connection.request("POST", "/callbacks/token", sample("documented/task_start"))
+            answer = connection.getresponse()
+            answer.read()
+            assert (answer.status, answer.getheader("Connection")) == (200, None)
+            number += 1
+    return number
+
+
+def test_reloads_under_load_drop_no_callback_and_replace_no_worker(tmp_path: Path) -> None:
+    """Every connection goes on, and so does the process; several reloads in a row are one, or as many."""
+    with running(tmp_path, callback__token_file=str(tokens(tmp_path, "token"))) as exporter:
+        worker, done = exporter.worker, Event()
+        with ThreadPoolExecutor(SENDERS) as senders:
+            sending = [senders.submit(sends, exporter, done) for _ in range(SENDERS)]
+            try:
+                for _ in range(RELOADS):
+                    reload(exporter, read_again(TOKEN_FLAG))
+                assert exporter.process is not None
+                for _ in range(10 * RELOADS):
+                    exporter.process.send_signal(signal.SIGHUP)
+                reload(exporter, read_again(TOKEN_FLAG))
+            finally:
+                done.set()
+        taken = [each.result() for each in sending]
+        assert min(taken) > 0
+        assert exporter.scrape().value("callbacks_total") == sum(taken)
+        assert exporter.worker == worker
+
+
+def test_a_reload_reads_what_looks_the_same(tmp_path: Path) -> None:
+    """A file system may not tell that a file has changed."""
+    path = tokens(tmp_path, "old")
+    found = path.stat()
+    with running(tmp_path, callback__token_file=str(path)) as exporter:
+        path.write_text("new\n")
+        os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+        reload(exporter, read_again(TOKEN_FLAG))
+        assert exporter.post(sample("documented/task_start"), "/callbacks/new")[0] == 200
+        assert exporter.post(sample("documented/task_start"), "/callbacks/old")[0] == 404
 
 
 @pytest.fixture
 def exporter(tmp_path: Path) -> Exporter:
-    """An exporter with schema files of its own, not yet started."""
+    """An exporter with schema files and every kind of watched file of its own, not yet started."""
     for name in ("exporter", "schemas"):
         shutil.copytree(ROOT / name, tmp_path / name)
-    return Exporter(tmp_path)
+    authority = Authority(tmp_path)
+    authority.issue("server")
+    (tmp_path / "web.yml").write_text("http_server_config: {headers: {X-Frame-Options: deny}}\n")
+    made = Exporter(
+        tmp_path,
+        callback__token_file=str(tokens(tmp_path, "token")),
+        callback__tls_cert_file="server.crt",
+        callback__tls_key_file="server.key",
+        web__config__file="web.yml",
+    )
+    made.tls["callbacks"] = authority.client()
+    return made
 
 
-def reload(exporter: Exporter) -> None:
-    """Ask for a reload."""
-    assert exporter.process is not None
-    exporter.process.send_signal(signal.SIGHUP)
+def test_files_that_are_broken_change_nothing_and_end_no_worker_that_comes_back(exporter: Exporter) -> None:
+    """The log says at each reload which they are, and why the one before holds; good ones are read."""
+    watched = {"tokens": TOKEN_FLAG, "server.key": CERT_FLAG, "web.yml": WEB_FLAG}
+    files = [exporter.folder / name for name in (*watched, "schemas/task_start.json")]
 
+    def is_as_before() -> bool:
+        status = exporter.post(sample("documented/task_start"), "/callbacks/token")[0]
+        return (status, exporter.get("/-/healthy")[1].get("x-frame-options")) == (200, "deny")
 
-def test_a_broken_schema_file_at_a_reload_changes_nothing(exporter: Exporter) -> None:
-    """The worker goes on, and so does one that takes its place; the next good reload is taken."""
-    schema = exporter.folder / "schemas" / "task_start.json"
-    good = schema.read_bytes()
     exporter.start()
     try:
         first = exporter.worker
-        schema.write_bytes(good[:100])
-        reload(exporter)
-        until(lambda: "not reloaded" in exporter.log, "the refusal is logged")
-        assert str(schema) in exporter.log
+        good = [path.read_bytes() for path in files]
+        for path, text in zip(files, good, strict=True):
+            path.write_bytes(b"{ broken" + text[:40])
+        reload(exporter, *(f"of={flag} reason=" for flag in watched.values()))
+        reload(exporter, *(f"of={flag} reason=" for flag in watched.values()))
+        assert is_as_before()
         assert exporter.worker == first
-        assert exporter.post(sample("documented/task_start"))[0] == 200
 
         os.kill(first, signal.SIGKILL)
         until(lambda: exporter.worker != first and exporter.is_ready(), "another worker")
-        assert exporter.post(sample("documented/task_exit"))[0] == 200
+        assert is_as_before()
 
-        stricter = json.loads(good) | {"required": ["no_such_field"]}
-        schema.write_text(json.dumps(stricter))
+        for path, text in zip(files, good, strict=True):
+            path.write_bytes(text)
+        tokens(exporter.folder, "token", "another")
         second = exporter.worker
-        reload(exporter)
-        until(lambda: exporter.worker != second and exporter.is_ready(), "the new schemas")
-        until(lambda: exporter.post(sample("documented/task_start"))[0] == 400, "the old worker is gone")
-        assert exporter.scrape().value("tasks_started_total") == 1
+        reload(exporter, *map(read_again, watched.values()))
+        assert is_as_before()
+        assert exporter.post(sample("documented/task_start"), "/callbacks/another")[0] == 200
+        assert exporter.worker == second
+        assert "PRIVATE" not in exporter.log
+        assert exporter.stop() == 0
     finally:
         exporter.kill()
 
 
 @pytest.mark.embedded
-def test_a_store_that_can_not_be_opened_at_a_reload_changes_nothing(exporter: Exporter) -> None:
-    """A new worker could not start; the old one answers as well as it can."""
-    exporter.start()
-    try:
-        assert exporter.post(sample("documented/task_start"))[0] == 200
+def test_a_store_whose_file_was_replaced_is_not_written_until_it_is_back(tmp_path: Path) -> None:
+    """503 meanwhile, and a reload changes nothing about it."""
+    with running(tmp_path, callback__token_file=str(tokens(tmp_path, "token"))) as exporter:
+
+        def status(name: str) -> int:
+            return exporter.post(sample(f"documented/{name}"), "/callbacks/token")[0]
+
+        assert status("task_start") == 200
         first = exporter.worker
-        store = exporter.folder / "data" / "css-relay.db"
+        store = tmp_path / "data" / "css-relay.db"
         store.rename(store.with_name("away"))
         store.write_bytes(b"this is not a store\n" * 100)
-        reload(exporter)
-        until(lambda: "not reloaded" in exporter.log, "the refusal is logged")
-        assert exporter.worker == first
-        assert exporter.post(sample("documented/task_exit"))[0] == 503
+        reload(exporter, read_again(TOKEN_FLAG))
+        assert status("task_exit") == 503
         store.with_name("away").rename(store)
-        until(lambda: exporter.post(sample("documented/task_exit"))[0] == 200, "it goes on")
-    finally:
-        exporter.kill()
+        until(lambda: status("task_exit") == 200, "it goes on")
+        assert exporter.worker == first
 
 
-def _sends(exporter: Exporter, done: Event, failures: list[tuple[float, str]]) -> int:
-    """Send over one connection until it is done, a new one where an answer says that it closes.
+@contextmanager
+def reloading_on_and_on(processes: Callable[[], list[int]]) -> Iterator[None]:
+    """Have processes reload without a pause, those that are there."""
+    is_over = Event()
 
-    Return how many were taken; failures are told with how long the connection had waited before (seconds).
-    """
-    body, number, waited = sample("documented/task_start"), 0, 0.0
-    while not done.is_set():
-        connection = HTTPConnection("127.0.0.1", exporter.ports["callbacks"], timeout=HANG_SECONDS)
+    def reload_on() -> None:
+        while not is_over.is_set():
+            for process in processes():
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGHUP)
+
+    with ThreadPoolExecutor(1) as threads:
+        reloading = threads.submit(reload_on)
         try:
-            is_last, answered = False, time.monotonic()
-            while not is_last and not done.is_set():
-                waited = time.monotonic() - answered
-                connection.request("POST", "/callbacks", body)
-                answer = connection.getresponse()
-                answer.read()
-                answered = time.monotonic()
-                number += answer.status == 200
-                is_last = answer.getheader("Connection") == "close"
-        except (OSError, HTTPException) as exc:
-            failures.append((waited, repr(exc)))
-        connection.close()
-    return number
+            yield
+        finally:
+            is_over.set()
+        reloading.result()
 
 
-def test_a_reload_drops_no_callback(exporter: Exporter) -> None:
-    """Who sends all the time, each over one connection, is told before it closes: none meets the close."""
-    exporter.start()
+def test_reloads_do_no_harm_to_a_worker_that_begins(tmp_path: Path) -> None:
+    """It has no handler of its own then: without any, the signal would end it."""
+    with running(tmp_path) as exporter:
+        assert exporter.process is not None
+        first, master = exporter.worker, exporter.process.pid
+        with reloading_on_and_on(lambda: [master, *exporter._workers()]):
+            os.kill(first, signal.SIGKILL)
+            until(lambda: exporter.worker != first and exporter.is_ready(), "another worker")
+        assert "was sent SIGHUP" not in exporter.log
+
+
+def test_reloads_do_no_harm_during_a_stop(tmp_path: Path) -> None:
+    """Whatever was answered 200 is kept, and the status is 0; as some service managers stop what they run."""
+    exporter = Exporter(tmp_path).start()
     try:
-        done, failures = Event(), list[tuple[float, str]]()
-        with ThreadPoolExecutor(SENDERS) as senders:
-            sending = [senders.submit(_sends, exporter, done, failures) for _ in range(SENDERS)]
-            try:
-                for _ in range(RELOADS):
-                    worker = exporter.worker
-                    reload(exporter)
-                    until(lambda: not is_running(worker), "the old worker has ended")  # noqa: B023
-            finally:
-                done.set()
-        taken = sum(each.result() for each in sending)
-        scrape = exporter.scrape()
-        # A sender that stood still meanwhile, as on a busy machine, may meet it.
-        assert [why for waited, why in failures if waited < 0.2] == []
-        assert taken > 0
-        assert 0 <= scrape.value("callbacks_total") - taken <= len(failures)
+        with Sender(lambda: [exporter.ports["callbacks"]], seed=4) as sender:
+            sender.until_kept(40)
+            process = exporter.process
+            assert process is not None
+            worker = exporter.worker
+            with reloading_on_and_on(lambda: [process.pid, worker]):
+                process.terminate()
+                assert process.wait(HANG_SECONDS) == 0
+            exporter.start()
+            sender.until_kept(20)
+        check(exporter.scrape(), sender.kept)
+        assert "Traceback" not in exporter.log
     finally:
         exporter.kill()

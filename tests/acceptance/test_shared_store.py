@@ -72,6 +72,35 @@ def test_the_password_may_be_in_a_file_that_others_can_not_read(tmp_path: Path, 
         assert PASSWORD not in refused + listed + exporter.log
 
 
+def test_a_password_that_changes_is_followed_without_a_restart(tmp_path: Path, server: ValkeyServer) -> None:
+    """503 while the server knows another; later workers have the new one, though its file is broken."""
+    path = tmp_path / "password"
+    path.touch(0o600)
+    path.write_text(f"{PASSWORD}\n")
+    plain = f"valkey://127.0.0.1:{server.port}/0"
+    with running(tmp_path, store__url=plain, store__password_file=str(path)) as exporter:
+        first = exporter.worker
+        assert exporter.post(sample("documented/task_start"))[0] == 200
+        with server.client(password=PASSWORD) as client:
+            client.config_set("requirepass", "canary-renewed")
+            assert exporter.post(sample("documented/task_exit"))[0] == 200  # open connections go on
+            client.execute_command("CLIENT", "KILL", "TYPE", "normal")
+        assert exporter.post(sample("documented/task_exit"))[0] == 503
+        assert "the right user and password" in exporter.log
+        path.write_text("canary-renewed\n")
+        until(lambda: answers(exporter), "the new password is shown")
+        assert exporter.worker == first
+
+        os.kill(first, signal.SIGKILL)
+        until(lambda: exporter.worker != first and answers(exporter), "another worker")
+        second = exporter.worker
+        path.write_text("")
+        os.kill(second, signal.SIGKILL)
+        until(lambda: exporter.worker != second and answers(exporter), "one more worker")
+        assert exporter.scrape().value("tasks_started_total") == 1
+        assert "canary" not in exporter.log
+
+
 def test_a_warning_of_the_server_is_given_once(tmp_path: Path) -> None:
     """Master and worker open the store, and a worker that comes later does, too."""
     with ValkeyServer(tmp_path) as server, running(tmp_path, store__url=server.url) as exporter:

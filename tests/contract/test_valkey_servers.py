@@ -1,7 +1,7 @@
 """Other servers than a single Valkey: Redis, with TLS, and a cluster of three."""
 
 import re
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from inspect import signature
 from pathlib import Path
 
@@ -9,11 +9,12 @@ import pytest
 import trustme
 
 from exporter.errors import StoreError, StoreUnavailable
-from exporter.store import Refused
+from exporter.store import Refused, Terms
 from exporter.store.valkey import store as module
 from exporter.store.valkey.client import META
 from exporter.store.valkey.link import Script
 from exporter.store.valkey.store import ValkeyStore
+from exporter.storeurl import parse_store
 from tests.clusters import is_well
 from tests.contract import test_snapshot, test_store
 from tests.contract.conftest import Open, OpenAt, empty, impatient, on
@@ -126,6 +127,39 @@ def test_a_cluster_is_one_store_whichever_node_is_asked(cluster: list[ValkeyServ
     until(lambda: all(is_well(server) for server in cluster), "the cluster is well again")
     stores[0].transact(count())
     assert ledgers(stores[1])["4", "push.example.com"].values == {"tasks_started_total": 7}
+
+
+@pytest.mark.parametrize("kind", ["redis", "cluster"])
+def test_each_connection_shows_the_password_as_it_is_then(request: pytest.FixtureRequest, kind: str) -> None:
+    """Of a server and of every node of a cluster; one that is open goes on when the password is another."""
+    found = request.getfixturevalue(kind)
+    servers: list[ValkeyServer] = found if kind == "cluster" else [found]
+    scheme = "valkey-cluster" if kind == "cluster" else "redis"
+    password = "one"
+
+    def on_each(*command: str) -> None:
+        for server in servers:
+            with server.client() as client:
+                client.execute_command(*command)
+
+    for server in servers:
+        empty(server)
+    on_each("ACL", "SETUSER", "rotated", "reset", "on", ">one", "~*", "&*", "+@all")
+    try:
+        url = parse_store(f"{scheme}://rotated@127.0.0.1:{servers[0].port}")
+        with closing(ValkeyStore(url, Terms(), password=lambda: password)) as store:
+            store.transact(count())
+            on_each("ACL", "SETUSER", "rotated", "resetpass", ">two")
+            store.transact(count())
+            on_each("CLIENT", "KILL", "USER", "rotated")
+            with impatient(), pytest.raises(StoreUnavailable, match="user and password") as caught:
+                store.transact(count())
+            assert "one" not in str(caught.value).split()
+            password = "two"
+            store.transact(count())
+            assert ledgers(store)["4", "push.example.com"].values == {"tasks_started_total": 3}
+    finally:
+        on_each("ACL", "DELUSER", "rotated")
 
 
 def test_a_cluster_that_is_not_there_and_a_server_that_is_full_are_told(

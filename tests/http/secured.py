@@ -1,11 +1,9 @@
 """Certificates for tests, and an exporter whose web configuration file changes while it runs."""
 
 import base64
-import contextlib
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +11,6 @@ from pathlib import Path
 import trustme
 
 from tests.support import HANG_SECONDS, Exporter, until
-
-#: Between two requests while a file is to be looked at: the exporter does so once a second, when it is asked.
-ASKED_EVERY_SECONDS = 0.25
 
 
 class Authority:
@@ -64,19 +59,10 @@ def served(port: int, context: ssl.SSLContext) -> Iterator[ssl.SSLSocket]:
 
 def configure(exporter: Exporter, path: Path, text: str, said: str = "read again") -> None:
     """Replace the web configuration file and wait until the log says that it was noticed."""
-    before, asked = exporter.log.count(said), 0.0
+    before = exporter.log.count(said)
     path.with_suffix(".new").write_text(text)
     path.with_suffix(".new").replace(path)
-
-    def noticed() -> bool:
-        nonlocal asked
-        if time.monotonic() - asked > ASKED_EVERY_SECONDS:
-            with contextlib.suppress(OSError):
-                exporter.get("/-/healthy")
-            asked = time.monotonic()
-        return exporter.log.count(said) > before
-
-    until(noticed, f"the log says {said!r}")
+    until(lambda: exporter.log.count(said) > before, f"the log says {said!r}")
 
 
 @contextmanager

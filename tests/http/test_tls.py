@@ -21,7 +21,6 @@ from tests.support import HANG_SECONDS, Exporter, request, running, sample, unti
 FILES = "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n"
 CALLBACK_TLS = {"callback__tls_cert_file": "server.crt", "callback__tls_key_file": "server.key"}
 NEWEST = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
-TLS_READ = 'of="--web.config.file TLS"'
 
 
 class Secured:
@@ -38,7 +37,7 @@ class Secured:
 
     def configure(self, more: str) -> None:
         """Have the section say more than certificate and key."""
-        configure(self.exporter, self.config, FILES + more, TLS_READ)
+        configure(self.exporter, self.config, FILES + more)
 
     def connect(self, context: ssl.SSLContext) -> AbstractContextManager[ssl.SSLSocket]:
         """Return a connection to the web listener."""
@@ -85,7 +84,6 @@ VERSIONS: dict[str, dict[ssl.TLSVersion, str | None]] = {
     "": {ssl.TLSVersion.TLSv1_2: "TLSv1.2"},
     "  min_version: TLS13\n": {ssl.TLSVersion.TLSv1_3: "TLSv1.3", ssl.TLSVersion.TLSv1_2: None},
     "  max_version: TLS12\n": {ssl.TLSVersion.TLSv1_3: "TLSv1.2"},
-    "  cipher_suites: [TLS_AES_128_GCM_SHA256]\n": {ssl.TLSVersion.TLSv1_2: None},
 }
 
 
@@ -98,50 +96,6 @@ def test_no_version_is_spoken_but_those_allowed(secured: Secured, more: str) -> 
         context.maximum_version = newest
         with answered(spoken is not None, ssl.SSLError), secured.connect(context) as connection:
             assert connection.version() == spoken
-
-
-SUITES = ("ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384")
-ASKED = (
-    "  cipher_suites:\n  - TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384\n"
-    "  - TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256\n"
-)
-#: What the section says, and what a client offers, with what is then agreed on.
-AGREED: dict[str, dict[str, str | None]] = {
-    ASKED: {":".join(SUITES): SUITES[1], SUITES[0]: SUITES[0], "ECDHE-ECDSA-CHACHA20-POLY1305": None},
-    ASKED + "  prefer_server_cipher_suites: false\n": {":".join(SUITES): SUITES[0]},
-}
-
-
-@pytest.mark.parametrize("more", AGREED, ids=["own order", "client's order"])
-def test_no_suite_is_used_but_those_allowed(secured: Secured, more: str) -> None:
-    """In the order of the one whose order counts."""
-    secured.configure(more)
-    for offered, agreed in AGREED[more].items():
-        context = secured.ours.client()
-        context.maximum_version = ssl.TLSVersion.TLSv1_2
-        context.set_ciphers(offered)
-        with answered(agreed is not None, ssl.SSLError), secured.connect(context) as connection:
-            cipher = connection.cipher()
-            assert cipher is not None
-            assert cipher[0] == agreed
-
-
-@pytest.mark.parametrize(
-    ("curves", "offered"),
-    [
-        ("CurveP384", {"secp384r1": True, "X25519": False}),
-        ("CurveP521, CurveP384", {"secp521r1": True, "prime256v1": False}),
-        ("X25519, CurveP256, CurveP384, CurveP521", {"prime256v1": True}),
-    ],
-)
-def test_no_curve_is_used_but_those_allowed(secured: Secured, curves: str, offered: dict[str, bool]) -> None:
-    """Of several the first alone: fewer than asked for, and none that was not."""
-    secured.configure(f"  curve_preferences: [{curves}]\n")
-    for curve, agrees in offered.items():
-        context = secured.ours.client()
-        context.set_ecdh_curve(curve)
-        with answered(agrees, ssl.SSLError), secured.connect(context):
-            pass
 
 
 def answered(is_welcome: bool, *errors: type[Exception]) -> AbstractContextManager[object]:
@@ -157,12 +111,8 @@ CA = "  client_ca_file: ca.pem\n"
     ("more", "shows_none", "shows_ours", "shows_theirs"),
     [
         ("", True, True, True),
-        ("  client_auth_type: RequestClientCert\n", True, True, True),
         ("  client_auth_type: VerifyClientCertIfGiven\n" + CA, True, True, False),
-        ("  client_auth_type: VerifyClientCertIfGiven\n", True, False, False),
         ("  client_auth_type: RequireAndVerifyClientCert\n" + CA, False, True, False),
-        ("  client_auth_type: RequireAnyClientCert\n" + CA, False, True, False),
-        ("  client_auth_type: RequireAndVerifyClientCert\n", False, False, False),
         ("  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: other.pem\n", False, False, True),
     ],
 )
@@ -182,41 +132,9 @@ def test_clients_show_certificates_as_asked(
     assert secured.exporter.post(sample("documented/task_start"))[0] == 200
 
 
-def test_clients_have_one_of_the_names_allowed(secured: Secured) -> None:
-    """To the letter, whether it is of a host, of an address or of a mailbox."""
-    allowed = "[prometheus.example, 192.0.2.7, '2001:db8::7', ops@example.org]"
-    secured.configure(
-        "  client_auth_type: RequireAndVerifyClientCert\n" + CA + f"  client_allowed_sans: {allowed}\n"
-    )
-    for names, is_welcome in {
-        ("other.example", "prometheus.example"): True,
-        ("192.0.2.7",): True,
-        ("2001:db8::7",): True,
-        ("ops@example.org",): True,
-        ("other.example", "192.0.2.8", "2001:db8::8", "spo@example.org"): False,
-        ("*.example",): False,
-        ("sub.prometheus.example",): False,
-    }.items():
-        secured.ours.issue("named", *names)
-        with answered(is_welcome), secured.connect(secured.ours.client("named")):
-            pass
-
-
-def test_a_certificate_may_stand_in_the_file(secured: Secured) -> None:
-    """And its key."""
-    made = secured.ours.issue("inline")
-    texts = {
-        name: (secured.folder / f"inline.{suffix}").read_text().replace("\n", "\n    ")
-        for name, suffix in (("cert", "crt"), ("key", "key"))
-    }
-    text = "tls_server_config:\n" + "".join(f"  {name}: |\n    {text}\n" for name, text in texts.items())
-    configure(secured.exporter, secured.config, text, TLS_READ)
-    assert secured.certificate() == made
-    secured.configure("")
-
-
 def test_a_new_certificate_is_served_and_no_callback_is_lost(secured: Secured) -> None:
     """To new connections, without a restart; open ones stay so. Its key may be of another kind."""
+    secured.configure("")
     exporter = secured.exporter
     before = exporter.scrape().value("tasks_started_total")
     statuses: list[int] = []
@@ -259,7 +177,7 @@ def test_a_broken_certificate_leaves_the_old_one(secured: Secured) -> None:
     good = key.read_text()
     secured.theirs.issue("another")
     key.write_text((secured.folder / "another.key").read_text())
-    until(lambda: secured.certificate() and said in exporter.log, "the log names the field")
+    until(lambda: said in exporter.log, "the log names the field")
     assert secured.certificate() == old
     assert "PRIVATE" not in exporter.log
     key.write_text(good)
@@ -434,20 +352,18 @@ def test_one_listener_may_have_tls_and_the_other_not(tmp_path: Path, listener: s
         assert exporter.scrape().value("tasks_started_total") == 1
         if listener == "web":
             (tmp_path / "web.yml").write_text("")
-            until(lambda: exporter.scrape() and "restart to turn TLS on or off" in exporter.log, "it says so")
+            until(lambda: "restart to turn TLS on or off" in exporter.log, "it says so")
         assert exporter.stop() == 0
 
 
 def test_why_a_handshake_failed_is_told_to_who_asks(tmp_path: Path) -> None:
-    """At level debug: what a certificate lacks, or that there is none."""
+    """At level debug: that a certificate is not believed, or that there is none."""
     authority = Authority(tmp_path)
     authority.issue("server")
-    authority.issue("right", "right.example")
-    authority.issue("wrong", "wrong.example")
-    more = (
-        "  client_auth_type: RequireAndVerifyClientCert\n" + CA + "  client_allowed_sans: [right.example]\n"
-    )
-    (tmp_path / "web.yml").write_text(FILES + more)
+    authority.issue("right")
+    other = Authority(tmp_path, "other")
+    other.issue("wrong")
+    (tmp_path / "web.yml").write_text(FILES + "  client_auth_type: RequireAndVerifyClientCert\n" + CA)
     clients = {"web": authority.client("right")}
     with running(tmp_path, clients, web__config__file="web.yml", log__level="debug") as exporter:
         for name in ("", "wrong"):
@@ -455,4 +371,4 @@ def test_why_a_handshake_failed_is_told_to_who_asks(tmp_path: Path) -> None:
                 pass
         assert exporter.get("/-/healthy")[0] == 200
         lines = [line for line in exporter.log.splitlines() if "a handshake failed" in line]
-    assert ["RETURN_A_CERTIFICATE" in lines[0], "no name" in lines[1], len(lines)] == [True, True, 2]
+    assert ["RETURN_A_CERTIFICATE" in lines[0], "VERIFY_FAILED" in lines[1], len(lines)] == [True, True, 2]

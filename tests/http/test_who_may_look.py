@@ -1,4 +1,4 @@
-"""The web listener behind its configuration file: passwords, headers, a rate, and what a broken file does."""
+"""The web listener behind its configuration file: passwords, headers, and what a broken file does."""
 
 import json
 import subprocess
@@ -161,9 +161,7 @@ def test_a_broken_file_leaves_everything_as_it_was(guarded: Guarded) -> None:
     assert guarded.get("/metrics", "alice", "right")[0] == 200
     guarded.configure("tls_server_config: {cert_file: a, key_file: b}", "restart to turn TLS on or off")
     guarded.config.unlink()
-    until(
-        lambda: guarded.exporter.get("/metrics") and "No such file" in guarded.exporter.log, "it is noticed"
-    )
+    until(lambda: "No such file" in guarded.exporter.log, "it is noticed")
     assert guarded.exporter.get("/metrics")[0] == 401
     assert guarded.get("/metrics", "alice", "right")[0] == 200
 
@@ -183,18 +181,6 @@ def test_headers_stand_on_every_answer(guarded: Guarded) -> None:
     assert expected.items() <= headers.items()
     assert "x-xss-protection" not in guarded.exporter.post(sample("documented/task_start"))[1]
     assert "x-xss-protection" not in plain
-
-
-def test_a_rate_is_kept_to(guarded: Guarded) -> None:
-    """Before any password is looked at; the answer says when to come again."""
-    guarded.configure("rate_limit: {interval: 1h, burst: 5}\n" + users(alice="right"))
-    answers = [guarded.exporter.get("/metrics") for _ in range(8)]
-    assert {status for status, _, _ in answers} == {401, 429}
-    status, headers, body = answers[-1]
-    assert (status, body) == (429, b"Too Many Requests\n")
-    assert 0 < int(headers["retry-after"]) <= 3600
-    guarded.configure(users(alice="right"))
-    assert guarded.get("/metrics", "alice", "right")[0] == 200
 
 
 @pytest.fixture(scope="module")
@@ -230,8 +216,8 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "tls_server_config: {cert_file: good.crt, key_file: locked.key}",
             "key_file: expected a PEM key without",
         ),
-        ("tls_server_config: {cert: none, key_file: good.key}", "tls_server_config.cert"),
-        ("tls_server_config: {cert_file: good.crt, key: none}", "tls_server_config.key"),
+        ("tls_server_config: {cert: none, key_file: good.key}", "tls_server_config.cert: is not supported"),
+        ("rate_limit: {interval: 1s, burst: 1}", "rate_limit: is not supported"),
         (
             "tls_server_config: {cert_file: good.crt, key_file: good.key, client_ca_file: no.pem,"
             " client_auth_type: RequireAndVerifyClientCert}",

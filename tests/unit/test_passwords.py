@@ -1,4 +1,4 @@
-"""Passwords and rates: who is right is known again at once, who guesses waits, whoever it is."""
+"""Passwords: who is right is known again at once, who guesses waits, whoever it is."""
 
 import asyncio
 import threading
@@ -7,9 +7,7 @@ from collections.abc import Callable
 import bcrypt
 import pytest
 
-from exporter.web.guard import Bucket
 from exporter.web.passwords import MAX_KNOWN, MAX_WAITING, Busy, Passwords
-from exporter.webconfig import Rate
 from tests.support import HANG_SECONDS
 
 compare: Callable[[bytes, bytes], bool] = bcrypt.checkpw
@@ -140,18 +138,3 @@ def test_what_is_known_is_bounded() -> None:
         assert len(passwords._known) == MAX_KNOWN
 
     asyncio.run(run())
-
-
-def test_a_bucket_lets_a_burst_through_and_then_one_an_interval() -> None:
-    """And begins anew when the rate is another."""
-    now = [0.0]
-    bucket, rate = Bucket(lambda: now[0]), Rate(2.0, 3)
-    assert [bucket.wait(Rate()) for _ in range(5)] == [0] * 5
-    assert [bucket.wait(rate) for _ in range(4)] == [0, 0, 0, 2]
-    now[0] = 1.0
-    assert bucket.wait(rate) == pytest.approx(1.0)
-    now[0] = 2.5
-    assert [bucket.wait(rate), bucket.wait(rate)] == [0, pytest.approx(1.5)]
-    now[0] = 1000.0
-    assert [bucket.wait(rate) > 0 for _ in range(4)] == [False, False, False, True]
-    assert bucket.wait(Rate(2.0, 1)) == 0

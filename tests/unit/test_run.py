@@ -74,7 +74,6 @@ def test_a_step_that_fails_shows_everything_and_its_status() -> None:
 
 #: Files of tests that read a clock or sleep, and why no verdict hangs on the speed of the machine for it.
 CLOCKS = {
-    "tests/acceptance/test_reload.py": "tells a sender that stood still from one that met a close",
     "tests/support.py": "the one deadline, which only a hang reaches; polls",
     "tests/caches.py": "says how long it took to make what is kept",
     "tests/fuzz/__main__.py": "how long `make fuzz` goes on",
@@ -85,7 +84,6 @@ CLOCKS = {
     "tests/acceptance/test_compose.py": "polls, in a container",
     "tests/acceptance/test_image.py": "polls, in a container",
     "tests/acceptance/test_replicas.py": "how long a server stands still, and nothing hangs on it",
-    "tests/http/secured.py": "asks again now and then",
     "tests/http/test_bad_input.py": "nothing is given up before its time; after it, at any",
     "tests/http/test_connections.py": "polls",
     "tests/http/test_tls.py": "nothing is given up before its time; after it, at any",

@@ -6,6 +6,7 @@ from typing import Any, cast
 import valkey
 from valkey.backoff import NoBackoff
 from valkey.cluster import ValkeyCluster
+from valkey.credentials import CredentialProvider
 from valkey.exceptions import AskError, ClusterDownError, NoPermissionError
 from valkey.retry import Retry
 
@@ -26,13 +27,26 @@ MARK = "css-relay:{0}:mark"
 Client = valkey.Valkey | ValkeyCluster
 
 
-def connect(url: StoreUrl) -> Client:
-    """Return a client of the server, or of the cluster."""
+class _Credentials(CredentialProvider):
+    """What a new connection shows: the password as it is then, so that it changes without a restart."""
+
+    def __init__(self, user: str, password: Callable[[], str]) -> None:
+        self._user = user
+        self._password = password
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        return (self._user, self._password()) if self._user else (self._password(),)
+
+
+def connect(url: StoreUrl, password: Callable[[], str] | None = None) -> Client:
+    """Return a client of the server, or of the cluster.
+
+    Args:
+        password: asked at each new connection; None for that of the URL.
+    """
     options: dict[str, Any] = {
         "host": url.host,
         "port": url.port,
-        "username": url.user or None,
-        "password": url.password or None,
         "socket_timeout": ANSWER_SECONDS,
         "socket_connect_timeout": CONNECT_SECONDS,
         "socket_keepalive": True,
@@ -46,6 +60,10 @@ def connect(url: StoreUrl) -> Client:
             "ssl_certfile": url.cert_file or None,
             "ssl_keyfile": url.key_file or None,
         }
+    if password is None:
+        options |= {"username": url.user or None, "password": url.password or None}
+    else:
+        options["credential_provider"] = _Credentials(url.user, password)
     if url.is_cluster:
         return ValkeyCluster(**options)
     return valkey.Valkey(db=url.database, retry=Retry(NoBackoff(), 0), **options)

@@ -69,11 +69,12 @@ class Link:
 
     Args:
         url: where it is.
+        password: returns the server's password as it is now; None for that of the URL.
     """
 
-    def __init__(self, url: StoreUrl) -> None:
+    def __init__(self, url: StoreUrl, password: Callable[[], str] | None = None) -> None:
         self._url = url
-        self._client = self._explained(lambda: connect(url), 0.0)  # a cluster is asked at once
+        self._client = self._explained(lambda: connect(url, password), 0.0)  # a cluster is asked at once
 
     def run(
         self,

@@ -38,12 +38,20 @@ class ValkeyStore:
         url: where it is; the store is made if there is none.
         terms: what is agreed with the store.
         clock: gives the time, seconds.
+        password: returns the server's password as it is now, in place of that of the URL.
 
     Raises:
         StoreError: the server can't be used, or the store is newer than this program or has other terms.
     """
 
-    def __init__(self, url: StoreUrl, terms: Terms, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        url: StoreUrl,
+        terms: Terms,
+        clock: Callable[[], float] = time.time,
+        *,
+        password: Callable[[], str] | None = None,
+    ) -> None:
         self._url = url
         self._terms = terms
         self._clock = clock
@@ -56,7 +64,7 @@ class ValkeyStore:
         self._ahead = 0.0
         # A command beside those that serve is not held up, and answers nobody else.
         self._replicas = 0 if terms.as_guest else url.wait_replicas
-        self._link = Link(url)
+        self._link = Link(url, password)
         try:
             self._open()
         except BaseException:

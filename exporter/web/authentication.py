@@ -1,16 +1,14 @@
-"""What stands before everything on the web listener: a rate, a password, and headers of every answer."""
+"""What stands before everything on the web listener: a password, and headers of every answer."""
 
 import base64
 import binascii
 import logging
-import math
-import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from exporter.listener import App
 from exporter.web.passwords import Busy, Passwords
-from exporter.webconfig import Rate, WebConfig
+from exporter.webconfig import WebConfig
 
 log = logging.getLogger(__name__)
 
@@ -23,37 +21,8 @@ REALM = b'Basic realm="css-relay-exporter", charset="UTF-8"'
 BUSY_SECONDS = 1
 
 
-class Bucket:
-    """Lets so many requests through.
-
-    Args:
-        clock: gives the time, seconds.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._rate = Rate()
-        self._left = 0.0
-        self._seen = clock()
-
-    def wait(self, rate: Rate) -> float:
-        """Take a request; return 0, or the seconds until the next one would be let through."""
-        now = self._clock()
-        if rate != self._rate:
-            self._rate, self._left = rate, float(rate.burst)
-        elif rate.interval:
-            self._left = min(self._left + (now - self._seen) / rate.interval, float(rate.burst))
-        self._seen = now
-        if not rate.interval:
-            return 0.0
-        if self._left < 1:
-            return (1 - self._left) * rate.interval
-        self._left -= 1
-        return 0.0
-
-
-class Guard:
-    """Serves an app to those who may look.
+class BasicAuth:
+    """Serves an app to those who know a password.
 
     Args:
         app: what they look at.
@@ -63,17 +32,12 @@ class Guard:
     def __init__(self, app: App, config: Callable[[], WebConfig]) -> None:
         self._app = app
         self._config = config
-        self._bucket = Bucket()
         self._passwords = Passwords()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request: 429 over the rate, 401 without a right password, else what the app answers."""
+        """Serve one request: 401 without the right password, 429 if too many guesses wait for an answer."""
         config = self._config()
         send = _with_headers(send, config.headers)
-        wait = self._bucket.wait(config.rate)
-        if wait:
-            await _refuse(send, 429, (b"retry-after", b"%d" % math.ceil(wait)))
-            return
         try:
             may_look = not config.users or await self._knows(scope, config.users)
         except Busy:

@@ -1,0 +1,105 @@
+"""Values that are made from files, and made again when those change."""
+
+import logging
+import os
+import stat
+from collections.abc import Callable
+from typing import Generic, NamedTuple, TypeVar
+
+from exporter.errors import SettingsError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Stamp(NamedTuple):
+    """What differs between a file and what is later found at its path."""
+
+    mode: int
+    modified: int
+    size: int
+    inode: int
+    device: int
+
+
+class Files:
+    """Reads files, and knows whether they are still as they were then."""
+
+    def __init__(self) -> None:
+        self._stamps: dict[str, Stamp | None] = {}
+
+    def read(self, path: str) -> bytes:
+        """Return the bytes of a file.
+
+        Raises:
+            OSError: it can't be read.
+            ValueError: no file can have that path.
+        """
+        self._stamps[path] = None
+        with open(path, "rb") as file:
+            self._stamps[path] = _stamp(os.fstat(file.fileno()))
+            return file.read()
+
+    def is_open_to_others(self, path: str) -> bool:
+        """Whether any user of this machine could read a file when it was read here."""
+        stamp = self._stamps[path]
+        return stamp is not None and bool(stamp.mode & stat.S_IROTH)
+
+    def are_to_be_read(self, *, force: bool) -> bool:
+        """Whether one of those that were read is another now, or with `force` whether they can be read again.
+
+        A pipe can't: it has nothing to say a second time, and to wait for it would stop everything.
+        """
+        now = {path: _stamp_of(path) for path in self._stamps}
+        has_pipe = any(stamp is not None and not stat.S_ISREG(stamp.mode) for stamp in now.values())
+        return not has_pipe and (force or now != self._stamps)
+
+
+class ReloadingFile(Generic[T]):
+    """A value made from a file, or from several that belong together: replaced as a whole or not at all.
+
+    Args:
+        name: what it is called in the log.
+        make: makes it, and reads its files with what it is given.
+
+    Raises:
+        SettingsError: from `make`.
+    """
+
+    def __init__(self, name: str, make: Callable[[Files], T]) -> None:
+        self._name = name
+        self._make = make
+        self._files = Files()
+        self._value = make(self._files)
+
+    def current(self) -> T:
+        """Return the value; any thread may ask."""
+        return self._value
+
+    def look(self, *, force: bool = False) -> None:
+        """Make the value again if a file has changed, or in any case; the log says how that went.
+
+        Where it can't be made, the one before stays.
+        """
+        if not self._files.are_to_be_read(force=force):
+            return
+        self._files = Files()
+        try:
+            self._value = self._make(self._files)
+        except SettingsError as exc:
+            problem = {"of": self._name, "reason": str(exc)}
+            log.error("can't be used; what was read before holds", extra=problem)  # noqa: TRY400
+        else:
+            log.info("read again", extra={"of": self._name})
+
+
+def _stamp_of(path: str) -> Stamp | None:
+    try:
+        return _stamp(os.stat(path))
+    except (OSError, ValueError):
+        return None
+
+
+def _stamp(found: os.stat_result) -> Stamp:
+    return Stamp(found.st_mode, found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev)

@@ -1,0 +1,159 @@
+"""Values made from files: made again when those change, and kept while what changed is of no use."""
+
+import logging
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from exporter.errors import SettingsError
+from exporter.reload import Files, ReloadingFile
+from exporter.settings import read
+from exporter.watched import WatchedFiles
+
+
+def number_in(path: Path) -> ReloadingFile[int]:
+    """Return the number that a file has in it."""
+
+    def make(files: Files) -> int:
+        try:
+            return int(files.read(str(path)))
+        except (OSError, ValueError) as exc:
+            raise SettingsError("expected a number") from exc
+
+    return ReloadingFile("a number", make)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_change_is_read_and_a_broken_one_is_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, force: bool
+) -> None:
+    """The last good value stays; the log says why, once a change, and each time where it is forced."""
+    caplog.set_level(logging.INFO)
+    path = tmp_path / "number"
+    path.write_text("1")
+    value = number_in(path)
+    for text, expected, level in (
+        ("1", 1, logging.INFO),
+        ("22", 22, logging.INFO),
+        ("none", 22, logging.ERROR),
+        (None, 22, logging.ERROR),
+        ("333", 333, logging.INFO),
+    ):
+        caplog.clear()
+        path.unlink() if text is None else path.write_text(text)
+        os.utime(path, ns=(0, len(text))) if text else None
+        for _ in range(3):
+            value.look(force=force)
+            assert value.current() == expected
+        assert [record.levelno for record in caplog.records] == [level] * (3 if force else 1)
+        assert caplog.records[0].__dict__["of"] == "a number"
+
+
+def test_what_has_not_changed_is_not_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Unless it is forced."""
+    caplog.set_level(logging.INFO)
+    path = tmp_path / "number"
+    path.write_text("1")
+    value = number_in(path)
+    value.look()
+    assert caplog.records == []
+    value.look(force=True)
+    assert [record.message for record in caplog.records] == ["read again"]
+
+
+def test_a_file_that_is_replaced_by_one_like_it_is_read_again(tmp_path: Path) -> None:
+    """Also through a link, as in Kubernetes, and with the size and the time of the old one."""
+    link = tmp_path / "link"
+    for name in ("1", "2"):
+        (tmp_path / name).write_text(name)
+        os.utime(tmp_path / name, (1, 1))
+    link.symlink_to("1")
+    value = number_in(link)
+    (tmp_path / "other").symlink_to("2")
+    os.replace(tmp_path / "other", link)
+    value.look()
+    assert value.current() == 2
+
+
+@pytest.mark.parametrize("becomes", [False, True])
+@pytest.mark.parametrize("force", [False, True])
+def test_a_pipe_is_read_once(tmp_path: Path, becomes: bool, force: bool) -> None:
+    """It has nothing to say a second time, and waiting for it would stop everything."""
+    path, pipe = tmp_path / "number", tmp_path / "pipe"
+    os.mkfifo(pipe)
+    if becomes:
+        path.write_text("7")
+        value = number_in(path)
+        pipe.replace(path)
+    else:
+        writer = threading.Thread(target=lambda: pipe.write_text("7"))
+        writer.start()
+        value = number_in(pipe)
+        writer.join()
+    value.look(force=force)
+    assert value.current() == 7
+
+
+@pytest.mark.parametrize("path", ["none", "with\0nothing"])
+def test_the_first_time_an_error_is_raised(tmp_path: Path, path: str) -> None:
+    """There is nothing to go on with."""
+    with pytest.raises(SettingsError, match="a number"):
+        number_in(tmp_path / path)
+
+
+def test_a_path_that_no_file_can_have_is_looked_for_in_vain() -> None:
+    """A configuration may name it."""
+    files = Files()
+    with pytest.raises(ValueError, match="null"):
+        files.read("with\0nothing")
+    assert not files.are_to_be_read(force=False)
+
+
+@pytest.mark.parametrize(("mode", "is_open"), [(0o600, False), (0o640, False), (0o644, True), (0o604, True)])
+def test_who_else_may_read_is_seen(tmp_path: Path, mode: int, is_open: bool) -> None:
+    """Anybody, that is; groups are how secrets are mounted for a container's user."""
+    path, files = tmp_path / "key", Files()
+    path.touch()
+    path.chmod(mode)
+    files.read(str(path))
+    assert files.is_open_to_others(str(path)) is is_open
+
+
+def test_secrets_that_others_can_read_are_taken_when_they_can_no_more(tmp_path: Path) -> None:
+    """Nothing else of the file changes then."""
+    path = tmp_path / "tokens"
+    path.write_text("old\n")
+    path.chmod(0o600)
+    files = WatchedFiles(read([f"--callback.token-file={path}"], {}))
+    assert files.tokens is not None
+    path.write_text("renewed\n")
+    for mode, expected in ((0o604, "old"), (0o600, "renewed")):
+        path.chmod(mode)
+        files.look()
+        assert files.tokens() == (expected,)
+
+
+def test_one_broken_file_keeps_no_other_from_being_read(tmp_path: Path) -> None:
+    """Each holds as it was last good."""
+    tokens, keys = tmp_path / "tokens", tmp_path / "keys"
+    for path in (tokens, keys):
+        path.write_text("old\n")
+        path.chmod(0o600)
+    files = WatchedFiles(read([f"--callback.token-file={tokens}", f"--callback.sign-key-file={keys}"], {}))
+    tokens.write_text("not a token\n")
+    keys.write_text("renewed\n")
+    files.look(force=True)
+    assert files.tokens is not None
+    assert files.sign_keys is not None
+    assert (files.tokens(), files.sign_keys()) == (("old",), ("renewed",))
+
+
+def test_what_is_not_set_is_none() -> None:
+    """And anybody may look."""
+    files = WatchedFiles(read([], {}))
+    given = (files.tokens, files.sign_keys, files.store_passwords, files.callback_tls, files.web_tls)
+    assert given == (None,) * 5
+    assert files.web_config().users == {}
+    files.look(force=True)
