@@ -9,7 +9,7 @@ from pathlib import Path
 from exporter import __version__
 from exporter.commands import configured
 from exporter.commands.copies import backup_command, restore_command
-from exporter.commands.move import move_command
+from exporter.commands.dump import dump_command, load_command
 from exporter.commands.quarantine import quarantine
 from exporter.commands.tasks import tasks
 from exporter.errors import ExporterError, SettingsError
@@ -37,8 +37,8 @@ usage: css-relay-exporter COMMAND [--flag value ...]
   quarantine purge DIGEST|--all [REASON]     give them up
   backup PATH [--replace]                    copy the store while it is served
   restore PATH [--replace]                   make a store of a backup; its counters begin at 0
-  move URL [--replace]                       move the store to another place, a file or a server
-  move --undo                                go on with a store whose move was cut off
+  dump PATH [--replace]                      write the store, while it is not served, as JSON lines
+  load PATH [--replace]                      make a store of any kind of a dump; its counters go on
   version                                    print the version
 
 Flags, each with its environment variable and default:
@@ -97,7 +97,8 @@ def _run(words: list[str]) -> int:
         "quarantine": quarantine,
         "backup": backup_command,
         "restore": restore_command,
-        "move": move_command,
+        "dump": dump_command,
+        "load": load_command,
         "version": _version,
     }
     command = commands.get(words[0])

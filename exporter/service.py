@@ -23,6 +23,7 @@ from exporter.settings import Settings
 from exporter.store import Store, Terms
 from exporter.store.sqlite import SqliteStore
 from exporter.store.valkey.store import ValkeyStore
+from exporter.storeurl import StoreUrl
 from exporter.telemetry import Telemetry
 from exporter.web.admission import Admission
 from exporter.web.callbacks import CallbackHandler, callback_app
@@ -52,13 +53,20 @@ def open_store(settings: Settings, *, as_guest: bool = False) -> Store:
         max_quarantined_bytes=settings.quarantine_max_bytes,
         max_quarantined_age_seconds=settings.quarantine_max_age,
     )
-    url = settings.store_url
-    if url.is_embedded:
-        return SqliteStore(Path(url.path), terms)
-    if settings.store_password_file:
-        lines = secret_file(settings.store_password_file, flag="--store.password-file").current()
-        url = replace(url, password=lines[0])
-    return ValkeyStore(url, terms)
+    url = store_url(settings)
+    return SqliteStore(Path(url.path), terms) if url.is_embedded else ValkeyStore(url, terms)
+
+
+def store_url(settings: Settings) -> StoreUrl:
+    """Return where the store is, with its password.
+
+    Raises:
+        SettingsError: the file with its password is of no use.
+    """
+    if not settings.store_password_file:
+        return settings.store_url
+    lines = secret_file(settings.store_password_file, flag="--store.password-file").current()
+    return replace(settings.store_url, password=lines[0])
 
 
 def tokens_of(settings: Settings) -> Callable[[], tuple[str, ...]] | None:
