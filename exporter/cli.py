@@ -9,7 +9,7 @@ from functools import cache
 from io import TextIOWrapper
 
 from exporter import __version__
-from exporter.commands import CommandLine, Commands, configured, copies, move, quarantine, tasks
+from exporter.commands import CommandLine, Commands, configured, copies, dump, quarantine, tasks
 from exporter.commands.check import check
 from exporter.errors import ExporterError, SettingsError
 from exporter.flags import flag_parser, flags_of, parse_switch
@@ -62,7 +62,7 @@ def command_line() -> CommandLine:
     commands = Commands(parser)
     commands.add("serve", _serve, "Take callbacks, show metrics.")
     commands.add("check", check, "Check settings, schemas and the store, and say what is wrong.")
-    for module in (tasks, quarantine, copies, move):
+    for module in (tasks, quarantine, copies, dump):
         module.add_commands(commands)
     sent = "Send what a fleet would send, and print the totals to expect."
     commands.add("simulate", _simulate, sent, "--target URL", flag_parser(Options, has_variables=False))

@@ -5,8 +5,9 @@ import gc
 import os
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from exporter import __version__
 from exporter.access import Rate, Signatures, Source
@@ -23,6 +24,7 @@ from exporter.settings import Settings
 from exporter.store import Store, Terms
 from exporter.store.sqlite import SqliteStore
 from exporter.store.valkey.store import ValkeyStore
+from exporter.storeurl import StoreUrl
 from exporter.telemetry import Telemetry
 from exporter.watched import WatchedFiles
 from exporter.web.admission import Admission
@@ -58,13 +60,23 @@ def open_store(
         max_quarantined_bytes=settings.quarantine_max_bytes,
         max_quarantined_age_seconds=settings.quarantine_max_age,
     )
-    url = settings.store_url
+    url = settings.store_url if passwords else store_url(settings)
     if url.is_embedded:
         return SqliteStore(Path(url.path), terms)
-    path = settings.store_password_file
-    if path and passwords is None:
-        passwords = partial(secret_lines, path, "--store.password-file", bool, Files())
     return ValkeyStore(url, terms, password=(lambda: passwords()[0]) if passwords else None)
+
+
+def store_url(settings: Settings) -> StoreUrl:
+    """Return where the store is, with its password.
+
+    Raises:
+        SettingsError: the file with its password is of no use.
+    """
+    path = settings.store_password_file
+    if not path:
+        return settings.store_url
+    password, *_ = secret_lines(path, "--store.password-file", bool, Files())
+    return replace(settings.store_url, password=password)
 
 
 class Service:

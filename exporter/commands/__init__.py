@@ -3,7 +3,7 @@
 import os
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -62,13 +62,13 @@ class Commands:
         return parser
 
 
-def configured(given: Namespace, environment: Mapping[str, str] = os.environ) -> Settings:
+def configured(given: Namespace) -> Settings:
     """Return the settings, and let the log follow them.
 
     Raises:
         SettingsError: one is unknown or malformed.
     """
-    settings = read(vars(given), environment)
+    settings = read(vars(given), os.environ)
     logs.configure(settings.log_level, settings.log_format)
     return settings
 

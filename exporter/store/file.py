@@ -42,18 +42,26 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
         StoreError: it is of a newer version.
     """
     connection.execute("BEGIN IMMEDIATE")
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > len(MIGRATIONS):
-        connection.execute("ROLLBACK")
-        raise StoreError(
-            f"store {path} is of version {version}, this program knows up to {len(MIGRATIONS)}: "
-            "use the program that wrote it, or a newer one"
-        )
-    for statements in MIGRATIONS[version:]:
+    for statements in MIGRATIONS[known_version(connection, path) :]:
         for statement in statements:
             connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
     connection.execute("COMMIT")
+
+
+def known_version(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the version of the file.
+
+    Raises:
+        StoreError: it is newer than this program.
+    """
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(MIGRATIONS):
+        raise StoreError(
+            f"store {path} is of version {version}, this program knows up to {len(MIGRATIONS)}: "
+            "use the program that wrote it, or a newer one"
+        )
+    return version
 
 
 def look_at(connection: sqlite3.Connection) -> None:

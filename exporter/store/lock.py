@@ -32,7 +32,7 @@ class FileLock:
             raise StoreError(
                 f"store {path} is in use: stop every process that serves it first"
                 if alone
-                else f"store {path} is being restored or moved: start again when that is done"
+                else f"store {path} is being restored, dumped or loaded: start again when that is done"
             ) from exc
 
     def release(self) -> None:

@@ -27,7 +27,7 @@ from exporter.store.file import (
     migrate,
 )
 from exporter.store.lock import FileLock, is_left_empty
-from exporter.store.mark import read_mark
+from exporter.store.mark import moved
 from exporter.store.reading import read_snapshot
 from exporter.store.records import RANKS
 from exporter.store.step import Known, Step, insert_ledger
@@ -232,7 +232,7 @@ class SqliteStore:
             insert_ledger(self._writer, FLEET, float(meta["created"]))
         if "moved" in meta:
             self._writer.execute("ROLLBACK")
-            raise StoreError(read_mark(meta["moved"]).told(f"sqlite:{self._path}"))
+            raise StoreError(moved(f"sqlite:{self._path}", meta["moved"]))
         if meta["labels"] != wanted:
             self._writer.execute("ROLLBACK")
             raise StoreError(

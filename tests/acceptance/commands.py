@@ -46,6 +46,7 @@ def started(
         [sys.executable, "-u", "-m", "exporter", *words],
         cwd=folder,
         env=environment or environment_of(folder),
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from exporter.store import Store, Terms, sqlite
 from exporter.store.sqlite import SqliteStore
 from exporter.store.valkey import client as clients
-from exporter.store.valkey import link, moving
+from exporter.store.valkey import link
 from exporter.store.valkey import store as module
 from exporter.store.valkey.store import ValkeyStore
 from exporter.storeurl import parse_store
@@ -81,7 +81,6 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("CONNECT_SECONDS", "ANSWER_SECONDS", "REPLICAS_SECONDS"):
         monkeypatch.setattr(clients, name, HANG_SECONDS)
     monkeypatch.setattr(module, "COMMIT_SECONDS", HANG_SECONDS)
-    monkeypatch.setattr(moving, "PATIENCE_SECONDS", HANG_SECONDS)
     for name in ("BUSY_MILLISECONDS", "GUEST_BUSY_MILLISECONDS"):
         monkeypatch.setattr(sqlite, name, round(HANG_SECONDS * 1000))
 

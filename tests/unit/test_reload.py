@@ -126,7 +126,7 @@ def test_secrets_that_others_can_read_are_taken_when_they_can_no_more(tmp_path: 
     path = tmp_path / "tokens"
     path.write_text("old\n")
     path.chmod(0o600)
-    files = WatchedFiles(read([f"--callback.token-file={path}"], {}))
+    files = WatchedFiles(read({"callback_token_file": str(path)}, {}))
     assert files.tokens is not None
     path.write_text("renewed\n")
     for mode, expected in ((0o604, "old"), (0o600, "renewed")):
@@ -141,7 +141,7 @@ def test_one_broken_file_keeps_no_other_from_being_read(tmp_path: Path) -> None:
     for path in (tokens, keys):
         path.write_text("old\n")
         path.chmod(0o600)
-    files = WatchedFiles(read([f"--callback.token-file={tokens}", f"--callback.sign-key-file={keys}"], {}))
+    files = WatchedFiles(read({"callback_token_file": str(tokens), "callback_sign_key_file": str(keys)}, {}))
     tokens.write_text("not a token\n")
     keys.write_text("renewed\n")
     files.look(force=True)
@@ -152,7 +152,7 @@ def test_one_broken_file_keeps_no_other_from_being_read(tmp_path: Path) -> None:
 
 def test_what_is_not_set_is_none() -> None:
     """And anybody may look."""
-    files = WatchedFiles(read([], {}))
+    files = WatchedFiles(read({}, {}))
     given = (files.tokens, files.sign_keys, files.store_passwords, files.callback_tls, files.web_tls)
     assert given == (None,) * 5
     assert files.web_config().users == {}

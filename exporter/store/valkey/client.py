@@ -19,8 +19,6 @@ REPLICAS_SECONDS = 1.0
 
 #: The tag in it puts all keys of a store into the same slot of a cluster.
 META = "css-relay:{0}:meta"
-#: A store that arrives waits here until it is whole.
-ARRIVING = "css-relay:{0}:arriving:meta"
 #: What is written for WAIT to wait for.
 MARK = "css-relay:{0}:mark"
 

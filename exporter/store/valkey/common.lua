@@ -19,12 +19,9 @@ end
 -- and the number of its last one. It must still be that store, and no older than it was: others may have made
 -- up for the number of commits, but not for one's own.
 local function stranger()
-  local id, commits, torn, mark = unpack(redis.call('HMGET', KEYS[1], 'id', 'commits', 'torn', 'moved'))
+  local id, commits, torn = unpack(redis.call('HMGET', KEYS[1], 'id', 'commits', 'torn'))
   if id ~= ARGV[1] then
     return id and 'other' or 'empty'
-  end
-  if mark then
-    return 'moved', mark
   end
   local seen, client, own = string.match(ARGV[2], '^(%d+) (%S+) (%d+)$')
   local known = string.match(redis.call('HGET', key('done'), client) or own, '^%d+')
@@ -116,20 +113,4 @@ local function siblings(sources)
     names[index] = string.sub(member, #sources + 2)
   end
   return names
-end
-
--- A store that arrives waits under names of its own. The names of all keys of the store at a place, there or not.
-local ARRIVING = 'arriving:'
-
-local function names(place)
-  local found = {}
-  for name in string.gmatch(
-    'meta ledgers seen tasks places due state:0 state:1 state:2 state:3 sources held bodies last done probed', '%S+'
-  ) do
-    found[#found + 1] = place .. name
-  end
-  for _, number in ipairs(redis.call('HVALS', place .. 'ledgers')) do
-    found[#found + 1] = place .. 'ledger:' .. number
-  end
-  return found
 end

@@ -81,14 +81,13 @@ class Link:
         script: Script,
         *arguments: str | bytes | float,
         until: float = 0.0,
-        meta: str = META,
         replicas: int = 0,
         is_lenient: bool = False,
     ) -> Answer:
         """Run a script and return its answer; it must do no harm to run it again.
 
         A connection that turned out to be broken is made anew once; up to `until` (monotonic seconds) all
-        that may pass is waited for. `meta` is the key that the store's others are named after.
+        that may pass is waited for.
 
         Args:
             replicas: how many must have what it wrote or saw before it is answered, within a second or so.
@@ -99,12 +98,16 @@ class Link:
         """
 
         def once() -> Answer:
-            (status, commits, micros, *rest), kept = self._evaluate(script, meta, arguments, replicas)
+            (status, commits, micros, *rest), kept = self._evaluate(script, arguments, replicas)
             if kept < replicas and not is_lenient:
                 raise TimeoutError(f"{kept} of {replicas} replicas have it in time")
             return Answer(status.decode(), commits, micros, rest, kept)
 
         return self._explained(once, until)
+
+    def ask(self, *command: str | bytes | float, until: float = 0.0) -> Any:
+        """Return what is answered to a command that writes nothing; failures are as in `run`."""
+        return self._explained(lambda: execute(self._client, *command), until)
 
     def setting(self, name: str) -> str | None:
         """Return a setting of the server, None if it is not told.
@@ -129,12 +132,12 @@ class Link:
             self._client.connection_pool.disconnect()
 
     def _evaluate(
-        self, script: Script, meta: str, arguments: tuple[str | bytes | float, ...], replicas: int
+        self, script: Script, arguments: tuple[str | bytes | float, ...], replicas: int
     ) -> tuple[Any, int]:
         try:
-            return self._execute(replicas, "EVALSHA", script.digest, 1, meta, *arguments)
+            return self._execute(replicas, "EVALSHA", script.digest, 1, META, *arguments)
         except NoScriptError:
-            return self._execute(replicas, "EVAL", script.text, 1, meta, *arguments)
+            return self._execute(replicas, "EVAL", script.text, 1, META, *arguments)
 
     def _execute(self, replicas: int, *command: str | bytes | float) -> tuple[Any, int]:
         if replicas:

@@ -1,8 +1,7 @@
 -- ARGV: whether to make a store where there is none, then the fields of its meta, by turns name and value.
 -- Answers the meta, and when the last commit was that somebody may still try again, microseconds.
 local hour_ago, newest = micros() - 3600000000, 0
-local arrives = redis.call('EXISTS', key(ARRIVING .. 'meta')) == 1
-if ARGV[1] == '1' and not arrives and redis.call('EXISTS', KEYS[1]) == 0 then
+if ARGV[1] == '1' and redis.call('EXISTS', KEYS[1]) == 0 then
   for index = 2, #ARGV, 2 do
     redis.call('HSET', KEYS[1], ARGV[index], ARGV[index + 1])
   end
@@ -22,4 +21,4 @@ for index = 1, #clients, 2 do
     redis.call('HDEL', key('done'), clients[index])
   end
 end
-return answer(arrives and 'arriving' or 'ok', redis.call('HGETALL', KEYS[1]), newest)
+return answer('ok', redis.call('HGETALL', KEYS[1]), newest)

@@ -11,7 +11,7 @@ from msgspec import Struct
 from exporter.errors import StoreError
 from exporter.relay import renewed
 from exporter.store import Terms
-from exporter.store.mark import read_mark
+from exporter.store.mark import moved
 from exporter.store.records import decode_task, encode
 from exporter.store.valkey.link import Answer, Link, Script
 from exporter.storeurl import StoreUrl
@@ -88,8 +88,6 @@ def _meta(link: Link, url: StoreUrl, terms: Terms, clock: Callable[[], float]) -
     }
     fields = [text for item in new.items() for text in item]
     answer = link.run(Script("open", guarded=False), int(not terms.as_guest), *fields)
-    if answer.status == "arriving":
-        raise StoreError(f"a store is being moved to {url}: start again when that is done")
     meta = meta_of(answer)
     if meta.get("id") == new["id"]:
         log.warning("store %s is a new one: all counters begin at 0", url)
@@ -103,11 +101,15 @@ def meta_of(answer: Answer) -> dict[str, str]:
 
 
 def agree_on_version(meta: dict[str, str], url: StoreUrl) -> None:
-    """Refuse a store that this program does not know.
+    """Refuse a store that this program does not know, or that is not whole yet.
 
     Raises:
-        StoreError: it is of another version.
+        StoreError: it is of another version, or being loaded.
     """
+    if "loading" in meta:
+        raise StoreError(
+            f"store {url} is being loaded: wait until that is done; if it was cut off, run `load` again"
+        )
     if meta.get("version") != VERSION or meta.get("partitions") != PARTITIONS:
         raise StoreError(
             f"store {url} is of version {meta.get('version')} in {meta.get('partitions')} parts, "
@@ -117,7 +119,7 @@ def agree_on_version(meta: dict[str, str], url: StoreUrl) -> None:
 
 def _agree(meta: dict[str, str], url: StoreUrl, terms: Terms) -> None:
     if "moved" in meta:
-        raise StoreError(read_mark(meta["moved"]).told(url))
+        raise StoreError(moved(url, meta["moved"]))
     wanted = ",".join(terms.labels)
     if meta["labels"] != wanted:
         raise StoreError(

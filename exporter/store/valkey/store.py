@@ -17,7 +17,6 @@ from exporter.errors import StoreUnavailable, WouldWait
 from exporter.ledger import FLEET
 from exporter.relay import STATES
 from exporter.store import Held, Snapshot, T, Terms, Transaction
-from exporter.store.mark import read_mark
 from exporter.store.records import RANKS
 from exporter.store.valkey.fields import read_ledger
 from exporter.store.valkey.link import PAUSE_SECONDS, Answer, Link, Script
@@ -177,8 +176,6 @@ class ValkeyStore:
             replicas=self._replicas if is_kept or is_shown else 0,
             is_lenient=is_shown,
         )
-        if answer.status == "moved":
-            raise StoreUnavailable(read_mark(answer.rest[0].decode()).told(self._url))
         if answer.status in _LOST:
             self._lost = f"store {self._url} {_LOST[answer.status]}; restart every exporter to go on with it"
             raise StoreUnavailable(self._lost)

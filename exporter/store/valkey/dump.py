@@ -1,0 +1,210 @@
+"""A shared store that is dumped, or made of a dump."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
+from functools import cache
+from hashlib import blake2b
+from itertools import chain, islice
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace as changed
+
+from exporter.errors import StoreError
+from exporter.ledger import FLEET, SEEN, SEP
+from exporter.relay import NONE
+from exporter.store import dump, key_of
+from exporter.store.dump import Body, Header, KeptTask, LabelSet, Line
+from exporter.store.records import RANKS, decode_task, encode
+from exporter.store.valkey.client import META
+from exporter.store.valkey.fields import fields_of, ledger_of
+from exporter.store.valkey.link import Link, Script
+from exporter.store.valkey.opening import PARTITIONS, VERSION, agree_on_version, look_at_server, meta_of
+from exporter.storeurl import StoreUrl
+
+#: A process that serves a store writes to it at least once a minute.
+IN_USE_SECONDS = 90.0
+MICRO = 1_000_000
+TASKS_AT_ONCE, LINES_AT_ONCE = 200, 100
+
+Command = tuple[str | bytes | float, ...]
+
+_STATES = tuple(RANKS)
+_AT = META.removesuffix("meta")
+LEDGERS, APART, TASKS, PLACES, DUE, SOURCES, HELD, BODIES, LAST = (
+    _AT + name for name in ("ledgers", "seen", "tasks", "places", "due", "sources", "held", "bodies", "last")
+)
+
+
+class _Facts(Struct):
+    """What is kept of a body beside itself."""
+
+    reason: str
+    source: str
+    count: int
+    first: float
+    last: float
+    size: int
+
+
+def dump_server(url: StoreUrl) -> Iterator[Line]:
+    """Yield all that a shared store holds; nobody may write to it meanwhile.
+
+    Raises:
+        StoreError: it is not there, of another version than this program's, or older than it was.
+        ValueError: it was written to meanwhile.
+    """
+    with closing(Link(url)) as link:
+        meta = _meta(link)
+        if not meta:
+            raise StoreError(f"there is no store {url}: give --store.url of the one that is to be dumped")
+        agree_on_version(meta, url)
+        if "torn" in meta:
+            raise StoreError(f"store {url} is older than it was: start an exporter on it first")
+        created, judged_by = float(meta["created"]), meta.get("judged_by", "")
+        yield Header(created, meta["secret"], meta["labels"], judged_by, dump.VERSION)
+        yield from _label_sets(link)
+        yield from _tasks(link)
+        yield from _bodies(link)
+        if _meta(link) != meta:  # it has the number of commits
+            raise ValueError("the store was written to meanwhile")
+
+
+def load_server(url: StoreUrl, lines: Iterator[Line], *, replace: bool) -> None:
+    """Make a store of the lines of a dump. Until it is whole, whoever opens it is told that it is not.
+
+    Raises:
+        StoreError: one is there already, without `replace`, or in use; or the server fails.
+    """
+    with closing(Link(url)) as link:
+        here = _replaceable(link, url, replace=replace)
+        look_at_server(link, url)
+        lines, id_ = chain([next(lines)], lines), os.urandom(8).hex()  # nothing is begun for what is no dump
+        _run(link, "begin_load", here, id_)
+        try:
+            counts: Counter[object] = Counter()
+            while page := list(islice(lines, LINES_AT_ONCE)):
+                _load(link, id_, [command for line in page for command in _commands(line, id_, counts)])
+            _compare(link, counts)
+        except BaseException:
+            with suppress(StoreError):
+                _run(link, "begin_load", id_, "")
+            raise
+        sums = "tasks", counts[KeptTask], "bytes", counts["bytes"]
+        _load(link, id_, [("HSET", META, *sums), ("HDEL", META, "loading")])
+
+
+def _replaceable(link: Link, url: StoreUrl, *, replace: bool) -> str:
+    """Return the id of what is here and may be given up: of a store, or of a load that was cut off."""
+    answer = link.run(Script("open", guarded=False), 0)
+    meta = meta_of(answer)
+    if meta and "loading" not in meta:
+        if not replace:
+            raise StoreError(f"store {url} is there already: give another place, or --replace")
+        if answer.micros - answer.rest[1] < IN_USE_SECONDS * MICRO:
+            raise StoreError(
+                f"store {url} is in use: stop every process that serves it first, "
+                f"and wait {IN_USE_SECONDS:g} s"
+            )
+    return meta.get("loading") or meta.get("id", "")
+
+
+def _compare(link: Link, counts: Counter[object]) -> None:
+    """Hold what is there against what was given."""
+    given = [counts[LabelSet], counts[KeptTask], counts[Body]]
+    if given != [link.ask("HLEN", key) for key in (LEDGERS, TASKS, HELD)]:
+        raise StoreError("the server does not hold all that it was given: look at its settings and its log")
+
+
+def _load(link: Link, id_: str, commands: Sequence[Command]) -> None:
+    """Run commands for as long as that load goes on; to run them again does no harm."""
+    _run(link, "load", id_, *(word for command in commands for word in (len(command), *command)))
+
+
+def _run(link: Link, name: str, *arguments: str | bytes | float) -> None:
+    if link.run(_script(name), *arguments).status != "ok":
+        raise StoreError("somebody else has made or loaded a store there meanwhile")
+
+
+@cache
+def _script(name: str) -> Script:
+    return Script(name, guarded=False)
+
+
+def _commands(line: Line, id_: str, counts: Counter[object]) -> Iterator[Command]:
+    """Yield what writes a line as `commit.lua` would; `counts` has the lines so far, by their kind."""
+    number = counts[type(line)]
+    counts[type(line)] += 1
+    match line:
+        case Header():
+            texts = {"id": id_, "version": VERSION, "partitions": PARTITIONS, "created": repr(line.created)}
+            texts |= {"secret": line.secret, "labels": line.labels, "judged_by": line.judged_by}
+            yield "HSET", META, "commits", 1, *chain.from_iterable(texts.items())
+        case LabelSet(values=ledger):
+            # What was told apart is no number of the fleet's here.
+            apart = [key for key in ledger.values if key.startswith(SEEN + SEP)]
+            counted = {key: value for key, value in ledger.values.items() if key not in apart}
+            fields = fields_of(changed(ledger, values=counted))
+            yield "HSET", LEDGERS, json.dumps(ledger.labels), number
+            yield "HSET", f"{_AT}ledger:{number}", *chain.from_iterable(fields)
+            if apart:
+                yield "SADD", APART, *apart
+        case KeptTask(record=task):
+            name, rank, age = key_of(task), RANKS[line.state], number + 1
+            yield "HSET", TASKS, name, encode(task)
+            yield "HSET", PLACES, name, f"1 {rank} {line.label_set} {age} {task.sources}"
+            yield "ZADD", DUE, repr(line.due), name
+            if line.state != NONE:
+                yield "ZADD", f"{_AT}state:{rank}", (line.label_set << 32) + age, name
+            if task.sources:
+                yield "ZADD", SOURCES, 0, f"{task.sources} {name}"
+        case Body(body=body):
+            counts["bytes"] += len(body)
+            digest = blake2b(body, digest_size=16).hexdigest()
+            facts = _Facts(line.reason, line.source, line.count, line.first, line.last, len(body))
+            yield "HSET", HELD, digest, msgspec.msgpack.encode(facts)
+            yield "HSET", BODIES, digest, body
+            yield "ZADD", LAST, repr(line.last), digest
+
+
+def _meta(link: Link) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in link.ask("HGETALL", META).items()}
+
+
+def _label_sets(link: Link) -> Iterator[LabelSet]:
+    labels = {int(number): tuple(json.loads(text)) for text, number in link.ask("HGETALL", LEDGERS).items()}
+    apart = {key.decode(): 1 for key in link.ask("SMEMBERS", APART)}
+    for number in sorted(labels):
+        fields = link.ask("HGETALL", f"{_AT}ledger:{number}").items()
+        ledger = ledger_of(labels[number], ((name.decode(), value.decode()) for name, value in fields))
+        yield LabelSet(changed(ledger, values=ledger.values | apart) if ledger.labels == FLEET else ledger)
+
+
+def _tasks(link: Link) -> Iterator[KeptTask]:
+    """Yield the tasks by age. Of all of them only names and numbers are known at once."""
+    ages: dict[bytes, int] = {}
+    cursor = -1
+    while cursor:
+        cursor, found = link.ask("HSCAN", PLACES, max(cursor, 0), "COUNT", TASKS_AT_ONCE)
+        ages |= {name: int(place.split(b" ")[3]) for name, place in found.items()}
+    names = iter(sorted(ages, key=ages.__getitem__))
+    while some := list(islice(names, TASKS_AT_ONCE)):
+        records = (link.ask("HMGET", key, *some) for key in (PLACES, TASKS))
+        for place, record, due in zip(*records, link.ask("ZMSCORE", DUE, *some), strict=True):
+            if None in (place, record, due):
+                raise ValueError("a task was forgotten meanwhile")
+            _, rank, label_set, _ = place.split(b" ", 3)
+            yield KeptTask(_STATES[int(rank)], int(label_set), due, decode_task(record.decode()))
+
+
+def _bodies(link: Link) -> Iterator[Body]:
+    held = link.ask("HGETALL", HELD).items()
+    known = [(digest, msgspec.msgpack.decode(text, type=_Facts)) for digest, text in held]
+    for digest, facts in sorted(known, key=lambda each: (each[1].first, each[0])):
+        body = link.ask("HGET", BODIES, digest)
+        if body is None:
+            raise ValueError("a body was given up meanwhile")
+        yield Body(facts.reason, body, facts.source, facts.count, facts.first, facts.last)

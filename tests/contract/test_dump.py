@@ -1,0 +1,412 @@
+"""A store that is made of a dump is the same store, of whatever kind the two are."""
+
+import sqlite3
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from io import BytesIO
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import valkey
+from msgspec.structs import replace
+
+from exporter.errors import StoreError
+from exporter.exposition import Exposition
+from exporter.relay import ACTIVE, NONE, Task, settle
+from exporter.store import Refused, Row, Store, Terms, Transaction
+from exporter.store.dump import End, KeptTask, Line, read_dump, write_dump
+from exporter.store.dump_file import dump_file, load_file
+from exporter.store.sqlite import SqliteStore
+from exporter.store.valkey.dump import dump_server, load_server
+from exporter.store.valkey.store import ValkeyStore
+from exporter.storeurl import StoreUrl, parse_store
+from exporter.telemetry import Telemetry
+from tests.contract.test_store import LABELS, count, ledgers, put, task
+from tests.unit.histories import T0, WINDOWS
+
+MANY = 2500
+
+
+class Place:
+    """A place for a store.
+
+    Args:
+        url: where it is.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = parse_store(url)
+
+    def __str__(self) -> str:
+        return str(self.url)
+
+    def open(self, **changes: Any) -> Store:
+        """Open the store that is here."""
+        terms = replace(Terms(judged_by="--relay.x=1"), **changes)
+        if self.url.is_embedded:
+            return SqliteStore(Path(self.url.path), terms, clock=lambda: 1000.25)
+        return ValkeyStore(self.url, terms, clock=lambda: 1000.25)
+
+    def lines(self) -> Iterator[Line]:
+        """Return the lines of a dump, but for its end."""
+        return dump_file(Path(self.url.path)) if self.url.is_embedded else dump_server(self.url)
+
+    def dump(self) -> bytes:
+        """Return a dump."""
+        return dumped(self.lines())[0]
+
+    def load(
+        self,
+        dump: bytes,
+        *,
+        labels: tuple[str, ...] = LABELS,
+        replace: bool = False,
+        happens: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Make a store of a dump; something may happen before its last line."""
+        self.load_lines(_disturbed(read_dump(BytesIO(dump), "x.dump", labels), happens), replace=replace)
+
+    def load_lines(self, lines: Iterator[Line], *, replace: bool = False) -> None:
+        """Make a store of the lines of a dump."""
+        if self.url.is_embedded:
+            load_file(Path(self.url.path), lines, replace=replace)
+        else:
+            load_server(self.url, lines, replace=replace)
+
+    def is_free(self) -> bool:
+        """Whether nothing at all is here."""
+        if self.url.is_embedded:
+            path = Path(self.url.path)
+            return {file.name for file in path.parent.glob(f"{path.name}*")} <= {f"{path.name}-lock"}
+        if self.url.is_cluster:
+            return not any(_keys(port) for port in _ports(self.url))
+        return not _keys(self.url.port, self.url.database)
+
+
+def dumped(lines: Iterator[Line]) -> tuple[bytes, End]:
+    """Return a dump of these lines, and its end line."""
+    file = BytesIO()
+    end = write_dump(lines, file)
+    return file.getvalue(), end
+
+
+def _disturbed(lines: Iterator[Line], happens: Callable[[], object]) -> Iterator[Line]:
+    last = next(lines)
+    for line in lines:
+        yield last
+        last = line
+    happens()
+    yield last
+
+
+def _keys(port: int, database: int = 0) -> list[bytes]:
+    with valkey.Valkey(port=port, db=database) as client:
+        return list(client.keys())
+
+
+def _ports(url: StoreUrl) -> list[int]:
+    if not url.is_cluster:
+        return [url.port]
+    with valkey.Valkey(port=url.port) as client:
+        return [int(node.rpartition(":")[2]) for node in client.execute_command("CLUSTER NODES")]
+
+
+def empty(url: StoreUrl) -> None:
+    """Empty a server, or all of a cluster."""
+    for port in _ports(url):
+        with valkey.Valkey(port=port) as client:
+            client.flushall()
+
+
+def _file(request: pytest.FixtureRequest, number: int) -> str:
+    return f"sqlite:{request.getfixturevalue('tmp_path')}/{number}.db"
+
+
+def _valkey(request: pytest.FixtureRequest, number: int) -> str:
+    return f"valkey://127.0.0.1:{request.getfixturevalue('server').port}/{number}"
+
+
+def _redis(request: pytest.FixtureRequest, number: int) -> str:
+    return f"redis://127.0.0.1:{request.getfixturevalue('redis').port}/{number}"
+
+
+def _cluster(request: pytest.FixtureRequest, _: int) -> str:
+    return f"valkey-cluster://127.0.0.1:{request.getfixturevalue('cluster')[0].port}"
+
+
+KINDS: dict[str, Callable[[pytest.FixtureRequest, int], str]] = {
+    "file": _file,
+    "valkey": _valkey,
+    "redis": _redis,
+    "cluster": _cluster,
+}
+#: Each protocol is dumped, and each is loaded into.
+WAYS: list[Any] = ["file-file", pytest.param("file-valkey", marks=pytest.mark.servers)]
+WAYS += [pytest.param("valkey-file", marks=pytest.mark.servers)]
+ALL_KINDS = pytest.param("file-valkey-redis-cluster-file", marks=pytest.mark.servers)
+
+Places = list[Place]
+
+
+@pytest.fixture(params=WAYS)
+def places(request: pytest.FixtureRequest) -> Places:
+    """Places with nothing in them."""
+    found = [Place(KINDS[kind](request, number)) for number, kind in enumerate(request.param.split("-"))]
+    for place in found:
+        if not place.url.is_embedded:
+            empty(place.url)
+    return found
+
+
+def fill(store: Store) -> None:
+    """Put in something of every kind, with gaps, ties and odd characters."""
+    lost = settle(task("lost"), T0 + WINDOWS.lost_after, WINDOWS).task
+    store.transact(put(task("gone"), *(task(f"t{n}") for n in range(3)), due=0.1 + 0.2))
+    store.transact(
+        put(
+            task("ä\t\x7f☃", host="ö.example.com", sources="00ff00ff00ff00ff"),
+            task("failed", "E", sources="00ff00ff00ff00ff", message='zuviel \u2028 \\ "'),
+            task("stopped", "E", code="0"),
+            lost,
+            task("finished", "N"),
+            due=float("1e9"),
+        )
+    )
+    store.transact(lambda step: step.forget("4/gone"))
+
+    def work(step: Transaction) -> None:
+        step.put(Row(Task(appid=4, task_id="", sources="ff00ff00ff00ff00"), (), NONE, 9.5))
+        for number in range(70):
+            step.tally.tell([("tasks_exited_total", str(-number), 2)], ("4", "push.example.com"), "t", 9.0)
+        step.tally.tell([("start_to_file_latency_seconds", "", 2.5)], ("4", "a b"), "☃", 1e9 + 1 / 3)
+        step.tally.tell([("run_seconds", "", 3)], ("4", "push.example.com"), "t", 9)
+        step.tally.count("unknown_fields_total", "new field", amount=3)
+        step.tally.mark("last_callback_timestamp_seconds", "TaskStart", 1e9 + 1 / 7)
+        for at in (1 / 3, 7.0, 2.0):
+            step.quarantine(Refused("json", bytes(range(256)) * 9, "2001:db8::1", at))
+        step.quarantine(Refused("schema", b"", "192.0.2.1", 5.0))
+
+    store.transact(work)
+    store.transact(put(task("newest")))
+    store.transact(lambda step: step.forget("4/newest"))
+
+
+def shown(store: Store) -> list[bytes]:
+    """Return a scrape in both formats, the process's own families apart."""
+    telemetry = Telemetry(version="", revision="")
+    forms = [
+        Exposition(openmetrics=openmetrics, labels=LABELS, windows=WINDOWS, telemetry=telemetry)
+        for openmetrics in (False, True)
+    ]
+    return [
+        form.write(store.snapshot(100)).partition(b"# HELP css_relay_callbacks_rejected")[0] for form in forms
+    ]
+
+
+@pytest.mark.parametrize("places", [*WAYS, ALL_KINDS], indirect=True)
+def test_a_loaded_store_is_the_same_and_so_is_its_dump(places: Places) -> None:
+    """In every record, number, time and secret: a dump of it has the same bytes, and a scrape, too."""
+    with closing(places[0].open()) as store:
+        fill(store)
+        before, secret, bodies = shown(store), store.secret, store.bodies(limit=10)
+    dump, end = dumped(places[0].lines())
+    assert str(end) == "9 tasks, 3 label sets, 2 bodies in the quarantine"
+    for source, target in pairwise(places):
+        target.load(source.dump())
+        assert target.dump() == dump
+        with closing(target.open()) as store:
+            assert shown(store) == before
+            assert (store.secret, store.bodies(limit=10)) == (secret, bodies)
+            assert store.due(0.3, 9) == []
+            assert len(store.due(0.1 + 0.2, 9)) == 3
+        assert target.dump() == dump
+
+
+def test_a_loaded_store_goes_on_where_the_dumped_one_was(places: Places) -> None:
+    """Numbers, what was told apart, siblings, the order of tasks, and the quarantine."""
+    source, target = places
+    with closing(source.open()) as store:
+        fill(store)
+    target.load(source.dump())
+    with closing(target.open()) as store:
+        before = ledgers(store)["4", "push.example.com"]
+        assert before.values["tasks_exited_total _other"] == 12
+
+        def work(step: Transaction) -> tuple[list[str], bool]:
+            put(task("new"), task("elsewhere", host="new.example.com"))(step)
+            count(5)(step)
+            step.tally.tell([("tasks_exited_total", "-1", 1)], ("4", "push.example.com"), "t", 9.0)
+            step.tally.tell([("tasks_exited_total", "-999", 1)], ("4", "push.example.com"), "t", 9.0)
+            step.quarantine(Refused("json", bytes(range(256)) * 9, "::2", 8.0))
+            siblings = [each.task_id for each in step.siblings(4, "00ff00ff00ff00ff")]
+            return sorted(siblings), step.release(store.bodies(limit=1, reason="schema")[0].digest)
+
+        assert store.transact(work)[0] == (["failed", "ä\t\x7f☃"], True)
+        now = ledgers(store)["4", "push.example.com"]
+        grown = {key: n - before.values.get(key, 0) for key, n in now.values.items()}
+        assert {key: n for key, n in grown.items() if n} == {
+            "tasks_started_total": 5,
+            "tasks_exited_total -1": 1,
+            "tasks_exited_total _other": 1,
+        }
+        (held,) = store.bodies(limit=10)
+        assert (held.count, held.first, held.last, held.source) == (4, 1 / 3, 8.0, "::2")
+    with closing(target.open(max_quarantined_bytes=3000)) as store:
+        store.transact(lambda step: step.quarantine(Refused("json", b"y" * 1000, "::1", 9.0)))
+        assert [held.body for held in store.bodies(limit=10)] == [b"y" * 1000]
+    tasks = [line.record.task_id for line in target.lines() if isinstance(line, KeptTask)]
+    assert tasks[:3] == ["t0", "t1", "t2"]
+    assert tasks[-2:] == ["new", "elsewhere"]
+
+
+def test_many_pages_are_loaded(places: Places) -> None:
+    """And no task, body or label set at an edge is left behind."""
+    source, target = places
+
+    def work(step: Transaction) -> None:
+        put(*(task(f"t{n}", host=f"{n % 150}.example.com") for n in range(MANY)))(step)
+        for number in range(150):
+            step.quarantine(Refused("json", b"%d" % number, "::1", 9.0))
+
+    with closing(source.open()) as store:
+        store.transact(work)
+    dump, end = dumped(source.lines())
+    assert str(end) == f"{MANY} tasks, 150 label sets, 150 bodies in the quarantine"
+    target.load(dump)
+    assert target.dump() == dump
+
+
+def test_memory_does_not_grow_with_the_records(places: Places) -> None:
+    """Of a store beyond a network it grows with the names of its tasks: 150 bytes each."""
+    source, target = places
+    with closing(source.open()) as store:
+        store.transact(put(*(task(f"t{n}", message="x" * 200) for n in range(MANY * 2))))
+    size = len(source.dump())
+    tracemalloc.start()
+    try:
+        target.load_lines(source.lines())
+        assert tracemalloc.get_traced_memory()[1] < size / 2
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("places", WAYS[:2], indirect=True)
+def test_a_store_with_old_and_high_numbers_keeps_the_order_of_its_tasks(places: Places) -> None:
+    """A file takes a new number with every change of a task; a server has no room for such ones."""
+    source, target = places
+    with closing(source.open()) as store:
+        store.transact(put(task("old", host="b"), task("other", host="a")))
+    with closing(sqlite3.connect(source.url.path)) as connection, connection:
+        connection.execute("UPDATE sqlite_sequence SET seq = ?", (1 << 33,))
+    with closing(source.open()) as store:
+        store.transact(put(task("new", host="b"), task("newest", host="a")))
+        before = shown(store)
+    target.load(source.dump())
+    with closing(target.open()) as store:
+        assert shown(store) == before
+        store.transact(put(task("next", host="a")))
+        listed = store.listing(state=ACTIVE, after=0, limit=9)
+    assert max(number for number, _ in listed) % (1 << 32) == 5
+
+
+def test_a_new_store_is_dumped_too(places: Places) -> None:
+    """Though there is hardly anything in it."""
+    source, target = places
+    source.open().close()
+    target.load(source.dump())
+    assert target.dump() == source.dump()
+
+
+def test_a_store_that_is_there_is_not_touched_without_replace(places: Places) -> None:
+    """Nor is one that is in use."""
+    source, target = places
+    with closing(source.open()) as store:
+        store.transact(count(3))
+    dump = source.dump()
+    with closing(target.open()) as store:
+        store.transact(count(1))
+        before = store.snapshot(9)
+        with pytest.raises(StoreError, match="is there already: give another p"):
+            target.load(dump)
+        with pytest.raises(StoreError, match="is in use: stop every process that serves it first"):
+            target.load(dump, replace=True)
+        assert store.snapshot(9) == before
+
+
+def test_a_store_that_is_not_in_use_is_replaced(places: Places) -> None:
+    """Nothing of it is left. Whoever serves a shared one writes to it once a minute."""
+    source, target = places
+    source.open().close()
+    with closing(target.open()) as store:
+        fill(store)
+    if not target.url.is_embedded:
+        with valkey.Valkey(port=target.url.port, db=target.url.database, decode_responses=True) as client:
+            for name, text in client.hgetall("css-relay:{0}:done").items():
+                number, micros = text.split()
+                client.hset("css-relay:{0}:done", name, f"{number} {int(micros) - 91_000_000}")
+    target.load(source.dump(), replace=True)
+    assert target.dump() == source.dump()
+    if not target.url.is_embedded:
+        assert len(_keys(target.url.port, target.url.database)) == 3
+
+
+def test_labels_must_be_those_of_the_store(places: Places) -> None:
+    """As for whoever serves it; and what is not there can't be dumped."""
+    source, target = places
+    with pytest.raises(StoreError, match="there is no store"):
+        source.dump()
+    source.open().close()
+    with pytest.raises(StoreError, match=r"x.dump is of a store made with --metrics.labels=appid,to_host"):
+        target.load(source.dump(), labels=("appid",))
+    assert target.is_free()
+
+
+def interrupted() -> None:
+    """Somebody gives up."""
+    raise KeyboardInterrupt
+
+
+def test_a_load_that_fails_leaves_nothing(places: Places) -> None:
+    """Whatever it is: the dump is cut off, is damaged, has a task twice, or somebody gives up."""
+    source, target = places
+    with closing(source.open()) as store:
+        fill(store)
+    dump = source.dump()
+    lines = dump.splitlines(keepends=True)
+    for number in range(len(lines)):
+        with pytest.raises(StoreError, match=f"x.dump was cut off after line {number}:"):
+            target.load(b"".join(lines[:number]))
+        assert target.is_free()
+    with pytest.raises(StoreError, match=f"x.dump, line {len(lines)}: damaged, or not written"):
+        target.load(dump.replace(b"zuviel", b"zuwenig"))
+    with pytest.raises(KeyboardInterrupt):
+        target.load(dump, happens=interrupted)
+    given = list(source.lines())
+    twice = next(line for line in given if isinstance(line, KeptTask))
+    with pytest.raises(StoreError, match=r"UNIQUE constraint failed: tasks.key|does not hold all"):
+        target.load_lines(iter([*given, twice]))
+    assert target.is_free()
+    target.load(dump)
+    assert target.dump() == dump
+
+
+def test_a_store_that_an_earlier_version_moved_is_not_served(places: Places) -> None:
+    """The line says where it is. If it is not there, a dump is the way back."""
+    source, target = places
+    with closing(source.open()) as store:
+        fill(store)
+    mark = f"handing 0123 {target}"
+    if source.url.is_embedded:
+        with closing(sqlite3.connect(source.url.path)) as connection, connection:
+            connection.execute("INSERT INTO meta VALUES ('moved', ?)", (mark,))
+    else:
+        with valkey.Valkey(port=source.url.port) as client:
+            client.hset("css-relay:{0}:meta", "moved", mark)
+    for as_guest in (False, True):
+        with pytest.raises(StoreError, match=f"was moved to {target}, .* give --store.url={target}; if no"):
+            source.open(as_guest=as_guest)
+    target.load(source.dump())
+    target.open().close()

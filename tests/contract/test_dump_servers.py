@@ -1,0 +1,356 @@
+"""What `dump` and `load` promise where replicas serve the store, its server fails, or a file is no store."""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import valkey
+
+from exporter.errors import StoreError, StoreUnavailable
+from exporter.store import Transaction
+from exporter.store.copies import back_up, restore
+from exporter.store.dump import Line
+from exporter.store.valkey.client import META
+from exporter.store.valkey.link import Script
+from tests.contract.conftest import impatient
+from tests.contract.test_dump import Place, dumped, fill
+from tests.contract.test_store import count, put, task
+from tests.takeover import KEPT, InFile
+from tests.valkeys import ValkeyServer, Wire
+
+
+@pytest.fixture
+def served(empty_server: ValkeyServer) -> Place:
+    """A store on a server."""
+    place = Place(f"valkey://127.0.0.1:{empty_server.port}/0")
+    with closing(place.open()) as store:
+        fill(store)
+    return place
+
+
+@pytest.fixture
+def other(served: Place) -> Place:
+    """Another database of that server."""
+    return Place(f"valkey://127.0.0.1:{served.url.port}/1")
+
+
+@pytest.fixture
+def client(other: Place) -> Iterator["valkey.Valkey"]:
+    """A client of that database."""
+    with valkey.Valkey(port=other.url.port, db=1, decode_responses=True) as client:
+        yield client
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Place:
+    """A store in a file."""
+    place = Place(f"sqlite:{tmp_path}/relay.db")
+    with closing(place.open()) as store:
+        fill(store)
+    return place
+
+
+def _after(lines: Iterator[Line], number: int, happens: Callable[[], object]) -> Iterator[Line]:
+    """Yield lines; after so many something happens."""
+    for at, line in enumerate(lines):
+        if at == number:
+            happens()
+        yield line
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("number", range(1, 16))
+@pytest.mark.parametrize(
+    "work",
+    [count(1), put(task("late", host="new.example.com")), lambda step: step.forget("4/t0")],
+    ids=["count", "put", "forget"],
+)
+def test_a_store_that_is_written_to_meanwhile_is_not_dumped(
+    served: Place, work: Callable[[Transaction], object], number: int
+) -> None:
+    """Whatever was read by then: a dump is of one moment, or it has no end."""
+    with closing(served.open()) as store:
+        lines = _after(served.lines(), number, lambda: store.transact(work))
+        with pytest.raises(StoreError, match="was written to meanwhile, or is damaged: stop every exporter"):
+            dumped(lines)
+    served.dump()
+
+
+@pytest.mark.servers
+def test_a_process_that_starts_meanwhile_finds_no_half_a_store(served: Place, other: Place) -> None:
+    """It does not start, and the line says why."""
+
+    def look() -> None:
+        for as_guest in (False, True):
+            with pytest.raises(
+                StoreError, match=r"is being loaded: wait .* if it was cut off, run `load` again"
+            ):
+                other.open(as_guest=as_guest)
+        with pytest.raises(StoreError, match="is being loaded"):
+            other.dump()
+
+    other.load(served.dump(), happens=look)
+    other.open().close()
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("number", [1, 5, 16])
+def test_a_load_that_was_killed_is_done_again(
+    served: Place, other: Place, client: "valkey.Valkey", number: int
+) -> None:
+    """Of the one before nothing is left: here it was of another store, and killed after some lines."""
+    killed = Place(f"valkey://127.0.0.1:{served.url.port}/2")
+    with closing(killed.open()) as store:
+        store.transact(put(*(task(f"k{n}", host=f"{n}.example.com") for n in range(15))))
+    kept: dict[str, bytes] = {}
+
+    def save() -> None:
+        kept.update({key: client.dump(key) for key in client.scan_iter()})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("exporter.store.valkey.dump.LINES_AT_ONCE", 1)
+        other.load_lines(_after(killed.lines(), number, save))
+    client.flushdb()
+    for key, value in kept.items():
+        client.restore(key, 0, value)
+    with pytest.raises(StoreError, match="is being loaded"):
+        other.open()
+    other.load(served.dump())
+    assert other.dump() == served.dump()
+    assert len([key for key in client.scan_iter() if ":ledger:" in key]) == 4
+
+
+@pytest.mark.servers
+def test_of_two_loads_at_once_the_first_comes_to_nothing(served: Place, other: Place) -> None:
+    """The store is that of the second, whole."""
+    dump = served.dump()
+    new = Place(f"valkey://127.0.0.1:{served.url.port}/2")
+    new.open().close()
+    with pytest.raises(StoreError, match="somebody else has made or loaded a store there meanwhile"):
+        other.load(dump, happens=lambda: other.load(new.dump()))
+    assert other.dump() == new.dump()
+
+
+@pytest.mark.servers
+def test_a_store_that_has_come_into_being_meanwhile_is_not_replaced(
+    served: Place, other: Place, client: "valkey.Valkey"
+) -> None:
+    """Not even with --replace: it is not the one that was to be given up."""
+
+    def late() -> Iterator[Line]:
+        client.hset(META, "id", "x")
+        yield from served.lines()
+
+    with pytest.raises(StoreError, match="somebody else has made or loaded a store there meanwhile"):
+        other.load_lines(late(), replace=True)
+    assert client.keys() == [META]
+
+
+@pytest.mark.servers
+def test_replicas_of_a_store_that_was_replaced_write_nothing(
+    served: Place, other: Place, client: "valkey.Valkey"
+) -> None:
+    """They answer 503, during the load and after it."""
+    with closing(other.open()) as one, closing(other.open()) as two:
+        one.transact(count(1))
+        client.delete("css-relay:{0}:done")
+
+        def look() -> None:
+            with pytest.raises(StoreUnavailable, match=r"has lost all it held|is another one"):
+                one.transact(count(1))
+
+        other.load(served.dump(), replace=True, happens=look)
+        with pytest.raises(StoreUnavailable, match="is another one"):
+            two.transact(count(1))
+    assert other.dump() == served.dump()
+
+
+@pytest.mark.servers
+def test_a_loaded_task_that_another_replica_forgets_is_not_brought_back(served: Place, other: Place) -> None:
+    """Its version tells it from one that is not there."""
+    other.load(served.dump())
+    seen: list[bool] = []
+    with closing(other.open()) as one, closing(other.open()) as two:
+
+        def work(step: Transaction) -> None:
+            seen.append(step.task("4/t0") is not None)
+            if seen == [True]:
+                two.transact(lambda step: step.forget("4/t0"))
+            if seen[-1]:
+                put(task("t0"))(step)
+
+        one.transact(work)
+        assert seen == [True, False]
+        assert two.find("4/t0") is None
+
+
+#: What stands in a request: the script that begins, one that writes, and the last one of all.
+REQUESTS = {
+    "begins": Script("begin_load", guarded=False).digest.encode(),
+    "writes": Script("load", guarded=False).digest.encode(),
+    "ends": b"HDEL",
+}
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("request_", REQUESTS)
+def test_an_answer_that_is_lost_changes_nothing(served: Place, request_: str) -> None:
+    """It is asked again, and each script does no harm when it is run again."""
+    dump = served.dump()
+    Place(f"valkey://127.0.0.1:{served.url.port}/3").load(dump)  # the server knows the scripts
+    with Wire(served.url.port) as wire:
+        there = Place(f"valkey://127.0.0.1:{wire.port}/2")
+        wire.sign, wire.to_lose = REQUESTS[request_], 1
+        there.load(dump)
+        assert wire.to_lose == 0
+        assert there.dump() == dump
+
+
+@pytest.mark.servers
+def test_a_last_answer_that_never_comes_leaves_a_store_that_is_whole(served: Place, other: Place) -> None:
+    """The load fails; what is there can be served, or replaced."""
+    dump = served.dump()
+    other.load(dump)
+    with Wire(served.url.port) as wire:
+        there = Place(f"valkey://127.0.0.1:{wire.port}/2")
+        wire.sign, wire.to_lose = b"HDEL", 1000
+        with impatient(), pytest.raises(StoreUnavailable):
+            there.load(dump)
+        wire.to_lose = 0
+        assert there.dump() == dump
+        there.load(dump, replace=True)
+
+
+@pytest.mark.servers
+def test_a_server_that_is_full_has_nothing_of_a_store(served: Place, tmp_path: Path) -> None:
+    """And one that fails says so."""
+    dump = served.dump()
+    with ValkeyServer(tmp_path, "--maxmemory", "1mb") as server:
+        with pytest.raises(StoreError, match="memory is full"):
+            Place(server.url).load(dump)
+        with server.client() as full:
+            assert full.keys() == []
+        with impatient(), pytest.raises(StoreError, match="the server is not there"):
+            Place(server.url).load(dump, happens=server.kill)
+
+
+@pytest.mark.servers
+def test_what_a_server_loses_on_the_way_is_noticed(
+    served: Place, other: Place, client: "valkey.Valkey"
+) -> None:
+    """One that throws keys away when its memory is full, for example."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("exporter.store.valkey.dump.LINES_AT_ONCE", 1)
+        with pytest.raises(StoreError, match="does not hold all that it was given"):
+            other.load(served.dump(), happens=lambda: client.delete("css-relay:{0}:tasks"))
+    assert client.keys() == []
+
+
+@pytest.mark.servers
+def test_the_user_of_an_exporter_may_dump_and_load(
+    served: Place, other: Place, client: "valkey.Valkey"
+) -> None:
+    """With no more rights than the documentation asks for."""
+    rights = ["+@read", "+@write", "+@scripting", "+@connection", "+time", "~css-relay:*"]
+    client.execute_command("ACL SETUSER", "operator", "on", ">word", *rights)
+    try:
+        mine, there = (Place(str(place).replace("127", "operator:word@127")) for place in (served, other))
+        there.load(mine.dump())
+    finally:
+        client.execute_command("ACL DELUSER", "operator")
+    assert other.dump() == served.dump()
+
+
+@pytest.mark.servers
+def test_a_server_of_another_version_or_that_lost_something_is_not_dumped(served: Place) -> None:
+    """It is for an exporter to begin its new generation."""
+    with valkey.Valkey(port=served.url.port) as client:
+        client.hset(META, "torn", 1)
+        with pytest.raises(StoreError, match="is older than it was: start an exporter on it first"):
+            served.dump()
+        client.hdel(META, "torn")
+        client.hset(META, "version", "2")
+        with pytest.raises(StoreError, match="is of version 2 in 1 parts"):
+            served.dump()
+
+
+def _version(place: Place) -> None:
+    with closing(sqlite3.connect(place.url.path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+
+
+def _cut(place: Place) -> None:
+    path = Path(place.url.path)
+    path.write_bytes(path.read_bytes()[:20_000])
+
+
+def _overwrite(place: Place) -> None:
+    Path(place.url.path).write_bytes(b"nonsense" * 999)
+
+
+def _garble(place: Place) -> None:
+    with closing(sqlite3.connect(place.url.path)) as connection, connection:
+        connection.execute("UPDATE tasks SET record = '[4]'")
+
+
+@pytest.mark.parametrize(
+    ("harm", "line"),
+    [
+        (_version, "is of version 99"),
+        (_cut, "malformed"),
+        (_overwrite, "not a database"),
+        (_garble, "is damaged"),
+    ],
+)
+def test_a_file_that_is_no_store_of_this_program_is_not_dumped(
+    file: Place, harm: Callable[[Place], None], line: str
+) -> None:
+    """And stays as it is."""
+    harm(file)
+    before = Path(file.url.path).read_bytes()
+    with pytest.raises(StoreError, match=line):
+        file.dump()
+    assert Path(file.url.path).read_bytes() == before
+
+
+def test_a_file_in_use_is_not_dumped(file: Place) -> None:
+    """The lock says so, and nobody can open it meanwhile."""
+    with closing(file.open()), pytest.raises(StoreError, match="is in use: stop every process"):
+        file.dump()
+    lines = file.lines()
+    next(lines)
+    with pytest.raises(StoreError, match="is being restored, dumped or loaded"):
+        file.open()
+    lines.close()
+    file.open().close()
+
+
+def test_a_backup_is_dumped_as_it_is(file: Place, tmp_path: Path) -> None:
+    """Nothing is written to it, though an earlier version wrote it; it is one file, and stays one."""
+    copy = Place(f"sqlite:{tmp_path}/copy.db")
+    back_up(Path(file.url.path), Path(copy.url.path), replace=False)
+    assert copy.dump() == file.dump()
+    for kept in KEPT.iterdir():
+        old = Place(f"sqlite:{tmp_path}/{kept.name}.db")
+        InFile(Path(old.url.path)).load(kept)
+        before = Path(old.url.path).read_bytes()
+        new = Place(f"sqlite:{tmp_path}/{kept.name}-new.db")
+        dump, end = dumped(old.lines())
+        new.load(dump, labels=("appid", "to_host", "source_host"))
+        assert end.tasks > 0
+        assert new.dump() == dump
+        assert Path(old.url.path).read_bytes() == before
+        assert sorted(file.name for file in tmp_path.glob(f"{kept.name}.db*"))[1:] == [f"{kept.name}.db-lock"]
+
+
+def test_a_file_that_is_restored_is_free_of_its_mark(file: Place, tmp_path: Path) -> None:
+    """A restore is a store of its own: it is the way back when all else is lost."""
+    path = Path(file.url.path)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("INSERT INTO meta VALUES ('moved', 'moved 0123 valkey://nowhere:6379/0')")
+    back_up(path, tmp_path / "copy.db", replace=False)
+    restore(tmp_path / "copy.db", path, replace=True, now=2000.0)
+    with closing(file.open()) as store:
+        assert store.snapshot(1).created == 2000.0

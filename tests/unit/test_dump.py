@@ -1,0 +1,271 @@
+"""The lines of a dump: whatever a store holds comes back, and what is not whole is refused unread."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.errors import StoreError
+from exporter.ledger import FLEET, Ledger
+from exporter.protocol.events import EventKind
+from exporter.relay import NONE, STATES, Course, Entry, Task
+from exporter.store import key_of
+from exporter.store.dump import Body, Header, KeptTask, LabelSet, Line, read_dump, write_dump
+from exporter.store.dump_file import dump_file, load_file
+from tests.unit.histories import tried
+
+NAMES = ("appid", "to_host")
+TEXT = st.text(max_size=6)
+TIME = st.floats(min_value=-1e12, max_value=1e12)
+WHOLE = st.integers(min_value=0, max_value=(1 << 63) - 1)
+HEXADECIMAL = "0123456789abcdef"
+
+ENTRIES = st.builds(
+    Entry,
+    kind=st.sampled_from([kind for kind in EventKind if kind.moves]),
+    ms=WHOLE,
+    exact=st.booleans(),
+    known=st.booleans(),
+    arrival=TIME,
+    subject=TEXT,
+    duration=TIME,
+    told=WHOLE,
+    message=TEXT,
+)
+COURSES = st.builds(Course, start=st.none() | ENTRIES, exit=st.none() | ENTRIES, file=st.none() | ENTRIES)
+TASKS = st.builds(
+    Task,
+    appid=WHOLE,
+    task_id=TEXT,
+    to_host=TEXT,
+    to_url=TEXT,
+    sources=st.just("") | st.text(HEXADECIMAL, min_size=16, max_size=16),
+    first_seen=TIME,
+    start_stated=st.none() | st.tuples(WHOLE, WHOLE),
+    identities=st.dictionaries(TEXT, TIME, max_size=3),
+    settled=COURSES,
+    log=st.lists(ENTRIES, max_size=2).map(tuple),
+    now=COURSES,
+)
+BODIES = st.builds(
+    Body,
+    reason=TEXT,
+    body=st.binary(max_size=9),
+    source=TEXT,
+    count=st.integers(min_value=1, max_value=(1 << 53) - 1),
+    first=TIME,
+    last=TIME,
+)
+
+
+def _ledgers(labels: st.SearchStrategy[tuple[str, ...]]) -> st.SearchStrategy[Ledger]:
+    exemplars = st.dictionaries(TEXT, st.tuples(TEXT, TIME, TIME), max_size=2)
+    numbers = st.dictionaries(TEXT, WHOLE, max_size=3)
+    return st.builds(Ledger, labels=labels, created=TIME, values=numbers, marks=numbers, exemplars=exemplars)
+
+
+@st.composite
+def contents(draw: st.DrawFn) -> list[Line]:
+    """Draw what a store may hold, as lines."""
+    header = Header(
+        draw(TIME), draw(st.text(HEXADECIMAL, min_size=32, max_size=32)), ",".join(NAMES), "a b", 1
+    )
+    labels = draw(st.lists(st.tuples(TEXT, TEXT), max_size=3, unique=True))
+    ledgers = [draw(_ledgers(st.just(each))) for each in (FLEET, *labels)]
+    tasks = draw(st.lists(TASKS, max_size=3, unique_by=key_of))
+    states = (*STATES, NONE) if labels else (NONE,)
+    lines: list[Line] = [header, *map(LabelSet, ledgers)]
+    for task in tasks:
+        state = draw(st.sampled_from(states))
+        place = 0 if state == NONE else draw(st.integers(1, len(labels)))
+        lines.append(KeptTask(state, place, draw(TIME), task))
+    bodies = draw(st.lists(BODIES, max_size=3, unique_by=lambda each: each.body))
+    return [*lines, *sorted(bodies, key=lambda each: (each.first, hashed(each.body)))]
+
+
+def hashed(body: bytes) -> bytes:
+    """Return what a body is known by."""
+    return hashlib.blake2b(body, digest_size=16).digest()
+
+
+def written(lines: Iterator[Line]) -> bytes:
+    """Return a dump."""
+    file = BytesIO()
+    write_dump(lines, file)
+    return file.getvalue()
+
+
+def read(dump: bytes) -> list[Line]:
+    """Return the lines of a dump."""
+    return list(read_dump(BytesIO(dump), "x.dump", NAMES))
+
+
+@tried(200)
+@given(lines=contents())
+def test_whatever_a_store_holds_comes_back_from_a_dump(lines: list[Line]) -> None:
+    """As it was; what is remembered of a task in its order."""
+    dump = written(iter(lines))
+    again = read(dump)
+    assert again == lines
+    assert [list(line.record.identities) for line in again if isinstance(line, KeptTask)] == [
+        list(line.record.identities) for line in lines if isinstance(line, KeptTask)
+    ]
+    assert written(iter(again)) == dump
+
+
+@tried(25)
+@given(lines=contents())
+def test_whatever_a_store_holds_comes_back_from_a_file(lines: list[Line]) -> None:
+    """The store that is made of a dump has the same dump."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "relay.db"
+        load_file(path, iter(lines), replace=False)
+        assert written(dump_file(path)) == written(iter(lines))
+
+
+#: All that is ever said of a dump that can't be read.
+SAID = re.compile(
+    r"x\.dump, line \d+: damaged, or not written by `dump`"
+    r"|x\.dump was cut off after line \d+: dump the store again"
+    r"|x\.dump is a dump of version -?\d+, this program knows 1: .*"
+    r"|x\.dump is of a store made with --metrics\.labels=[a-z_,]+: give those"
+)
+
+
+def refused(dump: bytes) -> None:
+    """It is refused, and nothing of it is said."""
+    with pytest.raises(StoreError) as caught:
+        read(dump)
+    assert SAID.fullmatch(str(caught.value)), caught.value
+
+
+@tried(300)
+@given(lines=contents(), data=st.data())
+def test_a_dump_with_a_byte_changed_is_refused(lines: list[Line], data: st.DataObject) -> None:
+    """Wherever it is. After the last line white space may be any other."""
+    dump = bytearray(written(iter(lines)))
+    at = data.draw(st.integers(0, len(dump) - 1))
+    dump[at] ^= data.draw(st.integers(1, 255))
+    if at == len(dump) - 1 and dump[at:] in b" \t\r":
+        assert read(bytes(dump)) == lines
+    else:
+        refused(bytes(dump))
+
+
+@tried(100)
+@given(lines=contents(), data=st.data())
+def test_a_dump_that_is_cut_off_or_goes_on_is_refused(lines: list[Line], data: st.DataObject) -> None:
+    """And so is one that lacks a line, has one twice, or has two in the other order."""
+    dump = written(iter(lines))
+    assert read(dump[:-1]) == lines
+    refused(dump[: data.draw(st.integers(0, len(dump) - 2))])
+    refused(dump + data.draw(st.sampled_from([b"\n", b"{}", dump, dump.splitlines(True)[-1]])))
+    parts = dump.splitlines(keepends=True)
+    at = data.draw(st.integers(0, len(parts) - 2))
+    refused(b"".join(parts[:at] + parts[at + 1 :]))
+    refused(b"".join(parts[:at] + parts[at : at + 1] + parts[at:]))
+    refused(b"".join(parts[:at] + parts[at : at + 2][::-1] + parts[at + 2 :]))
+
+
+HEADER = {"type": "css-relay-dump", "version": 1, "created": 1.5, "secret": "ab" * 16, "judged_by": ""}
+HEADER["labels"] = "appid,to_host"
+FLEET_SET = {"type": "label_set", "values": [[""], 1.5, {}, {}, {}]}
+LABEL_SET = {"type": "label_set", "values": [["4", "h"], 1.5, {}, {}, {}]}
+TASK = {"type": "task", "state": "active", "label_set": 1, "due": 2.0, "record": [4, "canary"]}
+BODY = {
+    "type": "body",
+    "reason": "json",
+    "body": "ew==",
+    "source": "::1",
+    "count": 1,
+    "first": 1.0,
+    "last": 1.0,
+}
+WHOLE_DUMP = [HEADER, FLEET_SET, LABEL_SET, TASK, BODY]
+
+
+def sealed(*lines: Any) -> bytes:
+    """Return a dump of these lines, with an end line that fits."""
+    texts = [line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n" for line in lines]
+    counts = [
+        sum(isinstance(line, dict) and line.get("type") == kind for line in lines)
+        for kind in ("label_set", "task", "body")
+    ]
+    end = dict(zip(("label_sets", "tasks", "bodies"), counts, strict=True))
+    digest = hashlib.sha256(b"".join(texts)).hexdigest()
+    return b"".join(texts) + json.dumps({"type": "end", **end, "sha256": digest}).encode() + b"\n"
+
+
+def test_a_dump_that_is_written_by_hand_is_read() -> None:
+    """The form is the one that is documented, white space and all."""
+    assert len(read(sealed(*WHOLE_DUMP))) == 5
+
+
+#: Lines that do not fit, and the number of the first that is refused.
+MISFITS: dict[str, tuple[list[Any], int]] = {
+    "nothing": ([], 1),
+    "a header alone": ([HEADER], 2),
+    "no header": (WHOLE_DUMP[1:], 1),
+    "a second header": ([HEADER, HEADER], 2),
+    "a label set before the fleet's": ([HEADER, LABEL_SET], 2),
+    "the fleet's a second time": ([HEADER, FLEET_SET, FLEET_SET], 3),
+    "a label set with other labels": (
+        [HEADER, FLEET_SET, {**LABEL_SET, "values": [["4"], 1, {}, {}, {}]}],
+        3,
+    ),
+    "a body before the fleet's label set": ([HEADER, BODY], 2),
+    "a label set that is not there": ([*WHOLE_DUMP[:3], {**TASK, "label_set": 2}], 4),
+    "a label set below 0": ([*WHOLE_DUMP[:3], {**TASK, "label_set": -1}], 4),
+    "a task with a state and no label set": ([*WHOLE_DUMP[:3], {**TASK, "label_set": 0}], 4),
+    "a task without a state, with a label set": ([*WHOLE_DUMP[:3], {**TASK, "state": "none"}], 4),
+    "a state that is none": ([*WHOLE_DUMP[:3], {**TASK, "state": "canary"}], 4),
+    "a field too many": ([*WHOLE_DUMP[:3], {**TASK, "canary": 1}], 4),
+    "a number for a text": ([*WHOLE_DUMP[:3], {**TASK, "record": [4, 4]}], 4),
+    "sources that are no digest": ([*WHOLE_DUMP[:3], {**TASK, "record": [4, "t", *[""] * 4, "canary"]}], 4),
+    "a time that is none": ([*WHOLE_DUMP[:3], {**TASK, "due": float("inf")}], 4),
+    "a body that never came": ([*WHOLE_DUMP[:4], {**BODY, "count": 0}], 5),
+    "a count without end": ([*WHOLE_DUMP[:4], {**BODY, "count": 1 << 64}], 5),
+    "a body that is no base64": ([*WHOLE_DUMP[:4], {**BODY, "body": "canary!"}], 5),
+    "a secret that is none": ([{**HEADER, "secret": "canary"}], 1),
+    "labels that are none": ([{**HEADER, "labels": "canary\n1"}], 1),
+    "an unknown line": ([*WHOLE_DUMP, {"type": "canary"}], 6),
+    "an empty line": ([*WHOLE_DUMP, b"\n"], 6),
+    "what is not UTF-8": ([*WHOLE_DUMP, b'{"type":"canary\xff"}\n'], 6),
+    "what is not JSON": ([*WHOLE_DUMP, b"canary\n"], 6),
+    "half a character": ([*WHOLE_DUMP[:3], {**TASK, "state": "\ud800"}], 4),
+    "what is nested without end": ([*WHOLE_DUMP[:3], b'{"type":"task","x":' + b"[" * 100_000 + b"\n"], 4),
+}
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_lines_that_do_not_fit_are_refused_though_the_digest_does(name: str) -> None:
+    """The line is named, and nothing of it is repeated."""
+    lines, number = MISFITS[name]
+    with pytest.raises(StoreError, match=f"^x.dump, line {number}: damaged, or not written by `dump`$"):
+        read(sealed(*lines))
+
+
+def test_a_dump_of_a_newer_version_and_one_with_other_labels_say_so() -> None:
+    """What a newer version adds to the header hinders nobody from saying so."""
+    newer = {**HEADER, "version": 2, "more": "canary"}
+    with pytest.raises(
+        StoreError, match="is a dump of version 2, this program knows 1: use the program that"
+    ):
+        read(sealed(newer))
+    with pytest.raises(StoreError, match=r"is of a store made with --metrics.labels=appid: give those$"):
+        read(sealed({**HEADER, "labels": "appid"}))
+
+
+def test_a_store_whose_records_do_not_fit_is_not_dumped() -> None:
+    """It was written to meanwhile, or is damaged; the dump has no end line."""
+    lines = read(sealed(*WHOLE_DUMP))
+    with pytest.raises(StoreError, match="was written to meanwhile, or is damaged"):
+        written(iter([*lines[:2], *lines[3:]]))
