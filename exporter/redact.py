@@ -36,12 +36,18 @@ _URL = re.compile(
 )
 #: Words of a text that may be URLs, without the stop after them. Linear in the text, as what follows is.
 _URL_IN_TEXT = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]+://[^\s\"'<>]*(?<![.,:;!?)])")
-#: A query; and what a text calls a secret: `key=x`, `"txSecret": "x y"`, `Authorization: Bearer x`. What
-#: follows `--callback.token-file` (it names a file), KeyError and the scheme `valkey://` is none.
-_SECRET_IN_TEXT = re.compile(
-    rf"\?[^\s\"'<>]+|((?:{_WORD.pattern})[-\w]{{0,32}}(?<!-file)(?<!error)"
-    r"[\"']?\s?[=:](?!//)\s?(?:(?:basic|bearer)\s)?)(?:([\"'])(?:(?!\2).)+|[^\s\"'<>&,;]+)",
-    re.IGNORECASE,
+#: A query that stands alone: a server may repeat no more of a URL than that.
+_QUERY_IN_TEXT = re.compile(r"\?[^\s\"'<>]+")
+#: What a text calls a secret: `key=x`, `"txSecret": "x y"`, `Authorization: Bearer x`. What follows KeyError,
+#: the scheme `valkey://` or a flag such as `--callback.token-file` is none.
+_SECRET = (
+    rf"((?:{_WORD.pattern})[-\w]{{0,32}}(?<![-_]file)(?<!error)"
+    r"%s(?:(?:basic|bearer)\s)?)(?:([\"'])(?:(?!\2).)+|[^\s\"'<>&,;]+)"
+)
+_SECRET_IN_TEXT = re.compile(_SECRET % r"[\"']?\s?[=:](?!//)\s?", re.IGNORECASE)
+#: In the log a colon and a space follow the name of a setting: `tls_server_config.key: is not supported`.
+_SECRET_IN_LINE = re.compile(
+    _SECRET % r"(?:[\"']?\s?=\s?|[\"']\s?:\s?|:(?!\s|//)|:\s?(?=basic|bearer))", re.IGNORECASE
 )
 #: A value that is a URL as a whole, even a broken one.
 _IS_URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*:/")
@@ -55,8 +61,12 @@ def names_secret(name: str) -> bool:
 
 
 def redact_text(text: str) -> str:
-    """Return `text` without users, queries and fragments of URLs, and without what it calls a secret."""
-    return _without_values(_URL_IN_TEXT.sub(lambda url: _readable(*_parts(url[0])), text))
+    """Return `text` without users, queries and fragments of URLs, and without what it calls a secret.
+
+    For what this program or a library wrote, such as a line of the log.
+    """
+    text = _URL_IN_TEXT.sub(lambda url: _readable(*_parts(url[0])), text)
+    return _SECRET_IN_LINE.sub(_without_value, text)
 
 
 class Redactor:
@@ -115,7 +125,7 @@ class Redactor:
         shown = self.destination(to_url, key)[2]
         if shown != key:
             line = re.sub(rf"(?<![A-Za-z0-9~]){re.escape(key)}(?![A-Za-z0-9])", shown, line)
-        return _without_values(line)
+        return _SECRET_IN_TEXT.sub(_without_value, _QUERY_IN_TEXT.sub(f"?{HIDDEN}", line))
 
     def _matches(self, host: str) -> bool:
         return any(fnmatchcase(host, pattern) for pattern in self._plain_hosts)
@@ -187,8 +197,8 @@ def _destinations(value: Any) -> Iterator[str]:
         yield from _destinations(item)
 
 
-def _without_values(text: str) -> str:
-    return _SECRET_IN_TEXT.sub(lambda found: f"{found[1] or '?'}{found[2] or ''}{HIDDEN}", text)
+def _without_value(found: re.Match[str]) -> str:
+    return f"{found[1]}{found[2] or ''}{HIDDEN}"
 
 
 def _readable(base: str, _host: str, path: str) -> str:

@@ -95,10 +95,10 @@ def _statement(head: str, rows: int, columns: int, tail: str) -> str:
 def advice(exc: Exception) -> str:
     """Return what happened and what to do about it."""
     text = str(exc)
-    return next((f"{text}: {what}" for sign, what in _ADVICE.items() if sign in text), text)
+    return next((f"{text}: {what}" for sign, what in ADVICE.items() if sign in text), text)
 
 
-_ADVICE = {
+ADVICE = {
     "malformed": "the file is damaged; move it away and restore a backup, or start with a new one",
     "not a database": "the file is no store, or damaged; point --store.url at another, or move it away",
     "no such table": "the file is no store; point --store.url at another",

@@ -53,7 +53,7 @@ def test_a_line_keeps_no_secret_that_a_word_names(
     """In its message, in a field of that name, in the text of another, in an error."""
     configure("info", form)
     log = logging.getLogger("exporter.test")
-    log.warning("seen %s=%s", word, SECRET, extra={f"my_{word}": SECRET, "of": f"{word}: {SECRET}", "n": 7})
+    log.warning("seen %s=%s", word, SECRET, extra={f"my_{word}": SECRET, "of": f"{word}:{SECRET}", "n": 7})
     try:
         raise ValueError(f"{word}={SECRET} at http://u:{SECRET}@host/a?{SECRET}")  # noqa: TRY301
     except ValueError:

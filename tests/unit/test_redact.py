@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from exporter.redact import MAX_PROSE, SECRET_WORDS, UNREADABLE, Redactor, redact_text, redacted_json
+from exporter.store import file
+from exporter.store.valkey import link
 
 REDACTOR = Redactor(key=b"key", plain_hosts=["*.myqcloud.com"])
 SECRET = "s3cr3t"
@@ -84,6 +86,11 @@ def test_a_log_line_keeps_no_secret_of_a_url(text: str) -> None:
         "KeyError: 'index'",
         "store valkey://127.0.0.1:6379/0: a new one",
         "store valkey-cluster://127.0.0.1:6379/0: a new one",
+        "tls_server_config.key_file: is of another certificate",
+        "basic_auth_users.keymaster: expected a bcrypt hash",
+        "give --store.url ?ca-file= of those who signed, or lower ?wait-replicas= of it",
+        *file.ADVICE.values(),
+        *link.ADVICE.values(),
         "Listening at: http://[::1]:8314 (7)",
     ],
 )

@@ -181,10 +181,10 @@ def _is_passing(exc: Exception) -> bool:
 def _advice(exc: Exception) -> str:
     """Return what happened and what to do about it; a server's texts quote no password."""
     text = " ".join(str(exc).split())
-    return next((f"{text}: {what}" for sign, what in _ADVICE.items() if sign in text), text)
+    return next((f"{text}: {what}" for sign, what in ADVICE.items() if sign in text), text)
 
 
-_ADVICE = {
+ADVICE = {
     "WRONGPASS": "give --store.url the right user and password",
     "invalid username-password": "give --store.url the right user and password",
     "Authentication required": "give --store.url a password",
