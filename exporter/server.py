@@ -104,8 +104,8 @@ class Server(BaseApplication):  # type: ignore[misc]
         try:
             Master(self).run()
         finally:
-            # Python takes its own handlers away at its end; one more reload would then end it in disorder.
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            # Python takes its handlers away at its end; one more SIGHUP would then decide its exit status.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
 
     def load(self) -> Service:
         """Return what a worker serves."""
