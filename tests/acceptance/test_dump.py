@@ -261,13 +261,20 @@ def test_no_secret_is_told(
 
 
 @pytest.mark.parametrize("command", ["dump", "load"])
-@pytest.mark.parametrize("words", [(), ("a", "b"), ("--replace",)])
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        ((), "the following arguments are required: PATH (see css-relay-exporter {} --help)"),
+        (("--replace",), "the following arguments are required: PATH (see css-relay-exporter {} --help)"),
+        (("a", "b"), "unknown argument b"),
+    ],
+)
 def test_words_that_make_no_command_are_told(
-    tmp_path: Path, command: str, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, command: str, words: tuple[str, ...], wrong: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With how it is called, and nothing is done."""
+    """In one line, and nothing is done."""
     assert cli.main([command, *words, f"--store.url=sqlite:{tmp_path}/relay.db"]) == 2
-    assert f"expected {command} PATH [--replace], with - for standard" in capsys.readouterr().err
+    assert capsys.readouterr().err == f"css-relay-exporter: {wrong.format(command)}\n"
     assert list(tmp_path.iterdir()) == []
 
 
