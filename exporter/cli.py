@@ -41,13 +41,9 @@ def _version_text() -> str:
     return f"{PROGRAM} {__version__} (revision {revision()}, Python {platform.python_version()})"
 
 
-#: The flags that are followed by a value.
-VALUED = {
-    f"--{flag.name}"
-    for rows in (Settings, Options)
-    for flag in flags_of(rows).values()
-    if flag.parse is not parse_switch
-}
+FLAGS = {f"--{flag.name}": flag for rows in (Settings, Options) for flag in flags_of(rows).values()}
+#: Those of single commands, beside the flags.
+SWITCHES = {"--help", "--version", "--all", "--raw", "--replace"}
 
 
 @cache
@@ -77,14 +73,17 @@ def parse(words: Sequence[str]) -> Namespace:
         SettingsError: a word is unknown, malformed or missing; the text names it.
         SystemExit: help or version was asked for, and is printed.
     """
-    given, unknown = command_line().parse_known_args(_joined(words))
+    joined = _joined(words)
+    for word in joined[: joined.index("--")] if "--" in joined else joined:
+        name = word.partition("=")[0]
+        if name.startswith("--") and name not in FLAGS and name not in SWITCHES:
+            raise SettingsError(f"unknown flag {name}")  # not what follows it: a password perhaps
+    given, unknown = command_line().parse_known_args(joined)
     if unknown:
-        # A word that is no flag may be the value of an unknown one, a password perhaps: the flag is named.
-        flag, *_ = [word.partition("=")[0] for word in unknown if word.startswith("-")] or [""]
-        hint = ": flags follow the command that takes them" if flag in VALUED else ""
-        raise SettingsError(
-            f"unknown flag {flag}{hint}" if flag else redact_text(f"unknown argument {unknown[0]}")
-        )
+        word = unknown[0].partition("=")[0]
+        hint = ": flags follow the command that takes them" if word in FLAGS else ""
+        what = "flag" if word.startswith("-") else "argument"
+        raise SettingsError(redact_text(f"unknown {what} {word}{hint}"))
     return given
 
 
@@ -93,7 +92,8 @@ def _joined(words: Sequence[str]) -> list[str]:
     rest = iter(words)
     joined = []
     for word in rest:
-        value = next(rest, None) if word in VALUED else None
+        has_value = word in FLAGS and FLAGS[word].parse is not parse_switch
+        value = next(rest, None) if has_value else None
         joined.append(word if value is None else f"{word}={value}")
         if word == "--":
             joined += rest

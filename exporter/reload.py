@@ -36,7 +36,7 @@ class Files:
             OSError: it can't be read.
             ValueError: no file can have that path.
         """
-        self._stamps[path] = None
+        self._stamps[path] = _stamp_of(path)
         with open(path, "rb") as file:
             self._stamps[path] = _stamp(os.fstat(file.fileno()))
             return file.read()
@@ -52,7 +52,7 @@ class Files:
         A pipe can't: it has nothing to say a second time, and to wait for it would stop everything.
         """
         now = {path: _stamp_of(path) for path in self._stamps}
-        has_pipe = any(stamp is not None and not stat.S_ISREG(stamp.mode) for stamp in now.values())
+        has_pipe = any(stamp is not None and stat.S_ISFIFO(stamp.mode) for stamp in now.values())
         return not has_pipe and (force or now != self._stamps)
 
 
@@ -90,6 +90,9 @@ class ReloadingFile(Generic[T]):
         except SettingsError as exc:
             problem = {"of": self._name, "reason": str(exc)}
             log.error("can't be used; what was read before holds", extra=problem)  # noqa: TRY400
+        except Exception:
+            # A fault of this program: it must not end what serves.
+            log.exception("can't be used; what was read before holds", extra={"of": self._name})
         else:
             log.info("read again", extra={"of": self._name})
 

@@ -1,7 +1,7 @@
 """The web configuration file: who may look at the web listener, and how.
 
-The format is that of the Prometheus exporter toolkit, or the part of it that its users set. What is not done
-here is refused, so that nobody takes for done what is not. Nothing else is read or opened here.
+The format is that of the Prometheus exporter toolkit, or the part of it that its users set. Unsupported
+fields are refused, so that nobody relies on them. Nothing else is read or opened here.
 """
 
 import re
@@ -115,16 +115,18 @@ def read_web_config(text: bytes, folder: Path) -> WebConfig:
 def _tls(section: TlsSection, folder: Path) -> TlsConfig:
     for field in ("cert_file", "key_file"):
         if not getattr(section, field):
-            raise _wrong(field, "expected it; without certificate and key there is no TLS")
+            raise _wrong(field, "required: TLS needs a certificate and a key")
     auth = section.client_auth_type or "NoClientCert"
     if auth in UNVERIFIED:
-        raise _wrong("client_auth_type", f"nobody would verify what clients show: take {UNVERIFIED[auth]}")
+        raise _wrong(
+            "client_auth_type", f"the certificate of a client would not be verified: take {UNVERIFIED[auth]}"
+        )
     if auth not in CLIENT_AUTH:
         raise _wrong("client_auth_type", "expected one of " + ", ".join(CLIENT_AUTH))
     if section.client_ca_file and not CLIENT_AUTH[auth]:
         raise _wrong("client_auth_type", "expected RequireAndVerifyClientCert, as there is a client_ca_file")
     if CLIENT_AUTH[auth] and not section.client_ca_file:
-        raise _wrong("client_ca_file", "expected it; else any public authority could let clients in")
+        raise _wrong("client_ca_file", "required with this client_auth_type")
     versions = section.min_version or "TLS12", section.max_version or "TLS13"
     for field, version in zip(("min_version", "max_version"), versions, strict=True):
         if version not in VERSIONS:
@@ -173,7 +175,7 @@ def _headers(headers: dict[str, str]) -> dict[str, str]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads every scalar as the text it is written as: a name or a password may look like a number."""
+    """Reads every scalar as the text that it is written as: a name or a password may look like a number."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Return a mapping without what is null in it.
@@ -189,7 +191,11 @@ class _Loader(yaml.SafeLoader):
         return {key: value for key, value in found.items() if value is not None}
 
 
-NULL, MERGE = "tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"
+NULL, MERGE, *TEXTS = (f"tag:yaml.org,2002:{kind}" for kind in ("null", "merge", "str", "seq", "map"))
+# Nor as another kind where a tag asks for that: `!!int x` is refused like any unknown tag.
+_Loader.yaml_constructors = {
+    tag: make for tag, make in yaml.SafeLoader.yaml_constructors.items() if tag in (NULL, *TEXTS, None)
+}
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag in (NULL, MERGE)]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()

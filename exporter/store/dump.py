@@ -111,7 +111,7 @@ def write_dump(lines: Iterator[Line], file: BinaryIO) -> End:
             text = encoder.encode(line) + b"\n"
             contents.add(line, text)
             file.write(text)
-    except (ValueError, KeyError) as exc:
+    except (ValueError, LookupError) as exc:
         raise StoreError(
             "the store was written to meanwhile, or is damaged: stop every exporter on it, and dump it again"
         ) from exc

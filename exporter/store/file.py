@@ -94,7 +94,7 @@ def _statement(head: str, rows: int, columns: int, tail: str) -> str:
 
 def advice(exc: Exception) -> str:
     """Return what happened and what to do about it."""
-    text = str(exc)
+    text = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
     return next((f"{text}: {what}" for sign, what in ADVICE.items() if sign in text), text)
 
 

@@ -20,6 +20,8 @@ def refuse_existing(path: Path, *, replace: bool) -> None:
     Raises:
         StoreError: something is.
     """
+    if not path.name or path.is_dir():
+        raise StoreError(f"{path} is a folder: give the path of a file")
     if path.exists() and not replace:
         raise StoreError(f"{path} is there already: give another path, or --replace")
 

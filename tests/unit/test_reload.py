@@ -51,6 +51,29 @@ def test_a_change_is_read_and_a_broken_one_is_not(
         assert caplog.records[0].__dict__["of"] == "a number"
 
 
+def test_a_file_that_can_not_be_opened_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Not each second: it is there, as one without permission is, and has not changed since."""
+    path = tmp_path / "number"
+    path.write_text("1")
+    value = number_in(path)
+    path.unlink()
+    path.mkdir()
+    for _ in range(3):
+        value.look()
+    assert (value.current(), len(caplog.records)) == (1, 1)
+
+
+def test_a_fault_of_this_program_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The last good value stays, and the log has all that is known of the fault."""
+    path = tmp_path / "numbers"
+    path.write_text("1,2")
+    value = ReloadingFile("numbers", lambda files: files.read(str(path)).split(b",")[1])
+    path.write_text("1")
+    value.look()
+    assert value.current() == b"2"
+    assert caplog.records[0].exc_info
+
+
 def test_what_has_not_changed_is_not_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Unless it is forced."""
     caplog.set_level(logging.INFO)

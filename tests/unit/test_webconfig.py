@@ -162,6 +162,10 @@ BAD: list[tuple[str, str]] = [
     ("a: 1\nb: c: d", "line 2"),
     ("basic_auth_users: {a: !!python/object:os.system x}", "line 1"),
     ("\x00", "line 1"),
+    *(
+        (f"basic_auth_users: {{a: !!{kind} x}}", "line 1")
+        for kind in ("int", "float", "bool", "timestamp", "binary")
+    ),
     ("&a [*a]", "the file"),
     ("basic_auth_users: &a {b: *a}", "basic_auth_users"),
     ("tls_server_configs: {}", "tls_server_configs: is not a field"),

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 
 import msgspec
 
@@ -32,11 +31,7 @@ def ledger_of(labels: tuple[str, ...], fields: Iterable[tuple[str, str]]) -> Led
     )
 
 
-@lru_cache(maxsize=2048)
 def read_ledger(labels: tuple[str, ...], raw: bytes) -> str:
-    """Return the record of a ledger that the server answered as a JSON array of names and values.
-
-    Most ledgers are as the last scrape read them.
-    """
+    """Return the record of a ledger that the server answered as a JSON array of names and values."""
     flat: list[str] = msgspec.json.decode(raw)
     return encode(ledger_of(labels, zip(flat[::2], flat[1::2], strict=True)))

@@ -10,8 +10,10 @@ if ARGV[1] == '1' and redis.call('EXISTS', KEYS[1]) == 0 then
   redis.call('HSET', key('ledger:0'), 'created', redis.call('HGET', KEYS[1], 'created'))
 end
 -- Versions before this one noted here what had changed, for scrapes. One that still runs reads all again without it.
-redis.call('HDEL', KEYS[1], 'last', 'floor')
-redis.call('UNLINK', key('changed'), key('forgotten'), key('posted'))
+if ARGV[1] == '1' then
+  redis.call('HDEL', KEYS[1], 'last', 'floor')
+  redis.call('UNLINK', key('changed'), key('forgotten'), key('posted'))
+end
 -- A commit is tried again for seconds; who was last here an hour ago tries none.
 local clients = redis.call('HGETALL', key('done'))
 for index = 1, #clients, 2 do

@@ -61,6 +61,8 @@ class ValkeyStore:
         self._commits = 0
         self._lost = ""
         self._ahead = 0.0
+        #: The records of ledgers in the last snapshot, by labels and answer: most are the same in the next.
+        self._records: dict[tuple[tuple[str, ...], bytes], str] = {}
         # A command beside those that serve is not held up, and answers nobody else.
         self._replicas = 0 if terms.as_guest else url.wait_replicas
         self._link = Link(url, password)
@@ -114,11 +116,15 @@ class ValkeyStore:
         ranks = [RANKS[state] for state in states]
         fleet, sets, lines, total, quarantined = self._run("snapshot", max_tasks, *ranks)
         sets = [(tuple(json.loads(text)), raw, counts) for text, raw, counts in sorted(sets)]
+        known = self._records
+        self._records = records = {
+            (labels, raw): known.get((labels, raw)) or read_ledger(labels, raw) for labels, raw, _ in sets
+        }
         tasks = lines.decode().split("\n") if lines else []
         return Snapshot(
             created=self._created,
             fleet=read_ledger(FLEET, fleet),
-            ledgers=[(labels, read_ledger(labels, raw)) for labels, raw, _ in sets],
+            ledgers=[(labels, record) for (labels, _), record in records.items()],
             counts=[
                 (labels, state, count)
                 for labels, _, counts in sets
