@@ -51,11 +51,15 @@ class Settings(Struct, frozen=True, kw_only=True):
         Flag(
             "callback.token-file",
             str,
-            "File with secret tokens, one a line; callbacks then come in at `/callbacks/<token>` alone.",
+            "File with secret tokens, one a line; callbacks then come in at `/callbacks/<token>` alone. "
+            "Read again when it changes.",
         ),
     ] = ""
     callback_sign_key_file: Annotated[
-        str, Flag("callback.sign-key-file", str, "File with keys of `sign`, one a line.")
+        str,
+        Flag(
+            "callback.sign-key-file", str, "File with keys of `sign`, one a line. Read again when it changes."
+        ),
     ] = ""
     callback_require_sign: Annotated[
         bool, Flag("callback.require-sign", parse_switch, "Whether a callback without signature is refused.")
@@ -101,7 +105,12 @@ class Settings(Struct, frozen=True, kw_only=True):
         ),
     ] = ""
     callback_tls_key_file: Annotated[
-        str, Flag("callback.tls-key-file", str, "PEM file with the key of that certificate.")
+        str,
+        Flag(
+            "callback.tls-key-file",
+            str,
+            "PEM file with the key of that certificate. Read again when it changes.",
+        ),
     ] = ""
     http_idle_timeout: Annotated[
         float,
@@ -120,8 +129,8 @@ class Settings(Struct, frozen=True, kw_only=True):
         Flag(
             "web.config.file",
             str,
-            "TLS, passwords and headers of the web listener, in the exporter toolkit's format. "
-            "Read again when it changes.",
+            "TLS, passwords and headers of the web listener, in the exporter toolkit's format; "
+            "unsupported fields are refused. Read again when it changes.",
         ),
     ] = ""
     web_telemetry_path: Annotated[str, Flag("web.telemetry-path", parse_path, "Path of the metrics.")] = (

@@ -209,7 +209,7 @@ class Exporter:
         """The process id of its worker."""
         return until(self._workers, "a worker")[0]
 
-    def _workers(self) -> list[int]:
+    def workers(self) -> list[int]:
         """Return the process ids of its workers: one, none where it has just ended."""
         assert self.process is not None
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
@@ -263,7 +263,7 @@ class Exporter:
     def kill(self) -> None:
         """End all of it at once, as a power cut would; nothing of it holds a file or a port any more."""
         if self.process is not None and self.process.poll() is None:
-            workers = self._workers()
+            workers = self.workers()
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(HANG_SECONDS)
             until(lambda: not any(map(is_running, workers)), "its workers are gone")

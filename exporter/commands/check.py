@@ -6,8 +6,8 @@ from pathlib import Path
 
 from exporter.commands import configured
 from exporter.protocol.events import EventKind
-from exporter.schemas import schema_folder
-from exporter.service import Service, open_store
+from exporter.schemas import Schemas, schema_folder
+from exporter.service import open_store
 from exporter.store.copies import verify
 from exporter.watched import WatchedFiles
 
@@ -19,14 +19,15 @@ def check(given: Namespace) -> int:
         ExporterError: something is wrong; the text says what.
     """
     settings = configured(given)
-    Service(settings, WatchedFiles(settings))  # reads every file that is set, and the schemas
+    files = WatchedFiles(settings)
+    Schemas()
     print(f"schemas: {len(EventKind)} events in {schema_folder()}")
     url = settings.store_url
     path = Path(url.path)
     if url.is_embedded and path.exists() and path.stat().st_size:
         verify(path)  # before anything is written to it
         print(f"store: {path} is undamaged")
-    with closing(open_store(settings)) as store:
+    with closing(open_store(settings, passwords=files.store_passwords)) as store:
         store.probe()
         print(f"store: {path if url.is_embedded else url} can be written")
     return 0

@@ -41,7 +41,10 @@ def add_commands(commands: Commands) -> None:
     backup.add_argument("path", metavar="PATH", help="file to write")
     backup.add_argument("--replace", action="store_true", help="replace that file if it exists")
     restore = commands.add(
-        "restore", restore_command, "Make a store of a backup; its counters begin at 0.", "PATH [--replace]"
+        "restore",
+        restore_command,
+        "Create a store from a backup; its counters start at 0.",
+        "PATH [--replace]",
     )
     restore.add_argument("path", metavar="PATH", help="backup to read")
     restore.add_argument("--replace", action="store_true", help="replace the store if it exists")

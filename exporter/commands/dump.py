@@ -23,7 +23,7 @@ def dump_command(given: Namespace) -> int:
     name, url = given.path, store_url(configured(given))
     with _to_write(name, url, replace=given.replace) as file:
         contents = write_dump(dump_file(Path(url.path)) if url.is_embedded else dump_server(url), file)
-    print(f"{name}: all of {url}, {contents}", file=sys.stderr if name == "-" else sys.stdout)
+    print(f"dumped {url} to {name}: {contents}", file=sys.stderr if name == "-" else sys.stdout)
     return 0
 
 
@@ -42,7 +42,7 @@ def load_command(given: Namespace) -> int:
             load_file(Path(url.path), lines(), replace=given.replace)
         else:
             load_server(url, lines(), replace=given.replace)
-    print(f"{url}: all of {name}; its counters go on where they were")
+    print(f"loaded {name} into {url}; its counters continue")
     return 0
 
 
@@ -65,11 +65,11 @@ def _to_write(name: str, url: StoreUrl, *, replace: bool) -> Iterator[BinaryIO]:
 
 def add_commands(commands: Commands) -> None:
     """Add `dump` and `load`."""
-    text = "Write the store as JSON lines, while nobody serves it."
+    text = "Write a store that nobody serves as JSON lines."
     dump = commands.add("dump", dump_command, text, "PATH [--replace]")
     dump.add_argument("path", metavar="PATH", help="file to write; - for standard output")
     dump.add_argument("--replace", action="store_true", help="replace that file if it exists")
-    text = "Make a store of any kind of a dump; its counters go on."
+    text = "Create a store from a dump; its counters continue."
     load = commands.add("load", load_command, text, "PATH [--replace]")
     load.add_argument("path", metavar="PATH", help="dump to read; - for standard input")
     load.add_argument("--replace", action="store_true", help="replace the store if it exists")

@@ -162,15 +162,18 @@ def add_commands(commands: Commands) -> None:
     group = commands.group("quarantine", "Look at refused bodies, replay them, purge them.")
     reason: dict[str, Any] = {"metavar": "REASON", "nargs": "?", "choices": QUARANTINE_REASONS}
     listing = group.add(
-        "list", list_bodies, "List refused bodies and unknown events, and what is wrong now.", "[REASON]"
+        "list",
+        list_bodies,
+        "List refused bodies and unknown events.",
+        "[REASON]",
     )
     listing.add_argument("reason", help="only those of " + ", ".join(QUARANTINE_REASONS), **reason)
     show = group.add("show", show_body, "Show one without its secrets, or as it came.", "DIGEST [--raw]")
     show.add_argument("digest", metavar="DIGEST", help="beginning of its digest")
     show.add_argument("--raw", action="store_true", help="write it as it came")
     for name, run, text in (
-        ("replay", replay_bodies, "Count those that are valid today, as of when they came."),
-        ("purge", purge_bodies, "Give them up."),
+        ("replay", replay_bodies, "Count bodies that are valid today, at the time they first came."),
+        ("purge", purge_bodies, "Delete bodies."),
     ):
         command = group.add(name, run, text, "DIGEST | --all [REASON]")
         command.add_argument("digest", metavar="DIGEST", nargs="?", help="beginning of the digest of one")

@@ -5,13 +5,14 @@ changes mean is decided above it.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
 from exporter.catalogue import UNKNOWN
+from exporter.errors import StoreError
 from exporter.ledger import Tally
 from exporter.relay import STATES, Task
 
@@ -36,6 +37,33 @@ class Terms(Struct, frozen=True, kw_only=True):
     max_quarantined: int = 1000
     max_quarantined_bytes: int = 16 * 1024 * 1024
     max_quarantined_age_seconds: float = 30 * 86400.0
+
+    def agree(self, meta: Mapping[str, str], name: object, elsewhere: str) -> bool:
+        """Return whether a store's tasks were judged by the same settings.
+
+        Args:
+            meta: what the store called `name` says of itself.
+            elsewhere: where a store with other labels could be.
+
+        Raises:
+            StoreError: the store is not to be served so; the text says how to go on.
+        """
+        labels, judged_by = ",".join(self.labels), meta.get("judged_by", "")
+        if "moved" in meta:  # by an earlier version; it may have been served elsewhere since
+            to = meta["moved"].split(" ", 2)[2]
+            raise StoreError(
+                f"store {name} was moved to {to}, or was about to be: give --store.url={to}; "
+                "if no store is there, `dump` this one and `load` it"
+            )
+        if meta["labels"] != labels:
+            raise StoreError(
+                f"store {name} was made with --metrics.labels={meta['labels']}, not {labels}: "
+                f"start with those labels, or give --store.url {elsewhere} (its counters begin at 0)"
+            )
+        if self.as_guest and judged_by not in ("", self.judged_by):
+            differing = set(judged_by.split(" ")) - set(self.judged_by.split(" "))
+            raise StoreError(f"store {name} is served with other settings: add {' '.join(sorted(differing))}")
+        return meta.get("judged_by") == self.judged_by
 
 
 class Row(Struct, frozen=True, gc=False):

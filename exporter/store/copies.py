@@ -11,7 +11,6 @@ from msgspec.structs import replace as changed
 
 from exporter.relay import renewed
 from exporter.store.file import connect, migrate
-from exporter.store.lock import FileLock
 from exporter.store.records import decode_ledger, decode_task, encode
 from exporter.store.whole import (
     IN_PLACE,
@@ -19,8 +18,8 @@ from exporter.store.whole import (
     explained,
     finished,
     look_over,
-    make_way,
     make_whole,
+    new_store,
     refuse_existing,
     uri,
 )
@@ -55,22 +54,14 @@ def restore(copy: Path, store: Path, *, replace: bool, now: float) -> None:
     Raises:
         StoreError: it is no backup, or damaged; the store is in use, or there already, without `replace`.
     """
-    refuse_existing(store, replace=replace)
-    with explained(store):
-        lock = FileLock(store, alone=True)
-    try:
-        with explained(copy), finished(store) as unfinished:
-            # A backup stands alone, perhaps where nothing can be written.
-            attended = any(file.exists() for file in beside(copy))
-            _copy(copy, unfinished, "mode=ro" if attended else "mode=ro&immutable=1")
-            with closing(connect(unfinished)) as connection:
-                migrate(connection, copy)
-                _begin_generation(connection, now)
-                make_whole(connection)
-            with explained(store):
-                make_way(store)
-    finally:
-        lock.release()
+    with new_store(store, replace=replace) as unfinished, explained(copy):
+        # A backup stands alone, perhaps where nothing can be written.
+        attended = any(file.exists() for file in beside(copy))
+        _copy(copy, unfinished, "mode=ro" if attended else "mode=ro&immutable=1")
+        with closing(connect(unfinished)) as connection:
+            migrate(connection, copy)
+            _begin_generation(connection, now)
+            make_whole(connection)
 
 
 def _copy(source: Path, target: Path, how: str) -> None:

@@ -4,7 +4,6 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from hashlib import blake2b
 from pathlib import Path
 
 from exporter.errors import StoreError
@@ -12,21 +11,18 @@ from exporter.relay import NONE
 from exporter.store import key_of
 from exporter.store.dump import VERSION, Body, Header, KeptTask, LabelSet, Line
 from exporter.store.file import known_version, migrate, put_many
-from exporter.store.lock import FileLock
-from exporter.store.records import RANKS, decode_ledger, decode_task, encode
+from exporter.store.lock import FileLock, lock_file
+from exporter.store.records import RANKS, STORED_STATES, body_digest, decode_ledger, decode_task, encode
 from exporter.store.step import number_of
 from exporter.store.whole import (
     IN_PLACE,
+    beside,
     explained,
-    finished,
     look_over,
-    make_way,
     make_whole,
-    refuse_existing,
+    new_store,
     uri,
 )
-
-_STATES = tuple(RANKS)
 
 
 def dump_file(path: Path) -> Iterator[Line]:
@@ -38,8 +34,10 @@ def dump_file(path: Path) -> Iterator[Line]:
     if not path.exists():
         raise StoreError(f"there is no store {path}: give --store.url of the one that is to be dumped")
     with explained(path), ExitStack() as opened:
-        opened.callback(FileLock(path, alone=True).release)
-        connection = opened.enter_context(closing(sqlite3.connect(uri(path, IN_PLACE), uri=True)))
+        if lock_file(path).exists():  # a backup has none, and may stand where nothing can be written
+            opened.callback(FileLock(path, alone=True).release)
+        how = IN_PLACE if any(file.exists() for file in beside(path)) else "mode=ro&immutable=1"
+        connection = opened.enter_context(closing(sqlite3.connect(uri(path, how), uri=True)))
         look_over(connection)
         known_version(connection, path)
         meta = dict(connection.execute("SELECT key, value FROM meta"))
@@ -51,7 +49,7 @@ def dump_file(path: Path) -> Iterator[Line]:
         for state, ledger, due, record in connection.execute(
             "SELECT state, coalesce(ledger, 1), due, record FROM tasks ORDER BY id"
         ):
-            yield KeptTask(_STATES[state], ledger - 1, due, decode_task(record))
+            yield KeptTask(STORED_STATES[state], ledger - 1, due, decode_task(record))
         for row in connection.execute(
             "SELECT reason, body, source, count, first, last FROM quarantine ORDER BY first, digest"
         ):
@@ -64,22 +62,20 @@ def load_file(path: Path, lines: Iterator[Line], *, replace: bool) -> None:
     Raises:
         StoreError: one is there already, without `replace`, or in use; or it can't be written.
     """
-    refuse_existing(path, replace=replace)
-    with explained(path), ExitStack() as held:
-        held.callback(FileLock(path, alone=True).release)
-        with finished(path) as unfinished:
-            with closing(sqlite3.connect(unfinished, isolation_level=None)) as connection:
-                # If anything fails the file is dropped: nothing is ever rolled back in it.
-                connection.execute("PRAGMA journal_mode = OFF")
-                connection.execute("PRAGMA synchronous = OFF")
-                migrate(connection, path)
-                connection.execute("BEGIN")
-                for line in lines:
-                    _put(connection, line)
-                connection.execute("COMMIT")
-                look_over(connection)
-                make_whole(connection)
-            make_way(path)
+    with (
+        new_store(path, replace=replace) as unfinished,
+        closing(sqlite3.connect(unfinished, isolation_level=None)) as connection,
+    ):
+        # If anything fails the file is dropped: nothing is ever rolled back in it.
+        connection.execute("PRAGMA journal_mode = OFF")
+        connection.execute("PRAGMA synchronous = OFF")
+        migrate(connection, path)
+        connection.execute("BEGIN")
+        for line in lines:
+            _put(connection, line)
+        connection.execute("COMMIT")
+        look_over(connection)
+        make_whole(connection)
 
 
 def _put(connection: sqlite3.Connection, line: Line) -> None:
@@ -101,6 +97,6 @@ def _put(connection: sqlite3.Connection, line: Line) -> None:
             )
         case Body(body=body):
             columns = "digest, reason, body, source, count, first, last, size"
-            digest = blake2b(body, digest_size=16).digest()
+            digest = body_digest(body)
             facts = line.source, line.count, line.first, line.last, len(body)
             put_many(connection, f"INSERT INTO quarantine ({columns})", [(digest, line.reason, body, *facts)])

@@ -22,9 +22,8 @@ class FileLock:
     """
 
     def __init__(self, path: Path, *, alone: bool) -> None:
-        lock = path.with_name(f"{path.name}-lock")
-        make_private(lock)
-        self._descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+        make_private(lock_file(path))
+        self._descriptor = os.open(lock_file(path), os.O_RDWR | os.O_CLOEXEC)
         try:
             fcntl.flock(self._descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except BlockingIOError as exc:
@@ -38,6 +37,11 @@ class FileLock:
     def release(self) -> None:
         """Let go of it."""
         os.close(self._descriptor)
+
+
+def lock_file(path: Path) -> Path:
+    """Return the file that bears the lock of the store at `path`."""
+    return path.with_name(f"{path.name}-lock")
 
 
 def is_left_empty(path: Path) -> bool:

@@ -5,9 +5,9 @@ import sqlite3
 from collections.abc import Sequence
 
 from exporter.ledger import FLEET
-from exporter.relay import NONE, STATES
+from exporter.relay import NONE
 from exporter.store import Snapshot
-from exporter.store.records import RANKS
+from exporter.store.records import RANKS, STORED_STATES
 from exporter.store.step import AS_LINES
 
 
@@ -33,7 +33,7 @@ def read_snapshot(
         created=created,
         fleet=next(record for number, _, record in ledgers if labels[number] == FLEET),
         ledgers=[(labels[number], record) for number, _, record in ledgers if labels[number] != FLEET],
-        counts=[(labels[ledger], STATES[rank], number) for rank, ledger, number in counts],
+        counts=[(labels[ledger], STORED_STATES[rank], number) for rank, ledger, number in counts],
         tasks=tasks,
         left_out=sum(number for _, _, number in counts) - len(tasks),
         quarantined=reader.execute("SELECT count(*) FROM quarantine").fetchone()[0],

@@ -3,13 +3,16 @@
 They can be read with any tool, and many of them travel as one text.
 """
 
+from hashlib import blake2b
+
 import msgspec
 
 from exporter.ledger import Ledger
 from exporter.relay import NONE, STATES, Task
 
-#: How a state is stored: tasks of a lower rank are read first.
-RANKS = {state: rank for rank, state in enumerate((*STATES, NONE))}
+#: A state is stored as its place in this order.
+STORED_STATES = (*STATES, NONE)
+RANKS = {state: rank for rank, state in enumerate(STORED_STATES)}
 
 _encoder = msgspec.json.Encoder()
 _tasks = msgspec.json.Decoder(Task)
@@ -34,3 +37,8 @@ def decode_tasks(lines: str) -> list[Task]:
 def decode_ledger(text: str) -> Ledger:
     """Return the ledger in `text`, which `encode` made."""
     return _ledgers.decode(text)
+
+
+def body_digest(body: bytes) -> bytes:
+    """Return the 16 bytes that a body of the quarantine is known by."""
+    return blake2b(body, digest_size=16).digest()

@@ -27,7 +27,6 @@ from exporter.store.file import (
     migrate,
 )
 from exporter.store.lock import FileLock, is_left_empty
-from exporter.store.mark import moved
 from exporter.store.reading import read_snapshot
 from exporter.store.records import RANKS
 from exporter.store.step import Known, Step, insert_ledger
@@ -222,38 +221,21 @@ class SqliteStore:
             self._data_version = version
 
     def _agree(self) -> None:
-        """Make the store's own record, or hold the terms against the one that is there."""
-        wanted = ",".join(self._terms.labels)
+        """Make the store's own record, or hold the terms against the one that is there.
+
+        Where they do not agree the file is closed, which rolls back.
+        """
         self._writer.execute("BEGIN IMMEDIATE")
         meta = dict(self._writer.execute("SELECT key, value FROM meta"))
         if "created" not in meta:
-            meta |= {"created": repr(self._clock()), "secret": os.urandom(16).hex(), "labels": wanted}
+            labels = ",".join(self._terms.labels)
+            meta |= {"created": repr(self._clock()), "secret": os.urandom(16).hex(), "labels": labels}
             self._writer.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", meta.items())
             insert_ledger(self._writer, FLEET, float(meta["created"]))
-        if "moved" in meta:
-            self._writer.execute("ROLLBACK")
-            raise StoreError(moved(f"sqlite:{self._path}", meta["moved"]))
-        if meta["labels"] != wanted:
-            self._writer.execute("ROLLBACK")
-            raise StoreError(
-                f"store {self._path} was made with --metrics.labels={meta['labels']}, not {wanted}: "
-                "start with those labels, or give --store.url another file (its counters begin at 0)"
-            )
-        if meta.get("judged_by") != self._terms.judged_by:
-            self._refuse_guest(meta.get("judged_by", ""))
+        if not self._terms.agree(meta, self._path, "another file"):
             self._writer.execute("UPDATE tasks SET due = 0")
-            self._writer.execute(
-                "INSERT OR REPLACE INTO meta VALUES ('judged_by', ?)", (self._terms.judged_by,)
-            )
+            row = "judged_by", self._terms.judged_by
+            self._writer.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", row)
         self._writer.execute("COMMIT")
         self._created = float(meta["created"])
         self._secret = bytes.fromhex(meta["secret"])
-
-    def _refuse_guest(self, judged_by: str) -> None:
-        """Refuse one who would count what another serves by other settings."""
-        if self._terms.as_guest and judged_by:
-            self._writer.execute("ROLLBACK")
-            differing = set(judged_by.split(" ")) - set(self._terms.judged_by.split(" "))
-            raise StoreError(
-                f"store {self._path} is served with other settings: add {' '.join(sorted(differing))}"
-            )

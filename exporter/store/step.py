@@ -4,7 +4,6 @@ import json
 import re
 import sqlite3
 from collections.abc import Callable, Sequence
-from hashlib import blake2b
 
 from exporter.catalogue import BEYOND
 from exporter.ledger import FLEET, Ledger
@@ -12,7 +11,7 @@ from exporter.relay import NONE, Task
 from exporter.store import Refused, Row, Terms, key_of
 from exporter.store.file import put_many
 from exporter.store.pending import Pending
-from exporter.store.records import RANKS, decode_ledger, decode_tasks, encode
+from exporter.store.records import RANKS, body_digest, decode_ledger, decode_tasks, encode
 
 #: One value for many records: fetching rows would let go of the interpreter's lock for each.
 AS_LINES = "coalesce(group_concat(record, char(10)), '')"
@@ -134,7 +133,7 @@ class Step(Pending):
 
     def _keep(self, refused: Refused) -> bool:
         """Keep a body; return whether it is a new one."""
-        digest = blake2b(refused.body, digest_size=16).digest()
+        digest = body_digest(refused.body)
         count = self._connection.execute(
             "INSERT INTO quarantine (digest, reason, body, source, count, first, last, size) "
             "VALUES (?, ?, ?, ?, 1, ?, ?, ?) ON CONFLICT (digest) DO UPDATE SET count = count + 1, "

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from exporter.errors import StoreError
 from exporter.store.file import advice, make_private
+from exporter.store.lock import FileLock
 
 #: Nothing is written, but one who may not write leaves files behind that SQLite puts beside the store.
 IN_PLACE = "mode=rw"
@@ -53,6 +54,24 @@ def finished(path: Path) -> Iterator[Path]:
     finally:
         for file in (unfinished, *beside(unfinished)):
             file.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_store(path: Path, *, replace: bool) -> Iterator[Path]:
+    """Yield a file to write, which becomes the store at `path` when all went well.
+
+    Raises:
+        StoreError: a store is in use there, or is there already, without `replace`.
+    """
+    refuse_existing(path, replace=replace)
+    with explained(path):
+        lock = FileLock(path, alone=True)
+    try:
+        with explained(path), finished(path) as unfinished:
+            yield unfinished
+            make_way(path)
+    finally:
+        lock.release()
 
 
 def _sync(path: Path) -> None:

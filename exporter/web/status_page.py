@@ -62,10 +62,7 @@ def headline(counts: Mapping[str, int] | None, tasks: Sequence[TaskStatus] = ())
         for state, words in _HEADLINE_WORDS.items()
         if counts.get(state) or state == ACTIVE
     ]
-    silent, overdue = (
-        len([each for each in tasks if each.silent]),
-        len([each for each in tasks if each.overdue]),
-    )
+    silent, overdue = sum(each.silent > 0 for each in tasks), sum(each.overdue > 0 for each in tasks)
     sentences = {
         f"{plural(silent, 'active task')} {'plays' if silent == 1 else 'play'} nothing.": silent,
         f"{plural(overdue, 'file')} should have ended by now.": overdue,

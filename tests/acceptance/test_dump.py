@@ -92,8 +92,8 @@ def test_a_scrape_is_the_same_to_the_byte_after_a_load(tmp_path: Path, server: V
         assert "is in use: stop every process" in run(file, "dump", dump, status=1)
         exporter.stop()
         quarantined = run(file, "quarantine", "list")
-        assert f"{dump}: all of {file}, 23 tasks, 3 label sets, 4 bodies" in run(file, "dump", dump)
-        assert f"{server.url}: all of {dump}; its counters go on" in run(server.url, "load", dump)
+        assert f"dumped {file} to {dump}: 23 tasks, 3 label sets, 4 bodies" in run(file, "dump", dump)
+        assert f"loaded {dump} into {server.url}; its counters continue" in run(server.url, "load", dump)
         on(exporter, server.url)
         assert both(exporter) == before
         assert exporter.get("/api/v1/tasks/4/x1")[2] == listed
@@ -156,7 +156,10 @@ def test_a_dump_is_for_its_owner_alone_and_replaces_nothing_unasked(tmp_path: Pa
 def test_a_dump_goes_through_a_pipe(tmp_path: Path, filled: str) -> None:
     """What is said of it goes beside it; one that is cut off on its way is no store."""
     status, dump, said = piped(filled, "dump", "-")
-    assert (status, said) == (0, f"-: all of {filled}, 0 tasks, 0 label sets, 200 bodies in the quarantine\n")
+    assert (status, said) == (
+        0,
+        f"dumped {filled} to -: 0 tasks, 0 label sets, 200 bodies in the quarantine\n",
+    )
     other = f"sqlite:{tmp_path}/other.db"
     for cut in (dump[:-100], dump[: len(dump) // 2], b""):
         status, _, said = piped(other, "load", "-", data=cut)
@@ -255,7 +258,7 @@ def test_no_secret_is_told(
     said = "".join(capfd.readouterr())
     assert Path(dump).read_bytes() == Path(f"{dump}2").read_bytes()
     assert "the right user and password" in said
-    assert f"all of valkey://127.0.0.1:{server.port}/0" in said
+    assert f"dumped valkey://127.0.0.1:{server.port}/0 to " in said
     for secret in (PASSWORD, "wr0ng-word", json.loads(Path(dump).read_text().splitlines()[0])["secret"]):
         assert secret not in said
 

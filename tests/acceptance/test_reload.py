@@ -207,7 +207,7 @@ def test_reloads_do_no_harm_to_a_worker_that_begins(tmp_path: Path) -> None:
     with running(tmp_path) as exporter:
         assert exporter.process is not None
         first, master = exporter.worker, exporter.process.pid
-        with reloading_on_and_on(lambda: [master, *exporter._workers()]):
+        with reloading_on_and_on(lambda: [master, *exporter.workers()]):
             os.kill(first, signal.SIGKILL)
             until(lambda: exporter.worker != first and exporter.is_ready(), "another worker")
         assert "was sent SIGHUP" not in exporter.log

@@ -9,7 +9,7 @@ import pytest
 from exporter.exposition import Exposition
 from exporter.relay import STATES, Task, settle, state_of
 from exporter.store import Row, Store, Transaction
-from exporter.store.records import decode_task
+from exporter.store.records import decode_ledger, decode_task
 from exporter.telemetry import Telemetry
 from tests.contract.conftest import Open
 from tests.contract.test_store import LABELS, count, put, task
@@ -56,11 +56,10 @@ def _any_task(chance: random.Random) -> Task:
     return chance.choice(made)()
 
 
-def _any_step(chance: random.Random, known: dict[str, Task]) -> Callable[[Transaction], None]:
-    """Return a step, and have `known` as the store must be after it."""
+def _any_step(chance: random.Random, known: dict[str, Task], counted: int) -> Callable[[Transaction], None]:
+    """Return a step that counts so many starts, and have `known` as the store must be after it."""
     tasks = [_any_task(chance) for _ in range(chance.randrange(4))]
     forgotten = [f"{chance.randrange(25)}" for _ in range(chance.randrange(3))]
-    counted = chance.randrange(2)
     known.update({each.task_id: each for each in tasks})
     for name in forgotten:
         known.pop(name, None)
@@ -70,7 +69,7 @@ def _any_step(chance: random.Random, known: dict[str, Task]) -> Callable[[Transa
         for name in forgotten:
             step.forget(f"4/{name}")
         if counted:
-            count(host="h2")(step)
+            count(counted, host="h2")(step)
 
     return work
 
@@ -81,9 +80,12 @@ def test_after_any_steps_of_several_processes_a_scrape_shows_what_is_there(open_
     stores = [open_store() for _ in range(3)]
     readers = [Reader(store, bound) for store in stores for bound in (0, 1, 7, 15, 99)]
     known: dict[str, Task] = {}
+    counted = 0
     for _ in range(STEPS):
         for _ in range(chance.choice([1, 1, 2, 9])):
-            chance.choice(stores).transact(_any_step(chance, known))
+            number = chance.randrange(2)
+            counted += number
+            chance.choice(stores).transact(_any_step(chance, known, number))
         states = Counter(state_of(each, WINDOWS) for each in known.values())
         for reader in chance.sample(readers, 3):
             snapshot = reader.store.snapshot(reader.max_tasks)
@@ -93,6 +95,8 @@ def test_after_any_steps_of_several_processes_a_scrape_shows_what_is_there(open_
             assert [state_of(each, WINDOWS) for each in tasks] == order[: reader.max_tasks]
             assert snapshot.count_by_state == {state: n for state, n in states.items() if state in STATES}
             assert reader.shown() == reader.afresh()
+            ledgers = {labels: decode_ledger(record).values for labels, record in snapshot.ledgers}
+            assert ledgers.get(("4", "h2"), {}).get("tasks_started_total", 0) == counted
 
 
 def test_within_a_state_tasks_stand_by_their_labels_then_by_age(store: Store) -> None:

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from functools import cache
-from hashlib import blake2b
 from itertools import chain, islice
 
 import msgspec
@@ -18,7 +17,7 @@ from exporter.ledger import FLEET, SEEN, SEP
 from exporter.relay import NONE
 from exporter.store import dump, key_of
 from exporter.store.dump import Body, Header, KeptTask, LabelSet, Line
-from exporter.store.records import RANKS, decode_task, encode
+from exporter.store.records import RANKS, STORED_STATES, body_digest, decode_task, encode
 from exporter.store.valkey.client import META
 from exporter.store.valkey.fields import fields_of, ledger_of
 from exporter.store.valkey.link import Link, Script
@@ -32,7 +31,6 @@ TASKS_AT_ONCE, LINES_AT_ONCE = 200, 100
 
 Command = tuple[str | bytes | float, ...]
 
-_STATES = tuple(RANKS)
 _AT = META.removesuffix("meta")
 LEDGERS, APART, TASKS, PLACES, DUE, SOURCES, HELD, BODIES, LAST = (
     _AT + name for name in ("ledgers", "seen", "tasks", "places", "due", "sources", "held", "bodies", "last")
@@ -163,7 +161,7 @@ def _commands(line: Line, id_: str, counts: Counter[object]) -> Iterator[Command
                 yield "ZADD", SOURCES, 0, f"{task.sources} {name}"
         case Body(body=body):
             counts["bytes"] += len(body)
-            digest = blake2b(body, digest_size=16).hexdigest()
+            digest = body_digest(body).hex()
             facts = _Facts(line.reason, line.source, line.count, line.first, line.last, len(body))
             yield "HSET", HELD, digest, msgspec.msgpack.encode(facts)
             yield "HSET", BODIES, digest, body
@@ -197,7 +195,7 @@ def _tasks(link: Link) -> Iterator[KeptTask]:
             if None in (place, record, due):
                 raise ValueError("a task was forgotten meanwhile")
             _, rank, label_set, _ = place.split(b" ", 3)
-            yield KeptTask(_STATES[int(rank)], int(label_set), due, decode_task(record.decode()))
+            yield KeptTask(STORED_STATES[int(rank)], int(label_set), due, decode_task(record.decode()))
 
 
 def _bodies(link: Link) -> Iterator[Body]:

@@ -19,12 +19,16 @@ def fields_of(ledger: Ledger) -> Iterator[tuple[str, str]]:
 
 def ledger_of(labels: tuple[str, ...], fields: Iterable[tuple[str, str]]) -> Ledger:
     """Return the ledger that has these fields."""
-    parts: dict[str, dict[str, str]] = {"v": {}, "m": {}, "e": {}, "c": {}}
+    parts: dict[str, dict[str, str]] = {"v": {}, "m": {}, "e": {}}
+    created = 0.0
     for name, value in fields:
-        parts[name[0]][name[1:]] = value
+        if name == "created":
+            created = float(value)
+        else:
+            parts[name[0]][name[1:]] = value
     return Ledger(
         labels,
-        float(parts["c"]["reated"]),
+        created,
         {key: int(value) for key, value in parts["v"].items()},
         {key: int(value) for key, value in parts["m"].items()},
         {key: msgspec.json.decode(value, type=Exemplar) for key, value in parts["e"].items()},

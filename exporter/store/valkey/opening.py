@@ -11,7 +11,6 @@ from msgspec import Struct
 from exporter.errors import StoreError
 from exporter.relay import renewed
 from exporter.store import Terms
-from exporter.store.mark import moved
 from exporter.store.records import decode_task, encode
 from exporter.store.valkey.link import Answer, Link, Script
 from exporter.storeurl import StoreUrl
@@ -49,13 +48,12 @@ def open_or_create(link: Link, url: StoreUrl, terms: Terms, clock: Callable[[], 
     if not meta:
         raise StoreError(f"there is no store {url}: give --store.url of the one that is served")
     agree_on_version(meta, url)
-    _agree(meta, url, terms)
+    is_judged_alike = terms.agree(meta, url, "another database")
     if "torn" in meta and not terms.as_guest:
         _begin_generation(link, meta["id"], commits, clock())
         log.warning("store %s is older than it was: all counters begin at 0", url)
         meta, commits = _meta(link, url, terms, clock)
-    if meta.get("judged_by") != terms.judged_by:
-        _refuse_guest(meta.get("judged_by", ""), url, terms)
+    if not is_judged_alike:
         link.run(Script("judge"), meta["id"], "0 - 0", terms.judged_by)
     return Opened(meta["id"], bytes.fromhex(meta["secret"]), float(meta["created"]), commits)
 
@@ -115,24 +113,6 @@ def agree_on_version(meta: dict[str, str], url: StoreUrl) -> None:
             f"store {url} is of version {meta.get('version')} in {meta.get('partitions')} parts, "
             f"this program knows {VERSION} in {PARTITIONS}: use the program that wrote it, or a newer one"
         )
-
-
-def _agree(meta: dict[str, str], url: StoreUrl, terms: Terms) -> None:
-    if "moved" in meta:
-        raise StoreError(moved(url, meta["moved"]))
-    wanted = ",".join(terms.labels)
-    if meta["labels"] != wanted:
-        raise StoreError(
-            f"store {url} was made with --metrics.labels={meta['labels']}, not {wanted}: "
-            "start with those labels, or give --store.url another database (its counters begin at 0)"
-        )
-
-
-def _refuse_guest(judged_by: str, url: StoreUrl, terms: Terms) -> None:
-    """Refuse one who would count what another serves by other settings."""
-    if terms.as_guest and judged_by:
-        differing = set(judged_by.split(" ")) - set(terms.judged_by.split(" "))
-        raise StoreError(f"store {url} is served with other settings: add {' '.join(sorted(differing))}")
 
 
 def _begin_generation(link: Link, id_: str, commits: int, now: float) -> None:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Sequence
-from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -13,7 +12,7 @@ from exporter.ledger import FLEET, SEEN, SEP, Posting
 from exporter.relay import NONE, Task
 from exporter.store import Refused, Row, Terms
 from exporter.store.pending import Pending
-from exporter.store.records import RANKS, decode_task, encode
+from exporter.store.records import RANKS, body_digest, decode_task, encode
 
 Labels = tuple[str, ...]
 Read = Callable[..., list[Any]]
@@ -214,5 +213,5 @@ def _posting(ledger: int, posting: Posting) -> tuple[int, list[Any], list[Any], 
 
 
 def _refused(refused: Refused) -> tuple[str, str, str, float]:
-    digest = blake2b(refused.body, digest_size=16).hexdigest()
+    digest = body_digest(refused.body).hex()
     return digest, refused.reason, refused.source, refused.arrival
