@@ -2,6 +2,8 @@
 
 import os
 import platform
+import re
+import signal
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -9,11 +11,10 @@ from functools import cache
 from io import TextIOWrapper
 
 from exporter import __version__
-from exporter.commands import CommandLine, Commands, configured, copies, dump, quarantine, tasks
+from exporter.commands import CommandLine, Commands, configured, copies, dump, plain, quarantine, tasks
 from exporter.commands.check import check
 from exporter.errors import ExporterError, SettingsError
 from exporter.flags import flag_parser, flags_of, parse_switch
-from exporter.redact import redact_text
 from exporter.server import Server
 from exporter.service import revision
 from exporter.settings import Settings
@@ -24,6 +25,7 @@ PROGRAM = "css-relay-exporter"
 
 
 def _serve(given: Namespace) -> int:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the master takes it: all files are read soon anyway
     Server(configured(given)).run()
     return 0
 
@@ -75,46 +77,63 @@ def parse(words: Sequence[str]) -> Namespace:
     """
     joined = _joined(words)
     for word in joined[: joined.index("--")] if "--" in joined else joined:
-        name = word.partition("=")[0]
+        name = _flag_name(word)
         if name.startswith("--") and name not in FLAGS and name not in SWITCHES:
-            raise SettingsError(f"unknown flag {name}")  # not what follows it: a password perhaps
+            raise SettingsError(f"unknown flag {name}")
     given, unknown = command_line().parse_known_args(joined)
     if unknown:
-        word = unknown[0].partition("=")[0]
-        hint = ": flags follow the command that takes them" if word in FLAGS else ""
-        what = "flag" if word.startswith("-") else "argument"
-        raise SettingsError(redact_text(f"unknown {what} {word}{hint}"))
+        name = _flag_name(unknown[0])
+        hint = ": flags follow the command that takes them" if name in FLAGS else ""
+        raise SettingsError(f"unknown flag {name}{hint}" if name else _unknown_argument(unknown[0]))
     return given
+
+
+def _flag_name(word: str) -> str:
+    """Return the flag in a word, without what follows it: a password perhaps; nothing if it is none."""
+    found = re.match(r"--[\w.-]*|-\w?", word)
+    return found[0] if found else ""
+
+
+def _unknown_argument(word: str) -> str:
+    """Return what is wrong with a word, which is repeated where it can hold no secret."""
+    return f"unknown argument {word}" if re.fullmatch(r"[\w./-]+", word) else "unknown argument"
 
 
 def _joined(words: Sequence[str]) -> list[str]:
     """Return `words` with `--flag value` as `--flag=value`: a value may begin with a dash, as -22."""
-    rest = iter(words)
+    rest = list(reversed(words))
     joined = []
-    for word in rest:
+    while rest:
+        word = rest.pop()
         has_value = word in FLAGS and FLAGS[word].parse is not parse_switch
-        value = next(rest, None) if has_value else None
-        joined.append(word if value is None else f"{word}={value}")
+        # Not another flag: then the value is missing.
+        if has_value and rest and not {_flag_name(rest[-1])} & (FLAGS.keys() | SWITCHES):
+            word = f"{word}={rest.pop()}"
+        joined.append(word)
         if word == "--":
-            joined += rest
+            return joined + rest[::-1]
     return joined
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command in `arguments`; return its status: 2 for settings, 1 for errors, 130 if stopped."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if sys.stdout is None:  # it was closed
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may know few characters
     try:
         status = _run(words)
         sys.stdout.flush()
     except ExporterError as exc:
-        print(f"{PROGRAM}: {exc}", file=sys.stderr)
+        print(f"{PROGRAM}: {plain(str(exc))}", file=sys.stderr)
         return 2 if isinstance(exc, SettingsError) else 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # Whoever read has gone, as `| head` does. Nor can what is left be written when the interpreter ends.
+    except OSError as exc:
+        # Nobody reads any more, as after `| head`, or the disk is full: nothing more is written.
+        if not isinstance(exc, BrokenPipeError):
+            print(f"{PROGRAM}: {exc.strerror}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return status

@@ -17,6 +17,8 @@ import orjson
 UNREADABLE = "_unreadable"
 HIDDEN = "…"
 MAX_PROSE = 2000
+#: A shorter key is hidden as a whole word alone: it may be a part of others.
+LONG_KEY = 8
 #: JSON in texts, lists and objects of a body is shown down to so many levels.
 MAX_LEVELS = 16
 #: No text of a body is looked through for the keys of more destinations than these.
@@ -52,7 +54,8 @@ _SECRET_IN_LINE = re.compile(
 #: A value that is a URL as a whole, even a broken one.
 _IS_URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*:/")
 #: A URL may stand in such a text that is not found.
-_ESCAPED = re.compile(r"\\|%2f|%3a", re.IGNORECASE)
+_ESCAPED_URL = re.compile(r"%(?:2f|3a|3d|3f)", re.IGNORECASE)
+_ESCAPED = re.compile(rf"\\|{_ESCAPED_URL.pattern}", re.IGNORECASE)
 
 
 def names_secret(name: str) -> bool:
@@ -120,11 +123,15 @@ class Redactor:
         line = " ".join("".join(c if c.isprintable() else " " for c in text[:MAX_PROSE]).split())
         if len(text) > MAX_PROSE:
             line = line.rpartition(" ")[0]  # half a URL may not be known for one
+        line = " ".join(HIDDEN if _ESCAPED_URL.search(word) else word for word in line.split(" "))
         line = _URL_IN_TEXT.sub(lambda url: self.destination(url[0], "")[0], line)
         key = _parts(to_url)[2].rstrip("/").rpartition("/")[2]
         shown = self.destination(to_url, key)[2]
         if shown != key:
-            line = re.sub(rf"(?<![A-Za-z0-9~]){re.escape(key)}(?![A-Za-z0-9])", shown, line)
+            pattern = re.escape(key)
+            if len(key) < LONG_KEY:
+                pattern = rf"(?<![A-Za-z0-9~]){pattern}(?![A-Za-z0-9])"
+            line = re.sub(pattern, shown, line, flags=re.IGNORECASE)
         return _SECRET_IN_TEXT.sub(_without_value, _QUERY_IN_TEXT.sub(f"?{HIDDEN}", line))
 
     def _matches(self, host: str) -> bool:

@@ -90,9 +90,11 @@ class ReloadingFile(Generic[T]):
         except SettingsError as exc:
             problem = {"of": self._name, "reason": str(exc)}
             log.error("can't be used; what was read before holds", extra=problem)  # noqa: TRY400
-        except Exception:
-            # A fault of this program: it must not end what serves.
-            log.exception("can't be used; what was read before holds", extra={"of": self._name})
+        except Exception as exc:
+            # A fault of this program, or no more file can be opened: neither must end what serves.
+            # Only its kind is told, as its text may quote a secret.
+            problem = {"of": self._name, "reason": type(exc).__name__}
+            log.error("can't be used; what was read before holds", extra=problem)  # noqa: TRY400
         else:
             log.info("read again", extra={"of": self._name})
 

@@ -89,8 +89,8 @@ class WatchedFiles:
         is_first = self._web is WebAccess
         try:
             config = read_web_config(files.read(path), Path(path).parent)
-            if not is_first and (config.tls is None) != (self._web().tls is None):
-                raise SettingsError("tls_server_config: restart to turn TLS on or off")  # noqa: TRY301
+            if not is_first:
+                _refuse_less(self._web().config, config)
             access = WebAccess(config, server_context(config.tls, files) if config.tls else None)
         except OSError as exc:
             raise SettingsError(f"{WEB_FLAG}={path}: can't be read: {exc.strerror}") from None
@@ -104,3 +104,17 @@ class WatchedFiles:
         tls = self._web().tls
         assert tls is not None  # noqa: S101 - it is not turned off while this runs
         return tls
+
+
+def _refuse_less(before: WebConfig, now: WebConfig) -> None:
+    """Refuse to let in more callers than before: a file that is half written may ask for it.
+
+    Raises:
+        SettingsError: TLS, passwords or certificates of clients would be turned off, or TLS on.
+    """
+    if (now.tls is None) != (before.tls is None):
+        raise SettingsError("tls_server_config: restart to turn TLS on or off")
+    if before.users and not now.users:
+        raise SettingsError("basic_auth_users: restart to let in anybody")
+    if before.tls and now.tls and now.tls.client_auth < before.tls.client_auth:
+        raise SettingsError("tls_server_config.client_auth_type: restart to ask for less")

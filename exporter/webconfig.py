@@ -178,7 +178,7 @@ class _Loader(yaml.SafeLoader):
     """Reads every scalar as the text that it is written as: a name or a password may look like a number."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return a mapping without what is null in it.
+        """Return a mapping.
 
         Raises:
             SettingsError: something stands twice in it.
@@ -187,8 +187,7 @@ class _Loader(yaml.SafeLoader):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise SettingsError(f"{twice}: is given twice (line {node.start_mark.line + 1} and after)")
-        found = super().construct_mapping(node, deep)
-        return {key: value for key, value in found.items() if value is not None}
+        return super().construct_mapping(node, deep)
 
 
 NULL, MERGE, *TEXTS = (f"tag:yaml.org,2002:{kind}" for kind in ("null", "merge", "str", "seq", "map"))
@@ -204,14 +203,22 @@ _Loader.yaml_implicit_resolvers = {
 
 def _read_form(text: bytes) -> WebFile:
     try:
-        given = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        given = _without_nulls(yaml.load(text, _Loader))  # noqa: S506 - a SafeLoader
         return msgspec.convert({} if given is None else given, WebFile)
-    except (yaml.YAMLError, RecursionError) as exc:
+    except msgspec.ValidationError as exc:
+        raise SettingsError(_named(" ".join(str(exc).split()))) from None
+    except (yaml.YAMLError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as exc:
         # No more of what it says: it may quote the file, and the file has secrets.
         mark = getattr(exc, "problem_mark", None)
         raise SettingsError(f"line {mark.line + 1 if mark else 1}: expected YAML") from None
-    except msgspec.ValidationError as exc:
-        raise SettingsError(_named(" ".join(str(exc).split()))) from None
+
+
+def _without_nulls(value: Any, field: str = "") -> Any:
+    """Return `value` without what is null in it; but a user without a password stays, to be refused."""
+    if not isinstance(value, dict):
+        return value
+    kept = {name: _without_nulls(each, str(name)) for name, each in value.items()}
+    return {name: each for name, each in kept.items() if each is not None or field == "basic_auth_users"}
 
 
 def _named(problem: str) -> str:

@@ -207,7 +207,7 @@ class Exporter:
     @property
     def worker(self) -> int:
         """The process id of its worker."""
-        return until(self._workers, "a worker")[0]
+        return until(self.workers, "a worker")[0]
 
     def workers(self) -> list[int]:
         """Return the process ids of its workers: one, none where it has just ended."""

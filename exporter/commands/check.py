@@ -9,6 +9,7 @@ from exporter.protocol.events import EventKind
 from exporter.schemas import Schemas, schema_folder
 from exporter.service import open_store
 from exporter.store.copies import verify
+from exporter.store.whole import explained
 from exporter.watched import WatchedFiles
 
 
@@ -24,9 +25,10 @@ def check(given: Namespace) -> int:
     print(f"schemas: {len(EventKind)} events in {schema_folder()}")
     url = settings.store_url
     path = Path(url.path)
-    if url.is_embedded and path.exists() and path.stat().st_size:
-        verify(path)  # before anything is written to it
-        print(f"store: {path} is undamaged")
+    with explained(path):
+        if url.is_embedded and path.exists() and path.stat().st_size:
+            verify(path)  # before anything is written to it
+            print(f"store: {path} is undamaged")
     with closing(open_store(settings, passwords=files.store_passwords)) as store:
         store.probe()
         print(f"store: {path if url.is_embedded else url} can be written")

@@ -14,7 +14,7 @@ from exporter.service import store_url
 from exporter.store.dump import read_dump, write_dump
 from exporter.store.dump_file import dump_file, load_file
 from exporter.store.valkey.dump import dump_server, load_server
-from exporter.store.whole import explained, finished, refuse_existing
+from exporter.store.whole import explained, finished, refuse_existing, refuse_files_of
 from exporter.storeurl import StoreUrl
 
 
@@ -57,8 +57,8 @@ def _to_write(name: str, url: StoreUrl, *, replace: bool) -> Iterator[BinaryIO]:
             yield file
         return
     refuse_existing(path, replace=replace)
-    if url.is_embedded and path.exists() and Path(url.path).exists() and path.samefile(url.path):
-        raise StoreError(f"{path} is the store itself: give another path")
+    if url.is_embedded:
+        refuse_files_of(Path(url.path), path)
     with explained(path), finished(path) as unfinished, unfinished.open("wb") as file:
         yield file
 

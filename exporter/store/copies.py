@@ -21,6 +21,7 @@ from exporter.store.whole import (
     make_whole,
     new_store,
     refuse_existing,
+    refuse_files_of,
     uri,
 )
 
@@ -34,6 +35,7 @@ def back_up(store: Path, copy: Path, *, replace: bool) -> None:
         StoreError: there is no such store, it is damaged, or the copy is there already, without `replace`.
     """
     refuse_existing(copy, replace=replace)
+    refuse_files_of(store, copy)
     with explained(store), finished(copy) as unfinished:
         _copy(store, unfinished, IN_PLACE)
 

@@ -26,11 +26,18 @@ from msgspec import Meta, Struct
 from exporter.errors import StoreError
 from exporter.ledger import FLEET, Ledger
 from exporter.relay import NONE, Task
-from exporter.store.records import RANKS
+from exporter.store import key_of
+from exporter.store.records import RANKS, body_digest
 
 VERSION = 1
 #: What is longer is no line of a dump; a body takes four thirds of its size.
 MAX_LINE_BYTES = 1 << 28
+#: Lua is exact up to this.
+MAX_NUMBER = 1 << 53
+#: A server adds up to 2^63: there is room for as much again.
+MAX_SUM = 1 << 62
+#: The year 9999: no calendar goes further.
+MAX_SECONDS = 253_370_764_800
 
 
 class Header(Struct, frozen=True, tag="css-relay-dump"):
@@ -72,9 +79,9 @@ class Body(Struct, frozen=True, tag="body", forbid_unknown_fields=True):
     reason: str
     body: bytes
     source: str
-    count: Annotated[int, Meta(ge=1, lt=1 << 53)]
-    first: float
-    last: float
+    count: Annotated[int, Meta(ge=1, lt=MAX_NUMBER)]
+    first: Annotated[float, Meta(ge=0, lt=MAX_SECONDS)]
+    last: Annotated[float, Meta(ge=0, lt=MAX_SECONDS)]
 
 
 class End(Struct, frozen=True, tag="end", forbid_unknown_fields=True):
@@ -109,9 +116,9 @@ def write_dump(lines: Iterator[Line], file: BinaryIO) -> End:
         for line in lines:
             encoder = _sorting_encoder if isinstance(line, LabelSet) else _encoder
             text = encoder.encode(line) + b"\n"
-            contents.add(line, text)
+            contents.add(_decoder.decode(text), text)  # what could not be read again is not written
             file.write(text)
-    except (ValueError, LookupError) as exc:
+    except (ValueError, LookupError, TypeError) as exc:
         raise StoreError(
             "the store was written to meanwhile, or is damaged: stop every exporter on it, and dump it again"
         ) from exc
@@ -163,6 +170,8 @@ class _Contents:
     def __init__(self) -> None:
         self._counts: Counter[type] = Counter()
         self._label_names = 0
+        #: What a line is known by: two of the same can't both be kept.
+        self._known: set[object] = set()
         self._digest = hashlib.sha256()
 
     @property
@@ -176,8 +185,10 @@ class _Contents:
         Raises:
             ValueError: it does not fit to those before it.
         """
-        if self.is_whole or not self._fits(line):
+        known_by = _known_by(line)
+        if self.is_whole or known_by in self._known or not self._fits(line):
             raise ValueError("the line does not fit to those before it")
+        self._known.add(known_by)
         if isinstance(line, Header):
             self._label_names = len(line.labels.split(","))
         self._counts[type(line)] += 1
@@ -193,14 +204,27 @@ class _Contents:
         match line:
             case Header():
                 return not self._counts
-            case LabelSet(values=ledger) if not sets:
-                return self._label_names > 0 and ledger.labels == FLEET
             case LabelSet(values=ledger):
-                return len(ledger.labels) == self._label_names and ledger.labels != FLEET
+                fits = ledger.labels == FLEET if not sets else len(ledger.labels) == self._label_names
+                numbers = (*ledger.values.values(), *ledger.marks.values())
+                return self._label_names > 0 and fits and all(0 <= each < MAX_SUM for each in numbers)
             case KeptTask(state=state, label_set=place, record=task):
                 is_there = 0 < place < sets if state != NONE else place == 0 < sets
-                return is_there and state in RANKS and bool(_SOURCES.fullmatch(task.sources))
+                is_task = 0 <= task.appid < MAX_NUMBER and 0 <= task.runs < MAX_NUMBER
+                return is_there and state in RANKS and is_task and bool(_SOURCES.fullmatch(task.sources))
             case Body():
                 return sets > 0
             case End():
                 return sets > 0 and line == self.end()
+
+
+def _known_by(line: Line | End) -> object:
+    match line:
+        case LabelSet(values=ledger):
+            return ledger.labels
+        case KeptTask(record=task):
+            return key_of(task)
+        case Body(body=body):
+            return body_digest(body)
+        case Header() | End():
+            return type(line)

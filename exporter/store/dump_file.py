@@ -10,7 +10,7 @@ from exporter.errors import StoreError
 from exporter.relay import NONE
 from exporter.store import key_of
 from exporter.store.dump import VERSION, Body, Header, KeptTask, LabelSet, Line
-from exporter.store.file import known_version, migrate, put_many
+from exporter.store.file import known_version, linked, migrate, put_many
 from exporter.store.lock import FileLock, lock_file
 from exporter.store.records import RANKS, STORED_STATES, body_digest, decode_ledger, decode_task, encode
 from exporter.store.step import number_of
@@ -31,13 +31,15 @@ def dump_file(path: Path) -> Iterator[Line]:
     Raises:
         StoreError: it is not there, damaged, newer than this program, or in use.
     """
-    if not path.exists():
-        raise StoreError(f"there is no store {path}: give --store.url of the one that is to be dumped")
     with explained(path), ExitStack() as opened:
+        path = linked(path)
+        if not path.exists():
+            raise StoreError(f"there is no store {path}: give --store.url of the one that is to be dumped")
         if lock_file(path).exists():  # a backup has none, and may stand where nothing can be written
             opened.callback(FileLock(path, alone=True).release)
         how = IN_PLACE if any(file.exists() for file in beside(path)) else "mode=ro&immutable=1"
         connection = opened.enter_context(closing(sqlite3.connect(uri(path, how), uri=True)))
+        connection.execute("BEGIN")
         look_over(connection)
         known_version(connection, path)
         meta = dict(connection.execute("SELECT key, value FROM meta"))

@@ -14,6 +14,11 @@ GUEST_BUSY_MILLISECONDS = 60_000
 MAX_ROWS_AT_ONCE = 256
 
 
+def linked(path: Path) -> Path:
+    """Return where a link leads; what is no link as it is."""
+    return path.resolve() if path.is_symlink() else path
+
+
 def make_private(path: Path) -> None:
     """Make the file, and its folder, for its owner alone: it holds bodies with push keys."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from exporter.errors import StoreError
-from exporter.store.file import make_private
+from exporter.store.file import linked, make_private
 
 
 class FileLock:
@@ -41,6 +41,7 @@ class FileLock:
 
 def lock_file(path: Path) -> Path:
     """Return the file that bears the lock of the store at `path`."""
+    path = linked(path)
     return path.with_name(f"{path.name}-lock")
 
 

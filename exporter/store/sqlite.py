@@ -54,9 +54,10 @@ class SqliteStore:
         self._ledgers: Known = {}
         self._data_version = -1
         self._damage = ""
-        is_new = not path.exists()
+        is_new = False
         with ExitStack() as opened:
             try:
+                is_new = not path.exists()
                 self._open(opened)
             except (sqlite3.Error, OSError) as exc:
                 if is_new and path.exists() and not path.stat().st_size:

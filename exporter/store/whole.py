@@ -8,23 +8,37 @@ from pathlib import Path
 from urllib.parse import quote
 
 from exporter.errors import StoreError
-from exporter.store.file import advice, make_private
-from exporter.store.lock import FileLock
+from exporter.store.file import advice, linked, make_private
+from exporter.store.lock import FileLock, lock_file
 
 #: Nothing is written, but one who may not write leaves files behind that SQLite puts beside the store.
 IN_PLACE = "mode=rw"
 
 
 def refuse_existing(path: Path, *, replace: bool) -> None:
-    """Refuse a path where something is, without `replace`.
+    """Refuse a path where something is, without `replace`, and with it where something else than a file is.
 
     Raises:
         StoreError: something is.
     """
-    if not path.name or path.is_dir():
-        raise StoreError(f"{path} is a folder: give the path of a file")
-    if path.exists() and not replace:
-        raise StoreError(f"{path} is there already: give another path, or --replace")
+    with explained(path):
+        if not path.name or (path.exists() and not path.is_file()):
+            raise StoreError(f"{path} is no file: give the path of a file")
+        if path.exists() and not replace:
+            raise StoreError(f"{path} is there already: give another path, or --replace")
+
+
+def refuse_files_of(store: Path, path: Path) -> None:
+    """Refuse to write to `path` where that is the store, or a file that belongs to it.
+
+    Raises:
+        StoreError: it is.
+    """
+    with explained(path):
+        store, path = store.resolve(), path.resolve()
+    files = {store, lock_file(store), *beside(store)}
+    if path in files or unfinished_file(path) in files:
+        raise StoreError(f"{path} belongs to the store itself: give another path")
 
 
 @contextmanager
@@ -43,7 +57,8 @@ def explained(path: Path) -> Iterator[None]:
 @contextmanager
 def finished(path: Path) -> Iterator[Path]:
     """Yield a file to write, for its owner alone, which gets the name `path` when all went well."""
-    unfinished = path.with_name(f"{path.name}-unfinished")
+    path = linked(path)
+    unfinished = unfinished_file(path)
     unfinished.unlink(missing_ok=True)
     try:
         make_private(unfinished)
@@ -56,6 +71,11 @@ def finished(path: Path) -> Iterator[Path]:
             file.unlink(missing_ok=True)
 
 
+def unfinished_file(path: Path) -> Path:
+    """Return the file beside `path` that is written before it gets that name."""
+    return path.with_name(f"{path.name}-unfinished")
+
+
 @contextmanager
 def new_store(path: Path, *, replace: bool) -> Iterator[Path]:
     """Yield a file to write, which becomes the store at `path` when all went well.
@@ -65,6 +85,7 @@ def new_store(path: Path, *, replace: bool) -> Iterator[Path]:
     """
     refuse_existing(path, replace=replace)
     with explained(path):
+        path = linked(path)
         lock = FileLock(path, alone=True)
     try:
         with explained(path), finished(path) as unfinished:

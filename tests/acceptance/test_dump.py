@@ -15,6 +15,7 @@ import pytest
 from exporter import cli
 from exporter.settings import Settings
 from exporter.store import Refused, Terms
+from exporter.store.lock import FileLock
 from exporter.store.sqlite import SqliteStore
 from exporter.storeurl import parse_store
 from tests.acceptance import commands
@@ -147,10 +148,54 @@ def test_a_dump_is_for_its_owner_alone_and_replaces_nothing_unasked(tmp_path: Pa
     run(filled, "dump", str(path), "--replace")
     assert path.read_bytes() == before
     store = Path(parse_store(filled).path)
-    assert "is the store itself" in run(filled, "dump", str(store), "--replace", status=1)
+    assert "belongs to the store itself" in run(filled, "dump", str(store), "--replace", status=1)
     assert "there is no store" in run("sqlite:/nowhere/x.db", "dump", f"{path}2", status=1)
     assert list(path.parent.iterdir()) == [path]
     assert run(filled, "dump", str(path), "--replace").count("\n") == 1
+
+
+@pytest.mark.parametrize("end", ["", "-lock", "-wal", "-shm", "-journal"])
+def test_no_file_of_the_store_is_written_over(tmp_path: Path, filled: str, end: str) -> None:
+    """Nor one that `dump` or `backup` would have beside it for a while, nor through a link."""
+    store = Path(parse_store(filled).path)
+    run(filled, "tasks", "list")
+    (tmp_path / "link").symlink_to(f"{store}{end}")
+    before = store.read_bytes()
+    for command in ("dump", "backup"):
+        for path in (f"{store}{end}", str(tmp_path / "link")):
+            assert "belongs to the store itself" in run(filled, command, path, "--replace", status=1)
+    store.rename(f"{store}-unfinished")
+    for command in ("dump", "backup"):
+        assert "belongs to the store" in run(
+            f"{filled}-unfinished", command, str(store), "--replace", status=1
+        )
+    assert Path(f"{store}-unfinished").read_bytes() == before
+
+
+def test_what_is_no_file_is_not_written_over(tmp_path: Path, filled: str) -> None:
+    """A folder, a pipe, a device; nor is a path taken that no file can have."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (".", "/", "", str(tmp_path), str(tmp_path / "pipe"), "/dev/null", "x" * 300, "/dev/null/x"):
+        for command in ("dump", "backup"):
+            said = run(filled, command, path, "--replace", status=1)
+            assert said.startswith("css-relay-exporter: ")
+            assert said.count("\n") == 1
+
+
+def test_a_store_that_is_served_is_not_dumped_through_a_link(tmp_path: Path, filled: str) -> None:
+    """And a load through a link makes the store where the link leads."""
+    store, link, dump = Path(parse_store(filled).path), tmp_path / "link.db", str(tmp_path / "relay.dump")
+    link.symlink_to(store)
+    run(filled, "dump", dump)
+    lock = FileLock(store, alone=False)
+    assert "in use" in run(f"sqlite:{link}", "dump", dump, "--replace", status=1)
+    assert "in use" in run(f"sqlite:{link}", "load", dump, "--replace", status=1)
+    lock.release()
+    run(f"sqlite:{link}", "dump", dump, "--replace")
+    inode = store.stat().st_ino
+    run(f"sqlite:{link}", "load", dump, "--replace")
+    assert link.is_symlink()
+    assert store.stat().st_ino != inode
 
 
 def test_a_dump_goes_through_a_pipe(tmp_path: Path, filled: str) -> None:

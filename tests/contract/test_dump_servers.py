@@ -237,6 +237,22 @@ def test_a_server_that_is_full_has_nothing_of_a_store(served: Place, tmp_path: P
 
 
 @pytest.mark.servers
+def test_a_store_that_a_failed_load_has_replaced_is_not_begun_anew(served: Place, other: Place) -> None:
+    """Who serves next is told to load again: counters that begin at 0 would look like health."""
+    other.load(served.dump())
+
+    def fail() -> None:
+        raise StoreError("no more comes")
+
+    with pytest.raises(StoreError, match="no more comes"):
+        other.load(served.dump(), replace=True, happens=fail)
+    with pytest.raises(StoreError, match=r"is being loaded: .* run `load` again"):
+        other.open()
+    other.load(served.dump())
+    assert other.dump() == served.dump()
+
+
+@pytest.mark.servers
 def test_what_a_server_loses_on_the_way_is_noticed(
     served: Place, other: Place, client: "valkey.Valkey"
 ) -> None:

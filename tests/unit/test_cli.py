@@ -119,6 +119,49 @@ def test_no_error_repeats_a_password(
     assert captured.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["serve", f"--store.url valkey://:{PASSWORD}@h/0"], "unknown flag --store.url"),
+        (["serve", f"--store.url:valkey://:{PASSWORD}@h/0"], "unknown flag --store.url"),
+        (["serve", f"--password {PASSWORD}"], "unknown flag --password"),
+        (["serve", f"-p{PASSWORD}"], "unknown flag -p"),
+        (["check", f'valkey://u:pa"{PASSWORD}@127.0.0.1/0'], "unknown argument"),
+        (["check", "--store.url", "sqlite:x", f"u:{PASSWORD}@host"], "unknown argument"),
+        (["serve", f"--a\nb{PASSWORD}"], "unknown flag --a"),
+        (["serve", f"\x1b[2J{PASSWORD}"], "unknown argument"),
+        (
+            ["check", "--relay.ok-exit-codes", "--log.level=debug"],
+            "--relay.ok-exit-codes: expected one argument",
+        ),
+    ],
+)
+def test_what_follows_an_unknown_flag_is_not_repeated(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However it is glued to it; nor what could move the terminal's cursor."""
+    assert cli.main(words) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert PASSWORD not in error
+    assert (error.count("\n"), "\x1b" in error) == (1, False)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["version"], ["check"], ["tasks", "list"]])
+@pytest.mark.parametrize("output", ["/dev/full", None])
+def test_an_output_that_takes_nothing_ends_no_command_with_a_traceback(
+    words: list[str], output: str | None, tmp_path: Path
+) -> None:
+    """It is full, or was closed."""
+    redirection = f">{output}" if output else ">&-"
+    command = ["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-m", "exporter", *words]
+    done = subprocess.run(command, cwd=tmp_path, stderr=subprocess.PIPE, check=False)
+    assert b"Traceback" not in done.stderr
+    assert done.returncode in (0, 1)
+    if output and words[0] in ("version", "check"):  # argparse takes no note of it; there is no store to list
+        assert done.stderr.endswith(b"No space left on device\n")
+
+
 @pytest.mark.parametrize("flag", ["--target", "--verify"])
 def test_no_error_repeats_the_password_of_a_target(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Nor the token in its path."""

@@ -24,8 +24,8 @@ from tests.unit.histories import tried
 
 NAMES = ("appid", "to_host")
 TEXT = st.text(max_size=6)
-TIME = st.floats(min_value=-1e12, max_value=1e12)
-WHOLE = st.integers(min_value=0, max_value=(1 << 63) - 1)
+TIME = st.floats(min_value=0, max_value=2.5e11)
+WHOLE = st.integers(min_value=0, max_value=(1 << 53) - 1)
 HEXADECIMAL = "0123456789abcdef"
 
 ENTRIES = st.builds(
@@ -68,7 +68,7 @@ BODIES = st.builds(
 
 def _ledgers(labels: st.SearchStrategy[tuple[str, ...]]) -> st.SearchStrategy[Ledger]:
     exemplars = st.dictionaries(TEXT, st.tuples(TEXT, TIME, TIME), max_size=2)
-    numbers = st.dictionaries(TEXT, WHOLE, max_size=3)
+    numbers = st.dictionaries(TEXT, st.integers(min_value=0, max_value=(1 << 62) - 1), max_size=3)
     return st.builds(Ledger, labels=labels, created=TIME, values=numbers, marks=numbers, exemplars=exemplars)
 
 
@@ -233,6 +233,17 @@ MISFITS: dict[str, tuple[list[Any], int]] = {
     "a time that is none": ([*WHOLE_DUMP[:3], {**TASK, "due": float("inf")}], 4),
     "a body that never came": ([*WHOLE_DUMP[:4], {**BODY, "count": 0}], 5),
     "a count without end": ([*WHOLE_DUMP[:4], {**BODY, "count": 1 << 64}], 5),
+    "a label set twice": ([*WHOLE_DUMP[:3], LABEL_SET], 4),
+    "a task twice": ([*WHOLE_DUMP[:4], TASK], 5),
+    "a body twice": ([*WHOLE_DUMP, BODY], 6),
+    "a sum that no server can add to": (
+        [HEADER, {**FLEET_SET, "values": [[""], 1, {"x": 1 << 62}, {}, {}]}],
+        2,
+    ),
+    "a sum below 0": ([HEADER, {**FLEET_SET, "values": [[""], 1, {"x": -1}, {}, {}]}], 2),
+    "an account without end": ([*WHOLE_DUMP[:3], {**TASK, "record": [10**30, "t"]}], 4),
+    "a time past all calendars": ([*WHOLE_DUMP[:4], {**BODY, "last": 1e300}], 5),
+    "a time before all calendars": ([*WHOLE_DUMP[:4], {**BODY, "first": -1e300}], 5),
     "a body that is no base64": ([*WHOLE_DUMP[:4], {**BODY, "body": "canary!"}], 5),
     "a secret that is none": ([{**HEADER, "secret": "canary"}], 1),
     "labels that are none": ([{**HEADER, "labels": "canary\n1"}], 1),

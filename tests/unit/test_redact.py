@@ -99,6 +99,22 @@ def test_what_names_no_secret_stays_in_a_log_line(text: str) -> None:
     assert redact_text(text) == text
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rtmp:%2F%2Fpush.example.com%2Flive%2Fs3cr3tKEY%3FtxSecret%3Ds3cr3t refused",
+        "refused live%2fs3cr3tKEY",
+        "live_s3cr3tKEYx is refused",
+        "stream S3CR3TKEY is refused",
+    ],
+)
+def test_a_key_is_hidden_however_a_server_repeats_it(text: str) -> None:
+    """Escaped, within a longer word, in other letters; the rest can be read."""
+    shown = REDACTOR.prose(text, "rtmp://push.example.com/live/s3cr3tKEY?txSecret=abc")
+    assert "s3cr3t" not in shown.lower()
+    assert "refused" in shown
+
+
 @pytest.mark.parametrize("word", SECRET_WORDS)
 @pytest.mark.parametrize("name", ["{}", "tx{}", "{}_of-it", "MY-{}"])
 def test_every_word_for_a_secret_hides_its_value_everywhere(word: str, name: str) -> None:

@@ -167,7 +167,7 @@ BAD: list[tuple[str, str]] = [
         for kind in ("int", "float", "bool", "timestamp", "binary")
     ),
     ("&a [*a]", "the file"),
-    ("basic_auth_users: &a {b: *a}", "basic_auth_users"),
+    ("basic_auth_users: &a {b: *a}", "line 1"),
     ("tls_server_configs: {}", "tls_server_configs: is not a field"),
     (FILES + "  cert_fil: x\n", "tls_server_config.cert_fil: is not a field"),
     ("http_server_config: {http3: true}", "http_server_config.http3: is not a field"),

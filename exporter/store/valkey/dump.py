@@ -88,8 +88,9 @@ def load_server(url: StoreUrl, lines: Iterator[Line], *, replace: bool) -> None:
                 _load(link, id_, [command for line in page for command in _commands(line, id_, counts)])
             _compare(link, counts)
         except BaseException:
-            with suppress(StoreError):
-                _run(link, "begin_load", id_, "")
+            if not here:  # a store that was replaced is lost: who serves next must be told
+                with suppress(StoreError):
+                    _run(link, "begin_load", id_, "")
             raise
         sums = "tasks", counts[KeptTask], "bytes", counts["bytes"]
         _load(link, id_, [("HSET", META, *sums), ("HDEL", META, "loading")])
