@@ -133,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as exc:
         # Nobody reads any more, as after `| head`, or the disk is full: nothing more is written.
         if not isinstance(exc, BrokenPipeError):
-            print(f"{PROGRAM}: {exc.strerror}", file=sys.stderr)
+            print(f"{PROGRAM}: {exc.strerror or exc}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return status
