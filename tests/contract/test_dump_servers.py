@@ -21,13 +21,18 @@ from tests.takeover import KEPT, InFile
 from tests.valkeys import ValkeyServer, Wire
 
 
-@pytest.fixture
-def served(empty_server: ValkeyServer) -> Place:
-    """A store on a server."""
-    place = Place(f"valkey://127.0.0.1:{empty_server.port}/0")
+def filled(url: str) -> Place:
+    """Return a place with a store in it."""
+    place = Place(url)
     with closing(place.open()) as store:
         fill(store)
     return place
+
+
+@pytest.fixture
+def served(empty_server: ValkeyServer) -> Place:
+    """A store on a server."""
+    return filled(f"valkey://127.0.0.1:{empty_server.port}/0")
 
 
 @pytest.fixture
@@ -46,10 +51,7 @@ def client(other: Place) -> Iterator["valkey.Valkey"]:
 @pytest.fixture
 def file(tmp_path: Path) -> Place:
     """A store in a file."""
-    place = Place(f"sqlite:{tmp_path}/relay.db")
-    with closing(place.open()) as store:
-        fill(store)
-    return place
+    return filled(f"sqlite:{tmp_path}/relay.db")
 
 
 def _after(lines: Iterator[Line], number: int, happens: Callable[[], object]) -> Iterator[Line]:
