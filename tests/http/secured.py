@@ -58,11 +58,18 @@ def served(port: int, context: ssl.SSLContext) -> Iterator[ssl.SSLSocket]:
 
 
 def configure(exporter: Exporter, path: Path, text: str, said: str = "read again") -> None:
-    """Replace the web configuration file and wait until the log says that it was noticed."""
-    before = exporter.log.count(said)
+    """Replace the web configuration file and wait until the log says that it was noticed.
+
+    Where the file asks for less than before, and that is to be read, the exporter is restarted.
+    """
+    refused = "restart to"
+    before = exporter.log.count(said), exporter.log.count(refused)
     path.with_suffix(".new").write_text(text)
     path.with_suffix(".new").replace(path)
-    until(lambda: exporter.log.count(said) > before, f"the log says {said!r}")
+    until(lambda: (exporter.log.count(said), exporter.log.count(refused)) > before, f"the log says {said!r}")
+    if exporter.log.count(said) == before[0]:
+        assert exporter.stop() == 0
+        exporter.start()
 
 
 @contextmanager

@@ -149,8 +149,9 @@ def test_users_change_without_a_restart(guarded: Guarded) -> None:
     assert guarded.get("/metrics", "alice", "other")[0] == 200
     guarded.configure(users(bob="right"))
     assert guarded.get("/metrics", "alice", "other")[0] == 401
-    guarded.configure("")
-    assert guarded.exporter.get("/metrics")[0] == 200
+    guarded.configure("", "basic_auth_users: restart to let in anybody")
+    assert guarded.exporter.get("/metrics")[0] == 401
+    assert guarded.get("/metrics", "bob", "right")[0] == 200
 
 
 def test_a_broken_file_leaves_everything_as_it_was(guarded: Guarded) -> None:
