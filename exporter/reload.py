@@ -46,6 +46,11 @@ class Files:
         stamp = self._stamps[path]
         return stamp is not None and bool(stamp.mode & stat.S_IROTH)
 
+    def warn_if_open_to_others(self, path: str) -> None:
+        """Log that a file with a secret is open to others, if it was so when it was read here."""
+        if self.is_open_to_others(path):
+            log.warning("secret file is readable by others; run chmod o-rwx", extra={"path": path})
+
     def are_to_be_read(self, *, force: bool) -> bool:
         """Whether one of those that were read is another now, or with `force` whether they can be read again.
 

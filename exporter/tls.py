@@ -65,8 +65,7 @@ def server_context(config: TlsConfig, files: Files) -> ssl.SSLContext:
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if config.client_ca is not None:
         _believe(context, config.client_ca, _read(config.client_ca, files))
-    if files.is_open_to_others(config.key.path):
-        log.warning("secret file is readable by others; run chmod o-rwx", extra={"path": config.key.path})
+    files.warn_if_open_to_others(config.key.path)
     return context
 
 

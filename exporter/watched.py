@@ -3,7 +3,6 @@
 Flags, schema files, and whether a listener has TLS change with a restart alone.
 """
 
-import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,8 +18,6 @@ from exporter.secretfile import secret_lines
 from exporter.settings import Settings
 from exporter.tls import Pem, TlsConfig, server_context
 from exporter.webconfig import WebConfig, read_web_config
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -96,8 +93,8 @@ class WatchedFiles:
             raise SettingsError(f"{WEB_FLAG}={path}: can't be read: {exc.strerror}") from None
         except SettingsError as exc:
             raise SettingsError(f"{WEB_FLAG}={path}: {exc}") from None
-        if config.users and files.is_open_to_others(path):
-            log.warning("secret file is readable by others; run chmod o-rwx", extra={"path": path})
+        if config.users:
+            files.warn_if_open_to_others(path)
         return access
 
     def _newest_web_tls(self) -> SSLContext:

@@ -138,7 +138,7 @@ def replay_bodies(given: Namespace) -> int:
 
 
 def purge_bodies(given: Namespace) -> int:
-    """Give bodies up."""
+    """Delete bodies."""
     purged = 0
     with _chosen(given) as (desk, bodies):
         for held in bodies:
@@ -161,12 +161,7 @@ def add_commands(commands: Commands) -> None:
     """Add `quarantine`."""
     group = commands.group("quarantine", "Look at refused bodies, replay them, purge them.")
     reason: dict[str, Any] = {"metavar": "REASON", "nargs": "?", "choices": QUARANTINE_REASONS}
-    listing = group.add(
-        "list",
-        list_bodies,
-        "List refused bodies and unknown events.",
-        "[REASON]",
-    )
+    listing = group.add("list", list_bodies, "List refused bodies and unknown events.", "[REASON]")
     listing.add_argument("reason", help="only those of " + ", ".join(QUARANTINE_REASONS), **reason)
     show = group.add("show", show_body, "Show one without its secrets, or as it came.", "DIGEST [--raw]")
     show.add_argument("digest", metavar="DIGEST", help="beginning of its digest")

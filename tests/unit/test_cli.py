@@ -53,6 +53,8 @@ def test_each_command_has_a_help_of_its_own(
     assert text.startswith(f"{usage} [--flag value ...] " if flags else f"{usage} ")
     shown = re.findall(r"--([a-z.-]+) (?:\[true\|false\]|VALUE) ", text)
     assert sorted(shown) == sorted(flag.name for flag in flags.values())
+    written = set(re.findall(r" \[?(--[a-z][a-z.-]+)", text.replace("[--flag value ...]", "")))
+    assert written <= cli.FLAGS.keys() | cli.SWITCHES
     for field, flag in flags.items():
         variable = f"{flag.variable}, " if rows is Settings else ""
         assert f"{flag.help} ({variable}default {default_text(rows, field) or 'none'})" in text
