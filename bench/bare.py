@@ -11,8 +11,8 @@ from falcon.asgi import App, Request, Response
 
 from exporter.cli import parse
 from exporter.commands import configured
-from exporter.server import Server
-from exporter.worker import Served
+from exporter.server.master import Server
+from exporter.server.worker import Served
 
 PATH = "/callbacks"
 TAKEN = b'{"code":0}'

@@ -20,14 +20,14 @@ from bench.fleet import task_start
 from bench.report import Figure
 from bench.stores import opened
 from bench.throughput import WARM_UP_SECONDS, Rounds, in_turns
-from exporter.batch import Arrived, BatchFolder
-from exporter.callback import Parser
+from exporter.config.settings import Settings
+from exporter.config.store_url import StoreUrl
+from exporter.ingest.batch import Arrived, BatchFolder
 from exporter.protocol.events import EventKind
-from exporter.redact import Redactor
-from exporter.schemas import Schemas
-from exporter.settings import Settings
-from exporter.store import Transaction
-from exporter.storeurl import StoreUrl
+from exporter.protocol.parser import Parser
+from exporter.protocol.redact import Redactor
+from exporter.protocol.schemas import Schemas
+from exporter.store.protocol import Transaction
 
 T = TypeVar("T")
 BATCH = 54

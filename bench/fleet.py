@@ -12,13 +12,13 @@ from pathlib import Path
 import orjson
 
 from bench.stores import opened
-from exporter.batch import Arrived, BatchFolder
-from exporter.callback import Parser
-from exporter.redact import Redactor
-from exporter.schemas import Schemas
-from exporter.settings import Settings
-from exporter.store import Store
-from exporter.storeurl import StoreUrl
+from exporter.config.settings import Settings
+from exporter.config.store_url import StoreUrl
+from exporter.ingest.batch import Arrived, BatchFolder
+from exporter.protocol.parser import Parser
+from exporter.protocol.redact import Redactor
+from exporter.protocol.schemas import Schemas
+from exporter.store.protocol import Store
 
 AGE_SECONDS = 600.0
 FILE_SECONDS = 3600

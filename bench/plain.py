@@ -18,9 +18,9 @@ from referencing import Registry, Resource
 
 from bench.bare import PATH, TAKEN, Alone, serve
 from exporter.protocol.events import EventKind
-from exporter.schemas import schema_folder
-from exporter.server import Server
-from exporter.worker import Served
+from exporter.protocol.schemas import schema_folder
+from exporter.server.master import Server
+from exporter.server.worker import Served
 
 WORKERS = 2
 CALLBACKS = Counter("plain_callbacks", "Callbacks taken.", ["event", "to_host"])

@@ -7,11 +7,11 @@ from pathlib import Path
 import valkey
 
 from bench.peers import Valkey
-from exporter.settings import Settings
-from exporter.store import Store, Terms
-from exporter.store.sqlite import SqliteStore
+from exporter.config.settings import Settings
+from exporter.config.store_url import StoreUrl, parse_store
+from exporter.store.protocol import Store, Terms
+from exporter.store.sqlite.store import SqliteStore
 from exporter.store.valkey.store import ValkeyStore
-from exporter.storeurl import StoreUrl, parse_store
 
 
 @contextmanager

@@ -13,19 +13,19 @@ from typing import Any
 
 from helm_python import Chart
 
-from exporter.access import parse_networks
-from exporter.catalogue import LABEL_CHOICES
-from exporter.flags import (
+from exporter.config.flags import (
     Flag,
     flags_of,
     parse_address,
     parse_count,
     parse_duration,
     parse_list,
+    parse_networks,
     parse_path,
     parse_switch,
 )
-from exporter.settings import Settings
+from exporter.config.settings import Settings
+from exporter.metrics.catalogue import LABEL_CHOICES
 
 FOLDER = Path(__file__).parent
 CHART = FOLDER / "helm" / "css-relay-exporter"

@@ -14,11 +14,11 @@ from typing import Any
 from bench import page
 from bench.plots import PLOTS
 from docs import openapi
-from exporter.catalogue import FAMILIES, PREFIX, Family, Scope, in_scope
-from exporter.flags import default_text, flags_of
+from exporter.config.flags import default_text, flags_of
+from exporter.config.settings import Settings
+from exporter.metrics.catalogue import FAMILIES, PREFIX, Family, Scope, in_scope
 from exporter.protocol.events import EventKind
-from exporter.schemas import schema_folder
-from exporter.settings import Settings
+from exporter.protocol.schemas import schema_folder
 from exporter.simulator.options import Options
 
 DOCS = Path(__file__).parent
@@ -44,7 +44,7 @@ ONE_REPLICA = "max without (instance, pod) ({})"
 def metrics() -> str:
     """Return docs/metrics.md."""
     parts = [
-        "# Metrics\n\n<!-- Made by `make docs` from exporter/catalogue.py. -->\n\n"
+        "# Metrics\n\n<!-- Made by `make docs` from exporter/metrics/catalogue.py. -->\n\n"
         "Families of the store show the same numbers from every process on it, and their counters never go backwards, "
         "restarts included. Several replicas are therefore not summed: take `max without (instance, pod)` of the rate, or of "
         "the gauge, and sum after that.\n\n"
@@ -71,7 +71,7 @@ def settings() -> str:
         for field, flag in flags_of(Settings).items()
     ]
     return (
-        "# Settings\n\n<!-- Made by `make docs` from exporter/settings.py. -->\n\n"
+        "# Settings\n\n<!-- Made by `make docs` from exporter/config/settings.py. -->\n\n"
         "A flag comes before its environment variable, and that before the default. Flags are written `--flag value` or "
         "`--flag=value`. Durations are written like `90s`, `3m`, `1h30m` or `31d`, lists with commas. A flag or a variable "
         "beginning with `CSS_RELAY_` that is unknown or malformed ends the start with status 2 and a line that names it.\n\n"

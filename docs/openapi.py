@@ -12,8 +12,8 @@ import yaml
 from exporter import __version__
 from exporter.errors import REASONS
 from exporter.protocol.events import BY_NAME, EventKind
+from exporter.protocol.schemas import SHARED, schema_folder
 from exporter.relay import STATES
-from exporter.schemas import SHARED, schema_folder
 from exporter.web.operators import MAX_PAGE
 
 CALLBACKS = {"url": "http://127.0.0.1:8314", "description": "The callback listener; faces the internet."}

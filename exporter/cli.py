@@ -11,13 +11,11 @@ from functools import cache
 from io import TextIOWrapper
 
 from exporter import __version__
-from exporter.commands import CommandLine, Commands, configured, copies, dump, plain, quarantine, tasks
-from exporter.commands.check import check
+from exporter.app import revision, serve
+from exporter.commands import CommandLine, Commands, configured, plain, quarantine, store, tasks
+from exporter.config.flags import flag_parser, flags_of, parse_switch
+from exporter.config.settings import Settings
 from exporter.errors import ExporterError, SettingsError
-from exporter.flags import flag_parser, flags_of, parse_switch
-from exporter.server import Server
-from exporter.service import revision
-from exporter.settings import Settings
 from exporter.simulator.command import simulate
 from exporter.simulator.options import Options, read_options
 
@@ -26,7 +24,7 @@ PROGRAM = "css-relay-exporter"
 
 def _serve(given: Namespace) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the master takes it: all files are read soon anyway
-    Server(configured(given)).run()
+    serve(configured(given))
     return 0
 
 
@@ -59,8 +57,9 @@ def command_line() -> CommandLine:
     parser.add_argument("-V", "--version", action="version", version=_version_text())
     commands = Commands(parser)
     commands.add("serve", _serve, "Take callbacks, show metrics.")
-    commands.add("check", check, "Check settings, schemas and the store, and say what is wrong.")
-    for module in (tasks, quarantine, copies, dump):
+    text = "Check settings, schemas and the store, and say what is wrong."
+    commands.add("check", store.check, text)
+    for module in (tasks, quarantine, store):
         module.add_commands(commands)
     sent = "Send what a fleet would send, and print the totals to expect."
     commands.add("simulate", _simulate, sent, "--target URL", flag_parser(Options, has_variables=False))

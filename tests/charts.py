@@ -6,8 +6,8 @@ from typing import Any
 import yaml
 
 from deploy.generate import Form, render
-from exporter.flags import default_text, flags_of
-from exporter.settings import Settings
+from exporter.config.flags import default_text, flags_of
+from exporter.config.settings import Settings
 
 NAME = "release"
 VALKEY = {"settings": {"store.url": "valkey://valkey.databases:6379"}, "replicas": 3}

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from msgspec import Struct
 
-from exporter.catalogue import CATALOGUE, PREFIX, Family, Scope
+from exporter.metrics.catalogue import CATALOGUE, PREFIX, Family, Scope
 
 ROOT = Path(__file__).parents[1]
 RULES = ROOT / "prometheus" / "rules"

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
-from exporter import logs
+from exporter.config import logging as logs
+from exporter.config.flags import flag_parser
+from exporter.config.settings import Settings, read
 from exporter.errors import SettingsError
-from exporter.flags import flag_parser
-from exporter.redact import redact_text
-from exporter.settings import Settings, read
+from exporter.protocol.redact import redact_text
 
 PAGE = 100
 SETTINGS_FLAGS = flag_parser(Settings, has_variables=True)

@@ -8,17 +8,17 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
-from exporter.batch import BatchFolder
-from exporter.callback import Parser
-from exporter.catalogue import QUARANTINE_REASONS
+from exporter.app import open_store
 from exporter.commands import PAGE, Commands, configured, is_terminal, moment, plain, row
+from exporter.config.settings import Settings
 from exporter.errors import ExporterError, SettingsError
-from exporter.quarantine import STAYS, Replay
-from exporter.redact import Redactor, redacted_json
-from exporter.schemas import Schemas
-from exporter.service import open_store
-from exporter.settings import Settings
-from exporter.store import Held, Store
+from exporter.ingest.batch import BatchFolder
+from exporter.ingest.replay import STAYS, Replay
+from exporter.metrics.catalogue import QUARANTINE_REASONS
+from exporter.protocol.parser import Parser
+from exporter.protocol.redact import Redactor, redacted_json
+from exporter.protocol.schemas import Schemas
+from exporter.store.protocol import Held, Store
 
 SHOWN_CHARACTERS = 12
 STALE = (

@@ -3,12 +3,12 @@
 from argparse import Namespace
 from contextlib import closing
 
+from exporter.app import open_store
 from exporter.commands import PAGE, Commands, configured, row
+from exporter.config.settings import Settings
 from exporter.relay import STATES, state_of
-from exporter.service import open_store
-from exporter.settings import Settings
-from exporter.store import Store, Transaction, task_key
-from exporter.store.records import decode_task
+from exporter.store.protocol import Store, Transaction
+from exporter.store.records import decode_task, task_key
 
 
 def list_tasks(given: Namespace) -> int:

@@ -1,1 +1,1 @@
-"""What the service sends: its events."""
+"""What the service sends: the event table, schemas, the parser, and how secrets are taken out."""

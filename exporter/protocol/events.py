@@ -3,8 +3,8 @@
 To add an event, put its schema file into `schemas/` and its row here. Everything else reads this table: the
 schemas, the parser, the fold, the metrics, the pages, the documentation and the simulator. A row that lacks
 something, or that names a family, a label or a field that does not exist, ends the import with a line that
-names it. Only a kind that moves its task needs more: what it does there, in `relay.course`, and how it is
-known again without a time, in `relay.identity`; both tables are held to this one.
+names it. Only a kind that moves its task needs more: what it does there, in `relay.state_machine`, and how it
+is known again without a time, in `relay.deduplication`; both tables are held to this one.
 """
 
 from collections.abc import Callable, Mapping

@@ -2,9 +2,9 @@
 
 from exporter.relay.attribution import Attribution, attribute
 from exporter.relay.counted import Counted, Observed, Tale
+from exporter.relay.deduplication import Verdict, recalled
 from exporter.relay.fold import Folded, fold, is_forgotten, renewed, settle
 from exporter.relay.history import Happening, history
-from exporter.relay.identity import Verdict, recalled
 from exporter.relay.task import (
     ACTIVE,
     FAILED,

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from exporter.callback import Callback
+from exporter.protocol.callback import Callback
 from exporter.protocol.events import EventKind
 from exporter.relay.counted import Counted, Tale
+from exporter.relay.deduplication import Moment, Verdict, judge, remember
 from exporter.relay.fold import counts, timing
-from exporter.relay.identity import Moment, Verdict, judge, remember
 from exporter.relay.task import Course, Entry, Task, Windows
 
 

@@ -1,6 +1,6 @@
 """What the fold counts and observes beside the counter of each event, every name once.
 
-`exporter.ledger` holds the names to the catalogue when it is imported.
+`exporter.metrics.values` holds the names to the catalogue when it is imported.
 """
 
 from enum import Enum, StrEnum

@@ -1,8 +1,8 @@
 """The fold: one callback, or the passing of time, taken into a task.
 
-*Does it count* is asked of `identity`, *does it move the task* of `course`. What counts is told at once.
-So is a duration between two callbacks that came promptly; any other, and all that was missing, is told
-when the reorder window has passed, because only then nothing can come in between any more. Pure: time is
+*Does it count* is asked of `deduplication`, *does it move the task* of `state_machine`. What counts is told
+at once. So is a duration between two callbacks that came promptly; any other, and all that was missing, is
+told when the reorder window has passed, because only then nothing can come in between any more. Pure: time is
 an argument, and no argument is changed.
 """
 
@@ -11,11 +11,11 @@ from bisect import bisect_right
 from msgspec import Struct
 from msgspec.structs import replace
 
-from exporter.callback import Callback
+from exporter.protocol.callback import Callback
 from exporter.protocol.events import EventKind
 from exporter.relay.counted import Counted, Observed, Tale
-from exporter.relay.course import Step, advance, end_of, later, walk
-from exporter.relay.identity import SKEW_SECONDS, Judgement, Moment, Verdict, judge, remember
+from exporter.relay.deduplication import SKEW_SECONDS, Judgement, Moment, Verdict, judge, remember
+from exporter.relay.state_machine import Step, advance, end_of, later, walk
 from exporter.relay.task import Course, Entry, Task, Windows, entry_due, forgotten_at, lost_at
 
 MAX_LOG = 128

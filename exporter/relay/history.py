@@ -48,7 +48,7 @@ def _happening(entry: Entry) -> Happening:
 
 
 def _counted(task: Task) -> Iterator[Happening]:
-    """Read the identities; see `identity` for their form."""
+    """Read the identities; see `deduplication` for their form."""
     for name, came in task.identities.items():
         ms, _, rest = name.partition("|")
         kind, subject = BY_LETTER[rest[:1]], rest[1:]

@@ -48,7 +48,7 @@ class Entry(Struct, frozen=True, gc=False, array_like=True):
         arrival: when it came, seconds.
         subject: the file or the exit code.
         duration: the declared length of the file, seconds.
-        told: what has been told of it already (see `course`).
+        told: what has been told of it already (see `state_machine`).
         message: what an exit says of itself.
     """
 

@@ -9,8 +9,8 @@ from random import Random
 
 from tqdm import tqdm
 
-from exporter.catalogue import LABEL_CHOICES
 from exporter.errors import SettingsError
+from exporter.metrics.catalogue import LABEL_CHOICES
 from exporter.simulator.body import Writer
 from exporter.simulator.fleet import Plan, fleet
 from exporter.simulator.options import Options

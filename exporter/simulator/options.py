@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from exporter.config.flags import Flag, parse_count, parse_duration, parse_rate, parse_switch, read_flags
 from exporter.errors import SettingsError
-from exporter.flags import Flag, parse_count, parse_duration, parse_rate, parse_switch, read_flags
 
 #: What is sent as fast as possible lies in the past; beyond this it would look like redeliveries.
 MAX_FAST_SECONDS = 2700.0

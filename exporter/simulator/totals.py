@@ -6,7 +6,7 @@ metrics with the exporter, and nothing of its way to count, so that the two can 
 
 from collections import Counter
 
-from exporter.catalogue import CATALOGUE, EVENT_NAMES, OTHER, UNKNOWN
+from exporter.metrics.catalogue import CATALOGUE, EVENT_NAMES, OTHER, UNKNOWN
 from exporter.protocol.events import EventKind, Subject
 from exporter.simulator.fleet import Event, Relay
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 import urllib3
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter.catalogue import FAMILIES, LABEL_CHOICES, PREFIX, Scope
 from exporter.errors import ExporterError
+from exporter.metrics.catalogue import FAMILIES, LABEL_CHOICES, PREFIX, Scope
 from exporter.simulator.totals import EXACT_UNDER_LOSS, Key
 
 TIMEOUT_SECONDS = 60.0

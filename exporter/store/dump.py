@@ -24,10 +24,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from exporter.errors import StoreError
-from exporter.ledger import FLEET, Ledger
+from exporter.metrics.values import FLEET, Ledger
 from exporter.relay import NONE, Task
-from exporter.store import key_of
-from exporter.store.records import RANKS, body_digest
+from exporter.store.records import RANKS, body_digest, key_of
 
 VERSION = 1
 #: What is longer is no line of a dump; a body takes four thirds of its size.

@@ -1,1 +1,1 @@
-"""The two HTTP surfaces: callbacks from the internet, and what operators look at."""
+"""The operators' listener: metrics, health, the JSON API and pages, and who may look at them."""

@@ -10,13 +10,13 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, gzip_accepted
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST
 
 from exporter.errors import StoreUnavailable
-from exporter.ingest import Ingest
+from exporter.ingest.group_commit import Ingest
+from exporter.metrics.scrape import Scraper
 from exporter.relay import STATES, Entry, Task, Windows, state_of
-from exporter.scrape import Scraper
-from exporter.store import Store, task_key
-from exporter.store.records import decode_task
-from exporter.web.pages import Pages, add_pages
-from exporter.web.task_page import TaskStatus
+from exporter.store.protocol import Store
+from exporter.store.records import decode_task, task_key
+from exporter.web.pages.handler import Pages, add_pages
+from exporter.web.pages.task_page import TaskStatus
 
 OPENMETRICS, TEXT = "application/openmetrics-text", "text/plain"
 READY_SECONDS = 5.0

@@ -5,7 +5,7 @@ pod)`, after the rate, never before it), and only then are they summed. What a p
 over replicas, and can be looked at replica by replica. Which of the two a family is, the catalogue says.
 """
 
-from exporter.catalogue import CATALOGUE, PREFIX, Family, Scope
+from exporter.metrics.catalogue import CATALOGUE, PREFIX, Family, Scope
 
 #: Of a rate: Grafana makes it as long as four scrapes at least.
 RATE = "$__rate_interval"

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from exporter.store.valkey.link import Script
+from exporter.store.valkey.script_runner import Script
 from tests.acceptance.load import Sender
 from tests.acceptance.test_kill import COUNTERS
 from tests.acceptance.test_replicas import check_all, replicas

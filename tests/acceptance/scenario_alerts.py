@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from exporter.settings import Settings
-from exporter.store import Terms
-from exporter.store.sqlite import SqliteStore
+from exporter.config.settings import Settings
+from exporter.store.protocol import Terms
+from exporter.store.sqlite.store import SqliteStore
 from tests.clock import Clock
 from tests.support import Exporter
 

@@ -19,8 +19,8 @@ from kubernetes_validate.utils import all_versions
 from deploy.generate import CHART, MANIFESTS, Form, files
 from exporter import __version__
 from exporter.cli import parse
-from exporter.flags import flags_of
-from exporter.settings import Settings, read
+from exporter.config.flags import flags_of
+from exporter.config.settings import Settings, read
 from tests.charts import NAME, VALKEY, VARIANTS, Objects, selects, variants, written
 from tests.http.secured import Authority
 from tests.npm import installed, node

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from exporter import cli
-from exporter.settings import Settings
-from exporter.store import Refused, Terms
-from exporter.store.lock import FileLock
-from exporter.store.sqlite import SqliteStore
-from exporter.storeurl import parse_store
+from exporter.config.settings import Settings
+from exporter.config.store_url import parse_store
+from exporter.store.protocol import Refused, Terms
+from exporter.store.sqlite.file import FileLock
+from exporter.store.sqlite.store import SqliteStore
 from tests.acceptance import commands
 from tests.acceptance.test_kill import exporter_on
 from tests.support import HANG_SECONDS, Exporter, sample, until

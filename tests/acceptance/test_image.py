@@ -116,7 +116,7 @@ LEFT = """
 import json, os, subprocess, sys
 from importlib.metadata import distributions
 
-told = subprocess.run([sys.executable, "-v", "-c", "import exporter.server"], capture_output=True, text=True)
+told = subprocess.run([sys.executable, "-v", "-c", "import exporter.cli"], capture_output=True, text=True)
 code = [line for line in told.stderr.splitlines() if line.startswith("# code object from '/opt/venv/")]
 print(json.dumps({
     "opt": os.listdir("/opt"),

@@ -44,7 +44,7 @@ def _add_row(tree: Path, row: str = ROW) -> None:
 
 
 def _add_family(tree: Path, family: str = FAMILY) -> None:
-    _insert(tree / "exporter" / "catalogue.py", '    _labelled("config_resets_total"', family)
+    _insert(tree / "exporter" / "metrics" / "catalogue.py", '    _labelled("config_resets_total"', family)
 
 
 def _add_schema(tree: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_wrong_row_ends_the_import(tree: Path, name: str) -> None:
     right = next(line for line in ROW.splitlines() if line.strip().startswith(f"{field}="))
     _add_row(tree, ROW.replace(right, f"        {field}={value},"))
     _add_family(tree)
-    done = _python(tree, "-c", "import exporter.batch")
+    done = _python(tree, "-c", "import exporter.ingest.batch")
     assert (done.returncode, said in done.stderr) == (1, True), done.stderr
 
 
@@ -195,14 +195,17 @@ def test_a_label_without_bound_ends_the_import(tree: Path) -> None:
     """What comes from outside makes no series without end."""
     _add_row(tree)
     _add_family(tree, FAMILY.replace(", limit=8", ""))
-    assert "tasks_paused_total needs values or a limit" in _python(tree, "-c", "import exporter.batch").stderr
+    assert (
+        "tasks_paused_total needs values or a limit"
+        in _python(tree, "-c", "import exporter.ingest.batch").stderr
+    )
 
 
 def test_a_row_without_its_schema_file_ends_the_start(tree: Path) -> None:
     """The line names the file; so it does where the file is another event's, or lacks a field of the row."""
     _add_row(tree)
     _add_family(tree)
-    check = ("-c", "from exporter.schemas import Schemas; Schemas()")
+    check = ("-c", "from exporter.protocol.schemas import Schemas; Schemas()")
     assert "task_pause.json" in _python(tree, *check).stderr
     _add_schema(tree)
     path = tree / "schemas" / "task_pause.json"
@@ -220,4 +223,4 @@ def test_what_the_fold_counts_is_in_the_catalogue(tree: Path) -> None:
     whole = path.read_text()
     for right in ("tasks_lost_total", "missed_exit", "downtime_seconds"):
         path.write_text(whole.replace(f'"{right}"', f'"{right}x"'))
-        assert f"{right}x" in _python(tree, "-c", "import exporter.batch").stderr
+        assert f"{right}x" in _python(tree, "-c", "import exporter.ingest.batch").stderr

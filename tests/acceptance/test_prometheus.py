@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from exporter.catalogue import FAMILIES
+from exporter.metrics.catalogue import FAMILIES
 from tests.servers import Prometheus
 from tests.support import HANG_SECONDS, Exporter, running, sample, tool, until
 

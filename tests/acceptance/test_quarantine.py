@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from exporter.service import open_store
-from exporter.settings import read
-from exporter.store import Refused
+from exporter.app import open_store
+from exporter.config.settings import read
+from exporter.store.protocol import Refused
 from tests.acceptance.commands import run, started
 from tests.acceptance.load import Sender
 from tests.support import HANG_SECONDS, Exporter, environment_of, running, sample, store_url, until

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from exporter.store.valkey.link import Script
+from exporter.store.valkey.script_runner import Script
 from tests.acceptance.load import Sender
 from tests.acceptance.test_kill import check, exporter_on
 from tests.clock import Clock

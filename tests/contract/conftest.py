@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from exporter.store import Store, Terms, sqlite
-from exporter.store.sqlite import SqliteStore
+from exporter.config.store_url import parse_store
+from exporter.store.protocol import Store, Terms
+from exporter.store.sqlite import store as sqlite
+from exporter.store.sqlite.store import SqliteStore
 from exporter.store.valkey import client as clients
-from exporter.store.valkey import link
+from exporter.store.valkey import script_runner as link
 from exporter.store.valkey import store as module
 from exporter.store.valkey.store import ValkeyStore
-from exporter.storeurl import parse_store
 from tests.clusters import running_cluster
 from tests.support import HANG_SECONDS, tool
 from tests.valkeys import ValkeyServer

@@ -13,17 +13,17 @@ import pytest
 import valkey
 from msgspec.structs import replace
 
+from exporter.config.store_url import StoreUrl, parse_store
 from exporter.errors import StoreError
-from exporter.exposition import Exposition
+from exporter.metrics.process import Telemetry
+from exporter.metrics.scrape import Exposition
 from exporter.relay import ACTIVE, NONE, Task, settle
-from exporter.store import Refused, Row, Store, Terms, Transaction
 from exporter.store.dump import End, KeptTask, Line, read_dump, write_dump
-from exporter.store.dump_file import dump_file, load_file
-from exporter.store.sqlite import SqliteStore
+from exporter.store.protocol import Refused, Row, Store, Terms, Transaction
+from exporter.store.sqlite.dump import dump_file, load_file
+from exporter.store.sqlite.store import SqliteStore
 from exporter.store.valkey.dump import dump_server, load_server
 from exporter.store.valkey.store import ValkeyStore
-from exporter.storeurl import StoreUrl, parse_store
-from exporter.telemetry import Telemetry
 from tests.contract.test_store import LABELS, count, ledgers, put, task
 from tests.unit.histories import T0, WINDOWS
 

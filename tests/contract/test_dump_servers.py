@@ -9,11 +9,11 @@ import pytest
 import valkey
 
 from exporter.errors import StoreError, StoreUnavailable
-from exporter.store import Transaction
-from exporter.store.copies import back_up, restore
 from exporter.store.dump import Line
+from exporter.store.protocol import Transaction
+from exporter.store.sqlite.backup import back_up, restore
 from exporter.store.valkey.client import META
-from exporter.store.valkey.link import Script
+from exporter.store.valkey.script_runner import Script
 from tests.contract.conftest import impatient
 from tests.contract.test_dump import Place, dumped, fill
 from tests.contract.test_store import count, put, task

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from exporter.exposition import Exposition
+from exporter.metrics.process import Telemetry
+from exporter.metrics.scrape import Exposition
 from exporter.relay import STATES, Task, settle, state_of
-from exporter.store import Row, Store, Transaction
+from exporter.store.protocol import Row, Store, Transaction
 from exporter.store.records import decode_ledger, decode_task
-from exporter.telemetry import Telemetry
 from tests.contract.conftest import Open
 from tests.contract.test_store import LABELS, count, put, task
 from tests.unit.histories import T0, WINDOWS

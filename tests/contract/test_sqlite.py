@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from exporter.errors import StoreError, StoreUnavailable
-from exporter.store import Terms, sqlite
-from exporter.store import file as module
-from exporter.store.migrations import MIGRATIONS
-from exporter.store.sqlite import SqliteStore
+from exporter.store.protocol import Terms
+from exporter.store.sqlite import open as module
+from exporter.store.sqlite import store as sqlite
+from exporter.store.sqlite.open import MIGRATIONS
+from exporter.store.sqlite.store import SqliteStore
 from tests.contract.test_snapshot import Reader
 from tests.contract.test_store import count, ledgers, put, task
 from tests.support import until
@@ -243,7 +244,7 @@ def test_what_was_committed_survives_a_kill(tmp_path: Path) -> None:
     path = tmp_path / "relay.db"
     program = (
         "import os, sys; from pathlib import Path\n"
-        "from exporter.store import Terms; from exporter.store.sqlite import SqliteStore\n"
+        "from exporter.store.protocol import Terms; from exporter.store.sqlite.store import SqliteStore\n"
         "store = SqliteStore(Path(sys.argv[1]), Terms())\n"
         "told, labels = [('tasks_started_total', '', 1)], ('4', 'push.example.com')\n"
         "for _ in range(20): store.transact(lambda step: step.tally.tell(told, labels, 't', 9.0))\n"

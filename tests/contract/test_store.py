@@ -10,10 +10,10 @@ from itertools import permutations, product
 import pytest
 
 from exporter.errors import StoreError
-from exporter.ledger import Ledger, series
+from exporter.metrics.values import Ledger, series
 from exporter.relay import STATES, Task, settle, state_of
-from exporter.store import Refused, Row, Store, Transaction, labels_of
-from exporter.store.records import decode_ledger, decode_task
+from exporter.store.protocol import Refused, Row, Store, Transaction
+from exporter.store.records import decode_ledger, decode_task, labels_of
 from tests.contract.conftest import Open, together
 from tests.unit.histories import T0, WINDOWS, callback, fold
 

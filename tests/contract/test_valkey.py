@@ -12,17 +12,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from exporter.batch import BatchFolder
 from exporter.errors import StoreError, StoreUnavailable
-from exporter.ledger import series
+from exporter.ingest.batch import BatchFolder
+from exporter.metrics.values import series
 from exporter.relay import renewed
-from exporter.store import Refused, Transaction
+from exporter.store.protocol import Refused, Transaction
 from exporter.store.records import decode_task
 from exporter.store.valkey import client as clients
-from exporter.store.valkey import link
+from exporter.store.valkey import script_runner as link
 from exporter.store.valkey import store as module
 from exporter.store.valkey.client import META
-from exporter.store.valkey.link import Script
+from exporter.store.valkey.script_runner import Script
 from exporter.store.valkey.store import ValkeyStore
 from tests.contract.conftest import OpenAt, impatient, together
 from tests.contract.test_store import LABELS, count, fleet, ledgers, put, task

@@ -8,7 +8,7 @@ import pytest
 
 from exporter.errors import StoreError, StoreUnavailable
 from exporter.store.valkey.client import META
-from exporter.store.valkey.link import Script
+from exporter.store.valkey.script_runner import Script
 from exporter.store.valkey.store import ValkeyStore
 from tests.clusters import holder, running_cluster
 from tests.contract.conftest import OpenAt, impatient

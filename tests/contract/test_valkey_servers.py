@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 import trustme
 
+from exporter.config.store_url import parse_store
 from exporter.errors import StoreError, StoreUnavailable
-from exporter.store import Refused, Terms
-from exporter.store.valkey import store as module
+from exporter.store.protocol import Refused, Terms
 from exporter.store.valkey.client import META
-from exporter.store.valkey.link import Script
+from exporter.store.valkey.script_runner import Script
 from exporter.store.valkey.store import ValkeyStore
-from exporter.storeurl import parse_store
 from tests.clusters import is_well
 from tests.contract import test_snapshot, test_store
 from tests.contract.conftest import Open, OpenAt, empty, impatient, on
@@ -34,8 +33,8 @@ QUESTIONS = [
 QUESTIONS.remove(test_snapshot.test_after_any_steps_of_several_processes_a_scrape_shows_what_is_there)
 
 SCRIPTS = [
-    *(Script(name) for name in (*module._SCRIPTS, "judge")),
-    *(Script(name, guarded=False) for name in ("open", "tasks", "renew")),
+    *(Script(name) for name in ("commands", "commit")),
+    *(Script(name, guarded=False) for name in ("open", "renew")),
 ]
 CALLS = re.compile(r"redis\.call\(\s*'([A-Z]+)'")
 

@@ -3,11 +3,11 @@
 import math
 from collections.abc import Iterator
 
+from exporter.protocol.callback import Callback
 from msgspec import Struct
 
-from exporter.callback import Callback
-from exporter.catalogue import CATALOGUE
-from exporter.ledger import Tally
+from exporter.metrics.catalogue import CATALOGUE
+from exporter.metrics.values import Tally
 from exporter.protocol.events import BY_LETTER
 from exporter.relay import (
     NONE,
@@ -22,8 +22,8 @@ from exporter.relay import (
     settle,
     state_of,
 )
+from exporter.relay.deduplication import MAX_IDENTITIES, moment_of
 from exporter.relay.fold import MAX_LOG
-from exporter.relay.identity import MAX_IDENTITIES, moment_of
 from exporter.store.records import decode_task, encode
 from tests.fuzz.reader import Reader
 

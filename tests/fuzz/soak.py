@@ -20,7 +20,7 @@ from statistics import linear_regression, mean
 import msgspec
 from msgspec import Struct
 
-from exporter.catalogue import PREFIX
+from exporter.metrics.catalogue import PREFIX
 from exporter.simulator.verify import written
 from tests.support import Exporter, running
 

@@ -6,13 +6,13 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from exporter.batch import Arrived, BatchFolder
-from exporter.catalogue import CATALOGUE
-from exporter.exposition import Exposition
-from exporter.store import Snapshot, Terms
+from exporter.ingest.batch import Arrived, BatchFolder
+from exporter.metrics.catalogue import CATALOGUE
+from exporter.metrics.process import Telemetry
+from exporter.metrics.scrape import Exposition
+from exporter.store.protocol import Snapshot, Terms
 from exporter.store.records import decode_ledger
-from exporter.store.sqlite import SqliteStore
-from exporter.telemetry import Telemetry
+from exporter.store.sqlite.store import SqliteStore
 from tests.fuzz.fold import WINDOWS, Came, told
 from tests.support import parse
 

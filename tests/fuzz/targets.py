@@ -11,20 +11,23 @@ from itertools import count
 from typing import Any
 
 import orjson
+from exporter.protocol.callback import Callback, Ignored
 from jsonschema import Draft202012Validator
 from msgspec import Struct
 
-from exporter.access import Rate, Signatures, Source, knows_token, parse_networks, read_proxy_header
-from exporter.access.proxy import FIXED_BYTES_2, MAX_BYTES_2
-from exporter.callback import MAX_MESSAGE, Callback, Ignored, Parser
+from exporter.callbacks.access import Rate, Source
+from exporter.callbacks.credentials import Signatures, knows_token
+from exporter.config.flags import parse_networks
 from exporter.errors import REASONS, Rejected
 from exporter.protocol.events import EventKind
-from exporter.redact import Redactor, redact_text
+from exporter.protocol.parser import MAX_MESSAGE, Parser
+from exporter.protocol.redact import Redactor, redact_text
+from exporter.protocol.schemas import MAX_FAULTS, Schemas
 from exporter.relay import Task, Windows, fold
-from exporter.schemas import MAX_FAULTS, Schemas
+from exporter.server.request_head import FIXED_BYTES_2, MAX_BYTES_2, read_proxy_header
 from exporter.store.records import decode_task, encode
 from exporter.web.operators import _prefers_openmetrics
-from exporter.web.query import read_query
+from exporter.web.pages.status_page import read_query
 from tests.fuzz import seeds
 from tests.fuzz.fold import check_fold
 from tests.fuzz.reader import Reader

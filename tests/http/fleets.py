@@ -8,13 +8,13 @@ from typing import Any
 
 import orjson
 
-from exporter.batch import Arrived, BatchFolder
-from exporter.callback import Parser
-from exporter.redact import Redactor
-from exporter.schemas import Schemas
-from exporter.service import open_store
-from exporter.settings import Settings
-from exporter.storeurl import parse_store
+from exporter.app import open_store
+from exporter.config.settings import Settings
+from exporter.config.store_url import parse_store
+from exporter.ingest.batch import Arrived, BatchFolder
+from exporter.protocol.parser import Parser
+from exporter.protocol.redact import Redactor
+from exporter.protocol.schemas import Schemas
 from tests.support import store_url
 
 HOUR = 3600.0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from exporter import cli
-from exporter.settings import read
+from exporter.config.settings import read
 from tests.clock import Clock
 from tests.support import Answer, Exporter, request, running, sample, until
 

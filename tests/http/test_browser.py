@@ -11,7 +11,7 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 from bench import fleet
-from exporter.web.render import REFRESH_SECONDS
+from exporter.web.pages.handler import REFRESH_SECONDS
 from tests.http.browser import Browser, browsing
 from tests.http.fleets import callback, fill, lively
 from tests.support import Exporter, running, until

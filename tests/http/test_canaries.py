@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from msgspec import Struct
 
-from exporter.catalogue import LABEL_CHOICES
 from exporter.cli import main
+from exporter.metrics.catalogue import LABEL_CHOICES
 from exporter.protocol.events import BY_NAME
 from tests.http.canaries import Canaries, Sent, planted
 from tests.support import Exporter, environment_of, request, running

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import uvloop
 
-from exporter import connection
-from exporter.connection import Connection
-from exporter.listener import Listener, State
-from exporter.worker import config_of, look_after
+from exporter.server import connection
+from exporter.server.connection import Connection
+from exporter.server.listener import Listener, State
+from exporter.server.worker import config_of, look_after
 from tests.support import HANG_SECONDS
 
 REQUEST = b"POST /callbacks HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\n{}"

@@ -31,10 +31,10 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from exporter.errors import REASONS
+from exporter.ingest.recent_rejections import Rejections
 from exporter.relay import Windows
 from exporter.web.operators import operator_app
-from exporter.web.pages import About, Pages
-from exporter.web.rejections import Rejections
+from exporter.web.pages.handler import About, Pages
 from tests.support import HANG_SECONDS, SAMPLES, Exporter, request, running, sample
 
 ROOT = Path(__file__).parents[2]

@@ -16,14 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench import fleet
+from exporter.ingest.recent_rejections import Rejections
+from exporter.metrics.process import Telemetry
 from exporter.relay import Windows
-from exporter.store import Terms
-from exporter.store.sqlite import SqliteStore
-from exporter.telemetry import Telemetry
-from exporter.web.humanize import visible
-from exporter.web.pages import About, Pages
-from exporter.web.query import Query
-from exporter.web.rejections import Rejections
+from exporter.store.protocol import Terms
+from exporter.store.sqlite.store import SqliteStore
+from exporter.web.pages.handler import About, Pages
+from exporter.web.pages.humanize import visible
+from exporter.web.pages.status_page import Query
 from tests.clock import Clock
 from tests.http.fleets import callback, fill, lively
 from tests.support import Exporter, request, running, sample

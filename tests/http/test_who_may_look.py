@@ -10,7 +10,7 @@ import bcrypt
 import pytest
 
 from exporter import cli
-from exporter.web.passwords import MAX_WAITING, NICENESS
+from exporter.web.authentication import MAX_WAITING, NICENESS
 from tests.http.secured import Authority, basic, configure, meanwhile
 from tests.support import Answer, Exporter, running, sample, until
 

@@ -7,17 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.access import (
-    ProxyHeader,
-    Rate,
-    Signatures,
-    Source,
-    is_token,
-    knows_token,
-    parse_networks,
-    read_proxy_header,
-)
+from exporter.callbacks.access import Rate, Source
+from exporter.callbacks.credentials import Signatures, is_token, knows_token
+from exporter.config.flags import parse_networks
 from exporter.errors import Rejected
+from exporter.server.request_head import ProxyHeader, read_proxy_header
 from tests.unit.histories import tried
 
 PROXIES = parse_networks("10.0.0.0/8, 2001:db8:ffff::/48")

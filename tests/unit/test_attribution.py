@@ -1,7 +1,7 @@
 """Whose is an exit that names no task?"""
 
 from exporter.relay import Attribution, Task, Verdict, attribute, fold, is_forgotten, state_of
-from exporter.relay.identity import MAX_IDENTITIES
+from exporter.relay.deduplication import MAX_IDENTITIES
 from tests.unit.histories import T0, WINDOWS, callback
 
 SOURCES = "5ca1ab1e"

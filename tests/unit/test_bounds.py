@@ -3,12 +3,12 @@
 import pytest
 from msgspec.structs import replace
 
+from exporter.config.settings import read
 from exporter.relay import Task, Windows, fold, history, is_forgotten, next_due, recalled, settle, state_of
-from exporter.relay.course import later
+from exporter.relay.deduplication import MAX_IDENTITIES, Verdict
 from exporter.relay.fold import MAX_LOG
-from exporter.relay.identity import MAX_IDENTITIES, Verdict
+from exporter.relay.state_machine import later
 from exporter.relay.task import Course, Entry, entry_due
-from exporter.settings import read
 from exporter.store.records import encode
 from tests.unit.histories import T0, WINDOWS, Delivery, callback, deliver
 

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from exporter.protocol.callback import Callback, Ignored
 
-from exporter.callback import Callback, Ignored, Parser
 from exporter.errors import REASONS, Rejected
 from exporter.protocol.events import BY_NAME, EventKind
-from exporter.redact import Redactor
-from exporter.schemas import BrokenSchema, Schemas, schema_folder
+from exporter.protocol.parser import Parser
+from exporter.protocol.redact import Redactor
+from exporter.protocol.schemas import BrokenSchema, Schemas, schema_folder
 from tests.support import SAMPLES, sample
 
 PARSER = Parser(schemas=Schemas(), redactor=Redactor(key=b"key", plain_hosts=["*.myqcloud.com"]))

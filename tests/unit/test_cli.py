@@ -10,8 +10,8 @@ import pytest
 from msgspec import Struct
 
 from exporter import cli
-from exporter.flags import default_text, flags_of
-from exporter.settings import Settings
+from exporter.config.flags import default_text, flags_of
+from exporter.config.settings import Settings
 from exporter.simulator.options import Options
 
 PASSWORD = "c4n4ry"

@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from exporter.access import Signatures
-from exporter.access.credentials import knows_token
+from exporter.callbacks.credentials import Signatures, knows_token
 from exporter.errors import Rejected
 
 SECRETS = ("first-secret", "second-secret", "third-secret")

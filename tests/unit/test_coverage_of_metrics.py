@@ -2,7 +2,7 @@
 
 import re
 
-from exporter.catalogue import FAMILIES
+from exporter.metrics.catalogue import FAMILIES
 from tests.dashboards import ROOT, targets
 
 #: Metrics that are in no panel and no rule, and why.

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from exporter.catalogue import CATALOGUE, PREFIX, Family, Scope
+from exporter.metrics.catalogue import CATALOGUE, PREFIX, Family, Scope
 from grafana.source import DASHBOARDS as SOURCES
 from tests.dashboards import DASHBOARDS, FOLDER, ROOT, Target, panels, selectors, targets, variables
 from tests.each import each

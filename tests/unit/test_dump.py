@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.errors import StoreError
-from exporter.ledger import FLEET, Ledger
+from exporter.metrics.values import FLEET, Ledger
 from exporter.protocol.events import EventKind
 from exporter.relay import NONE, STATES, Course, Entry, Task
-from exporter.store import key_of
 from exporter.store.dump import Body, Header, KeptTask, LabelSet, Line, read_dump, write_dump
-from exporter.store.dump_file import dump_file, load_file
+from exporter.store.records import key_of
+from exporter.store.sqlite.dump import dump_file, load_file
 from tests.unit.histories import tried
 
 NAMES = ("appid", "to_host")

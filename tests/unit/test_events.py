@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from exporter.catalogue import CATALOGUE, Family, Scope
-from exporter.ledger import check_names
+from exporter.metrics.catalogue import CATALOGUE, Family, Scope
+from exporter.metrics.values import check_names
 from exporter.protocol.events import BY_LETTER, EventKind, Row, Subject, kinds_by, of_moving_kinds
 
 ROW: dict[str, Any] = {

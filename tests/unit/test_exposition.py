@@ -16,12 +16,12 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.registry import Collector
 
-from exporter.batch import Arrived, BatchFolder
-from exporter.catalogue import CATALOGUE, FAMILIES, Scope
-from exporter.exposition import Exposition
-from exporter.store import Snapshot, Terms
-from exporter.store.sqlite import SqliteStore
-from exporter.telemetry import Telemetry
+from exporter.ingest.batch import Arrived, BatchFolder
+from exporter.metrics.catalogue import CATALOGUE, FAMILIES, Scope
+from exporter.metrics.process import Telemetry
+from exporter.metrics.scrape import Exposition
+from exporter.store.protocol import Snapshot, Terms
+from exporter.store.sqlite.store import SqliteStore
 from tests.unit.histories import T0, WINDOWS, callback
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -8,8 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from exporter.relay import Task, Windows, fold, is_forgotten, next_due, renewed, settle, state_of
+from exporter.relay.deduplication import MAX_IDENTITIES, Verdict
 from exporter.relay.fold import MAX_LOG
-from exporter.relay.identity import MAX_IDENTITIES, Verdict
 from exporter.relay.task import forgotten_at
 from exporter.store.records import decode_task, encode
 from tests.unit.histories import T0, WINDOWS, Delivery, callback, counters, deliver, gauges

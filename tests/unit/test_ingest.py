@@ -6,17 +6,17 @@ from math import inf
 from pathlib import Path
 
 import pytest
+from exporter.protocol.callback import Ignored
 
-from exporter import ingest as module
-from exporter.batch import Arrived, BatchFolder
-from exporter.callback import Ignored
 from exporter.errors import StoreUnavailable
-from exporter.ingest import Ingest
-from exporter.ledger import Ledger, series
-from exporter.store import Refused, Terms, Transaction
+from exporter.ingest import group_commit as module
+from exporter.ingest.batch import Arrived, BatchFolder
+from exporter.ingest.group_commit import Ingest
+from exporter.metrics.process import Telemetry
+from exporter.metrics.values import Ledger, series
+from exporter.store.protocol import Refused, Terms, Transaction
 from exporter.store.records import decode_ledger
-from exporter.store.sqlite import SqliteStore
-from exporter.telemetry import Telemetry
+from exporter.store.sqlite.store import SqliteStore
 from tests.support import until
 from tests.unit.histories import T0, WINDOWS, callback
 

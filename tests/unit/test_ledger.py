@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from msgspec import to_builtins
 from msgspec.structs import asdict
 
-from exporter.catalogue import CATALOGUE, FAMILIES, Scope, in_scope
-from exporter.ledger import FLEET, MICRO, SEEN, SUM, Ledger, Tally, series
+from exporter.metrics.catalogue import CATALOGUE, FAMILIES, Scope, in_scope
+from exporter.metrics.values import FLEET, MICRO, SEEN, SUM, Ledger, Tally, series
 from tests.unit.histories import tried
 
 LABELS = ("4", "push.example.com")

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from exporter.connection import BODY_SECONDS, HEADERS_SECONDS, SEND_SECONDS
-from exporter.settings import Settings
-from exporter.store.file import BUSY_MILLISECONDS
+from exporter.config.settings import Settings
+from exporter.server.connection import BODY_SECONDS, HEADERS_SECONDS, SEND_SECONDS
+from exporter.server.worker import HANDSHAKE_SECONDS
+from exporter.store.sqlite.open import BUSY_MILLISECONDS
 from exporter.store.valkey.client import ANSWER_SECONDS
 from exporter.store.valkey.store import COMMIT_SECONDS
 from exporter.web.operators import READY_SECONDS
-from exporter.web.render import REFRESH_SECONDS
-from exporter.worker import HANDSHAKE_SECONDS
+from exporter.web.pages.handler import REFRESH_SECONDS
 
 DOCS = Path(__file__).parents[2] / "docs"
 PROMISES = {

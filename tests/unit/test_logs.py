@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from exporter.logs import LINES_A_SECOND, FloodGate, configure
-from exporter.redact import SECRET_WORDS
+from exporter.config.logging import LINES_A_SECOND, FloodGate, configure
+from exporter.protocol.redact import SECRET_WORDS
 
 SECRET = "s3cr3t"
 

@@ -98,7 +98,7 @@ def test_all_is_well_when_what_survives_is_accepted_and_what_is_accepted_survive
 
 def test_faults_are_the_same_each_time_and_each_is_another_program() -> None:
     """Each has a name of its own, and is undone before the next is made."""
-    source = (ROOT / "exporter/relay/course.py").read_text()
+    source = (ROOT / "exporter/relay/state_machine.py").read_text()
     made = [(fault.name, compile(fault.tree, "course", "exec").co_code) for fault in faults(source)]
     assert [name for name, _ in made] == [fault.name for fault in faults(source)]
     assert len({name for name, _ in made}) == len(made) > 100

@@ -17,13 +17,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from exporter.batch import Arrived, BatchFolder
+from exporter.ingest.batch import Arrived, BatchFolder
 from exporter.relay import ACTIVE, NONE, STATES, Task, Verdict, fold, settle, state_of
+from exporter.relay.deduplication import MAX_IDENTITIES
 from exporter.relay.fold import MAX_LOG
-from exporter.relay.identity import MAX_IDENTITIES
-from exporter.store import Terms
+from exporter.store.protocol import Terms
 from exporter.store.records import decode_task, encode
-from exporter.store.sqlite import SqliteStore
+from exporter.store.sqlite.store import SqliteStore
 from tests.unit.histories import (
     T0,
     WINDOWS,

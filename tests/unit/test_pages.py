@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from exporter.store import Terms
-from exporter.store.sqlite import SqliteStore
-from exporter.telemetry import Telemetry
-from exporter.web import pages as module
-from exporter.web.pages import About, Pages
-from exporter.web.query import Query
-from exporter.web.rejections import Rejections
+from exporter.ingest.recent_rejections import Rejections
+from exporter.metrics.process import Telemetry
+from exporter.store.protocol import Terms
+from exporter.store.sqlite.store import SqliteStore
+from exporter.web.pages import handler as module
+from exporter.web.pages.handler import About, Pages
+from exporter.web.pages.status_page import Query
 from tests.contract.test_store import put, task
 from tests.unit.histories import T0, WINDOWS
 

@@ -7,15 +7,16 @@ keep it there when the parser is mended: examples are run first each time.
 import json
 from typing import Any
 
+from exporter.protocol.callback import Callback, Ignored
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from exporter.callback import MAX_MESSAGE, Callback, Ignored, Parser
 from exporter.errors import Rejected
 from exporter.protocol.events import BY_NAME, EventKind
-from exporter.redact import Redactor
+from exporter.protocol.parser import MAX_MESSAGE, Parser
+from exporter.protocol.redact import Redactor
+from exporter.protocol.schemas import Schemas
 from exporter.relay import Task, fold
-from exporter.schemas import Schemas
 from exporter.store.records import encode
 from tests.support import SAMPLES
 from tests.unit.histories import WINDOWS, tried

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import bcrypt
 import pytest
 
-from exporter.web.passwords import MAX_KNOWN, MAX_WAITING, Busy, Passwords
+from exporter.web.authentication import MAX_KNOWN, MAX_WAITING, Busy, Passwords
 from tests.support import HANG_SECONDS
 
 compare: Callable[[bytes, bytes], bool] = bcrypt.checkpw

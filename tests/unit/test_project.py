@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -11,9 +12,9 @@ import pytest
 
 from docs.generate import PAGES
 from exporter import __version__
-from exporter.catalogue import FAMILIES
-from exporter.flags import flags_of
-from exporter.settings import Settings
+from exporter.config.flags import flags_of
+from exporter.config.settings import Settings
+from exporter.metrics.catalogue import FAMILIES
 from exporter.simulator.options import Options
 from tests.rules import RECORDED
 
@@ -31,6 +32,24 @@ def test_imports_run_one_way_and_the_core_is_pure() -> None:
     program = Path(sys.executable).with_name("lint-imports")
     done = subprocess.run([program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_the_architecture_page_has_every_module_in_the_order_of_the_imports() -> None:
+    """What a folder is for is found there, its files by name; few files stand outside of all folders."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \|.*?\|(.*)\|.*\|$", text, re.MULTILINE))
+    modules = [path.relative_to(ROOT / "exporter") for path in (ROOT / "exporter").rglob("*.py")]
+    named = [module for module in modules if not module.stem.startswith("__")]
+    assert len([module for module in modules if len(module.parts) == 1]) <= 6
+    assert rows.keys() >= {module.parts[0].removesuffix(".py") for module in named}
+    for module in named:
+        assert len(module.parts) == 1 or f"`{module.stem}`" in rows[module.parts[0]], module
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
+    places = {
+        name.split(".")[0]: place for place, layer in enumerate(layers[::-1]) for name in layer.split(" | ")
+    }
+    assert [places[name] for name in rows if name in places] == sorted(places.values(), reverse=True)
 
 
 def test_no_private_name_of_another_package_is_used() -> None:
@@ -109,7 +128,7 @@ def test_the_wheel_has_the_schemas_the_pages_and_the_version(tmp_path: Path) -> 
     assert sum(name.startswith("exporter/schemas/") for name in names) == len(
         list((ROOT / "schemas").glob("*.json"))
     )
-    for folder in ("exporter/web/templates", "exporter/web/assets", "exporter/store/valkey"):
+    for folder in ("exporter/web/pages/templates", "exporter/web/pages/assets", "exporter/store/valkey"):
         files = {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).iterdir() if path.is_file()}
         assert files
         assert files <= set(names)

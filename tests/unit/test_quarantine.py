@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from exporter.protocol.callback import Callback
 
-from exporter.batch import Arrived, BatchFolder
-from exporter.callback import Callback, Parser
-from exporter.ledger import histogram_keys, series
-from exporter.quarantine import Replay, Replayed
-from exporter.redact import Redactor
+from exporter.ingest.batch import Arrived, BatchFolder
+from exporter.ingest.replay import Replay, Replayed
+from exporter.metrics.values import histogram_keys, series
+from exporter.protocol.parser import Parser
+from exporter.protocol.redact import Redactor
+from exporter.protocol.schemas import Schemas
 from exporter.relay import Task
-from exporter.schemas import Schemas
-from exporter.store import Held, Refused, Store, Terms
+from exporter.store.protocol import Held, Refused, Store, Terms
 from exporter.store.records import decode_ledger, decode_task
-from exporter.store.sqlite import SqliteStore
+from exporter.store.sqlite.store import SqliteStore
 from tests.unit.histories import T0, WINDOWS
 
 LABELS = ("appid", "to_host")

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from exporter.redact import MAX_PROSE, SECRET_WORDS, UNREADABLE, Redactor, redact_text, redacted_json
-from exporter.store import file
-from exporter.store.valkey import link
+from exporter.protocol.redact import MAX_PROSE, SECRET_WORDS, UNREADABLE, Redactor, redact_text, redacted_json
+from exporter.store.sqlite import file
+from exporter.store.valkey import script_runner as link
 
 REDACTOR = Redactor(key=b"key", plain_hosts=["*.myqcloud.com"])
 SECRET = "s3cr3t"

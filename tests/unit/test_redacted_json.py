@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.redact import MAX_DESTINATIONS, Redactor, redacted_json
+from exporter.protocol.redact import MAX_DESTINATIONS, Redactor, redacted_json
 from tests.support import SAMPLES
 from tests.unit.histories import tried
 

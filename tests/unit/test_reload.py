@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from exporter.config.reload import Files, ReloadingFile
+from exporter.config.settings import read
 from exporter.errors import SettingsError
-from exporter.reload import Files, ReloadingFile
-from exporter.settings import read
-from exporter.watched import WatchedFiles
+from exporter.watched_files import WatchedFiles
 
 
 def number_in(path: Path) -> ReloadingFile[int]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from referencing import Registry, Resource
 
 from exporter.protocol.events import EventKind
-from exporter.schemas import SHARED, Schemas, schema_folder
+from exporter.protocol.schemas import SHARED, Schemas, schema_folder
 from tests.unit.histories import tried
 
 DOCUMENTS = {path.stem: json.loads(path.read_bytes()) for path in schema_folder().glob("*.json")}

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from exporter.errors import StoreUnavailable
+from exporter.metrics.process import Telemetry
+from exporter.metrics.scrape import Scraper
 from exporter.relay import STATES
-from exporter.scrape import Scraper
-from exporter.store import Snapshot, Terms
-from exporter.store.sqlite import SqliteStore
-from exporter.telemetry import Telemetry
+from exporter.store.protocol import Snapshot, Terms
+from exporter.store.sqlite.store import SqliteStore
 from tests.support import HANG_SECONDS
 from tests.unit.histories import WINDOWS
 

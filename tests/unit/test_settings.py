@@ -5,12 +5,12 @@ import re
 import pytest
 
 from exporter import cli
+from exporter.config.flags import Address, default_text, flags_of, parse_address, parse_duration, parse_path
+from exporter.config.settings import Settings, parse_labels
+from exporter.config.settings import read as read_settings
+from exporter.config.store_url import StoreUrl, parse_store
 from exporter.errors import SettingsError
-from exporter.flags import Address, default_text, flags_of, parse_address, parse_duration, parse_path
 from exporter.relay import Windows
-from exporter.settings import Settings, parse_labels
-from exporter.settings import read as read_settings
-from exporter.storeurl import StoreUrl, parse_store
 
 FLAGS = flags_of(Settings)
 

@@ -8,24 +8,25 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from exporter.protocol.callback import Callback, Ignored
 from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter.batch import Arrived, BatchFolder
-from exporter.callback import Callback, Ignored, Parser
-from exporter.catalogue import PREFIX
 from exporter.errors import Rejected
-from exporter.exposition import Exposition
-from exporter.redact import Redactor
-from exporter.schemas import Schemas
+from exporter.ingest.batch import Arrived, BatchFolder
+from exporter.metrics.catalogue import PREFIX
+from exporter.metrics.process import Telemetry
+from exporter.metrics.scrape import Exposition
+from exporter.protocol.parser import Parser
+from exporter.protocol.redact import Redactor
+from exporter.protocol.schemas import Schemas
 from exporter.simulator.body import Writer
 from exporter.simulator.fleet import Plan, fleet
 from exporter.simulator.totals import Key, Totals
 from exporter.simulator.verify import COMPARED, STILL_SCRAPES, Comparison, settled
 from exporter.simulator.wire import Delivery, Faults, Lane
-from exporter.store import Refused, Terms
-from exporter.store.sqlite import SqliteStore
-from exporter.telemetry import Telemetry
+from exporter.store.protocol import Refused, Terms
+from exporter.store.sqlite.store import SqliteStore
 from tests.unit.histories import T0, WINDOWS
 
 LABELS = ("appid", "to_host")

@@ -10,14 +10,15 @@ from random import Random
 from typing import Any
 
 import pytest
+from exporter.protocol.callback import Callback
 
-from exporter.callback import Callback, Parser
 from exporter.cli import parse
+from exporter.config.flags import default_text, flags_of
 from exporter.errors import Rejected, SettingsError
-from exporter.flags import default_text, flags_of
 from exporter.protocol.events import EventKind
-from exporter.redact import Redactor
-from exporter.schemas import Schemas
+from exporter.protocol.parser import Parser
+from exporter.protocol.redact import Redactor
+from exporter.protocol.schemas import Schemas
 from exporter.simulator.body import Writer
 from exporter.simulator.command import simulate
 from exporter.simulator.fleet import Event, Plan, Relay, fleet, history

@@ -11,15 +11,24 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from exporter.errors import Fault, Rejected
-from exporter.ledger import FLEET, Ledger, series
+from exporter.ingest.recent_rejections import Rejections
+from exporter.metrics.values import FLEET, Ledger, series
 from exporter.protocol.events import Subject
 from exporter.relay import ACTIVE, Task, history
-from exporter.web.humanize import ago, code_hint, number, plural, position, span, utc, visible
-from exporter.web.query import SORTS, Query, read_query
-from exporter.web.rejections import Rejections
-from exporter.web.render import load_templates
-from exporter.web.status_page import FAILURES, ROWS, callbacks, failures, headline, table
-from exporter.web.task_page import TaskStatus, event_subject, link_to, status_of
+from exporter.web.pages.handler import load_templates
+from exporter.web.pages.humanize import ago, code_hint, number, plural, position, span, utc, visible
+from exporter.web.pages.status_page import (
+    FAILURES,
+    ROWS,
+    SORTS,
+    Query,
+    callbacks,
+    failures,
+    headline,
+    read_query,
+    table,
+)
+from exporter.web.pages.task_page import TaskStatus, event_subject, link_to, status_of
 from tests.unit.histories import T0, WINDOWS, Delivery, callback, deliver, tried
 
 Told = tuple[str, float, str]

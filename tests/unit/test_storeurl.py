@@ -2,9 +2,9 @@
 
 import pytest
 
+from exporter.config.settings import read
+from exporter.config.store_url import StoreUrl, parse_store
 from exporter.errors import SettingsError
-from exporter.settings import read
-from exporter.storeurl import StoreUrl, parse_store
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exporter.errors import SettingsError
-from exporter.redact import redact_text
-from exporter.tls import Pem, TlsConfig
-from exporter.webconfig import (
+from exporter.protocol.redact import redact_text
+from exporter.server.tls import Pem, TlsConfig
+from exporter.web.web_config import (
     HEADERS,
     UNSUPPORTED,
     HttpSection,

@@ -10,7 +10,7 @@ from valkey.credentials import CredentialProvider
 from valkey.exceptions import AskError, ClusterDownError, NoPermissionError
 from valkey.retry import Retry
 
-from exporter.storeurl import StoreUrl
+from exporter.config.store_url import StoreUrl
 
 CONNECT_SECONDS = 2.0
 ANSWER_SECONDS = 3.0
@@ -18,9 +18,10 @@ ANSWER_SECONDS = 3.0
 REPLICAS_SECONDS = 1.0
 
 #: The tag in it puts all keys of a store into the same slot of a cluster.
-META = "css-relay:{0}:meta"
+KEY_PREFIX = "css-relay:{0}:"
+META = KEY_PREFIX + "meta"
 #: What is written for WAIT to wait for.
-MARK = "css-relay:{0}:mark"
+MARK = KEY_PREFIX + "mark"
 
 Client = valkey.Valkey | ValkeyCluster
 

@@ -12,17 +12,17 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace as changed
 
+from exporter.config.store_url import StoreUrl
 from exporter.errors import StoreError
-from exporter.ledger import FLEET, SEEN, SEP
+from exporter.metrics.values import FLEET, SEEN, SEP
 from exporter.relay import NONE
-from exporter.store import dump, key_of
+from exporter.store.dump import VERSION as FORM
 from exporter.store.dump import Body, Header, KeptTask, LabelSet, Line
-from exporter.store.records import RANKS, STORED_STATES, body_digest, decode_task, encode
-from exporter.store.valkey.client import META
-from exporter.store.valkey.fields import fields_of, ledger_of
-from exporter.store.valkey.link import Link, Script
-from exporter.store.valkey.opening import PARTITIONS, VERSION, agree_on_version, look_at_server, meta_of
-from exporter.storeurl import StoreUrl
+from exporter.store.records import RANKS, STORED_STATES, body_digest, decode_task, encode, key_of
+from exporter.store.valkey.client import KEY_PREFIX, META
+from exporter.store.valkey.open import PARTITIONS, VERSION, agree_on_version, look_at_server, meta_of
+from exporter.store.valkey.script_runner import Link, Script
+from exporter.store.valkey.snapshot import fields_of, ledger_of
 
 #: A process that serves a store writes to it at least once a minute.
 IN_USE_SECONDS = 90.0
@@ -31,9 +31,9 @@ TASKS_AT_ONCE, LINES_AT_ONCE = 200, 100
 
 Command = tuple[str | bytes | float, ...]
 
-_AT = META.removesuffix("meta")
 LEDGERS, APART, TASKS, PLACES, DUE, SOURCES, HELD, BODIES, LAST = (
-    _AT + name for name in ("ledgers", "seen", "tasks", "places", "due", "sources", "held", "bodies", "last")
+    KEY_PREFIX + name
+    for name in ("ledgers", "seen", "tasks", "places", "due", "sources", "held", "bodies", "last")
 )
 
 
@@ -63,7 +63,7 @@ def dump_server(url: StoreUrl) -> Iterator[Line]:
         if "torn" in meta:
             raise StoreError(f"store {url} is older than it was: start an exporter on it first")
         created, judged_by = float(meta["created"]), meta.get("judged_by", "")
-        yield Header(created, meta["secret"], meta["labels"], judged_by, dump.VERSION)
+        yield Header(created, meta["secret"], meta["labels"], judged_by, FORM)
         yield from _label_sets(link)
         yield from _tasks(link)
         yield from _bodies(link)
@@ -148,7 +148,7 @@ def _commands(line: Line, id_: str, counts: Counter[object]) -> Iterator[Command
             counted = {key: value for key, value in ledger.values.items() if key not in apart}
             fields = fields_of(changed(ledger, values=counted))
             yield "HSET", LEDGERS, json.dumps(ledger.labels), number
-            yield "HSET", f"{_AT}ledger:{number}", *chain.from_iterable(fields)
+            yield "HSET", f"{KEY_PREFIX}ledger:{number}", *chain.from_iterable(fields)
             if apart:
                 yield "SADD", APART, *apart
         case KeptTask(record=task):
@@ -157,7 +157,7 @@ def _commands(line: Line, id_: str, counts: Counter[object]) -> Iterator[Command
             yield "HSET", PLACES, name, f"1 {rank} {line.label_set} {age} {task.sources}"
             yield "ZADD", DUE, repr(line.due), name
             if line.state != NONE:
-                yield "ZADD", f"{_AT}state:{rank}", (line.label_set << 32) + age, name
+                yield "ZADD", f"{KEY_PREFIX}state:{rank}", (line.label_set << 32) + age, name
             if task.sources:
                 yield "ZADD", SOURCES, 0, f"{task.sources} {name}"
         case Body(body=body):
@@ -177,7 +177,7 @@ def _label_sets(link: Link) -> Iterator[LabelSet]:
     labels = {int(number): tuple(json.loads(text)) for text, number in link.ask("HGETALL", LEDGERS).items()}
     apart = {key.decode(): 1 for key in link.ask("SMEMBERS", APART)}
     for number in sorted(labels):
-        fields = link.ask("HGETALL", f"{_AT}ledger:{number}").items()
+        fields = link.ask("HGETALL", f"{KEY_PREFIX}ledger:{number}").items()
         ledger = ledger_of(labels[number], ((name.decode(), value.decode()) for name, value in fields))
         yield LabelSet(changed(ledger, values=ledger.values | apart) if ledger.labels == FLEET else ledger)
 

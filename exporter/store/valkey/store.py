@@ -13,16 +13,15 @@ from functools import partial
 from math import inf
 from typing import Any
 
+from exporter.config.store_url import StoreUrl
 from exporter.errors import StoreUnavailable, WouldWait
-from exporter.ledger import FLEET
 from exporter.relay import STATES
-from exporter.store import Held, Snapshot, T, Terms, Transaction
+from exporter.store.protocol import Held, Snapshot, T, Terms, Transaction
 from exporter.store.records import RANKS
-from exporter.store.valkey.fields import read_ledger
-from exporter.store.valkey.link import PAUSE_SECONDS, Answer, Link, Script
-from exporter.store.valkey.opening import look_at_server, open_or_create
-from exporter.store.valkey.step import Bounds, Commit, Step
-from exporter.storeurl import StoreUrl
+from exporter.store.valkey.open import look_at_server, open_or_create
+from exporter.store.valkey.script_runner import PAUSE_SECONDS, Answer, Link, Script
+from exporter.store.valkey.snapshot import SnapshotReader
+from exporter.store.valkey.transaction import Bounds, Commit, Step
 
 PROBE_BYTES = 65536
 #: For how long a commit is tried; the server refuses one that comes later, so that 503 means not counted.
@@ -54,15 +53,14 @@ class ValkeyStore:
         self._url = url
         self._terms = terms
         self._clock = clock
-        self._scripts = {name: Script(name) for name in _SCRIPTS}
+        self._commands, self._commit_script = Script("commands"), Script("commit")
         self._client = os.urandom(8).hex()
         self._number = self._done = 0
         self._id = ""
         self._commits = 0
         self._lost = ""
         self._ahead = 0.0
-        #: The records of ledgers in the last snapshot, by labels and answer: most are the same in the next.
-        self._records: dict[tuple[tuple[str, ...], bytes], str] = {}
+        self._snapshots = SnapshotReader()
         # A command beside those that serve is not held up, and answers nobody else.
         self._replicas = 0 if terms.as_guest else url.wait_replicas
         self._link = Link(url, password)
@@ -114,27 +112,7 @@ class ValkeyStore:
 
     def snapshot(self, max_tasks: int, states: Sequence[str] = STATES) -> Snapshot:
         ranks = [RANKS[state] for state in states]
-        fleet, sets, lines, total, quarantined = self._run("snapshot", max_tasks, *ranks)
-        sets = [(tuple(json.loads(text)), raw, counts) for text, raw, counts in sorted(sets)]
-        known = self._records
-        self._records = records = {
-            (labels, raw): known.get((labels, raw)) or read_ledger(labels, raw) for labels, raw, _ in sets
-        }
-        tasks = lines.decode().split("\n") if lines else []
-        return Snapshot(
-            created=self._created,
-            fleet=read_ledger(FLEET, fleet),
-            ledgers=[(labels, record) for (labels, _), record in records.items()],
-            counts=[
-                (labels, state, count)
-                for labels, _, counts in sets
-                for state, count in zip(states, counts, strict=True)
-                if count
-            ],
-            tasks=tasks,
-            left_out=total - len(tasks),
-            quarantined=quarantined,
-        )
+        return self._snapshots.read(self._created, states, *self._run("snapshot", max_tasks, *ranks))
 
     def listing(self, *, state: str | None, after: int, limit: int) -> list[tuple[int, str]]:
         ranks = [RANKS[each] for each in STATES if state in (None, each)]
@@ -172,11 +150,13 @@ class ValkeyStore:
             raise StoreUnavailable(self._lost)
         # Other threads ask too: what counts is what was known before this was sent.
         known = f"{self._commits} {self._client} {self._done}"
+        is_commit = name == "commit"
+        words = (
+            (self._commit_script, self._id, known) if is_commit else (self._commands, self._id, known, name)
+        )
         is_kept, is_shown = name in _KEPT, name in _SHOWN
         answer = self._link.run(
-            self._scripts[name],
-            self._id,
-            known,
+            *words,
             *arguments,
             until=until,
             replicas=self._replicas if is_kept or is_shown else 0,
@@ -232,19 +212,6 @@ class ValkeyStore:
             seen=dict.fromkeys((mark.decode() for mark in seen), 1),
         )
 
-
-_SCRIPTS = (
-    "bounds",
-    "read",
-    "siblings",
-    "holds",
-    "commit",
-    "snapshot",
-    "listing",
-    "due",
-    "bodies",
-    "probe",
-)
 
 #: What these wrote or saw must be on as many replicas as are waited for. Where too few have it, counters are
 #: shown all the same: should they be lost then, that is told, as of a commit.

@@ -1,0 +1,258 @@
+"""The wiring: the store, the ingest, both apps and the server, from their start to their end."""
+
+import asyncio
+import gc
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from exporter import __version__
+from exporter.callbacks.access import Admission, Rate, Source
+from exporter.callbacks.credentials import Signatures
+from exporter.callbacks.handler import CallbackHandler, callback_app
+from exporter.config.reload import Files, secret_lines
+from exporter.config.settings import Settings
+from exporter.config.store_url import StoreUrl
+from exporter.ingest.batch import BatchFolder
+from exporter.ingest.group_commit import Ingest
+from exporter.ingest.recent_rejections import Rejections
+from exporter.metrics.process import Telemetry
+from exporter.metrics.scrape import Scraper
+from exporter.protocol.parser import Parser
+from exporter.protocol.redact import Redactor
+from exporter.protocol.schemas import Schemas
+from exporter.server.listener import App, DeferBody, Listener
+from exporter.server.master import Server
+from exporter.store.protocol import Store, Terms
+from exporter.store.sqlite.store import SqliteStore
+from exporter.store.valkey.store import ValkeyStore
+from exporter.watched_files import WatchedFiles
+from exporter.web.authentication import BasicAuth
+from exporter.web.operators import operator_app
+from exporter.web.pages.handler import About, Pages
+
+log = logging.getLogger(__name__)
+
+TIDY_SECONDS = 15.0
+#: Files that connections of callbacks leave for operators and the store.
+RESERVED_FILES = 100
+
+
+def serve(settings: Settings) -> None:
+    """Serve until told to stop.
+
+    Raises:
+        ExporterError: it can't begin; the text says how to go on.
+    """
+    files = WatchedFiles(settings)
+    callbacks = Listener(
+        "callbacks",
+        settings.http_idle_timeout,
+        files.callback_tls,
+        speaks_for_others=Source(trusted=settings.callback_trusted_proxies).is_trusted,
+        reserve=RESERVED_FILES,
+    )
+    web = Listener(
+        "web",
+        settings.http_idle_timeout,
+        files.web_tls,
+        lambda: files.web_config().headers,
+        reserve=RESERVED_FILES // 2,
+    )
+    addresses = str(settings.callback_listen_address), str(settings.web_listen_address)
+    Server(addresses, (callbacks, web), Service(settings, files)).run()
+
+
+def open_store(
+    settings: Settings, *, as_guest: bool = False, passwords: Callable[[], Sequence[str]] | None = None
+) -> Store:
+    """Return the store that the settings name.
+
+    Args:
+        as_guest: beside the process that serves it.
+        passwords: returns the lines of --store.password-file as they are now; if not given, the file is read.
+
+    Raises:
+        SettingsError: the file with its password is of no use.
+        StoreError: it can't be used; the text says how to go on.
+    """
+    terms = Terms(
+        labels=settings.metrics_labels,
+        judged_by=settings.judged_by,
+        as_guest=as_guest,
+        max_label_sets=settings.metrics_max_label_sets,
+        max_quarantined=settings.quarantine_max_bodies,
+        max_quarantined_bytes=settings.quarantine_max_bytes,
+        max_quarantined_age_seconds=settings.quarantine_max_age,
+    )
+    url = settings.store_url if passwords else store_url(settings)
+    if url.is_embedded:
+        return SqliteStore(Path(url.path), terms)
+    return ValkeyStore(url, terms, password=(lambda: passwords()[0]) if passwords else None)
+
+
+def store_url(settings: Settings) -> StoreUrl:
+    """Return where the store is, with its password.
+
+    Raises:
+        SettingsError: the file with its password is of no use.
+    """
+    path = settings.store_password_file
+    if not path:
+        return settings.store_url
+    password, *_ = secret_lines(path, "--store.password-file", bool, Files())
+    return replace(settings.store_url, password=password)
+
+
+class Service:
+    """Everything that a worker serves.
+
+    Args:
+        settings: everything that can be set.
+        files: those that the settings name.
+
+    Raises:
+        ExporterError: a schema can't be used.
+    """
+
+    def __init__(self, settings: Settings, files: WatchedFiles) -> None:
+        self._settings = settings
+        self._files = files
+        #: Compiled before there is a worker, so that a file that breaks later hurts none that comes back.
+        self._schemas = Schemas()
+        self._ingest: Ingest | None = None
+        self._scraper: Scraper | None = None
+        self._tidying: asyncio.Task[None] | None = None
+
+    def preflight(self) -> None:
+        """Open the store as a worker will, so that what is wrong with it is told before one starts.
+
+        Raises:
+            StoreError: the store can't be used; the text says how to go on.
+        """
+        open_store(self._settings, passwords=self._files.store_passwords).close()
+        if self._settings.is_open:
+            log.warning("anybody may send callbacks: set a token, require signatures or allow addresses")
+
+    def reread(self, *, force: bool = False) -> None:
+        """Read again which of the settings' files have changed, or with `force` all of them."""
+        self._files.look(force=force)
+
+    def start(self) -> tuple[App, App]:
+        """Open the store and begin; return the apps of the callback and of the web listener.
+
+        Raises:
+            StoreError: the store can't be used; the text says how to go on.
+        """
+        settings = self._settings
+        store = open_store(settings, passwords=self._files.store_passwords)
+        telemetry = Telemetry(version=__version__, revision=revision())
+        telemetry.store_answered("write", well=True)
+        telemetry.callback_open.set(settings.is_open)
+        rejections = Rejections()
+        self._ingest = Ingest(
+            store=store, folder=BatchFolder(settings.windows, settings.metrics_labels), telemetry=telemetry
+        )
+        self._scraper = Scraper(
+            store=store,
+            labels=settings.metrics_labels,
+            windows=settings.windows,
+            max_tasks=settings.metrics_max_tasks,
+            telemetry=telemetry,
+        )
+        apps = (
+            self._callback_app(store.secret, self._ingest, telemetry, rejections),
+            self._operator_app(store, self._ingest, self._scraper, telemetry, rejections),
+        )
+        self._ingest.start()
+        # What is there now stays; looking for rubbish among it after every few requests only costs time.
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 20)
+        self._tidying = asyncio.get_running_loop().create_task(_tidy())
+        return apps
+
+    async def stop(self) -> None:
+        """Commit what was accepted, then let go of everything."""
+        if self._tidying is not None:
+            self._tidying.cancel()
+        if self._scraper is not None and self._ingest is not None:
+            await asyncio.to_thread(self._scraper.close)
+            await self._ingest.stop()
+
+    def _callback_app(
+        self, secret: bytes, ingest: Ingest, telemetry: Telemetry, rejections: Rejections
+    ) -> App:
+        settings = self._settings
+        signatures = Signatures(
+            keys=self._files.sign_keys,
+            is_required=settings.callback_require_sign,
+            leeway=settings.callback_sign_leeway,
+        )
+        parser = Parser(
+            schemas=self._schemas,
+            redactor=Redactor(key=secret, plain_hosts=settings.redact_plain_hosts),
+            authenticate=lambda body: signatures.check(body, time.time()),
+        )
+        handler = CallbackHandler(
+            admission=self._admission(),
+            parser=parser,
+            ingest=ingest,
+            telemetry=telemetry,
+            rejections=rejections,
+            # What is no JSON can't be signed: it is a stranger's, and not worth the room.
+            keeps=frozenset({"schema"} if settings.callback_require_sign else {"json", "schema"}),
+            max_body_bytes=settings.callback_max_body_bytes,
+        )
+        return DeferBody(callback_app(handler))
+
+    def _operator_app(
+        self,
+        store: Store,
+        ingest: Ingest,
+        scraper: Scraper,
+        telemetry: Telemetry,
+        rejections: Rejections,
+    ) -> App:
+        settings = self._settings
+        pages = Pages(
+            store=store,
+            telemetry=telemetry,
+            rejections=rejections,
+            windows=settings.windows,
+            about=About(__version__, revision(), settings.web_telemetry_path),
+        )
+        operators = operator_app(
+            store=store,
+            ingest=ingest,
+            scraper=scraper,
+            windows=settings.windows,
+            pages=pages,
+            telemetry_path=settings.web_telemetry_path,
+        )
+        # Nobody's body is of use to the operators' side, so that nobody's is waited for.
+        return BasicAuth(DeferBody(operators), self._files.web_config)
+
+    def _admission(self) -> Admission:
+        settings = self._settings
+        limit = settings.callback_rate_limit
+        return Admission(
+            source=Source(trusted=settings.callback_trusted_proxies, allowed=settings.callback_allow_from),
+            rate=Rate(limit) if limit else None,
+            tokens=self._files.tokens,
+        )
+
+
+async def _tidy() -> None:
+    """Look for rubbish now and then: what connections leave behind is old by then, and would lie long."""
+    while True:
+        await asyncio.sleep(TIDY_SECONDS)
+        gc.collect()
+
+
+def revision() -> str:
+    """Return the revision this program was built from, where the build said so."""
+    return os.environ.get("EXPORTER_REVISION", "unknown")

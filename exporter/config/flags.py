@@ -1,0 +1,219 @@
+"""How a flag is declared and read: a row beside each field of a frozen Struct.
+
+Which flags there are is decided where the rows stand: in `config.settings` and `simulator.options`. Command
+line, help, environment, documentation and tests are made from the rows.
+"""
+
+import ipaddress
+import re
+from argparse import SUPPRESS, ArgumentParser
+from collections.abc import Callable, Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any, TypeVar, get_type_hints
+
+from msgspec import Struct
+
+from exporter.errors import SettingsError
+
+S = TypeVar("S", bound=Struct)
+
+VARIABLE_PREFIX = "CSS_RELAY_"
+#: Kubernetes tells every pod of its services in variables; one named for this program is no flag.
+SERVICE_LINK_PREFIX = "CSS_RELAY_EXPORTER_"
+DAY = 86400.0
+MAX_DURATION_SECONDS = 3650 * DAY
+UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": DAY, "w": 7 * DAY}
+
+
+Networks = tuple[IPv4Network | IPv6Network, ...]
+
+
+class Address(Struct, frozen=True):
+    """A host and a port to listen on; port 0 takes a free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_public(self) -> bool:
+        """Whether others than this machine can reach it."""
+        try:
+            return not ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host != "localhost"
+
+
+class Flag(Struct, frozen=True):
+    """A row: how a flag is called, how its text is read, and what it means; whether it may hold a secret."""
+
+    name: str
+    parse: Callable[[str], Any]
+    help: str
+    is_secret: bool = False
+
+    @property
+    def variable(self) -> str:
+        """The environment variable of the flag."""
+        return VARIABLE_PREFIX + re.sub(r"[.-]", "_", self.name).upper()
+
+
+def parse_address(text: str) -> Address:
+    """Return the address in `text`, HOST:PORT, [HOST]:PORT or :PORT."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]") or "0.0.0.0"  # noqa: S104 - as other exporters read it
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("expected HOST:PORT")
+    return Address(host, int(port))
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds in `text`, such as 90s, 3m, 1h30m or 31d."""
+    if not re.fullmatch(r"(\d+(\.\d+)?(ms|s|m|h|d|w))+", text):
+        raise ValueError("expected a duration such as 90s, 3m, 1h30m or 31d")
+    seconds = sum(float(n) * UNITS[u] for n, u in re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)", text))
+    if seconds > MAX_DURATION_SECONDS:
+        raise ValueError("expected at most ten years")
+    return seconds
+
+
+def parse_count(text: str) -> int:
+    """Return the whole number above 0 in `text`."""
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= 1_000_000_000:
+        raise ValueError("expected a whole number from 1 to 1000000000")
+    return int(text)
+
+
+def parse_limit(text: str) -> float:
+    """Return the number above 0 in `text`, 0 for off."""
+    return 0.0 if text == "off" else float(parse_count(text))
+
+
+def parse_rate(text: str) -> float:
+    """Return the share in `text`, 0 to 1."""
+    if not re.fullmatch(r"[01](\.\d+)?|\.\d+", text) or float(text) > 1:
+        raise ValueError("expected a share from 0 to 1, such as 0.05")
+    return float(text)
+
+
+def parse_switch(text: str) -> bool:
+    """Return whether `text` says on."""
+    if text not in ("true", "false"):
+        raise ValueError("expected true or false")
+    return text == "true"
+
+
+def parse_list(text: str) -> tuple[str, ...]:
+    """Return what stands between the commas of `text`."""
+    return tuple(item.strip() for item in text.split(",") if item.strip())
+
+
+def parse_networks(text: str) -> Networks:
+    """Return the networks in `text`, in CIDR notation with commas between them."""
+    try:
+        return tuple(ip_network(item.strip()) for item in text.split(",") if item.strip())
+    except ValueError as exc:
+        raise ValueError("expected networks such as 10.0.0.0/8,2001:db8::/32") from exc
+
+
+def parse_path(text: str) -> str:
+    """Return a path on the web listener."""
+    if not re.fullmatch(r"/[A-Za-z0-9._~/-]*[A-Za-z0-9._~-]", text):
+        raise ValueError("expected a path such as /metrics")
+    return text
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """Return a reader of one of `choices`."""
+
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError("expected " + " or ".join(choices))
+        return text
+
+    return parse
+
+
+def flags_of(rows: type[Struct]) -> dict[str, Flag]:
+    """Return every flag of `rows` by the name of its field."""
+    hints = get_type_hints(rows, include_extras=True)
+    return {field: hint.__metadata__[0] for field, hint in hints.items()}
+
+
+def text_of(flag: Flag, value: Any) -> str:
+    """Return `value` as it would be written for `flag`."""
+    if flag.parse is parse_duration:
+        return _duration_text(value)
+    if flag.parse is parse_switch:
+        return str(value).lower()
+    if flag.parse is parse_limit and not value:
+        return "off"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def default_text(rows: type[Struct], field: str) -> str:
+    """Return the default of a flag as it would be written."""
+    return text_of(flags_of(rows)[field], getattr(rows(), field))
+
+
+def flag_parser(rows: type[Struct], *, has_variables: bool) -> ArgumentParser:
+    """Return a parser that stores the texts of flags by their fields, to be a parent of commands' parsers."""
+    parser = ArgumentParser(add_help=False)
+    groups: dict[str, Any] = {}
+    for field, flag in flags_of(rows).items():
+        word, dot, _ = flag.name.partition(".")
+        title = f"{word} flags" if dot else "flags"
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        default = f"default {default_text(rows, field) or 'none'}"
+        facts = f"{flag.variable}, {default}" if has_variables else default
+        form: dict[str, Any] = {"metavar": "VALUE"}
+        if flag.parse is parse_switch:
+            form = {"metavar": "true|false", "nargs": "?", "const": "true"}
+        text = f"{flag.help} ({facts})".replace("%", "%%")
+        groups[title].add_argument(f"--{flag.name}", dest=field, default=SUPPRESS, help=text, **form)
+    return parser
+
+
+def read_flags(rows: type[S], given: Mapping[str, Any], environment: Mapping[str, str]) -> S:
+    """Return `rows` as set: a flag before its environment variable before its default.
+
+    Args:
+        given: the texts of flags on the command line by their fields; other names in it are ignored.
+
+    Raises:
+        SettingsError: one is unknown or malformed; the text names it.
+    """
+    flags = flags_of(rows)
+    texts = _environment(rows, environment)
+    texts |= {field: (f"--{flag.name}", given[field]) for field, flag in flags.items() if field in given}
+    return rows(**{field: _value(flags[field], name, text) for field, (name, text) in texts.items()})
+
+
+def _environment(rows: type[Struct], environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    fields = {flag.variable: field for field, flag in flags_of(rows).items()}
+    ours = {name for name in environment if name.startswith(VARIABLE_PREFIX)}
+    unknown = {name for name in ours - fields.keys() if not name.startswith(SERVICE_LINK_PREFIX)}
+    if unknown:
+        raise SettingsError(f"unknown environment variable {min(unknown)}")
+    return {fields[name]: (name, environment[name]) for name in ours & fields.keys()}
+
+
+def _value(flag: Flag, name: str, text: str) -> object:
+    try:
+        return flag.parse(text)
+    except ValueError as exc:
+        if flag.is_secret:
+            raise SettingsError(f"{name}: {exc}") from None
+        raise SettingsError(f"{name}={text!r}: {exc}") from exc
+
+
+def _duration_text(seconds: float) -> str:
+    for unit, size in (("d", DAY), ("h", 3600.0), ("m", 60.0)):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:g}{unit}"
+    return f"{seconds:g}s"

@@ -1,0 +1,164 @@
+"""From bytes to a callback: parsed strictly, unpacked, held against its schema, freed of secrets.
+
+The result is a frozen value; nothing below looks a key up in a dictionary, and nothing below sees a
+secret. This module knows no clock and does no I/O.
+"""
+
+from collections.abc import Callable
+from typing import Any, assert_never
+
+import orjson
+
+from exporter.errors import Fault, Rejected
+from exporter.protocol.callback import Callback, Ignored
+from exporter.protocol.events import EventKind, Subject
+from exporter.protocol.redact import Redactor
+from exporter.protocol.schemas import Schema, Schemas
+
+RELAY_EVENT_TYPE = 314
+MAX_MESSAGE = 200
+
+
+class Parser:
+    """Turns the bytes of a callback into a value.
+
+    Args:
+        schemas: what is valid.
+        redactor: what may be shown.
+        authenticate: looks at a body before anything is made of it, and raises Rejected.
+    """
+
+    def __init__(
+        self,
+        *,
+        schemas: Schemas,
+        redactor: Redactor,
+        authenticate: Callable[[object], None] = lambda body: None,
+    ) -> None:
+        self._envelope = schemas.envelope
+        self._events = {kind.callback_event: (kind, schema) for kind, schema in schemas.events.items()}
+        self._redactor = redactor
+        self._authenticate = authenticate
+
+    def parse(self, raw: bytes) -> Callback | Ignored:
+        """Return the callback in `raw`.
+
+        Raises:
+            Rejected: 400, with reason `json` or `schema` and what was expected where, or as `authenticate`
+                says.
+        """
+        body = _loads(raw, "")
+        self._authenticate(body)
+        if not isinstance(body, dict):
+            raise Rejected(400, "schema", (Fault("", "expected an object"),))
+        if _is_foreign(body):
+            return Ignored(keep=False)
+        _unpack(body)
+        kind, schema = self._events.get(_text(body.get("callback_event")), (None, self._envelope))
+        if not schema.is_valid(body):
+            raise Rejected(400, "schema", schema.explain(body))
+        if kind is None:
+            return Ignored(keep=True)
+        return self._value(kind, schema, body)
+
+    def _value(self, kind: EventKind, schema: Schema, body: dict[str, Any]) -> Callback:
+        msg: dict[str, Any] = body.get("msg") or {}
+        to_url, to_host, stream_id = self._redactor.destination(
+            body.get("to_url") or "", body.get("stream_id") or ""
+        )
+        source_host, sources = self._sources(body.get("source_urls"), msg)
+        return Callback(
+            kind=kind,
+            appid=int(body["appid"] if "appid" in body else body["appId"]),
+            task_id=_text(body.get("task_id")),
+            stream_id=stream_id,
+            to_url=to_url,
+            to_host=to_host,
+            source_host=source_host,
+            sources=sources,
+            event_time_seconds=_positive(body.get("event_time")),
+            stated_ms=_positive(msg.get(kind.time_field)) if kind.time_field else None,
+            subject=self._subject(kind, msg),
+            duration_seconds=float(msg.get("duration") or 0) if kind.subject is Subject.FILE else 0.0,
+            message=self._message(body, msg) if kind.subject is Subject.EXIT_CODE else "",
+            unknown_fields=_unknown(body, msg, schema),
+        )
+
+    def _sources(self, urls: list[str] | None, msg: dict[str, Any]) -> tuple[str, str]:
+        if urls:
+            return self._redactor.sources(urls)
+        url = msg.get("url")
+        return self._redactor.source(url)[0] if isinstance(url, str) else "", ""
+
+    def _message(self, body: dict[str, Any], msg: dict[str, Any]) -> str:
+        text: str = msg.get("message") or ""
+        return self._redactor.prose(text, body.get("to_url") or "")[:MAX_MESSAGE] if text else ""
+
+    def _subject(self, kind: EventKind, msg: dict[str, Any]) -> str:
+        match kind.subject:
+            case Subject.NOTHING:
+                return ""
+            case Subject.FILE:
+                index = msg.get("index")
+                return self._redactor.source(msg["url"])[1] if index is None else str(int(index))
+            case Subject.EXIT_CODE:
+                return _code(msg.get("code"))
+            case Subject.TEXT:
+                return next((msg[field] for field in kind.text_fields if msg.get(field)), "")
+            case never:
+                assert_never(never)
+
+
+def _loads(raw: bytes | str, pointer: str) -> Any:
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as exc:
+        raise Rejected(
+            400, "json", (Fault(pointer, f"expected JSON: {exc.msg} at character {exc.pos}"),)
+        ) from exc
+
+
+def _is_foreign(body: dict[str, Any]) -> bool:
+    event_type = body.get("event_type")
+    return type(event_type) is int and event_type != RELAY_EVENT_TYPE
+
+
+def _unpack(body: dict[str, Any]) -> None:
+    """Replace the JSON texts inside `msg` and `source_urls` by what they hold."""
+    msg = body.get("msg")
+    if isinstance(msg, str):
+        body["msg"] = _loads(msg, "/msg") if msg.strip() else {}
+    sources = body.get("source_urls")
+    if isinstance(sources, str):
+        text = sources.strip()
+        if text.startswith("["):
+            body["source_urls"] = _loads(text, "/source_urls")
+        else:
+            body["source_urls"] = [text] if text else []
+
+
+def _unknown(body: dict[str, Any], msg: dict[str, Any], schema: Schema) -> tuple[str, ...]:
+    if body.keys() <= schema.fields and msg.keys() <= schema.msg_fields:
+        return ()
+    outer = body.keys() - schema.fields
+    inner = msg.keys() - schema.msg_fields
+    return (*sorted(outer), *(f"msg.{name}" for name in sorted(inner)))
+
+
+def _text(value: object) -> str:
+    """Return a string or a whole number as text; 7 and 7.0 are the same number to JSON."""
+    if isinstance(value, float):
+        value = int(value)
+    return str(value) if isinstance(value, str | int) else ""
+
+
+def _code(value: object) -> str:
+    """Return an exit code in one form: -22, "-22", "-022" and -22.0 are the same code."""
+    text = _text(value)
+    digits = text.removeprefix("-")
+    return str(int(text)) if digits.isascii() and digits.isdigit() else text
+
+
+def _positive(value: object) -> int | None:
+    number = int(value) if isinstance(value, int | float) or (isinstance(value, str) and value) else 0
+    return number or None

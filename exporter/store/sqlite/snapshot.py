@@ -1,0 +1,50 @@
+"""What a scrape and the status page read from the embedded store."""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+
+from exporter.metrics.values import FLEET
+from exporter.relay import NONE
+from exporter.store.protocol import Snapshot
+from exporter.store.records import RANKS, STORED_STATES
+from exporter.store.sqlite.transaction import AS_LINES
+
+
+def read_snapshot(
+    reader: sqlite3.Connection, created: float, max_tasks: int, states: Sequence[str]
+) -> Snapshot:
+    """Return the store as a read transaction sees it.
+
+    Args:
+        reader: has begun one.
+        created: when the store was made, seconds.
+        max_tasks, states: how many tasks are read at most, those of the first state first.
+    """
+    ledgers = reader.execute("SELECT id, labels, record FROM ledgers ORDER BY labels").fetchall()
+    labels = {number: tuple(json.loads(text)) for number, text, _ in ledgers}
+    counts = reader.execute(
+        "SELECT state, ledger, count(*) FROM tasks WHERE state < ? GROUP BY state, ledger", (RANKS[NONE],)
+    ).fetchall()
+    tasks: list[str] = []
+    for state in states:
+        tasks += _read_tasks(reader, state, max_tasks - len(tasks))
+    return Snapshot(
+        created=created,
+        fleet=next(record for number, _, record in ledgers if labels[number] == FLEET),
+        ledgers=[(labels[number], record) for number, _, record in ledgers if labels[number] != FLEET],
+        counts=[(labels[ledger], STORED_STATES[rank], number) for rank, ledger, number in counts],
+        tasks=tasks,
+        left_out=sum(number for _, _, number in counts) - len(tasks),
+        quarantined=reader.execute("SELECT count(*) FROM quarantine").fetchone()[0],
+    )
+
+
+def _read_tasks(reader: sqlite3.Connection, state: str, limit: int) -> list[str]:
+    """Return records of tasks with a state, in the order of its index: any other would have to be sorted."""
+    query = (
+        f"SELECT {AS_LINES} FROM (SELECT record FROM tasks "  # noqa: S608 - fixed parts
+        "WHERE state = ? ORDER BY ledger, id LIMIT ?)"
+    )
+    lines: str = reader.execute(query, (RANKS[state], limit)).fetchone()[0]
+    return lines.split("\n") if lines else []

@@ -1,0 +1,190 @@
+"""A step of the embedded store: what it reads, what it changes, and how that is written at its end."""
+
+import json
+import re
+import sqlite3
+from collections.abc import Callable, Sequence
+
+from exporter.metrics.catalogue import BEYOND
+from exporter.metrics.values import FLEET, Ledger
+from exporter.relay import NONE, Task
+from exporter.store.protocol import Refused, Row, Terms
+from exporter.store.records import RANKS, body_digest, decode_ledger, decode_tasks, encode, key_of
+from exporter.store.sqlite.open import put_many
+from exporter.store.transaction import Pending
+
+#: One value for many records: fetching rows would let go of the interpreter's lock for each.
+AS_LINES = "coalesce(group_concat(record, char(10)), '')"
+
+MAX_KEYS_AT_ONCE = 256
+
+#: Ledgers by their labels, with their row's number.
+Known = dict[tuple[str, ...], tuple[int, Ledger]]
+
+
+class Step(Pending):
+    """A transaction of the embedded store: reads go to the file, changes wait for `write`.
+
+    Args:
+        connection: holds the write transaction.
+        terms: what is agreed with the store.
+        known: ledgers as they are in the file, as far as they have been read.
+        clock: gives the time, seconds.
+    """
+
+    def __init__(
+        self, connection: sqlite3.Connection, *, terms: Terms, known: Known, clock: Callable[[], float]
+    ) -> None:
+        super().__init__()
+        self._connection = connection
+        self._terms = terms
+        self._known = known
+        self._clock = clock
+        self._read: dict[str, Task | None] = {}
+        self._changed: Known = {}
+
+    def prefetch(self, keys: Sequence[str]) -> None:
+        wanted = list(dict.fromkeys(keys))
+        self._read |= dict.fromkeys(wanted)
+        while wanted:
+            part, wanted = wanted[:MAX_KEYS_AT_ONCE], wanted[MAX_KEYS_AT_ONCE:]
+            # Always a power of two of them, so that there are few statements to prepare.
+            part += [part[-1]] * ((1 << (len(part) - 1).bit_length()) - len(part))
+            marks = ",".join("?" * len(part))
+            self._read |= self._tasks_where(f"key IN ({marks})", part)
+
+    def task(self, key: str) -> Task | None:
+        if key in self._rows:
+            row = self._rows[key]
+            return row.task if row else None
+        if key not in self._read:
+            self.prefetch([key])
+        return self._read[key]
+
+    def siblings(self, appid: int, sources: str) -> list[Task]:
+        # Digests are all over the place, and so would be the pages of their index that every new task writes:
+        # it is made when the first exit without a task asks for it.
+        self._connection.execute("CREATE INDEX IF NOT EXISTS tasks_by_sources ON tasks (sources)")
+        found = self._tasks_where("sources = ?", [number_of(sources)])
+        return self._pulling(found, appid, sources)
+
+    def release(self, digest: str) -> bool:
+        deleted = self._connection.execute("DELETE FROM quarantine WHERE digest = ?", (_blob(digest),))
+        return deleted.rowcount > 0
+
+    def write(self) -> tuple[Known, dict[str, int]]:
+        """Write what was changed; return the ledgers as they are then, and what bounds cut off."""
+        self._write_quarantine()
+        self._write_tasks()
+        self._bound(self._ledger(FLEET)[1].values)
+        for labels, posting in self.tally.postings.items():
+            number, ledger = self._ledger(labels)
+            self._changed[ledger.labels] = number, ledger.plus(posting)
+        self._connection.executemany(
+            "UPDATE ledgers SET record = ? WHERE id = ?",
+            [(encode(ledger), number) for number, ledger in self._changed.values()],
+        )
+        return self._changed, dict(self.overflow)
+
+    def _tasks_where(self, condition: str, values: Sequence[object]) -> dict[str, Task | None]:
+        statement = f"SELECT {AS_LINES} FROM tasks WHERE {condition}"  # noqa: S608 - made of fixed parts
+        lines: str = self._connection.execute(statement, values).fetchone()[0]
+        return {key_of(task): task for task in decode_tasks(lines)}
+
+    def _write_tasks(self) -> None:
+        forgotten = [(key,) for key, row in self._rows.items() if row is None]
+        self._connection.executemany("DELETE FROM tasks WHERE key = ?", forgotten)
+        rows = [self._columns(key, row) for key, row in self._rows.items() if row is not None]
+        put_many(self._connection, _PUT_TASKS, rows, _OVER_TASKS)
+
+    def _columns(self, key: str, row: Row) -> tuple[object, ...]:
+        task = row.task
+        ledger = None if row.state == NONE else self._ledger(row.labels)[0]
+        return key, number_of(task.sources), RANKS[row.state], ledger, row.due, encode(task)
+
+    def _ledger(self, labels: tuple[str, ...]) -> tuple[int, Ledger]:
+        """Return the ledger of a label set, made if there is room, else the one for all the others."""
+        known = self._changed.get(labels) or self._known.get(labels) or self._read_ledger(labels)
+        if known is None:
+            sets = self._connection.execute("SELECT count(*) FROM ledgers").fetchone()[0] - 1
+            beyond = (BEYOND,) * len(labels)
+            if sets >= self._terms.max_label_sets and labels != beyond:
+                self.overflow["label_sets"] += 1
+                return self._ledger(beyond)
+            known = insert_ledger(self._connection, labels, self._clock())
+            self._changed[labels] = known
+        else:
+            self._known[labels] = known
+        return known
+
+    def _read_ledger(self, labels: tuple[str, ...]) -> tuple[int, Ledger] | None:
+        found = self._connection.execute(
+            "SELECT id, record FROM ledgers WHERE labels = ?", (json.dumps(labels),)
+        ).fetchone()
+        return (found[0], decode_ledger(found[1])) if found else None
+
+    def _write_quarantine(self) -> None:
+        for refused in self._refused:
+            if self._keep(refused):
+                self.tally.count("quarantined_bodies_total", refused.reason)
+        evicted = 0 if self._evict_at is None else self._evict(self._evict_at)
+        if evicted:
+            self.tally.count("quarantine_evicted_total", amount=evicted)
+
+    def _keep(self, refused: Refused) -> bool:
+        """Keep a body; return whether it is a new one."""
+        digest = body_digest(refused.body)
+        count = self._connection.execute(
+            "INSERT INTO quarantine (digest, reason, body, source, count, first, last, size) "
+            "VALUES (?, ?, ?, ?, 1, ?, ?, ?) ON CONFLICT (digest) DO UPDATE SET count = count + 1, "
+            "first = min(first, excluded.first), last = max(last, excluded.last), source = excluded.source "
+            "RETURNING count",
+            (digest, refused.reason, refused.body, refused.source, *[refused.arrival] * 2, len(refused.body)),
+        ).fetchone()[0]
+        return bool(count == 1)
+
+    def _evict(self, now: float) -> int:
+        """Delete bodies past the bounds, those longest not seen first; return how many."""
+        terms = self._terms
+        bodies, size = self._connection.execute(
+            "SELECT count(*), total(size) FROM quarantine INDEXED BY quarantine_by_last"
+        ).fetchone()
+        past = []
+        for digest, last, length in self._connection.execute(
+            "SELECT digest, last, size FROM quarantine ORDER BY last, digest"
+        ):
+            is_past = bodies > terms.max_quarantined or size > terms.max_quarantined_bytes
+            if not is_past and last >= now - terms.max_quarantined_age_seconds:
+                break
+            bodies, size = bodies - 1, size - length
+            past.append((digest,))
+        self._connection.executemany("DELETE FROM quarantine WHERE digest = ?", past)
+        return len(past)
+
+
+def insert_ledger(
+    connection: sqlite3.Connection, labels: tuple[str, ...], created: float
+) -> tuple[int, Ledger]:
+    """Make an empty ledger; return its number and itself."""
+    ledger = Ledger(labels, created)
+    cursor = connection.execute(
+        "INSERT INTO ledgers (labels, record) VALUES (?, ?)", (json.dumps(labels), encode(ledger))
+    )
+    return cursor.lastrowid or 0, ledger
+
+
+def _blob(digest: str) -> bytes:
+    """Return the digest of a body as it stands in the file; of what is none, one that no body has."""
+    return bytes.fromhex(digest) if re.fullmatch("[0-9a-f]{32}", digest) else b""
+
+
+def number_of(digest: str) -> int | None:
+    """Return a digest of sources as a number that SQLite can index in eight bytes."""
+    return int(digest, 16) - (1 << 63) if digest else None
+
+
+_PUT_TASKS = "INSERT INTO tasks (key, sources, state, ledger, due, record)"
+_OVER_TASKS = (
+    "ON CONFLICT (key) DO UPDATE SET sources = excluded.sources, state = excluded.state, "
+    "ledger = excluded.ledger, due = excluded.due, record = excluded.record"
+)

@@ -1,0 +1,91 @@
+"""What a scrape and the status page read from the shared store.
+
+A ledger is a hash there: its fields are `created`, and values, marks and exemplars, told apart by a letter.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
+
+from exporter.metrics.values import FLEET, Exemplar, Ledger
+from exporter.store.protocol import Snapshot
+from exporter.store.records import encode
+
+
+def fields_of(ledger: Ledger) -> Iterator[tuple[str, str]]:
+    """Yield the fields of a ledger."""
+    yield "created", repr(ledger.created)
+    yield from ((f"v{key}", str(value)) for key, value in ledger.values.items())
+    yield from ((f"m{key}", str(mark)) for key, mark in ledger.marks.items())
+    yield from ((f"e{key}", json.dumps(exemplar)) for key, exemplar in ledger.exemplars.items())
+
+
+def ledger_of(labels: tuple[str, ...], fields: Iterable[tuple[str, str]]) -> Ledger:
+    """Return the ledger that has these fields."""
+    parts: dict[str, dict[str, str]] = {"v": {}, "m": {}, "e": {}}
+    created = 0.0
+    for name, value in fields:
+        if name == "created":
+            created = float(value)
+        else:
+            parts[name[0]][name[1:]] = value
+    return Ledger(
+        labels,
+        created,
+        {key: int(value) for key, value in parts["v"].items()},
+        {key: int(value) for key, value in parts["m"].items()},
+        {key: msgspec.json.decode(value, type=Exemplar) for key, value in parts["e"].items()},
+    )
+
+
+def read_ledger(labels: tuple[str, ...], raw: bytes) -> str:
+    """Return the record of a ledger that the server answered as a JSON array of names and values."""
+    flat: list[str] = msgspec.json.decode(raw)
+    return encode(ledger_of(labels, zip(flat[::2], flat[1::2], strict=True)))
+
+
+class SnapshotReader:
+    """Makes snapshots of the server's answers; ledgers that are as in the last one are not decoded again."""
+
+    def __init__(self) -> None:
+        #: By labels and answer.
+        self._records: dict[tuple[tuple[str, ...], bytes], str] = {}
+
+    def read(
+        self,
+        created: float,
+        states: Sequence[str],
+        fleet: bytes,
+        sets: Sequence[tuple[bytes, bytes, Sequence[int]]],
+        lines: bytes,
+        total: int,
+        quarantined: int,
+    ) -> Snapshot:
+        """Return the snapshot in an answer.
+
+        Args:
+            created: when the store was made, seconds.
+            states: what was asked for.
+            fleet, sets, lines, total, quarantined: as `commands.lua` answers them.
+        """
+        read = [(tuple(json.loads(text)), raw, counts) for text, raw, counts in sorted(sets)]
+        known = self._records
+        self._records = records = {
+            (labels, raw): known.get((labels, raw)) or read_ledger(labels, raw) for labels, raw, _ in read
+        }
+        tasks = lines.decode().split("\n") if lines else []
+        return Snapshot(
+            created=created,
+            fleet=read_ledger(FLEET, fleet),
+            ledgers=[(labels, record) for (labels, _), record in records.items()],
+            counts=[
+                (labels, state, count)
+                for labels, _, counts in read
+                for state, count in zip(states, counts, strict=True)
+                if count
+            ],
+            tasks=tasks,
+            left_out=total - len(tasks),
+            quarantined=quarantined,
+        )

@@ -1,2 +1,0 @@
--- Answers keys and records of all tasks, by turns.
-return answer('ok', redis.call('HGETALL', key('tasks')))
