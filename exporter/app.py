@@ -21,7 +21,6 @@ from exporter.ingest.batch import BatchFolder
 from exporter.ingest.group_commit import Ingest
 from exporter.ingest.recent_rejections import Rejections
 from exporter.metrics.process import Telemetry
-from exporter.metrics.scrape import Scraper
 from exporter.protocol.parser import Parser
 from exporter.protocol.redact import Redactor
 from exporter.protocol.schemas import Schemas
@@ -34,6 +33,7 @@ from exporter.watched_files import WatchedFiles
 from exporter.web.authentication import BasicAuth
 from exporter.web.operators import operator_app
 from exporter.web.pages.handler import About, Pages
+from exporter.web.scrape import Scraper
 
 log = logging.getLogger(__name__)
 

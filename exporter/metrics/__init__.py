@@ -1,1 +1,1 @@
-"""What is counted and how it is shown: the catalogue, values, the text format, the scrape."""
+"""What is counted: the catalogue of all families, how numbers add up, the numbers of this process."""

@@ -1,1 +1,1 @@
-"""The operators' listener: metrics, health, the JSON API and pages, and who may look at them."""
+"""The operators' listener: scrapes, health, the JSON API and pages, and who may look at them."""

@@ -16,7 +16,6 @@ from msgspec.structs import replace
 from exporter.config.store_url import StoreUrl, parse_store
 from exporter.errors import StoreError
 from exporter.metrics.process import Telemetry
-from exporter.metrics.scrape import Exposition
 from exporter.relay import ACTIVE, NONE, Task, settle
 from exporter.store.dump import End, KeptTask, Line, read_dump, write_dump
 from exporter.store.protocol import Refused, Row, Store, Terms, Transaction
@@ -24,6 +23,7 @@ from exporter.store.sqlite.dump import dump_file, load_file
 from exporter.store.sqlite.store import SqliteStore
 from exporter.store.valkey.dump import dump_server, load_server
 from exporter.store.valkey.store import ValkeyStore
+from exporter.web.scrape import Exposition
 from tests.contract.test_store import LABELS, count, ledgers, put, task
 from tests.unit.histories import T0, WINDOWS
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from exporter.metrics.process import Telemetry
-from exporter.metrics.scrape import Exposition
 from exporter.relay import STATES, Task, settle, state_of
 from exporter.store.protocol import Row, Store, Transaction
 from exporter.store.records import decode_ledger, decode_task
+from exporter.web.scrape import Exposition
 from tests.contract.conftest import Open
 from tests.contract.test_store import LABELS, count, put, task
 from tests.unit.histories import T0, WINDOWS

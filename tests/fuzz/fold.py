@@ -3,11 +3,11 @@
 import math
 from collections.abc import Iterator
 
-from exporter.protocol.callback import Callback
 from msgspec import Struct
 
 from exporter.metrics.catalogue import CATALOGUE
 from exporter.metrics.values import Tally
+from exporter.protocol.callback import Callback
 from exporter.protocol.events import BY_LETTER
 from exporter.relay import (
     NONE,

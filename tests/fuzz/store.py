@@ -9,10 +9,10 @@ from tempfile import TemporaryDirectory
 from exporter.ingest.batch import Arrived, BatchFolder
 from exporter.metrics.catalogue import CATALOGUE
 from exporter.metrics.process import Telemetry
-from exporter.metrics.scrape import Exposition
 from exporter.store.protocol import Snapshot, Terms
 from exporter.store.records import decode_ledger
 from exporter.store.sqlite.store import SqliteStore
+from exporter.web.scrape import Exposition
 from tests.fuzz.fold import WINDOWS, Came, told
 from tests.support import parse
 

@@ -11,7 +11,6 @@ from itertools import count
 from typing import Any
 
 import orjson
-from exporter.protocol.callback import Callback, Ignored
 from jsonschema import Draft202012Validator
 from msgspec import Struct
 
@@ -19,6 +18,7 @@ from exporter.callbacks.access import Rate, Source
 from exporter.callbacks.credentials import Signatures, knows_token
 from exporter.config.flags import parse_networks
 from exporter.errors import REASONS, Rejected
+from exporter.protocol.callback import Callback, Ignored
 from exporter.protocol.events import EventKind
 from exporter.protocol.parser import MAX_MESSAGE, Parser
 from exporter.protocol.redact import Redactor, redact_text

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from random import Random
 from typing import Any
 
-from exporter.protocol.callback import Callback
 from hypothesis import settings
 from msgspec import Struct
 
 from exporter.metrics.catalogue import CATALOGUE
+from exporter.protocol.callback import Callback
 from exporter.protocol.events import BY_LETTER
 from exporter.relay import Task, Windows, fold, settle
 

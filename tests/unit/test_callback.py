@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from exporter.protocol.callback import Callback, Ignored
 
 from exporter.errors import REASONS, Rejected
+from exporter.protocol.callback import Callback, Ignored
 from exporter.protocol.events import BY_NAME, EventKind
 from exporter.protocol.parser import Parser
 from exporter.protocol.redact import Redactor

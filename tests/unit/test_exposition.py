@@ -19,9 +19,9 @@ from prometheus_client.registry import Collector
 from exporter.ingest.batch import Arrived, BatchFolder
 from exporter.metrics.catalogue import CATALOGUE, FAMILIES, Scope
 from exporter.metrics.process import Telemetry
-from exporter.metrics.scrape import Exposition
 from exporter.store.protocol import Snapshot, Terms
 from exporter.store.sqlite.store import SqliteStore
+from exporter.web.scrape import Exposition
 from tests.unit.histories import T0, WINDOWS, callback
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -6,7 +6,6 @@ from math import inf
 from pathlib import Path
 
 import pytest
-from exporter.protocol.callback import Ignored
 
 from exporter.errors import StoreUnavailable
 from exporter.ingest import group_commit as module
@@ -14,6 +13,7 @@ from exporter.ingest.batch import Arrived, BatchFolder
 from exporter.ingest.group_commit import Ingest
 from exporter.metrics.process import Telemetry
 from exporter.metrics.values import Ledger, series
+from exporter.protocol.callback import Ignored
 from exporter.store.protocol import Refused, Terms, Transaction
 from exporter.store.records import decode_ledger
 from exporter.store.sqlite.store import SqliteStore

@@ -7,11 +7,11 @@ keep it there when the parser is mended: examples are run first each time.
 import json
 from typing import Any
 
-from exporter.protocol.callback import Callback, Ignored
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exporter.errors import Rejected
+from exporter.protocol.callback import Callback, Ignored
 from exporter.protocol.events import BY_NAME, EventKind
 from exporter.protocol.parser import MAX_MESSAGE, Parser
 from exporter.protocol.redact import Redactor

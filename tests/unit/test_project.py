@@ -46,9 +46,7 @@ def test_the_architecture_page_has_every_module_in_the_order_of_the_imports() ->
         assert len(module.parts) == 1 or f"`{module.stem}`" in rows[module.parts[0]], module
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
-    places = {
-        name.split(".")[0]: place for place, layer in enumerate(layers[::-1]) for name in layer.split(" | ")
-    }
+    places = {name: place for place, layer in enumerate(layers[::-1]) for name in layer.split(" | ")}
     assert [places[name] for name in rows if name in places] == sorted(places.values(), reverse=True)
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from exporter.protocol.callback import Callback
 
 from exporter.ingest.batch import Arrived, BatchFolder
 from exporter.ingest.replay import Replay, Replayed
 from exporter.metrics.values import histogram_keys, series
+from exporter.protocol.callback import Callback
 from exporter.protocol.parser import Parser
 from exporter.protocol.redact import Redactor
 from exporter.protocol.schemas import Schemas

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from exporter.errors import StoreUnavailable
 from exporter.metrics.process import Telemetry
-from exporter.metrics.scrape import Scraper
 from exporter.relay import STATES
 from exporter.store.protocol import Snapshot, Terms
 from exporter.store.sqlite.store import SqliteStore
+from exporter.web.scrape import Scraper
 from tests.support import HANG_SECONDS
 from tests.unit.histories import WINDOWS
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from exporter.protocol.callback import Callback, Ignored
 from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -16,7 +15,7 @@ from exporter.errors import Rejected
 from exporter.ingest.batch import Arrived, BatchFolder
 from exporter.metrics.catalogue import PREFIX
 from exporter.metrics.process import Telemetry
-from exporter.metrics.scrape import Exposition
+from exporter.protocol.callback import Callback, Ignored
 from exporter.protocol.parser import Parser
 from exporter.protocol.redact import Redactor
 from exporter.protocol.schemas import Schemas
@@ -27,6 +26,7 @@ from exporter.simulator.verify import COMPARED, STILL_SCRAPES, Comparison, settl
 from exporter.simulator.wire import Delivery, Faults, Lane
 from exporter.store.protocol import Refused, Terms
 from exporter.store.sqlite.store import SqliteStore
+from exporter.web.scrape import Exposition
 from tests.unit.histories import T0, WINDOWS
 
 LABELS = ("appid", "to_host")

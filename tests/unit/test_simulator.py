@@ -10,11 +10,11 @@ from random import Random
 from typing import Any
 
 import pytest
-from exporter.protocol.callback import Callback
 
 from exporter.cli import parse
 from exporter.config.flags import default_text, flags_of
 from exporter.errors import Rejected, SettingsError
+from exporter.protocol.callback import Callback
 from exporter.protocol.events import EventKind
 from exporter.protocol.parser import Parser
 from exporter.protocol.redact import Redactor

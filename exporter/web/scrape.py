@@ -21,9 +21,9 @@ from prometheus_client.registry import Collector
 from exporter.errors import StoreUnavailable
 from exporter.metrics.catalogue import Family, Scope, in_scope
 from exporter.metrics.process import Telemetry, WithoutCreated
-from exporter.metrics.text_format import FLEET, LEDGER, STORE, TASK, Lines, Row
 from exporter.relay import STATES, Windows
 from exporter.store.protocol import Snapshot, Store
+from exporter.web.text_format import FLEET, LEDGER, STORE, TASK, Lines, Row
 
 log = logging.getLogger(__name__)
 
