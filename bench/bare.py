@@ -9,10 +9,11 @@ from typing import Any
 
 from falcon.asgi import App, Request, Response
 
+from exporter.app import listeners
 from exporter.cli import parse
 from exporter.commands import configured
 from exporter.server.master import Server
-from exporter.server.worker import Served
+from exporter.watched_files import WatchedFiles
 
 PATH = "/callbacks"
 TAKEN = b'{"code":0}'
@@ -37,6 +38,12 @@ class Alone:
     def __init__(self, app: Any) -> None:
         self._app = app
 
+    def preflight(self) -> None:
+        """Nothing can fail."""
+
+    def reread(self, *, force: bool = False) -> None:
+        """No file is read."""
+
     def start(self) -> tuple[Any, Any]:
         """Return it for either listener."""
         return self._app, self._app
@@ -45,20 +52,13 @@ class Alone:
         """Nothing is to be done."""
 
 
-class BareServer(Server):
-    """The exporter's server with a bare application in it."""
-
-    def load(self) -> Served:
-        """Return the bare application, for both listeners."""
-        app = App()
-        app.add_route(PATH, Bare())
-        return Alone(app)
-
-
-def serve(server: type[Server]) -> None:
-    """Serve until a signal comes."""
-    server(configured(parse(["serve", *sys.argv[1:]]))).run()
+def serve(app: App[Request, Response], server: type[Server] = Server) -> None:
+    """Serve an application on both listeners until a signal comes."""
+    settings = configured(parse(["serve", *sys.argv[1:]]))
+    server(listeners(settings, WatchedFiles(settings)), Alone(app)).run()
 
 
 if __name__ == "__main__":
-    serve(BareServer)
+    bare: App[Request, Response] = App()
+    bare.add_route(PATH, Bare())
+    serve(bare)

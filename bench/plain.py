@@ -16,11 +16,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, g
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from referencing import Registry, Resource
 
-from bench.bare import PATH, TAKEN, Alone, serve
+from bench.bare import PATH, TAKEN, serve
 from exporter.protocol.events import EventKind
 from exporter.protocol.schemas import schema_folder
 from exporter.server.master import Server
-from exporter.server.worker import Served
 
 WORKERS = 2
 CALLBACKS = Counter("plain_callbacks", "Callbacks taken.", ["event", "to_host"])
@@ -63,7 +62,7 @@ class Scrapes:
 
 
 class PlainServer(Server):
-    """The exporter's server with the plain application and two workers."""
+    """The exporter's server with two workers."""
 
     def load_config(self) -> None:
         """Set what differs."""
@@ -71,13 +70,9 @@ class PlainServer(Server):
         self.cfg.set("workers", WORKERS)
         self.cfg.set("child_exit", lambda server, worker: mark_process_dead(worker.pid))  # type: ignore[no-untyped-call]
 
-    def load(self) -> Served:
-        """Return the plain application, for both listeners."""
-        app = App()
-        app.add_route(PATH, Plain())
-        app.add_route("/metrics", Scrapes())
-        return Alone(app)
-
 
 if __name__ == "__main__":
-    serve(PlainServer)
+    plain: App[Request, Response] = App()
+    plain.add_route(PATH, Plain())
+    plain.add_route("/metrics", Scrapes())
+    serve(plain, PlainServer)

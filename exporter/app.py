@@ -49,8 +49,14 @@ def serve(settings: Settings) -> None:
         ExporterError: it can't begin; the text says how to go on.
     """
     files = WatchedFiles(settings)
+    Server(listeners(settings, files), Service(settings, files)).run()
+
+
+def listeners(settings: Settings, files: WatchedFiles) -> tuple[Listener, Listener]:
+    """Return the listener of callbacks and that of operators."""
     callbacks = Listener(
         "callbacks",
+        str(settings.callback_listen_address),
         settings.http_idle_timeout,
         files.callback_tls,
         speaks_for_others=Source(trusted=settings.callback_trusted_proxies).is_trusted,
@@ -58,13 +64,13 @@ def serve(settings: Settings) -> None:
     )
     web = Listener(
         "web",
+        str(settings.web_listen_address),
         settings.http_idle_timeout,
         files.web_tls,
         lambda: files.web_config().headers,
         reserve=RESERVED_FILES // 2,
     )
-    addresses = str(settings.callback_listen_address), str(settings.web_listen_address)
-    Server(addresses, (callbacks, web), Service(settings, files)).run()
+    return callbacks, web
 
 
 def open_store(

@@ -17,6 +17,7 @@ class Listener(Struct, frozen=True):
 
     Args:
         name: callbacks or web.
+        address: HOST:PORT.
         idle_seconds: how long a connection may wait for its next request.
         tls: returns what a new connection is encrypted with, None for plain HTTP.
         headers: returns further headers of answers to what is no HTTP.
@@ -25,6 +26,7 @@ class Listener(Struct, frozen=True):
     """
 
     name: str
+    address: str
     idle_seconds: float
     tls: Callable[[], ssl.SSLContext] | None = None
     headers: Callable[[], Mapping[str, str]] = dict

@@ -31,13 +31,11 @@ class Server(BaseApplication):  # type: ignore[misc]
     """gunicorn, set up for this program.
 
     Args:
-        addresses: what is listened on, HOST:PORT each.
-        listeners: what is special about each of them, in the same order.
-        served: gives an app for each of them.
+        listeners: where requests come in.
+        served: gives an app for each of them, in the same order.
     """
 
-    def __init__(self, addresses: Sequence[str], listeners: Sequence[Listener], served: Served) -> None:
-        self._addresses = addresses
+    def __init__(self, listeners: Sequence[Listener], served: Served) -> None:
         self.listeners = listeners
         self._served = served
         super().__init__()
@@ -45,7 +43,7 @@ class Server(BaseApplication):  # type: ignore[misc]
     def load_config(self) -> None:
         """Set what differs from gunicorn's defaults."""
         chosen = {
-            "bind": list(self._addresses),
+            "bind": [listener.address for listener in self.listeners],
             "worker_class": Worker,
             "workers": 1,
             "backlog": 4096,

@@ -36,7 +36,7 @@ class Served:
     """
 
     def __init__(self, idle_seconds: float = FOR_EVER, answer: bytes = b"{}") -> None:
-        self._listener = Listener("callbacks", idle_seconds=idle_seconds)
+        self._listener = Listener("callbacks", "", idle_seconds=idle_seconds)
         self._answer = answer
         self._config = config_of(self._app)
         self._state = State(max_open_files=10_000)
