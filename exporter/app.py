@@ -141,8 +141,6 @@ class Service:
             StoreError: the store can't be used; the text says how to go on.
         """
         open_store(self._settings, passwords=self._files.store_passwords).close()
-        if self._settings.is_open:
-            log.warning("anybody may send callbacks: set a token, require signatures or allow addresses")
 
     def reread(self, *, force: bool = False) -> None:
         """Read again which of the settings' files have changed, or with `force` all of them."""
@@ -155,6 +153,8 @@ class Service:
             StoreError: the store can't be used; the text says how to go on.
         """
         settings = self._settings
+        if settings.is_open:
+            log.warning("anybody may send callbacks: set a token, require signatures or allow addresses")
         store = open_store(settings, passwords=self._files.store_passwords)
         telemetry = Telemetry(version=__version__, revision=revision())
         telemetry.store_answered("write", well=True)
@@ -247,6 +247,7 @@ class Service:
         limit = settings.callback_rate_limit
         return Admission(
             source=Source(trusted=settings.callback_trusted_proxies, allowed=settings.callback_allow_from),
+            clock=time.monotonic,
             rate=Rate(limit) if limit else None,
             tokens=self._files.tokens,
         )

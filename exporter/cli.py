@@ -57,8 +57,7 @@ def command_line() -> CommandLine:
     parser.add_argument("-V", "--version", action="version", version=_version_text())
     commands = Commands(parser)
     commands.add("serve", _serve, "Take callbacks, show metrics.")
-    text = "Check settings, schemas and the store, and say what is wrong."
-    commands.add("check", store.check, text)
+    commands.add("check", store.check, "Check settings, schemas and the store, and say what is wrong.")
     for module in (tasks, quarantine, store):
         module.add_commands(commands)
     sent = "Send what a fleet would send, and print the totals to expect."

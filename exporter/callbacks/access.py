@@ -1,7 +1,6 @@
 """Who may send callbacks: from where, how often, and by which path."""
 
 import math
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -124,18 +123,18 @@ class Admission:
 
     Args:
         source: finds addresses, and says which may send.
+        clock: seconds on a clock that never goes back.
         rate: how often each may, None for as often as it likes.
         tokens: gives the secrets that the path must end with, None for a path without.
-        clock: seconds on a clock that never goes back.
     """
 
     def __init__(
         self,
         *,
         source: Source,
+        clock: Callable[[], float],
         rate: Rate | None = None,
         tokens: Callable[[], Sequence[str]] | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source = source
         self._rate = rate

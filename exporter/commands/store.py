@@ -117,7 +117,7 @@ def _to_write(name: str, url: StoreUrl, *, replace: bool) -> Iterator[BinaryIO]:
 
 
 def add_commands(commands: Commands) -> None:
-    """Add what copies a store."""
+    """Add what copies a store; `check` stands further up in the help."""
     backup = commands.add("backup", backup_command, "Copy the store while it is served.", "PATH [--replace]")
     backup.add_argument("path", metavar="PATH", help="file to write")
     backup.add_argument("--replace", action="store_true", help="replace that file if it exists")

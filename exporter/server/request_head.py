@@ -23,10 +23,10 @@ NO_HTTP: Refusal = HTTPStatus.BAD_REQUEST, "expected an HTTP/1.1 request"
 HEAD_TOO_LONG: Refusal = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the headers are too long"
 
 #: How the two versions of the PROXY protocol begin, how long they are, and the forms of addresses.
-SIGNATURE_1 = b"PROXY "
-SIGNATURE_2 = b"\r\n\r\n\x00\r\nQUIT\n"
-MAX_BYTES_1, FIXED_BYTES_2, MAX_BYTES_2 = 107, 16, 4096
-FORMS = {0x11: (4, IPv4Address), 0x21: (16, IPv6Address)}
+PROXY_1_BEGINS = b"PROXY "
+PROXY_2_BEGINS = b"\r\n\r\n\x00\r\nQUIT\n"
+MAX_PROXY_1_BYTES, PROXY_2_FIXED_BYTES, MAX_PROXY_2_BYTES = 107, 16, 4096
+PROXY_2_ADDRESSES = {0x11: (4, IPv4Address), 0x21: (16, IPv6Address)}
 
 
 def refusal_of(version: str, target: bytes, headers: list[tuple[bytes, bytes]]) -> Refusal | None:
@@ -93,19 +93,19 @@ def read_proxy_header(data: bytes) -> ProxyHeader | None:
     Raises:
         ValueError: it begins like a header, and is none.
     """
-    if SIGNATURE_2.startswith(data[:12]) and len(data) < FIXED_BYTES_2:
+    if PROXY_2_BEGINS.startswith(data[:12]) and len(data) < PROXY_2_FIXED_BYTES:
         return None
-    if data.startswith(SIGNATURE_2):
-        return _second(data)
-    if SIGNATURE_1.startswith(data[:6]) and len(data) < len(SIGNATURE_1):
+    if data.startswith(PROXY_2_BEGINS):
+        return _read_version_2(data)
+    if PROXY_1_BEGINS.startswith(data[:6]) and len(data) < len(PROXY_1_BEGINS):
         return None
-    return _first(data) if data.startswith(SIGNATURE_1) else ProxyHeader()
+    return _read_version_1(data) if data.startswith(PROXY_1_BEGINS) else ProxyHeader()
 
 
-def _first(data: bytes) -> ProxyHeader | None:
-    line, end, _ = data[:MAX_BYTES_1].partition(b"\r\n")
+def _read_version_1(data: bytes) -> ProxyHeader | None:
+    line, end, _ = data[:MAX_PROXY_1_BYTES].partition(b"\r\n")
     if not end:
-        if len(data) >= MAX_BYTES_1:
+        if len(data) >= MAX_PROXY_1_BYTES:
             raise ValueError("expected the end of a PROXY line")
         return None
     length = len(line) + len(end)
@@ -114,30 +114,30 @@ def _first(data: bytes) -> ProxyHeader | None:
         return ProxyHeader(None, length)
     if len(words) != 6 or words[1] not in ("TCP4", "TCP6"):
         raise ValueError("expected PROXY TCP4 or TCP6, two addresses and two ports")
-    address, port = _address(words[2]), words[4]
+    address, port = _proxy_address(words[2]), words[4]
     if not port.isdigit() or int(port) > 65535:
         raise ValueError("expected a port")
     return ProxyHeader((str(address), int(port)), length)
 
 
-def _address(text: str) -> IPv4Address | IPv6Address:
+def _proxy_address(text: str) -> IPv4Address | IPv6Address:
     try:
         return ip_address(text)
     except ValueError as exc:  # its own text repeats what was sent
         raise ValueError("expected an address") from exc
 
 
-def _second(data: bytes) -> ProxyHeader | None:
+def _read_version_2(data: bytes) -> ProxyHeader | None:
     version, command = data[12] >> 4, data[12] & 15
-    length = FIXED_BYTES_2 + int.from_bytes(data[14:16])
-    if version != 2 or command > 1 or length > MAX_BYTES_2:
+    length = PROXY_2_FIXED_BYTES + int.from_bytes(data[14:16])
+    if version != 2 or command > 1 or length > MAX_PROXY_2_BYTES:
         raise ValueError("expected version 2 of the PROXY protocol")
     if len(data) < length:
         return None
-    size, form = FORMS.get(data[13], (0, None))
+    size, form = PROXY_2_ADDRESSES.get(data[13], (0, None))
     if command == 0 or form is None:
         return ProxyHeader(None, length)
-    if length < FIXED_BYTES_2 + 2 * size + 4:
+    if length < PROXY_2_FIXED_BYTES + 2 * size + 4:
         raise ValueError("expected two addresses and two ports")
     address = form(data[16 : 16 + size])
     port = int.from_bytes(data[16 + 2 * size : 18 + 2 * size])

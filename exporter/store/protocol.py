@@ -1,4 +1,4 @@
-"""Where everything that was answered 200 is kept: the protocol, and how a URL finds its store.
+"""What every store can do, and in which values it is asked and answers.
 
 A store knows tasks, ledgers and the quarantine, and how to change them in one atomic step. What the
 changes mean is decided above it.

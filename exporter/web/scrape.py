@@ -3,7 +3,8 @@
 A scrape is rendered in a thread of its own. Each begins after the request came, so that it shows every commit
 made before; however many ask at once, there are never more than two renders' worth of work. The lines of a
 label set or a task are kept as long as its record is the same: most of them are as the last scrape wrote
-them. A test compares a scrape's bytes with prometheus_client's."""
+them. A test compares a scrape's bytes with prometheus_client's.
+"""
 
 import asyncio
 import logging

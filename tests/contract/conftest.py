@@ -13,7 +13,7 @@ from exporter.store.protocol import Store, Terms
 from exporter.store.sqlite import store as sqlite
 from exporter.store.sqlite.store import SqliteStore
 from exporter.store.valkey import client as clients
-from exporter.store.valkey import script_runner as link
+from exporter.store.valkey import script_runner
 from exporter.store.valkey import store as module
 from exporter.store.valkey.store import ValkeyStore
 from tests.clusters import running_cluster
@@ -93,7 +93,7 @@ def impatient() -> Iterator[None]:
     No deadline passes: what the server or the network answers decides, however slow they are.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(link, "PAUSE_SECONDS", 2 * HANG_SECONDS)
+        patch.setattr(script_runner, "PAUSE_SECONDS", 2 * HANG_SECONDS)
         patch.setattr(clients, "REPLICAS_SECONDS", 0.05)
         yield
 

@@ -19,7 +19,7 @@ from exporter.relay import renewed
 from exporter.store.protocol import Refused, Transaction
 from exporter.store.records import decode_task
 from exporter.store.valkey import client as clients
-from exporter.store.valkey import script_runner as link
+from exporter.store.valkey import script_runner
 from exporter.store.valkey import store as module
 from exporter.store.valkey.client import META
 from exporter.store.valkey.script_runner import Script
@@ -196,9 +196,9 @@ def test_a_commit_waits_for_a_server_that_restarts(
         if len(pauses) == 3:
             own.start()
 
-    monkeypatch.setattr(link, "time", SimpleNamespace(monotonic=time.monotonic, sleep=pause))
+    monkeypatch.setattr(script_runner, "time", SimpleNamespace(monotonic=time.monotonic, sleep=pause))
     end()
-    assert pauses == [link.PAUSE_SECONDS] * 3
+    assert pauses == [script_runner.PAUSE_SECONDS] * 3
     assert started(store) == 2
 
 

@@ -24,7 +24,7 @@ from exporter.protocol.parser import MAX_MESSAGE, Parser
 from exporter.protocol.redact import Redactor, redact_text
 from exporter.protocol.schemas import MAX_FAULTS, Schemas
 from exporter.relay import Task, Windows, fold
-from exporter.server.request_head import FIXED_BYTES_2, MAX_BYTES_2, read_proxy_header
+from exporter.server.request_head import MAX_PROXY_2_BYTES, PROXY_2_FIXED_BYTES, read_proxy_header
 from exporter.store.records import decode_task, encode
 from exporter.web.operators import _prefers_openmetrics
 from exporter.web.pages.status_page import read_query
@@ -151,11 +151,11 @@ def check_proxy(data: bytes) -> None:
     """ValueError alone is raised; a header ends where it says, and is the same however it comes."""
     whole = _proxy(data)
     if isinstance(whole, int):
-        assert whole <= FIXED_BYTES_2 + MAX_BYTES_2
+        assert whole <= PROXY_2_FIXED_BYTES + MAX_PROXY_2_BYTES
         for end in range(min(whole, len(data))):
             assert _proxy(data[:end]) in (None, 0) or end == whole, end
     if whole is None:
-        assert len(data) <= MAX_BYTES_2
+        assert len(data) <= MAX_PROXY_2_BYTES
 
 
 def _proxy(data: bytes) -> int | str | None:

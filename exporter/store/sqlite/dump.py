@@ -19,8 +19,8 @@ from exporter.store.records import (
     key_of,
 )
 from exporter.store.sqlite.file import FileLock, beside, explained, linked, lock_file, new_store
-from exporter.store.sqlite.open import IN_PLACE, known_version, look_over, make_whole, migrate, put_many, uri
-from exporter.store.sqlite.transaction import number_of
+from exporter.store.sqlite.open import IN_PLACE, known_version, look_over, make_whole, migrate, uri
+from exporter.store.sqlite.transaction import number_of, put_many
 
 
 def dump_file(path: Path) -> Iterator[Line]:

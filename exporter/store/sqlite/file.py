@@ -10,6 +10,20 @@ from pathlib import Path
 from exporter.errors import StoreError
 from exporter.store.sqlite.open import make_whole
 
+#: What to do where one of these is in the text of an error.
+ADVICE = {
+    "malformed": "the file is damaged; move it away and restore a backup, or start with a new one",
+    "not a database": "the file is no store, or damaged; point --store.url at another, or move it away",
+    "no such table": "the file is no store; point --store.url at another",
+    "Read-only file system": "make the file system writable; callbacks are answered 503 until then",
+    "disk I/O error": "the disk failed, or turned read-only; look at the system's log. It is tried again",
+    "disk is full": "free some space; callbacks are answered 503 and sent again until then",
+    "readonly": "make the file and its folder writable for the exporter's user",
+    "locked": "another process holds the file; it is tried again",
+    "unable to open": "make the folder writable for the exporter's user",
+    "Permission denied": "make the file and its folder readable and writable for the exporter's user",
+}
+
 
 def linked(path: Path) -> Path:
     """Return where a link leads; what is no link as it is."""
@@ -26,20 +40,6 @@ def advice(exc: Exception) -> str:
     """Return what happened and what to do about it."""
     text = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
     return next((f"{text}: {what}" for sign, what in ADVICE.items() if sign in text), text)
-
-
-ADVICE = {
-    "malformed": "the file is damaged; move it away and restore a backup, or start with a new one",
-    "not a database": "the file is no store, or damaged; point --store.url at another, or move it away",
-    "no such table": "the file is no store; point --store.url at another",
-    "Read-only file system": "make the file system writable; callbacks are answered 503 until then",
-    "disk I/O error": "the disk failed, or turned read-only; look at the system's log. It is tried again",
-    "disk is full": "free some space; callbacks are answered 503 and sent again until then",
-    "readonly": "make the file and its folder writable for the exporter's user",
-    "locked": "another process holds the file; it is tried again",
-    "unable to open": "make the folder writable for the exporter's user",
-    "Permission denied": "make the file and its folder readable and writable for the exporter's user",
-}
 
 
 class FileLock:

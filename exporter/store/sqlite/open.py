@@ -1,7 +1,6 @@
 """Connections to the file of the embedded store: opened, brought up to date, looked over."""
 
 import sqlite3
-from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote
 
@@ -10,10 +9,56 @@ from exporter.errors import StoreError
 BUSY_MILLISECONDS = 5000
 #: A command has nobody waiting for it; under load a process that serves leaves few gaps.
 GUEST_BUSY_MILLISECONDS = 60_000
-MAX_ROWS_AT_ONCE = 256
 
 #: Nothing is written, but one who may not write leaves files behind that SQLite puts beside the store.
 IN_PLACE = "mode=rw"
+
+#: The versions of the store, in order; a release only ever adds one at the end.
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+        """CREATE TABLE ledgers (
+            id INTEGER PRIMARY KEY,
+            labels TEXT NOT NULL UNIQUE,   -- JSON array of label values
+            record TEXT NOT NULL
+        )""",
+        """CREATE TABLE tasks (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            key TEXT NOT NULL UNIQUE,
+            sources INTEGER,               -- digest of the sources
+            state INTEGER NOT NULL,        -- rank: those shown first have the lowest
+            ledger INTEGER,                -- of its label set
+            due REAL NOT NULL,             -- when a sweep looks at it next, UNIX seconds
+            record TEXT NOT NULL
+        )""",
+        "CREATE INDEX tasks_by_due ON tasks (due)",
+        "CREATE INDEX tasks_by_state ON tasks (state, ledger)",
+        """CREATE TABLE quarantine (
+            digest BLOB PRIMARY KEY,
+            reason TEXT NOT NULL,
+            body BLOB NOT NULL,
+            source TEXT NOT NULL,
+            count INTEGER NOT NULL,
+            first REAL NOT NULL,           -- UNIX seconds
+            last REAL NOT NULL
+        ) WITHOUT ROWID""",
+        "CREATE INDEX quarantine_by_last ON quarantine (last)",
+    ),
+    (
+        # How much there is, and what is to go, are told from the index alone, without reading a body.
+        "ALTER TABLE quarantine ADD COLUMN size INTEGER NOT NULL DEFAULT 0",
+        "UPDATE quarantine SET size = length(body)",
+        "DROP INDEX quarantine_by_last",
+        "CREATE INDEX quarantine_by_last ON quarantine (last, digest, size)",
+    ),
+    (
+        # The fleet's counts the commits that changed tasks: a process learns whether others have changed any.
+        # Every commit writes its row anyway; a place of its own would be a page more each time.
+        "ALTER TABLE ledgers ADD COLUMN changes INTEGER NOT NULL DEFAULT 0",
+    ),
+    # A scrape reads all that it shows: nobody asks what has changed since the last one.
+    ("ALTER TABLE ledgers DROP COLUMN changes",),
+)
 
 
 def connect(path: Path, busy_milliseconds: int = BUSY_MILLISECONDS) -> sqlite3.Connection:
@@ -67,27 +112,6 @@ def look_at(connection: sqlite3.Connection) -> None:
         connection.execute(f"SELECT * FROM {table} LIMIT 1").fetchall()  # noqa: S608 - its own tables
 
 
-def put_many(
-    connection: sqlite3.Connection, head: str, rows: list[tuple[object, ...]], tail: str = ""
-) -> None:
-    """Run `head VALUES (...), (...) tail` for all rows, in few statements.
-
-    Each statement lets go of the interpreter's lock once, whatever it writes; one a row would hand it back
-    and forth with the thread that serves requests.
-    """
-    while rows:
-        size = min(1 << (len(rows).bit_length() - 1), MAX_ROWS_AT_ONCE)
-        values = [value for row in rows[:size] for value in row]
-        connection.execute(_statement(head, size, len(rows[0]), tail), values)
-        rows = rows[size:]
-
-
-@lru_cache(maxsize=64)
-def _statement(head: str, rows: int, columns: int, tail: str) -> str:
-    row = f"({', '.join('?' * columns)})"
-    return f"{head} VALUES {', '.join([row] * rows)} {tail}"
-
-
 def uri(path: Path, how: str) -> str:
     """Return how SQLite is told to open a file."""
     return f"file:{quote(str(path.resolve()))}?{how}"
@@ -111,51 +135,3 @@ def make_whole(connection: sqlite3.Connection) -> None:
     (mode,) = connection.execute("PRAGMA journal_mode = DELETE").fetchone()
     if mode != "delete":
         raise sqlite3.OperationalError("database is locked")
-
-
-#: The versions of the store, in order; a release only ever adds one at the end.
-MIGRATIONS: tuple[tuple[str, ...], ...] = (
-    (
-        "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
-        """CREATE TABLE ledgers (
-            id INTEGER PRIMARY KEY,
-            labels TEXT NOT NULL UNIQUE,   -- JSON array of label values
-            record TEXT NOT NULL
-        )""",
-        """CREATE TABLE tasks (
-            id INTEGER PRIMARY KEY AUTOINCREMENT,
-            key TEXT NOT NULL UNIQUE,
-            sources INTEGER,               -- digest of the sources
-            state INTEGER NOT NULL,        -- rank: those shown first have the lowest
-            ledger INTEGER,                -- of its label set
-            due REAL NOT NULL,             -- when a sweep looks at it next, UNIX seconds
-            record TEXT NOT NULL
-        )""",
-        "CREATE INDEX tasks_by_due ON tasks (due)",
-        "CREATE INDEX tasks_by_state ON tasks (state, ledger)",
-        """CREATE TABLE quarantine (
-            digest BLOB PRIMARY KEY,
-            reason TEXT NOT NULL,
-            body BLOB NOT NULL,
-            source TEXT NOT NULL,
-            count INTEGER NOT NULL,
-            first REAL NOT NULL,           -- UNIX seconds
-            last REAL NOT NULL
-        ) WITHOUT ROWID""",
-        "CREATE INDEX quarantine_by_last ON quarantine (last)",
-    ),
-    (
-        # How much there is, and what is to go, are told from the index alone, without reading a body.
-        "ALTER TABLE quarantine ADD COLUMN size INTEGER NOT NULL DEFAULT 0",
-        "UPDATE quarantine SET size = length(body)",
-        "DROP INDEX quarantine_by_last",
-        "CREATE INDEX quarantine_by_last ON quarantine (last, digest, size)",
-    ),
-    (
-        # The fleet's counts the commits that changed tasks: a process learns whether others have changed any.
-        # Every commit writes its row anyway; a place of its own would be a page more each time.
-        "ALTER TABLE ledgers ADD COLUMN changes INTEGER NOT NULL DEFAULT 0",
-    ),
-    # A scrape reads all that it shows: nobody asks what has changed since the last one.
-    ("ALTER TABLE ledgers DROP COLUMN changes",),
-)

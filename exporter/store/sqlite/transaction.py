@@ -4,19 +4,19 @@ import json
 import re
 import sqlite3
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from exporter.metrics.catalogue import BEYOND
 from exporter.metrics.values import FLEET, Ledger
 from exporter.relay import NONE, Task
 from exporter.store.protocol import Refused, Row, Terms
 from exporter.store.records import RANKS, body_digest, decode_ledger, decode_tasks, encode, key_of
-from exporter.store.sqlite.open import put_many
 from exporter.store.transaction import Pending
 
 #: One value for many records: fetching rows would let go of the interpreter's lock for each.
 AS_LINES = "coalesce(group_concat(record, char(10)), '')"
 
-MAX_KEYS_AT_ONCE = 256
+MAX_KEYS_AT_ONCE, MAX_ROWS_AT_ONCE = 256, 256
 
 #: Ledgers by their labels, with their row's number.
 Known = dict[tuple[str, ...], tuple[int, Ledger]]
@@ -188,3 +188,24 @@ _OVER_TASKS = (
     "ON CONFLICT (key) DO UPDATE SET sources = excluded.sources, state = excluded.state, "
     "ledger = excluded.ledger, due = excluded.due, record = excluded.record"
 )
+
+
+def put_many(
+    connection: sqlite3.Connection, head: str, rows: list[tuple[object, ...]], tail: str = ""
+) -> None:
+    """Run `head VALUES (...), (...) tail` for all rows, in few statements.
+
+    Each statement lets go of the interpreter's lock once, whatever it writes; one a row would hand it back
+    and forth with the thread that serves requests.
+    """
+    while rows:
+        size = min(1 << (len(rows).bit_length() - 1), MAX_ROWS_AT_ONCE)
+        values = [value for row in rows[:size] for value in row]
+        connection.execute(_statement(head, size, len(rows[0]), tail), values)
+        rows = rows[size:]
+
+
+@lru_cache(maxsize=64)
+def _statement(head: str, rows: int, columns: int, tail: str) -> str:
+    row = f"({', '.join('?' * columns)})"
+    return f"{head} VALUES {', '.join([row] * rows)} {tail}"

@@ -1,4 +1,5 @@
--- Single commands on a store that is known: ARGV[3] is the name of one, ARGV[4...] are its arguments.
+-- Reads, and writes that decide nothing, on a store that is known: ARGV[3] is the name of one, ARGV[4...] are its
+-- arguments.
 local arguments, commands = {}, {}
 for index = 4, #ARGV do
   arguments[index - 3] = ARGV[index]
@@ -105,9 +106,10 @@ end
 -- of each body: digest, reason, itself, source, count, first and last arrival.
 function commands.bodies(most, reason, prefix, first, after)
   local found, held = {}, redis.call('HGETALL', key('held'))
+  first = tonumber(first)
   for index = 1, #held, 2 do
     local digest, facts = held[index], cmsgpack.unpack(held[index + 1])
-    if (facts.first > tonumber(first) or (facts.first == tonumber(first) and digest > after))
+    if (facts.first > first or (facts.first == first and digest > after))
       and (reason == '' or reason == facts.reason) and string.sub(digest, 1, #prefix) == prefix then
       facts.digest = digest
       found[#found + 1] = facts

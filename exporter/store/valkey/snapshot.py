@@ -1,6 +1,6 @@
-"""What a scrape and the status page read from the shared store.
+"""What a scrape and the status page read from the shared store, and the form in which ledgers are kept there.
 
-A ledger is a hash there: its fields are `created`, and values, marks and exemplars, told apart by a letter.
+A ledger is a hash: its fields are `created`, and values, marks and exemplars, told apart by a letter.
 """
 
 import json

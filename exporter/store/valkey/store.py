@@ -150,13 +150,13 @@ class ValkeyStore:
             raise StoreUnavailable(self._lost)
         # Other threads ask too: what counts is what was known before this was sent.
         known = f"{self._commits} {self._client} {self._done}"
-        is_commit = name == "commit"
-        words = (
-            (self._commit_script, self._id, known) if is_commit else (self._commands, self._id, known, name)
-        )
+        script, named = (self._commit_script, ()) if name == "commit" else (self._commands, (name,))
         is_kept, is_shown = name in _KEPT, name in _SHOWN
         answer = self._link.run(
-            *words,
+            script,
+            self._id,
+            known,
+            *named,
             *arguments,
             until=until,
             replicas=self._replicas if is_kept or is_shown else 0,
