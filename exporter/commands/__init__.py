@@ -7,8 +7,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
-from exporter.config import logging as logs
 from exporter.config.flags import flag_parser
+from exporter.config.logging import configure_logging
 from exporter.config.settings import Settings, read
 from exporter.errors import SettingsError
 from exporter.protocol.redact import redact_text
@@ -69,7 +69,7 @@ def configured(given: Namespace) -> Settings:
         SettingsError: one is unknown or malformed.
     """
     settings = read(vars(given), os.environ)
-    logs.configure(settings.log_level, settings.log_format)
+    configure_logging(settings.log_level, settings.log_format)
     return settings
 
 

@@ -4,11 +4,10 @@ Which flags there are is decided where the rows stand: in `config.settings` and 
 line, help, environment, documentation and tests are made from the rows.
 """
 
-import ipaddress
 import re
 from argparse import SUPPRESS, ArgumentParser
 from collections.abc import Callable, Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, TypeVar, get_type_hints
 
 from msgspec import Struct
@@ -23,7 +22,6 @@ SERVICE_LINK_PREFIX = "CSS_RELAY_EXPORTER_"
 DAY = 86400.0
 MAX_DURATION_SECONDS = 3650 * DAY
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": DAY, "w": 7 * DAY}
-
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
 
@@ -41,7 +39,7 @@ class Address(Struct, frozen=True):
     def is_public(self) -> bool:
         """Whether others than this machine can reach it."""
         try:
-            return not ipaddress.ip_address(self.host).is_loopback
+            return not ip_address(self.host).is_loopback
         except ValueError:
             return self.host != "localhost"
 
@@ -113,7 +111,7 @@ def parse_list(text: str) -> tuple[str, ...]:
 def parse_networks(text: str) -> Networks:
     """Return the networks in `text`, in CIDR notation with commas between them."""
     try:
-        return tuple(ip_network(item.strip()) for item in text.split(",") if item.strip())
+        return tuple(ip_network(item) for item in parse_list(text))
     except ValueError as exc:
         raise ValueError("expected networks such as 10.0.0.0/8,2001:db8::/32") from exc
 

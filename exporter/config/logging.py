@@ -12,7 +12,7 @@ from exporter.protocol.redact import HIDDEN, names_secret, redact_text
 LINES_A_SECOND = 10
 
 
-def configure(level: str, form: str) -> None:
+def configure_logging(level: str, form: str) -> None:
     """Send every log of this process to standard error, in `form` (logfmt or json), from `level` on."""
     shared: list[Any] = [
         structlog.stdlib.add_log_level,

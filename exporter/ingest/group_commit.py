@@ -27,7 +27,6 @@ EVICT_SECONDS = 60.0
 #: A commit that takes less is made in place; after a slower one the next go to a thread.
 QUICK_SECONDS = 0.01
 
-
 Waiting = tuple[Arrived, "asyncio.Future[None]"]
 
 

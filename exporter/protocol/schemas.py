@@ -22,7 +22,6 @@ MAX_FAULTS = 10
 #: Deeper than any schema looks. `jsonschema` spells out what it refuses and can't bear a thousand levels.
 MAX_LEVELS = 16
 
-
 SHARED = ("common", "envelope")
 
 

@@ -11,6 +11,9 @@ from uvicorn.server import ServerState
 #: An ASGI application.
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
+#: What an app is told of a body of which nothing has come.
+NOTHING_YET = {"type": "http.request", "body": b"", "more_body": True}
+
 
 class Listener(Struct, frozen=True):
     """What is special about a listener.
@@ -58,9 +61,6 @@ class State(ServerState):
         One more would rather wait until no file can be opened, the store's least of all.
         """
         return len(self.connections) + len(self.handshakes) > self.max_open_files - listener.reserve
-
-
-NOTHING_YET = {"type": "http.request", "body": b"", "more_body": True}
 
 
 class DeferBody:

@@ -28,7 +28,7 @@ from exporter.metrics.values import FLEET, Ledger
 from exporter.relay import NONE, Task
 from exporter.store.records import RANKS, body_digest, key_of
 
-VERSION = 1
+DUMP_VERSION = 1
 #: What is longer is no line of a dump; a body takes four thirds of its size.
 MAX_LINE_BYTES = 1 << 28
 #: Lua is exact up to this.
@@ -154,9 +154,9 @@ def read_dump(file: BinaryIO, name: str, labels: Sequence[str]) -> Iterator[Line
 
 
 def _agree(header: Header, name: str, labels: Sequence[str]) -> None:
-    if header.version != VERSION:
+    if header.version != DUMP_VERSION:
         raise StoreError(
-            f"{name} is a dump of version {header.version}, this program knows {VERSION}: "
+            f"{name} is a dump of version {header.version}, this program knows {DUMP_VERSION}: "
             "use the program that wrote it, or a newer one"
         )
     if header.labels != ",".join(labels):

@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 
 Form = tuple[bool, bool]
 
-
 # prometheus_client types it only in part.
 _openmetrics_text = cast("Callable[[Collector], bytes]", openmetrics_exposition.generate_latest)
 

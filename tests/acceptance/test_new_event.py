@@ -195,10 +195,8 @@ def test_a_label_without_bound_ends_the_import(tree: Path) -> None:
     """What comes from outside makes no series without end."""
     _add_row(tree)
     _add_family(tree, FAMILY.replace(", limit=8", ""))
-    assert (
-        "tasks_paused_total needs values or a limit"
-        in _python(tree, "-c", "import exporter.ingest.batch").stderr
-    )
+    done = _python(tree, "-c", "import exporter.ingest.batch")
+    assert "tasks_paused_total needs values or a limit" in done.stderr
 
 
 def test_a_row_without_its_schema_file_ends_the_start(tree: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from exporter.config.logging import LINES_A_SECOND, FloodGate, configure
+from exporter.config.logging import LINES_A_SECOND, FloodGate, configure_logging
 from exporter.protocol.redact import SECRET_WORDS
 
 SECRET = "s3cr3t"
@@ -51,7 +51,7 @@ def test_a_line_keeps_no_secret_that_a_word_names(
     word: str, form: str, root: logging.Logger, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In its message, in a field of that name, in the text of another, in an error."""
-    configure("info", form)
+    configure_logging("info", form)
     log = logging.getLogger("exporter.test")
     log.warning("seen %s=%s", word, SECRET, extra={f"my_{word}": SECRET, "of": f"{word}:{SECRET}", "n": 7})
     try:

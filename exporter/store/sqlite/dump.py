@@ -8,7 +8,7 @@ from pathlib import Path
 
 from exporter.errors import StoreError
 from exporter.relay import NONE
-from exporter.store.dump import VERSION, Body, Header, KeptTask, LabelSet, Line
+from exporter.store.dump import DUMP_VERSION, Body, Header, KeptTask, LabelSet, Line
 from exporter.store.records import (
     RANKS,
     STORED_STATES,
@@ -42,7 +42,7 @@ def dump_file(path: Path) -> Iterator[Line]:
         known_version(connection, path)
         meta = dict(connection.execute("SELECT key, value FROM meta"))
         created, judged_by = float(meta["created"]), meta.get("judged_by", "")
-        yield Header(created, meta["secret"], meta["labels"], judged_by, VERSION)
+        yield Header(created, meta["secret"], meta["labels"], judged_by, DUMP_VERSION)
         for (record,) in connection.execute("SELECT record FROM ledgers ORDER BY id"):
             yield LabelSet(decode_ledger(record))
         # No ledger is ever deleted, so that their ids have no gaps; the fleet's is 1.

@@ -16,8 +16,7 @@ from exporter.config.store_url import StoreUrl
 from exporter.errors import StoreError
 from exporter.metrics.values import FLEET, SEEN, SEP
 from exporter.relay import NONE
-from exporter.store.dump import VERSION as FORM
-from exporter.store.dump import Body, Header, KeptTask, LabelSet, Line
+from exporter.store.dump import DUMP_VERSION, Body, Header, KeptTask, LabelSet, Line
 from exporter.store.records import RANKS, STORED_STATES, body_digest, decode_task, encode, key_of
 from exporter.store.valkey.client import KEY_PREFIX, META
 from exporter.store.valkey.open import PARTITIONS, VERSION, agree_on_version, look_at_server, meta_of
@@ -63,7 +62,7 @@ def dump_server(url: StoreUrl) -> Iterator[Line]:
         if "torn" in meta:
             raise StoreError(f"store {url} is older than it was: start an exporter on it first")
         created, judged_by = float(meta["created"]), meta.get("judged_by", "")
-        yield Header(created, meta["secret"], meta["labels"], judged_by, FORM)
+        yield Header(created, meta["secret"], meta["labels"], judged_by, DUMP_VERSION)
         yield from _label_sets(link)
         yield from _tasks(link)
         yield from _bodies(link)
