@@ -22,7 +22,7 @@ from bench.stores import opened
 from bench.throughput import WARM_UP_SECONDS, Rounds, in_turns
 from exporter.config.settings import Settings
 from exporter.config.store_url import StoreUrl
-from exporter.ingest.batch import Arrived, BatchFolder
+from exporter.ingest.batch import BatchFolder, BatchItem
 from exporter.protocol.events import EventKind
 from exporter.protocol.parser import Parser
 from exporter.protocol.redact import Redactor
@@ -91,7 +91,7 @@ class Way:
         self._is_valid = schemas.events[EventKind.START].is_valid
         self._redactor = Redactor(key=self.store.secret, plain_hosts=settings.redact_plain_hosts)
         self._parser = Parser(schemas=schemas, redactor=self._redactor)
-        self._folder = BatchFolder(settings.windows, settings.metrics_labels)
+        self._folder = BatchFolder(settings.fold_settings, settings.metrics_labels)
 
     def of_batch(self, raw: Sequence[bytes], now: float) -> dict[str, float]:
         """Take callbacks through it, and return the processor time of each part, seconds."""
@@ -100,28 +100,28 @@ class Way:
         _, redacting = _timed(self._redact, bodies)
         callbacks, parsing = _timed(self._parser.parse, raw)
         rest = parsing - unpacking - validating - redacting
-        committing = self._commit([Arrived(now, callback) for callback in callbacks])
+        committing = self._commit([BatchItem(now, callback) for callback in callbacks])
         return dict(zip((*PARTS, DISK), (unpacking, validating, redacting, rest, *committing), strict=True))
 
     def _redact(self, body: dict[str, Any]) -> None:
         self._redactor.destination(body["to_url"], body["stream_id"])
         self._redactor.sources(body["source_urls"])
 
-    def _commit(self, batch: Sequence[Arrived]) -> tuple[float, ...]:
+    def _commit(self, batch: Sequence[BatchItem]) -> tuple[float, ...]:
         """Commit a batch; return the time it took to read, fold, write and commit it, and that it waited."""
         keys = [f"{a.callback.appid}/{a.callback.task_id}" for a in batch]  # type: ignore[union-attr]
         marks = [time.thread_time()]
 
-        def work(step: Transaction) -> None:
-            step.prefetch(keys)
+        def work(transaction: Transaction) -> None:
+            transaction.prefetch(keys)
             marks.append(time.thread_time())
-            self._folder.take(batch, step)
+            self._folder.take(batch, transaction)
             marks.append(time.thread_time())
 
-        end = self.store.prepare(work, wait=True)
+        prepared = self.store.begin(work, wait=True)
         marks.append(time.thread_time())
         begun = time.perf_counter()
-        end()
+        prepared.commit()
         elapsed = time.perf_counter() - begun
         marks.append(time.thread_time())
         read, take, write, commit = (after - before for before, after in pairwise(marks))

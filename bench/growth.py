@@ -38,13 +38,13 @@ def measure(
     fleet: int = FLEET,
     together: int = TOGETHER,
     scrapes: int = SCRAPES,
-    windows: Sequence[str] = WINDOWS,
+    fold_settings: Sequence[str] = WINDOWS,
 ) -> Iterator[Figure]:
     """Send callbacks without end, and measure after a warm-up and after so many of them."""
     yield Figure("growth tasks on air", fleet)
     with sqlite(folder) as url:
         fill(url, fleet)
-        with Process(EXPORTER, folder, (*flags, *windows), store=str(url)) as exporter:
+        with Process(EXPORTER, folder, (*flags, *fold_settings), store=str(url)) as exporter:
             aim, sent = Aim((exporter.callbacks_url,), LIVES, DESTINATIONS, tasks=together), 0
             first: tuple[float, ...] = ()
             limits: list[Target | None]

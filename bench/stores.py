@@ -9,7 +9,7 @@ import valkey
 from bench.peers import Valkey
 from exporter.config.settings import Settings
 from exporter.config.store_url import StoreUrl, parse_store
-from exporter.store.protocol import Store, Terms
+from exporter.store.protocol import Store, StoreOptions
 from exporter.store.sqlite.store import SqliteStore
 from exporter.store.valkey.store import ValkeyStore
 
@@ -35,7 +35,9 @@ STORES: Stores = {"sqlite": sqlite, "valkey": shared}
 
 def opened(url: StoreUrl, settings: Settings) -> Store:
     """Return the store, as a server with these settings opens it."""
-    terms = Terms(labels=settings.metrics_labels, judged_by=settings.judged_by)
+    terms = StoreOptions(
+        labels=settings.metrics_labels, fold_settings_fingerprint=settings.fold_settings_fingerprint
+    )
     return SqliteStore(Path(url.path), terms) if url.is_embedded else ValkeyStore(url, terms)
 
 

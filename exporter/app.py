@@ -11,7 +11,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from exporter import __version__
-from exporter.callbacks.access import Admission, Rate, Source
+from exporter.callbacks.access import CallbackAccess, ClientAddress, RateLimit
 from exporter.callbacks.credentials import Signatures
 from exporter.callbacks.handler import CallbackHandler, callback_app
 from exporter.config.reload import Files, secret_lines
@@ -19,14 +19,14 @@ from exporter.config.settings import Settings
 from exporter.config.store_url import StoreUrl
 from exporter.ingest.batch import BatchFolder
 from exporter.ingest.group_commit import Ingest
-from exporter.ingest.recent_rejections import Rejections
+from exporter.ingest.recent_rejections import RecentRejections
 from exporter.metrics.process import Telemetry
 from exporter.protocol.parser import Parser
 from exporter.protocol.redact import Redactor
 from exporter.protocol.schemas import Schemas
 from exporter.server.listener import App, DeferBody, Listener
 from exporter.server.master import Server
-from exporter.store.protocol import Store, Terms
+from exporter.store.protocol import Store, StoreOptions
 from exporter.store.sqlite.store import SqliteStore
 from exporter.store.valkey.store import ValkeyStore
 from exporter.watched_files import WatchedFiles
@@ -59,7 +59,7 @@ def listeners(settings: Settings, files: WatchedFiles) -> tuple[Listener, Listen
         str(settings.callback_listen_address),
         settings.http_idle_timeout,
         files.callback_tls,
-        speaks_for_others=Source(trusted=settings.callback_trusted_proxies).is_trusted,
+        speaks_for_others=ClientAddress(trusted=settings.callback_trusted_proxies).is_trusted,
         reserve=RESERVED_FILES,
     )
     web = Listener(
@@ -86,9 +86,9 @@ def open_store(
         SettingsError: the file with its password is of no use.
         StoreError: it can't be used; the text says how to go on.
     """
-    terms = Terms(
+    terms = StoreOptions(
         labels=settings.metrics_labels,
-        judged_by=settings.judged_by,
+        fold_settings_fingerprint=settings.fold_settings_fingerprint,
         as_guest=as_guest,
         max_label_sets=settings.metrics_max_label_sets,
         max_quarantined=settings.quarantine_max_bodies,
@@ -159,14 +159,16 @@ class Service:
         telemetry = Telemetry(version=__version__, revision=revision())
         telemetry.store_answered("write", well=True)
         telemetry.callback_open.set(settings.is_open)
-        rejections = Rejections()
+        rejections = RecentRejections()
         self._ingest = Ingest(
-            store=store, folder=BatchFolder(settings.windows, settings.metrics_labels), telemetry=telemetry
+            store=store,
+            folder=BatchFolder(settings.fold_settings, settings.metrics_labels),
+            telemetry=telemetry,
         )
         self._scraper = Scraper(
             store=store,
             labels=settings.metrics_labels,
-            windows=settings.windows,
+            fold_settings=settings.fold_settings,
             max_tasks=settings.metrics_max_tasks,
             telemetry=telemetry,
         )
@@ -190,7 +192,7 @@ class Service:
             await self._ingest.stop()
 
     def _callback_app(
-        self, secret: bytes, ingest: Ingest, telemetry: Telemetry, rejections: Rejections
+        self, secret: bytes, ingest: Ingest, telemetry: Telemetry, rejections: RecentRejections
     ) -> App:
         settings = self._settings
         signatures = Signatures(
@@ -204,7 +206,7 @@ class Service:
             authenticate=lambda body: signatures.check(body, time.time()),
         )
         handler = CallbackHandler(
-            admission=self._admission(),
+            access=self._access(),
             parser=parser,
             ingest=ingest,
             telemetry=telemetry,
@@ -221,34 +223,36 @@ class Service:
         ingest: Ingest,
         scraper: Scraper,
         telemetry: Telemetry,
-        rejections: Rejections,
+        rejections: RecentRejections,
     ) -> App:
         settings = self._settings
         pages = Pages(
             store=store,
             telemetry=telemetry,
             rejections=rejections,
-            windows=settings.windows,
+            fold_settings=settings.fold_settings,
             about=About(__version__, revision(), settings.web_telemetry_path),
         )
         operators = operator_app(
             store=store,
             ingest=ingest,
             scraper=scraper,
-            windows=settings.windows,
+            fold_settings=settings.fold_settings,
             pages=pages,
             telemetry_path=settings.web_telemetry_path,
         )
         # Nobody's body is of use to the operators' side, so that nobody's is waited for.
         return BasicAuth(DeferBody(operators), self._files.web_config)
 
-    def _admission(self) -> Admission:
+    def _access(self) -> CallbackAccess:
         settings = self._settings
         limit = settings.callback_rate_limit
-        return Admission(
-            source=Source(trusted=settings.callback_trusted_proxies, allowed=settings.callback_allow_from),
+        return CallbackAccess(
+            source=ClientAddress(
+                trusted=settings.callback_trusted_proxies, allowed=settings.callback_allow_from
+            ),
             clock=time.monotonic,
-            rate=Rate(limit) if limit else None,
+            rate=RateLimit(limit) if limit else None,
             tokens=self._files.tokens,
         )
 

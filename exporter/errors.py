@@ -34,7 +34,7 @@ class StoreUnavailable(StoreError):  # noqa: N818 - named for what it tells the 
     """The store does not answer now: nothing was written, try again."""
 
 
-class WouldWait(StoreError):  # noqa: N818
+class WouldBlock(StoreError):  # noqa: N818
     """The store can't do it without waiting for another process or a network: nothing was done."""
 
 
@@ -45,7 +45,7 @@ class Fault(Struct, frozen=True):
     message: str
 
 
-class Rejected(ExporterError):  # noqa: N818 - a verdict rather than a failure
+class CallbackError(ExporterError):
     """A callback is refused.
 
     Args:

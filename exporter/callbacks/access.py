@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from exporter.callbacks.credentials import knows_token
 from exporter.config.flags import Networks
-from exporter.errors import Fault, Rejected
+from exporter.errors import CallbackError, Fault
 
 PATH = "/callbacks"
 BURST_SECONDS = 2.0
@@ -16,7 +16,7 @@ BURST_SECONDS = 2.0
 MAX_ADDRESSES, MAX_SOURCES = 4096, 10_000
 
 
-class Source:
+class ClientAddress:
     """Finds out where requests come from.
 
     Args:
@@ -78,7 +78,7 @@ def _without_port(entry: str) -> str:
     return entry.partition(":")[0] if entry.count(":") == 1 else entry
 
 
-class Rate:
+class RateLimit:
     """Lets each source ask so many times a second, and twice as many at once.
 
     Args:
@@ -118,7 +118,7 @@ def _household(source: str) -> str:
         return source
 
 
-class Admission:
+class CallbackAccess:
     """Lets in whom it should, and knows where they come from.
 
     Args:
@@ -131,9 +131,9 @@ class Admission:
     def __init__(
         self,
         *,
-        source: Source,
+        source: ClientAddress,
         clock: Callable[[], float],
-        rate: Rate | None = None,
+        rate: RateLimit | None = None,
         tokens: Callable[[], Sequence[str]] | None = None,
     ) -> None:
         self._source = source
@@ -153,15 +153,15 @@ class Admission:
             path: what it asks for.
 
         Raises:
-            Rejected: the address may not send, or asks too often, or there is nothing at that path; a wrong
-                token looks like any other path.
+            CallbackError: the address may not send, or sends too often, or the path is unknown. A wrong token
+                gets the answer of an unknown path.
         """
         if not self._source.may_send(source):
-            raise Rejected(403, "address", (Fault("", "this address may not send"),))
+            raise CallbackError(403, "address", (Fault("", "this address may not send"),))
         if self._rate is not None and (wait := self._rate.wait(source, self._clock())):
-            raise Rejected(429, "rate", (Fault("", "too many"),), {"Retry-After": str(math.ceil(wait))})
+            raise CallbackError(429, "rate", (Fault("", "too many"),), {"Retry-After": str(math.ceil(wait))})
         if not self._leads_here(path):
-            raise Rejected(404, "token", (Fault("", "there is nothing here"),))
+            raise CallbackError(404, "token", (Fault("", "there is nothing here"),))
 
     def _leads_here(self, path: str) -> bool:
         if self._tokens is None:

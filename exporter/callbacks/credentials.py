@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from exporter.errors import Fault, Rejected
+from exporter.errors import CallbackError, Fault
 
 MAX_T_DIGITS = 12
 
@@ -52,7 +52,7 @@ class Signatures:
         """Look at the signature of a body, UNIX time being `now`.
 
         Raises:
-            Rejected: it is wrong or over, or missing where it is required.
+            CallbackError: it is wrong or over, or missing where it is required.
         """
         if self._keys is None:
             return
@@ -89,5 +89,5 @@ def _seconds(t: object) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_T_DIGITS else None
 
 
-def _refused(pointer: str, message: str) -> Rejected:
-    return Rejected(403, "signature", (Fault(pointer, message),))
+def _refused(pointer: str, message: str) -> CallbackError:
+    return CallbackError(403, "signature", (Fault(pointer, message),))

@@ -14,16 +14,16 @@ import falcon
 import orjson
 from falcon.asgi import App, Request, Response
 
-from exporter.callbacks.access import PATH, Admission
-from exporter.errors import Fault, Rejected, StoreUnavailable
-from exporter.ingest.batch import Arrived
+from exporter.callbacks.access import PATH, CallbackAccess
+from exporter.errors import CallbackError, Fault, StoreUnavailable
+from exporter.ingest.batch import BatchItem
 from exporter.ingest.group_commit import Ingest
-from exporter.ingest.recent_rejections import Rejections
+from exporter.ingest.recent_rejections import RecentRejections
 from exporter.metrics.process import Telemetry
 from exporter.protocol.callback import Ignored
 from exporter.protocol.parser import Parser
 from exporter.server.connection import BODY_SECONDS, BROKEN_BODY, THE_REST
-from exporter.store.protocol import Refused
+from exporter.store.protocol import QuarantineEntry
 
 log = logging.getLogger(__name__)
 
@@ -49,16 +49,16 @@ class CallbackHandler:
     def __init__(
         self,
         *,
-        admission: Admission,
+        access: CallbackAccess,
         parser: Parser,
         ingest: Ingest,
         telemetry: Telemetry,
-        rejections: Rejections,
+        rejections: RecentRejections,
         keeps: frozenset[str] = frozenset({"json", "schema"}),
         max_body_bytes: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._admission = admission
+        self._access = access
         self._parser = parser
         self._ingest = ingest
         self._telemetry = telemetry
@@ -70,9 +70,9 @@ class CallbackHandler:
     async def process_request(self, req: Request, resp: Response) -> None:
         """Let a request in and note its source, or refuse it: before a path is looked for."""
         req.context.begun = time.perf_counter()
-        source = self._admission.source_of(req.scope["client"][0], req.get_header("X-Forwarded-For"))
+        source = self._access.source_of(req.scope["client"][0], req.get_header("X-Forwarded-For"))
         req.context.source = source
-        self._admission.admit(source, req.path)
+        self._access.admit(source, req.path)
 
     async def on_post(self, req: Request, resp: Response, token: str = "") -> None:
         """Take one callback: read, parse and commit it. Its token has been looked at."""
@@ -81,17 +81,17 @@ class CallbackHandler:
         source = req.context.source
         try:
             callback = self._parser.parse(raw)
-        except Rejected as rejected:
+        except CallbackError as rejected:
             if rejected.reason in self._keeps:
-                await self._keep(Refused(rejected.reason, raw, source, arrival))
+                await self._keep(QuarantineEntry(rejected.reason, raw, source, arrival))
             raise
         is_kept = isinstance(callback, Ignored) and callback.keep
-        refused = Refused("unknown_event", raw, source, arrival) if is_kept else None
+        refused = QuarantineEntry("unknown_event", raw, source, arrival) if is_kept else None
         try:
-            await self._ingest.commit(Arrived(arrival, callback, refused))
+            await self._ingest.commit(BatchItem(arrival, callback, refused))
         except StoreUnavailable as exc:
             headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-            raise Rejected(503, "unavailable", (Fault("", "not kept; send it again"),), headers) from exc
+            raise CallbackError(503, "unavailable", (Fault("", "not kept; send it again"),), headers) from exc
         self._telemetry.request.observe("200", time.perf_counter() - req.context.begun)
         resp.data = TAKEN
 
@@ -103,9 +103,9 @@ class CallbackHandler:
         """Return the body, whole: as long as its headers promise, in time, and not too long."""
         encoding, length = req.get_header("Content-Encoding"), req.content_length
         if encoding and encoding.strip().lower() != "identity":
-            raise Rejected(415, "encoding", (Fault("", "expected a body without Content-Encoding"),))
+            raise CallbackError(415, "encoding", (Fault("", "expected a body without Content-Encoding"),))
         if length is None and not req.get_header("Transfer-Encoding"):
-            raise Rejected(411, "length", (Fault("", "expected a Content-Length, or a chunked body"),))
+            raise CallbackError(411, "length", (Fault("", "expected a Content-Length, or a chunked body"),))
         if length is not None and length > self._max_body_bytes:
             raise self._too_large()
         try:
@@ -113,21 +113,25 @@ class CallbackHandler:
                 raw: bytes = await req.stream.read(self._max_body_bytes + 1)
         except TimeoutError as exc:
             late = Fault("", f"expected the whole body within {BODY_SECONDS:g} s")
-            raise Rejected(408, "length", (late,)) from exc
+            raise CallbackError(408, "length", (late,)) from exc
         if len(raw) > self._max_body_bytes:
             raise self._too_large()
         if broken := req.scope.get(BROKEN_BODY):
             faults = (Fault("", broken),)
-            raise Rejected(408, "length", faults) if broken == THE_REST else Rejected(400, "length", faults)
+            raise (
+                CallbackError(408, "length", faults)
+                if broken == THE_REST
+                else CallbackError(400, "length", faults)
+            )
         return raw
 
-    def _too_large(self) -> Rejected:
-        return Rejected(413, "too_large", (Fault("", f"expected at most {self._max_body_bytes} bytes"),))
+    def _too_large(self) -> CallbackError:
+        return CallbackError(413, "too_large", (Fault("", f"expected at most {self._max_body_bytes} bytes"),))
 
-    async def _keep(self, refused: Refused) -> None:
+    async def _keep(self, refused: QuarantineEntry) -> None:
         """Keep a refused body for a look, if that can be done."""
         try:
-            await self._ingest.commit(Arrived(refused.arrival, refused=refused))
+            await self._ingest.commit(BatchItem(refused.arrival, quarantine_entry=refused))
         except StoreUnavailable as exc:
             log.warning("a refused body is not kept: %s", exc)
 
@@ -135,7 +139,7 @@ class CallbackHandler:
         self, req: Request, resp: Response, rejected: Exception, params: dict[str, Any]
     ) -> None:
         """Answer a rejection with its status, reason and faults; count it and remember it."""
-        if not isinstance(rejected, Rejected):
+        if not isinstance(rejected, CallbackError):
             raise rejected
         source, reason, status = req.context.source, rejected.reason, rejected.status
         self._telemetry.rejected.labels(reason).inc()
@@ -152,14 +156,14 @@ class CallbackHandler:
         self, req: Request, resp: Response, ex: Exception, params: dict[str, Any]
     ) -> None:
         """Answer any other method than POST; the path was right, or it would not have come this far."""
-        rejected = Rejected(405, "method", (Fault("", "expected POST"),), {"Allow": "POST"})
+        rejected = CallbackError(405, "method", (Fault("", "expected POST"),), {"Allow": "POST"})
         await self.on_rejected(req, resp, rejected, params)
 
 
 def callback_app(handler: CallbackHandler) -> App[Request, Response]:
     """Return the app of the callback listener: `POST /callbacks` or `/callbacks/<token>`, and no more."""
     app = App(middleware=[handler])
-    app.add_error_handler(Rejected, handler.on_rejected)
+    app.add_error_handler(CallbackError, handler.on_rejected)
     app.add_error_handler(falcon.HTTPError, handler.on_http_error)
     app.add_route(PATH, handler)
     app.add_route(PATH + "/{token}", handler)

@@ -6,6 +6,7 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
+from operator import methodcaller
 from typing import Any
 
 from exporter.app import open_store
@@ -18,7 +19,7 @@ from exporter.metrics.catalogue import QUARANTINE_REASONS
 from exporter.protocol.parser import Parser
 from exporter.protocol.redact import Redactor, redacted_json
 from exporter.protocol.schemas import Schemas
-from exporter.store.protocol import Held, Store
+from exporter.store.protocol import QuarantinedBody, Store
 
 SHOWN_CHARACTERS = 12
 STALE = (
@@ -36,18 +37,18 @@ class _Desk:
         self.replay = Replay(
             store=store,
             parser=Parser(schemas=Schemas(), redactor=self.redactor),
-            folder=BatchFolder(settings.windows, settings.metrics_labels),
+            folder=BatchFolder(settings.fold_settings, settings.metrics_labels),
             clock=time.time,
         )
 
-    def all(self, reason: str | None = None) -> Iterator[Held]:
+    def all(self, reason: str | None = None) -> Iterator[QuarantinedBody]:
         """Yield every body, of a reason if given, that came before now."""
         began, after = time.time(), None
         while page := self.store.bodies(limit=PAGE, reason=reason, after=after):
             yield from (held for held in page if held.first <= began)
             after = page[-1]
 
-    def one(self, prefix: str) -> Held:
+    def one(self, prefix: str) -> QuarantinedBody:
         """Return the body whose digest begins with `prefix`.
 
         Raises:
@@ -96,7 +97,7 @@ def show_body(given: Namespace) -> int:
     return 0
 
 
-def _show(desk: _Desk, held: Held) -> None:
+def _show(desk: _Desk, held: QuarantinedBody) -> None:
     facts = {
         "digest": held.digest,
         "reason": held.reason,
@@ -114,7 +115,7 @@ def _show(desk: _Desk, held: Held) -> None:
         print(plain(line))
 
 
-def _write_raw(held: Held) -> None:
+def _write_raw(held: QuarantinedBody) -> None:
     if is_terminal():
         raise ExporterError(
             "a raw body may hold push keys and move the terminal's cursor: write it to a file"
@@ -142,13 +143,13 @@ def purge_bodies(given: Namespace) -> int:
     purged = 0
     with _chosen(given) as (desk, bodies):
         for held in bodies:
-            purged += desk.store.transact(lambda step, digest=held.digest: step.release(digest))[0]  # type: ignore[misc]
+            purged += desk.store.transact(methodcaller("release", held.digest))[0]
     print(f"{purged} purged")
     return 0
 
 
 @contextmanager
-def _chosen(given: Namespace) -> Iterator[tuple[_Desk, Iterable[Held]]]:
+def _chosen(given: Namespace) -> Iterator[tuple[_Desk, Iterable[QuarantinedBody]]]:
     """Yield with the desk the body of a digest, or all of them, or all of a reason."""
     if (given.digest is None) == (given.all is None):
         raise SettingsError("expected either a DIGEST or --all [REASON]")

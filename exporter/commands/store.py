@@ -18,7 +18,7 @@ from exporter.protocol.schemas import Schemas, schema_folder
 from exporter.store.dump import read_dump, write_dump
 from exporter.store.sqlite.backup import back_up, restore, verify
 from exporter.store.sqlite.dump import dump_file, load_file
-from exporter.store.sqlite.file import explained, finished, refuse_existing, refuse_files_of
+from exporter.store.sqlite.file import atomic_write, explained, refuse_existing, refuse_files_of
 from exporter.store.valkey.dump import dump_server, load_server
 from exporter.watched_files import WatchedFiles
 
@@ -112,7 +112,7 @@ def _to_write(name: str, url: StoreUrl, *, replace: bool) -> Iterator[BinaryIO]:
     refuse_existing(path, replace=replace)
     if url.is_embedded:
         refuse_files_of(Path(url.path), path)
-    with explained(path), finished(path) as unfinished, unfinished.open("wb") as file:
+    with explained(path), atomic_write(path) as unatomic_write, unatomic_write.open("wb") as file:
         yield file
 
 

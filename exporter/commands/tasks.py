@@ -26,7 +26,7 @@ def _list_page(store: Store, settings: Settings, state: str | None, after: int) 
     page = store.listing(state=state, after=after, limit=PAGE)
     for _, record in page:
         task = decode_task(record)
-        row(task.appid, task.task_id, state_of(task, settings.windows), task.runs, task.to_url)
+        row(task.appid, task.task_id, state_of(task, settings.fold_settings), task.runs, task.to_url)
     return page[-1][0] if len(page) == PAGE else None
 
 

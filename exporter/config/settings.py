@@ -29,7 +29,7 @@ from exporter.config.flags import (
 from exporter.config.store_url import StoreUrl, parse_store
 from exporter.errors import SettingsError
 from exporter.metrics.catalogue import LABEL_CHOICES
-from exporter.relay import Windows
+from exporter.relay import FoldSettings
 
 
 def parse_labels(text: str) -> tuple[str, ...]:
@@ -244,9 +244,9 @@ class Settings(Struct, frozen=True, kw_only=True):
         return self.callback_listen_address.is_public and not guarded
 
     @property
-    def windows(self) -> Windows:
+    def fold_settings(self) -> FoldSettings:
         """The settings of the fold."""
-        return Windows(
+        return FoldSettings(
             retry=self.relay_retry_window,
             reorder=self.relay_reorder_window,
             lost_after=self.relay_lost_after,
@@ -256,7 +256,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         )
 
     @property
-    def judged_by(self) -> str:
+    def fold_settings_fingerprint(self) -> str:
         """The settings that decide what is counted, as flags."""
         flags = flags_of(Settings)
         deciding = {field: flag for field, flag in flags.items() if field.startswith("relay_")}

@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TypeVar
 
-from exporter.errors import StoreUnavailable, WouldWait
-from exporter.ingest.batch import Arrived, BatchFolder
+from exporter.errors import StoreUnavailable, WouldBlock
+from exporter.ingest.batch import BatchFolder, BatchItem
 from exporter.metrics.process import Telemetry
 from exporter.store.protocol import Store, Transaction
 
@@ -27,7 +27,7 @@ EVICT_SECONDS = 60.0
 #: A commit that takes less is made in place; after a slower one the next go to a thread.
 QUICK_SECONDS = 0.01
 
-Waiting = tuple[Arrived, "asyncio.Future[None]"]
+Waiting = tuple[BatchItem, "asyncio.Future[None]"]
 
 
 class Ingest:
@@ -79,7 +79,7 @@ class Ingest:
         loop = self._loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._commit_for_ever()), loop.create_task(self._sweep_for_ever())]
 
-    def commit(self, arrived: Arrived) -> "asyncio.Future[None]":
+    def commit(self, item: BatchItem) -> "asyncio.Future[None]":
         """Return what is done when `arrived` is durable.
 
         Raises:
@@ -90,9 +90,9 @@ class Ingest:
         if self._closing:
             raise StoreUnavailable("the exporter is stopping")
         future: asyncio.Future[None] = self._loop.create_future()
-        if arrived.refused is not None:
-            self._hold(len(arrived.refused.body), future)
-        self._queue.append((arrived, future))
+        if item.quarantine_entry is not None:
+            self._hold(len(item.quarantine_entry.body), future)
+        self._queue.append((item, future))
         self._work.set()
         return future
 
@@ -157,7 +157,7 @@ class Ingest:
         begun = time.perf_counter()
         error: StoreUnavailable | None = None
         try:
-            await self._transact(partial(self._folder.take, [arrived for arrived, _ in batch]))
+            await self._transact(partial(self._folder.take, [item for item, _ in batch]))
         except StoreUnavailable as exc:
             error = exc
         except Exception as exc:
@@ -204,7 +204,7 @@ class Ingest:
         """Let the quarantine give up what is too old, now and then."""
         uptime = time.monotonic()
         if uptime >= self._evict_at:
-            await self._transact(lambda step: step.evict(now))
+            await self._transact(lambda transaction: transaction.evict(now))
             self._evict_at = uptime + EVICT_SECONDS
 
     async def _transact(self, work: Callable[[Transaction], None]) -> None:
@@ -216,17 +216,17 @@ class Ingest:
         async with self._turn:
             with self._watched():
                 try:
-                    end = self._store.prepare(work, wait=False)
-                except WouldWait:
+                    prepared = self._store.begin(work, wait=False)
+                except WouldBlock:
                     overflow = (await self._in_thread(partial(self._store.transact, work)))[1]
                 else:
-                    overflow = (await self._end(end))[1]
+                    overflow = (await self._commit_prepared(prepared.commit))[1]
         for bound, amount in overflow.items():
             self._telemetry.overflowed.labels(bound).inc(amount)
 
-    async def _end(self, end: Callable[[], R]) -> R:
+    async def _commit_prepared(self, commit: Callable[[], R]) -> R:
         begun = time.perf_counter()
-        result = end() if self._is_quick else await self._in_thread(end)
+        result = commit() if self._is_quick else await self._in_thread(commit)
         self._is_quick = time.perf_counter() - begun < QUICK_SECONDS
         return result
 

@@ -5,7 +5,7 @@ from time import time
 
 from msgspec import Struct
 
-from exporter.errors import Fault, Rejected
+from exporter.errors import CallbackError, Fault
 
 MAX_KINDS = 50
 MAX_CHARACTERS = 200
@@ -27,7 +27,7 @@ class Rejection(Struct, frozen=True):
     message: str
 
 
-class Rejections:
+class RecentRejections:
     """Remembers rejections: never a body and never a path, for those may hold a secret.
 
     Those that are alike are one, so that a caller who tries all day does not push the others out.
@@ -45,7 +45,7 @@ class Rejections:
         self.since = clock()
         self.total = 0
 
-    def add(self, rejected: Rejected, source: str) -> None:
+    def add(self, rejected: CallbackError, source: str) -> None:
         """Remember a rejection; past the bound the one not seen for longest is given up."""
         fault = rejected.faults[0] if rejected.faults else Fault("", "")
         texts = (text[:MAX_CHARACTERS] for text in (source, fault.pointer, fault.message))

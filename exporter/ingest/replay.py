@@ -9,11 +9,11 @@ from functools import partial
 
 from msgspec import Struct
 
-from exporter.errors import Rejected
-from exporter.ingest.batch import Arrived, BatchFolder
+from exporter.errors import CallbackError
+from exporter.ingest.batch import BatchFolder, BatchItem
 from exporter.protocol.callback import Callback, Ignored
 from exporter.protocol.parser import Parser
-from exporter.store.protocol import Held, Store
+from exporter.store.protocol import QuarantinedBody, Store
 
 STAYS, GONE = "stays", "gone"
 
@@ -48,20 +48,20 @@ class Replay:
         self._folder = folder
         self._clock = clock
 
-    def take(self, held: Held) -> Replayed:
+    def take(self, held: QuarantinedBody) -> Replayed:
         """Count a body as of its first arrival, if it is valid today."""
         callback, why = self.look(held)
         if callback is None:
             return Replayed(STAYS, why)
-        arrived = Arrived(held.first, callback, replayed=self._clock())
+        arrived = BatchItem(held.first, callback, replayed=self._clock())
         outcome, _ = self._store.transact(partial(self._folder.replay, held.digest, arrived))
         return Replayed(outcome or GONE)
 
-    def look(self, held: Held) -> tuple[Callback | Ignored | None, str]:
+    def look(self, held: QuarantinedBody) -> tuple[Callback | Ignored | None, str]:
         """Return what a body says by today's schemas; if it is still of no use, None and why."""
         try:
             callback = self._parser.parse(held.body)
-        except Rejected as rejected:
+        except CallbackError as rejected:
             return None, "; ".join(f"{fault.pointer} {fault.message}".strip() for fault in rejected.faults)
         if isinstance(callback, Ignored) and callback.keep:
             return None, "its event is not known"

@@ -13,8 +13,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from exporter.metrics.catalogue import BEYOND, CATALOGUE, OTHER, UNKNOWN, Family, Scope
-from exporter.protocol.events import EventKind, Row
-from exporter.relay import Counted, Observed, Tale
+from exporter.protocol.events import EventKind, EventRow
+from exporter.relay import Counted, Measurement, Observed
 
 MICRO = 1_000_000
 SEP = " "
@@ -27,7 +27,7 @@ FLEET: tuple[str, ...] = ("",)
 Exemplar = tuple[str, float, float]
 
 
-class Ledger(Struct, frozen=True, array_like=True):
+class LabelSetValues(Struct, frozen=True, array_like=True):
     """The numbers of one label set.
 
     Args:
@@ -44,7 +44,7 @@ class Ledger(Struct, frozen=True, array_like=True):
     marks: dict[str, int] = {}
     exemplars: dict[str, Exemplar] = {}
 
-    def plus(self, entry: "Posting") -> "Ledger":
+    def plus(self, entry: "Increments") -> "LabelSetValues":
         """Return this ledger with `entry` added."""
         values = dict(self.values)
         for key, amount in entry.values.items():
@@ -53,7 +53,7 @@ class Ledger(Struct, frozen=True, array_like=True):
         return replace(self, values=values, marks=marks, exemplars=self.exemplars | entry.exemplars)
 
 
-class Posting(Struct):
+class Increments(Struct):
     """What is to be added to a ledger."""
 
     values: Counter[str]
@@ -73,35 +73,37 @@ def histogram_keys(name: str, *label: str) -> tuple[str, ...]:
     return (*(series(name, *label, str(index)) for index in buckets), series(name, *label, SUM))
 
 
-class Tally:
+class BatchIncrements:
     """Collects what a batch tells, by label set."""
 
     def __init__(self) -> None:
-        self.postings: dict[tuple[str, ...], Posting] = {}
+        self.by_labels: dict[tuple[str, ...], Increments] = {}
 
-    def tell(self, tales: Iterable[Tale], labels: tuple[str, ...], task_id: str, arrival: float) -> None:
+    def record(
+        self, measurements: Iterable[Measurement], labels: tuple[str, ...], task_id: str, arrival: float
+    ) -> None:
         """Add `tales` of a task with `labels`, told at `arrival` (seconds).
 
         Raises:
             KeyError: a tale is of a family that is not in the catalogue.
         """
-        for name, label, amount in tales:
+        for name, label, amount in measurements:
             family = CATALOGUE[name]
-            posting = self._posting(labels if family.scope is Scope.LABELLED else FLEET)
+            increments = self._of(labels if family.scope is Scope.LABELLED else FLEET)
             if family.kind == "histogram":
-                _observe(posting, family, label, amount, (task_id, amount, arrival))
+                _observe(increments, family, label, amount, (task_id, amount, arrival))
             elif family.labels:
-                posting.values[series(name, _label(family, label))] += int(amount)
+                increments.values[series(name, _label(family, label))] += int(amount)
             else:
-                posting.values[name] += int(amount)
+                increments.values[name] += int(amount)
 
     def count(self, name: str, *labels: str, amount: int = 1) -> None:
         """Add to a counter of the fleet."""
-        self._posting(FLEET).values[series(name, *labels)] += amount
+        self._of(FLEET).values[series(name, *labels)] += amount
 
     def mark(self, name: str, label: str, time: float) -> None:
         """Set a time of the fleet (seconds), unless a newer one is known."""
-        marks = self._posting(FLEET).marks
+        marks = self._of(FLEET).marks
         key = series(name, label)
         marks[key] = max(marks.get(key, 0), round(time * MICRO))
 
@@ -112,19 +114,19 @@ class Tally:
             seen: the values of FLEET's ledger so far, which remember what has been told apart.
         """
         beyond: Counter[str] = Counter()
-        for posting in list(self.postings.values()):
-            for key in [k for k in posting.values if _limit(k)]:
+        for increments in list(self.by_labels.values()):
+            for key in [k for k in increments.values if _limit(k)]:
                 if not self._is_told_apart(key, seen):
                     name = key.split(SEP, 1)[0]
-                    amount = posting.values.pop(key)
-                    posting.values[series(name, BEYOND)] += amount
+                    amount = increments.values.pop(key)
+                    increments.values[series(name, BEYOND)] += amount
                     beyond[name] += amount
         return beyond
 
     def _is_told_apart(self, key: str, seen: Mapping[str, int]) -> bool:
         name, label = key.split(SEP, 1)
         mark = series(SEEN, key)
-        known = self._posting(FLEET).values
+        known = self._of(FLEET).values
         if label == UNKNOWN or mark in seen or mark in known:
             return True
         prefix = series(SEEN, name, "")
@@ -133,11 +135,11 @@ class Tally:
         known[mark] = 1
         return True
 
-    def _posting(self, labels: tuple[str, ...]) -> Posting:
-        posting = self.postings.get(labels)
-        if posting is None:
-            posting = self.postings[labels] = Posting(Counter(), {}, {})
-        return posting
+    def _of(self, labels: tuple[str, ...]) -> Increments:
+        increments = self.by_labels.get(labels)
+        if increments is None:
+            increments = self.by_labels[labels] = Increments(Counter(), {}, {})
+        return increments
 
 
 def _limit(key: str) -> int:
@@ -145,13 +147,13 @@ def _limit(key: str) -> int:
     return family.limit if family else 0
 
 
-def _observe(posting: Posting, family: Family, label: str, value: float, exemplar: Exemplar) -> None:
+def _observe(increments: Increments, family: Family, label: str, value: float, exemplar: Exemplar) -> None:
     keys = histogram_keys(family.name, label) if family.labels else histogram_keys(family.name)
     bucket = keys[bisect_left(family.buckets, value)]
-    posting.values[bucket] += 1
-    posting.values[keys[-1]] += round(value * MICRO)
+    increments.values[bucket] += 1
+    increments.values[keys[-1]] += round(value * MICRO)
     if exemplar[0]:
-        posting.exemplars[bucket] = exemplar
+        increments.exemplars[bucket] = exemplar
 
 
 def _label(family: Family, label: str) -> str:
@@ -160,7 +162,9 @@ def _label(family: Family, label: str) -> str:
     return label or UNKNOWN
 
 
-def check_names(kinds: Iterable[EventKind | Row], counted: Iterable[Tale], observed: Iterable[str]) -> None:
+def check_names(
+    kinds: Iterable[EventKind | EventRow], counted: Iterable[Measurement], observed: Iterable[str]
+) -> None:
     """Hold the names that the event table and the fold count by to the catalogue.
 
     Args:
@@ -192,4 +196,4 @@ def _family(kind: str, name: str, who: str) -> Family:
     return family
 
 
-check_names(EventKind, [counted.tale for counted in Counted], Observed)
+check_names(EventKind, [counted.increment for counted in Counted], Observed)

@@ -28,7 +28,7 @@ class Subject(Enum):
     TEXT = "text"
 
 
-class Row(Struct, frozen=True, kw_only=True):
+class EventRow(Struct, frozen=True, kw_only=True):
     """A row of the event table.
 
     Args:
@@ -71,7 +71,7 @@ class Row(Struct, frozen=True, kw_only=True):
 class EventKind(Enum):
     """A kind of relay callback: its attributes are those of its row, its value is the row's letter."""
 
-    START = Row(
+    START = EventRow(
         letter="S",
         callback_event="TaskStart",
         schema="task_start",
@@ -81,7 +81,7 @@ class EventKind(Enum):
         words="run began",
         time_field="task_start_time",
     )
-    FILE_START = Row(
+    FILE_START = EventRow(
         letter="F",
         callback_event="VodSourceFileStart",
         schema="vod_source_file_start",
@@ -90,7 +90,7 @@ class EventKind(Enum):
         moves=True,
         words="file began",
     )
-    FILE_FINISH = Row(
+    FILE_FINISH = EventRow(
         letter="N",
         callback_event="VodSourceFileFinish",
         schema="vod_source_file_finish",
@@ -99,7 +99,7 @@ class EventKind(Enum):
         moves=True,
         words="file played to its end",
     )
-    EXIT = Row(
+    EXIT = EventRow(
         letter="E",
         callback_event="TaskExit",
         schema="task_exit",
@@ -110,7 +110,7 @@ class EventKind(Enum):
         words="run ended",
         time_field="task_exit_time",
     )
-    ALARM = Row(
+    ALARM = EventRow(
         letter="A",
         callback_event="TaskAlarm",
         schema="task_alarm",
@@ -121,7 +121,7 @@ class EventKind(Enum):
         moves=False,
         words="alarm",
     )
-    CONFIG_RESET = Row(
+    CONFIG_RESET = EventRow(
         letter="R",
         callback_event="ResetTaskConfig",
         schema="reset_task_config",
@@ -131,13 +131,13 @@ class EventKind(Enum):
         words="configuration reset",
     )
 
-    def __new__(cls, row: Row) -> Self:
+    def __new__(cls, row: EventRow) -> Self:
         """Make the letter the value: it is what stands in a record."""
         kind = object.__new__(cls)
         kind._value_ = row.letter
         return kind
 
-    def __init__(self, row: Row) -> None:
+    def __init__(self, row: EventRow) -> None:
         self.letter = row.letter
         self.callback_event = row.callback_event
         self.schema = row.schema

@@ -9,7 +9,7 @@ from typing import Any, assert_never
 
 import orjson
 
-from exporter.errors import Fault, Rejected
+from exporter.errors import CallbackError, Fault
 from exporter.protocol.callback import Callback, Ignored
 from exporter.protocol.events import EventKind, Subject
 from exporter.protocol.redact import Redactor
@@ -25,7 +25,7 @@ class Parser:
     Args:
         schemas: what is valid.
         redactor: what may be shown.
-        authenticate: looks at a body before anything is made of it, and raises Rejected.
+        authenticate: looks at a body before anything is made of it, and raises CallbackError.
     """
 
     def __init__(
@@ -44,19 +44,19 @@ class Parser:
         """Return the callback in `raw`.
 
         Raises:
-            Rejected: 400, with reason `json` or `schema` and what was expected where, or as `authenticate`
-                says.
+            CallbackError: 400, with reason `json` or `schema` and what was expected where; or what
+                `authenticate` raises.
         """
         body = _loads(raw, "")
         self._authenticate(body)
         if not isinstance(body, dict):
-            raise Rejected(400, "schema", (Fault("", "expected an object"),))
+            raise CallbackError(400, "schema", (Fault("", "expected an object"),))
         if _is_foreign(body):
             return Ignored(keep=False)
         _unpack(body)
         kind, schema = self._events.get(_text(body.get("callback_event")), (None, self._envelope))
         if not schema.is_valid(body):
-            raise Rejected(400, "schema", schema.explain(body))
+            raise CallbackError(400, "schema", schema.explain(body))
         if kind is None:
             return Ignored(keep=True)
         return self._value(kind, schema, body)
@@ -113,7 +113,7 @@ def _loads(raw: bytes | str, pointer: str) -> Any:
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError as exc:
-        raise Rejected(
+        raise CallbackError(
             400, "json", (Fault(pointer, f"expected JSON: {exc.msg} at character {exc.pos}"),)
         ) from exc
 

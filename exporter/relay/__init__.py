@@ -1,10 +1,10 @@
 """What the callbacks mean: tasks, their runs, the files in them. No clock, no I/O, no framework."""
 
 from exporter.relay.attribution import Attribution, attribute
-from exporter.relay.counted import Counted, Observed, Tale
-from exporter.relay.deduplication import Verdict, recalled
-from exporter.relay.fold import Folded, fold, is_forgotten, renewed, settle
-from exporter.relay.history import Happening, history
+from exporter.relay.counted import Counted, Measurement, Observed
+from exporter.relay.deduplication import Verdict, with_replay_horizon
+from exporter.relay.fold import Folded, fold, is_forgotten, settle, with_counters_reset
+from exporter.relay.history import HistoryEvent, history
 from exporter.relay.task import (
     ACTIVE,
     FAILED,
@@ -13,10 +13,10 @@ from exporter.relay.task import (
     STATES,
     STATES_BY_SEVERITY,
     STOPPED,
-    Course,
     Entry,
+    FoldSettings,
+    RunState,
     Task,
-    Windows,
     next_due,
     state_of,
 )
@@ -31,22 +31,22 @@ __all__ = [
     "STOPPED",
     "Attribution",
     "Counted",
-    "Course",
     "Entry",
+    "FoldSettings",
     "Folded",
-    "Happening",
+    "HistoryEvent",
+    "Measurement",
     "Observed",
-    "Tale",
+    "RunState",
     "Task",
     "Verdict",
-    "Windows",
     "attribute",
     "fold",
     "history",
     "is_forgotten",
     "next_due",
-    "recalled",
-    "renewed",
     "settle",
     "state_of",
+    "with_counters_reset",
+    "with_replay_horizon",
 ]

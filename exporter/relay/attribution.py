@@ -11,10 +11,10 @@ from msgspec.structs import replace
 
 from exporter.protocol.callback import Callback
 from exporter.protocol.events import EventKind
-from exporter.relay.counted import Counted, Tale
-from exporter.relay.deduplication import Moment, Verdict, judge, remember
+from exporter.relay.counted import Counted, Measurement
+from exporter.relay.deduplication import EventTime, Verdict, judge, remember
 from exporter.relay.fold import counts, timing
-from exporter.relay.task import Course, Entry, Task, Windows
+from exporter.relay.task import Entry, FoldSettings, RunState, Task
 
 
 class Attribution(Struct, frozen=True, gc=False):
@@ -30,40 +30,53 @@ class Attribution(Struct, frozen=True, gc=False):
     verdict: Verdict
     nameless: Task
     owner: Task | None = None
-    tales: tuple[Tale, ...] = ()
+    measurements: tuple[Measurement, ...] = ()
 
 
 def attribute(
-    nameless: Task, siblings: Sequence[Task], callback: Callback, arrival: float, windows: Windows
+    nameless: Task,
+    tasks_with_sources: Sequence[Task],
+    callback: Callback,
+    arrival: float,
+    settings: FoldSettings,
 ) -> Attribution:
     """Find the owner of an exit without a task id among the tasks with its account and sources."""
-    judgement = judge(nameless, callback, arrival, windows)
-    if judgement.verdict is not Verdict.APPLIED and not _has_started_since(
-        nameless, siblings, judgement.moment
+    result = judge(nameless, callback, arrival, settings)
+    if result.verdict is not Verdict.APPLIED and not _has_started_since(
+        nameless, tasks_with_sources, result.event_time
     ):
-        return Attribution(judgement.verdict, nameless)
-    moment = judgement.moment
-    entry = Entry(EventKind.EXIT, moment.ms, moment.exact, moment.known, arrival, callback.subject)
-    identities, floor = remember(nameless, judgement.identities, arrival, windows)
+        return Attribution(result.verdict, nameless)
+    event_time = result.event_time
+    entry = Entry(
+        EventKind.EXIT,
+        event_time.ms,
+        event_time.has_milliseconds,
+        event_time.is_stated,
+        arrival,
+        callback.subject,
+    )
+    identities, floor = remember(nameless, result.identities, arrival, settings)
     seen = replace(
         nameless,
-        heard=arrival,
-        newest_ms=max(nameless.newest_ms, moment.ms if moment.known else 0),
+        last_callback_at=arrival,
+        newest_ms=max(nameless.newest_ms, event_time.ms if event_time.is_stated else 0),
         identities=identities,
-        floor_ms=floor,
-        now=Course(exit=entry),
+        dedup_floor_ms=floor,
+        current=RunState(exit=entry),
     )
-    active = [task for task in siblings if task.now.running]
+    active = [task for task in tasks_with_sources if task.current.running]
     if len(active) == 1 and callback.sources:
         return Attribution(Verdict.APPLIED, seen, active[0])
-    unattributed = Counted.UNATTRIBUTED_EXIT.tale
-    tales = (*counts(callback, windows), unattributed, *timing(callback, moment, arrival))
-    return Attribution(Verdict.APPLIED, seen, None, tales)
+    unattributed = Counted.UNATTRIBUTED_EXIT.increment
+    measurements = (*counts(callback, settings), unattributed, *timing(callback, event_time, arrival))
+    return Attribution(Verdict.APPLIED, seen, None, measurements)
 
 
-def _has_started_since(nameless: Task, siblings: Sequence[Task], moment: Moment) -> bool:
+def _has_started_since(nameless: Task, tasks_with_sources: Sequence[Task], event_time: EventTime) -> bool:
     """Whether an exit without a time can be a new one after all: something has started since the last."""
-    last = nameless.now.exit
-    if moment.known or last is None:
+    last = nameless.current.exit
+    if event_time.is_stated or last is None:
         return False
-    return any(t.now.start is not None and t.now.start.arrival > last.arrival for t in siblings)
+    return any(
+        t.current.start is not None and t.current.start.arrival > last.arrival for t in tasks_with_sources
+    )

@@ -6,7 +6,7 @@
 from enum import Enum, StrEnum
 
 #: A tale of a callback: a metric family (without prefix), a label value or "", and an amount.
-Tale = tuple[str, str, float]
+Measurement = tuple[str, str, float]
 
 
 class Counted(Enum):
@@ -25,7 +25,7 @@ class Counted(Enum):
     TIME_CONFLICT = ("anomalies_total", "time_conflict", 1)
 
     @property
-    def tale(self) -> Tale:
+    def increment(self) -> Measurement:
         """The tale of one more."""
         return self.value
 

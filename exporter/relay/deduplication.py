@@ -11,8 +11,8 @@ from msgspec.structs import replace
 
 from exporter.protocol.callback import Callback
 from exporter.protocol.events import EventKind, of_moving_kinds
-from exporter.relay.counted import Counted, Tale
-from exporter.relay.task import Course, Entry, Task, Windows
+from exporter.relay.counted import Counted, Measurement
+from exporter.relay.task import Entry, FoldSettings, RunState, Task
 
 MAX_AHEAD_SECONDS = 60.0
 SKEW_SECONDS = 2.0
@@ -28,68 +28,70 @@ class Verdict(Enum):
     STALE = "stale"
 
 
-class Moment(Struct, frozen=True, gc=False):
+class EventTime(Struct, frozen=True, gc=False):
     """When a callback happened.
 
     Args:
         ms: event time in milliseconds; the arrival where it is unknown.
         exact: whether it is more than a whole second.
-        known: whether it is the callback's own.
+        is_stated: whether it is the callback's own.
         bad: whether a time was stated that can't be true.
     """
 
     ms: int
-    exact: bool
-    known: bool
-    bad: bool = False
+    has_milliseconds: bool
+    is_stated: bool
+    is_invalid: bool = False
 
 
-class Judgement(Struct, frozen=True, gc=False):
+class DedupResult(Struct, frozen=True, gc=False):
     """Whether a callback counts, when it happened, and what is remembered of it."""
 
     verdict: Verdict
-    moment: Moment
+    event_time: EventTime
     identities: tuple[str, ...] = ()
-    tales: tuple[Tale, ...] = ()
+    measurements: tuple[Measurement, ...] = ()
 
 
-def moment_of(callback: Callback, arrival: float, windows: Windows) -> Moment:
+def event_time_of(callback: Callback, arrival: float, settings: FoldSettings) -> EventTime:
     """Return when `callback` happened: the msg's own time, else event_time, else `arrival` (seconds)."""
     stated, seconds = callback.stated_ms, callback.event_time_seconds
-    earliest, latest = arrival - windows.lost_after, arrival + MAX_AHEAD_SECONDS
+    earliest, latest = arrival - settings.lost_after, arrival + MAX_AHEAD_SECONDS
     if stated is not None and earliest <= stated / 1000 <= latest:
-        return Moment(stated, exact=True, known=True)
+        return EventTime(stated, has_milliseconds=True, is_stated=True)
     if seconds is not None and earliest <= seconds <= latest:
-        return Moment(seconds * 1000, exact=False, known=True, bad=stated is not None)
-    bad = stated is not None or seconds is not None
-    return Moment(int(arrival * 1000), exact=True, known=False, bad=bad)
+        return EventTime(
+            seconds * 1000, has_milliseconds=False, is_stated=True, is_invalid=stated is not None
+        )
+    is_invalid = stated is not None or seconds is not None
+    return EventTime(int(arrival * 1000), has_milliseconds=True, is_stated=False, is_invalid=is_invalid)
 
 
-def judge(task: Task, callback: Callback, arrival: float, windows: Windows) -> Judgement:
+def judge(task: Task, callback: Callback, arrival: float, settings: FoldSettings) -> DedupResult:
     """Decide whether `callback` counts for `task`."""
-    moment = moment_of(callback, arrival, windows)
-    if moment.known:
-        return _judge_by_identity(task, callback, moment, arrival, windows)
-    if _was_counted(task, callback, arrival, windows) or _is_repeated(task, callback, arrival, windows):
-        return Judgement(Verdict.DUPLICATE, moment)
+    event_time = event_time_of(callback, arrival, settings)
+    if event_time.is_stated:
+        return _judge_by_identity(task, callback, event_time, arrival, settings)
+    if _was_counted(task, callback, arrival, settings) or _is_repeated(task, callback, arrival, settings):
+        return DedupResult(Verdict.DUPLICATE, event_time)
     name = _identity(None, callback)
     remembered = () if callback.kind.moves else (name,)
-    return Judgement(Verdict.APPLIED, moment, remembered)
+    return DedupResult(Verdict.APPLIED, event_time, remembered)
 
 
 def remember(
-    task: Task, names: tuple[str, ...], arrival: float, windows: Windows
+    task: Task, names: tuple[str, ...], arrival: float, settings: FoldSettings
 ) -> tuple[dict[str, float], int]:
     """Return the task's identities with `names` among them, and its floor; what is remembered is bounded.
 
     Past MAX_IDENTITIES those with the oldest event times are given up, and the floor rises: what happened
     before it and is not known can't be told from a redelivery.
     """
-    oldest = arrival - windows.retry
+    oldest = arrival - settings.retry
     kept = {name: came for name, came in task.identities.items() if came >= oldest}
     for name in names:
         kept[name] = arrival
-    floor = task.floor_ms
+    floor = task.dedup_floor_ms
     while len(kept) > MAX_IDENTITIES:
         first = min(kept, key=_happened_ms)
         floor = max(floor, _happened_ms(first))
@@ -97,17 +99,19 @@ def remember(
     return kept, floor
 
 
-def recalled(task: Task, callback: Callback, arrival: float, now: float, windows: Windows) -> Task | None:
+def with_replay_horizon(
+    task: Task, callback: Callback, arrival: float, now: float, settings: FoldSettings
+) -> Task | None:
     """Return `task` as one must see it who takes at `now` what came at `arrival` (seconds), None if blind.
 
     By now the identity of what was counted before the retry window may be forgotten: what happened before
     it counts only if it is newer than all that is known of the task.
     """
-    horizon_ms = int((now - windows.retry) * 1000)
-    if not moment_of(callback, arrival, windows).known:
+    horizon_ms = int((now - settings.retry) * 1000)
+    if not event_time_of(callback, arrival, settings).is_stated:
         return task if arrival * 1000 >= horizon_ms else None
     floor = min(horizon_ms, task.newest_ms or horizon_ms)
-    return replace(task, floor_ms=floor) if floor > task.floor_ms else task
+    return replace(task, dedup_floor_ms=floor) if floor > task.dedup_floor_ms else task
 
 
 def _identity(moment_ms: int | None, callback: Callback) -> str:
@@ -119,74 +123,80 @@ def _happened_ms(identity: str) -> int:
 
 
 def _judge_by_identity(
-    task: Task, callback: Callback, moment: Moment, arrival: float, windows: Windows
-) -> Judgement:
-    name = _identity(moment.ms, callback)
+    task: Task, callback: Callback, event_time: EventTime, arrival: float, settings: FoldSettings
+) -> DedupResult:
+    name = _identity(event_time.ms, callback)
     seconds = callback.event_time_seconds
-    twin = f"{name}|{seconds}" if callback.kind is EventKind.START and moment.exact and seconds else ""
-    if _is_remembered(task, twin or name, arrival, windows):
-        return Judgement(Verdict.DUPLICATE, moment)
-    if twin and seconds and _is_remembered(task, name, arrival, windows):
-        return _judge_conflict(task, moment, seconds, twin)
-    if moment.ms <= task.floor_ms or (_is_old(moment, arrival, windows) and moment.ms <= task.newest_ms):
-        return Judgement(Verdict.STALE, moment)
-    return Judgement(Verdict.APPLIED, moment, (name, twin) if twin else (name,))
+    twin = (
+        f"{name}|{seconds}"
+        if callback.kind is EventKind.START and event_time.has_milliseconds and seconds
+        else ""
+    )
+    if _is_remembered(task, twin or name, arrival, settings):
+        return DedupResult(Verdict.DUPLICATE, event_time)
+    if twin and seconds and _is_remembered(task, name, arrival, settings):
+        return _judge_conflict(task, event_time, seconds, twin)
+    if event_time.ms <= task.dedup_floor_ms or (
+        _is_old(event_time, arrival, settings) and event_time.ms <= task.newest_ms
+    ):
+        return DedupResult(Verdict.STALE, event_time)
+    return DedupResult(Verdict.APPLIED, event_time, (name, twin) if twin else (name,))
 
 
-def _is_old(moment: Moment, arrival: float, windows: Windows) -> bool:
-    return moment.ms / 1000 < arrival - windows.retry
+def _is_old(event_time: EventTime, arrival: float, settings: FoldSettings) -> bool:
+    return event_time.ms / 1000 < arrival - settings.retry
 
 
-def _was_counted(task: Task, callback: Callback, arrival: float, windows: Windows) -> bool:
+def _was_counted(task: Task, callback: Callback, arrival: float, settings: FoldSettings) -> bool:
     """Whether it was counted when its time was still one that could be true: the clock was set back since."""
     seconds = callback.event_time_seconds
     stated_ms = callback.stated_ms or (seconds * 1000 if seconds else None)
-    return stated_ms is not None and _is_remembered(task, _identity(stated_ms, callback), arrival, windows)
+    return stated_ms is not None and _is_remembered(task, _identity(stated_ms, callback), arrival, settings)
 
 
-def _judge_conflict(task: Task, moment: Moment, seconds: int, twin: str) -> Judgement:
+def _judge_conflict(task: Task, event_time: EventTime, seconds: int, twin: str) -> DedupResult:
     """A counted start's time in milliseconds comes with another event_time: a redelivery, or a new run?"""
-    exit_ = task.now.exit
-    if exit_ is None or task.start_stated is None or task.start_stated[0] != moment.ms:
-        return Judgement(Verdict.DUPLICATE, moment)
-    earlier, later = sorted((task.start_stated[1], seconds))
-    if not earlier <= exit_.second <= later:
-        return Judgement(Verdict.DUPLICATE, moment)
-    own = Moment(seconds * 1000, exact=False, known=True, bad=moment.bad)
-    return Judgement(Verdict.APPLIED, own, (twin,), (Counted.TIME_CONFLICT.tale,))
+    exit_ = task.current.exit
+    if exit_ is None or task.start_stated is None or task.start_stated[0] != event_time.ms:
+        return DedupResult(Verdict.DUPLICATE, event_time)
+    earlier, is_later = sorted((task.start_stated[1], seconds))
+    if not earlier <= exit_.second <= is_later:
+        return DedupResult(Verdict.DUPLICATE, event_time)
+    own = EventTime(seconds * 1000, has_milliseconds=False, is_stated=True, is_invalid=event_time.is_invalid)
+    return DedupResult(Verdict.APPLIED, own, (twin,), (Counted.TIME_CONFLICT.increment,))
 
 
-def _is_remembered(task: Task, name: str, arrival: float, windows: Windows) -> bool:
+def _is_remembered(task: Task, name: str, arrival: float, settings: FoldSettings) -> bool:
     came = task.identities.get(name)
-    return came is not None and came >= arrival - windows.retry
+    return came is not None and came >= arrival - settings.retry
 
 
-def _is_repeated(task: Task, callback: Callback, arrival: float, windows: Windows) -> bool:
+def _is_repeated(task: Task, callback: Callback, arrival: float, settings: FoldSettings) -> bool:
     """Whether a callback without a time is a redelivery, by the state of its task."""
     if callback.kind.moves:
-        return _REPEATED[callback.kind](task.now, callback, arrival, windows)
+        return _REPEATED[callback.kind](task.current, callback, arrival, settings)
     came = task.identities.get(_identity(None, callback))
     return came is not None and arrival - came <= EQUAL_ALARM_SECONDS
 
 
-def _start_repeated(now: Course, callback: Callback, arrival: float, windows: Windows) -> bool:
+def _start_repeated(now: RunState, callback: Callback, arrival: float, settings: FoldSettings) -> bool:
     if not now.running or now.inferred or now.start is None:
         return False
     has_finished = now.played and now.finish is not None and now.finish.arrival > now.start.arrival
-    return now.start.arrival >= arrival - windows.retry and not has_finished
+    return now.start.arrival >= arrival - settings.retry and not has_finished
 
 
-def _file_start_repeated(now: Course, callback: Callback, arrival: float, windows: Windows) -> bool:
-    return now.file is not None and _same(now.file, callback) and arrival < _end_of(now.file, windows)
+def _file_start_repeated(now: RunState, callback: Callback, arrival: float, settings: FoldSettings) -> bool:
+    return now.file is not None and _same(now.file, callback) and arrival < _end_of(now.file, settings)
 
 
-def _finish_repeated(now: Course, callback: Callback, arrival: float, windows: Windows) -> bool:
+def _finish_repeated(now: RunState, callback: Callback, arrival: float, settings: FoldSettings) -> bool:
     playing = now.file is not None and _same(now.file, callback)
-    return not playing and _is_recent(now.finish, callback, arrival - windows.retry)
+    return not playing and _is_recent(now.finish, callback, arrival - settings.retry)
 
 
-def _exit_repeated(now: Course, callback: Callback, arrival: float, windows: Windows) -> bool:
-    return not now.running and _is_recent(now.exit, callback, arrival - windows.retry)
+def _exit_repeated(now: RunState, callback: Callback, arrival: float, settings: FoldSettings) -> bool:
+    return not now.running and _is_recent(now.exit, callback, arrival - settings.retry)
 
 
 _REPEATED = of_moving_kinds(
@@ -207,6 +217,6 @@ def _is_recent(entry: Entry | None, callback: Callback, oldest: float) -> bool:
     return entry is not None and _same(entry, callback) and entry.arrival >= oldest
 
 
-def _end_of(file: Entry, windows: Windows) -> float:
+def _end_of(file: Entry, settings: FoldSettings) -> float:
     """Return when a file may begin once more; one of unknown length plays for the retry window."""
-    return file.arrival + (file.duration or windows.retry)
+    return file.arrival + (file.duration or settings.retry)

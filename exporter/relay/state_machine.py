@@ -10,13 +10,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from exporter.protocol.events import EventKind, of_moving_kinds
-from exporter.relay.counted import Counted, Observed, Tale
-from exporter.relay.task import Course, Entry
+from exporter.relay.counted import Counted, Measurement, Observed
+from exporter.relay.task import Entry, RunState
 
 PROMPT_SECONDS = 5.0
 
 
-class Step(Struct, frozen=True, gc=False):
+class Transition(Struct, frozen=True, gc=False):
     """One callback taken in.
 
     Args:
@@ -28,38 +28,38 @@ class Step(Struct, frozen=True, gc=False):
     """
 
     entry: Entry
-    course: Course
-    observations: tuple[Tale, ...] = ()
-    prompt: bool = False
-    gaps: tuple[Tale, ...] = ()
-    restarted: bool = False
+    state: RunState
+    observations: tuple[Measurement, ...] = ()
+    is_prompt: bool = False
+    missing: tuple[Measurement, ...] = ()
+    is_restart: bool = False
 
 
-def walk(course: Course, log: Sequence[Entry]) -> Iterator[Step]:
+def apply_log(state: RunState, log: Sequence[Entry]) -> Iterator[Transition]:
     """Take `log` (sorted by the second) into `course`, entry by entry."""
     begin = 0
     while begin < len(log):
         end = begin + 1
         while end < len(log) and log[end].second == log[begin].second:
             end += 1
-        group = log[begin:end] if end == begin + 1 else in_order(log[begin:end], course.file)
+        group = log[begin:end] if end == begin + 1 else in_order(log[begin:end], state.file)
         for index, entry in enumerate(group, 1):
-            step = _TAKE[entry.kind](course, entry, (*group[index:], *log[end:]))
-            course = step.course
-            yield step
+            transition = _TRANSITIONS[entry.kind](state, entry, (*group[index:], *log[end:]))
+            state = transition.state
+            yield transition
         begin = end
 
 
-def end_of(course: Course, log: Sequence[Entry]) -> Course:
+def state_after(state: RunState, log: Sequence[Entry]) -> RunState:
     """Return where the task stands when `log` is taken in."""
-    for step in walk(course, log):
-        course = step.course
-    return course
+    for transition in apply_log(state, log):
+        state = transition.state
+    return state
 
 
-def advance(course: Course, entry: Entry) -> Step:
+def apply(state: RunState, entry: Entry) -> Transition:
     """Take one callback that is newer than all before it."""
-    return _TAKE[entry.kind](course, entry, ())
+    return _TRANSITIONS[entry.kind](state, entry, ())
 
 
 def in_order(group: Sequence[Entry], playing: Entry | None) -> list[Entry]:
@@ -69,11 +69,11 @@ def in_order(group: Sequence[Entry], playing: Entry | None) -> list[Entry]:
     where it makes sense, so that its arrival does not matter. A finish of what was playing comes first; a
     file begins after the second's start, else before the second's exit; its finish follows it.
     """
-    files = [e for e in group if e.kind is EventKind.FILE_START and not e.exact]
-    finishes = [e for e in group if e.kind is EventKind.FILE_FINISH and not e.exact]
-    anchors = [e for e in group if e.exact or e.kind not in _FILE_EVENTS]
-    exact = all(e.exact for e in anchors)
-    anchors.sort(key=lambda e: (e.ms if exact else 0, e.arrival))
+    files = [e for e in group if e.kind is EventKind.FILE_START and not e.has_milliseconds]
+    finishes = [e for e in group if e.kind is EventKind.FILE_FINISH and not e.has_milliseconds]
+    anchors = [e for e in group if e.has_milliseconds or e.kind not in _FILE_EVENTS]
+    has_milliseconds = all(e.has_milliseconds for e in anchors)
+    anchors.sort(key=lambda e: (e.ms if has_milliseconds else 0, e.arrival))
     begun = {e.subject for e in files}
     first = [e for e in finishes if _same(e, playing) or e.subject not in begun]
     rest = [e for e in finishes if e not in first]
@@ -90,64 +90,64 @@ def _place_of_files(anchors: list[Entry]) -> int:
     return starts[-1] if starts else exits[0] if exits else len(anchors)
 
 
-def _start(course: Course, entry: Entry, rest: Sequence[Entry]) -> Step:
-    gaps: tuple[Tale, ...] = ()
+def _start(state: RunState, entry: Entry, rest: Sequence[Entry]) -> Transition:
+    missing: tuple[Measurement, ...] = ()
     seen = _NOTHING
-    if course.running:
-        gaps = (Counted.MISSED_EXIT.tale, *_cut_off(course, rest))
-    elif not course.lost:
-        seen = _observe(Observed.DOWNTIME, course.exit, entry)
-    restarted = course.start is not None or course.exit is not None
-    begun = Course(running=True, start=entry, exit=course.exit, finish=course.finish)
-    return Step(entry, begun, *seen, gaps, restarted)
+    if state.running:
+        missing = (Counted.MISSED_EXIT.increment, *_cut_off(state, rest))
+    elif not state.lost:
+        seen = _observe(Observed.DOWNTIME, state.exit, entry)
+    is_restart = state.start is not None or state.exit is not None
+    begun = RunState(running=True, start=entry, exit=state.exit, finish=state.finish)
+    return Transition(entry, begun, *seen, missing, is_restart)
 
 
-def _file_start(course: Course, entry: Entry, rest: Sequence[Entry]) -> Step:
-    if not course.running:
-        return _inferred(course, entry)
-    gaps: tuple[Tale, ...] = ()
+def _file_start(state: RunState, entry: Entry, rest: Sequence[Entry]) -> Transition:
+    if not state.running:
+        return _inferred(state, entry)
+    missing: tuple[Measurement, ...] = ()
     seen = _NOTHING
-    if course.file is not None:
-        gaps = () if _finish_follows(rest, course.file) else (Counted.MISSED_FINISH.tale,)
-    elif course.played:
-        seen = _observe(Observed.FILE_GAP, course.finish, entry)
+    if state.file is not None:
+        missing = () if _finish_follows(rest, state.file) else (Counted.MISSED_FINISH.increment,)
+    elif state.played:
+        seen = _observe(Observed.FILE_GAP, state.finish, entry)
     else:  # the first file of a run that was begun, since an inferred one has had a file
-        seen = _observe(Observed.START_TO_FILE, course.start, entry)
-    return Step(entry, replace(course, file=entry), *seen, gaps)
+        seen = _observe(Observed.START_TO_FILE, state.start, entry)
+    return Transition(entry, replace(state, file=entry), *seen, missing)
 
 
-def _inferred(course: Course, entry: Entry) -> Step:
+def _inferred(state: RunState, entry: Entry) -> Transition:
     """A file begins though nothing runs: there was a start, unless the file is older than the exit."""
-    if course.exit is not None and not later(entry, course.exit):
-        return Step(entry, course)
-    begun = Course(running=True, start=entry, exit=course.exit, file=entry, finish=course.finish)
-    return Step(entry, begun, gaps=(Counted.MISSED_START.tale,))
+    if state.exit is not None and not is_later(entry, state.exit):
+        return Transition(entry, state)
+    begun = RunState(running=True, start=entry, exit=state.exit, file=entry, finish=state.finish)
+    return Transition(entry, begun, missing=(Counted.MISSED_START.increment,))
 
 
-def _file_finish(course: Course, entry: Entry, rest: Sequence[Entry]) -> Step:
-    if not course.running or (course.file is not None and not _same(entry, course.file)):
-        return Step(entry, replace(course, finish=entry))
-    observations, prompt = _observe(Observed.FILE_PLAY, course.file, entry)
-    length = (course.file.duration if course.file else 0) or entry.duration
+def _file_finish(state: RunState, entry: Entry, rest: Sequence[Entry]) -> Transition:
+    if not state.running or (state.file is not None and not _same(entry, state.file)):
+        return Transition(entry, replace(state, finish=entry))
+    observations, is_prompt = _observe(Observed.FILE_PLAY, state.file, entry)
+    length = (state.file.duration if state.file else 0) or entry.duration
     if observations and length > 0:
         observations += ((Observed.FILE_PLAY_RATIO, "", observations[0][2] / length),)
-    return Step(entry, replace(course, file=None, finish=entry, played=True), observations, prompt)
+    return Transition(entry, replace(state, file=None, finish=entry, played=True), observations, is_prompt)
 
 
-def _exit(course: Course, entry: Entry, rest: Sequence[Entry]) -> Step:
-    gaps: tuple[Tale, ...] = ()
+def _exit(state: RunState, entry: Entry, rest: Sequence[Entry]) -> Transition:
+    missing: tuple[Measurement, ...] = ()
     seen = _NOTHING
-    if course.running:
-        gaps = _cut_off(course, rest)
-        seen = _NOTHING if course.inferred else _observe(Observed.RUN, course.start, entry)
-    elif not course.lost:
-        gaps = (Counted.MISSED_START.tale,)
-    ended = Course(start=course.start, exit=entry, finish=course.finish)
-    return Step(entry, ended, *seen, gaps)
+    if state.running:
+        missing = _cut_off(state, rest)
+        seen = _NOTHING if state.inferred else _observe(Observed.RUN, state.start, entry)
+    elif not state.lost:
+        missing = (Counted.MISSED_START.increment,)
+    ended = RunState(start=state.start, exit=entry, finish=state.finish)
+    return Transition(entry, ended, *seen, missing)
 
 
 #: What each event does to a run: the one place where a task may change its phase.
-_TAKE = of_moving_kinds(
+_TRANSITIONS = of_moving_kinds(
     {
         EventKind.START: _start,
         EventKind.FILE_START: _file_start,
@@ -156,13 +156,13 @@ _TAKE = of_moving_kinds(
     }
 )
 _FILE_EVENTS = (EventKind.FILE_START, EventKind.FILE_FINISH)
-_NOTHING: tuple[tuple[Tale, ...], bool] = ((), False)
+_NOTHING: tuple[tuple[Measurement, ...], bool] = ((), False)
 
 
-def _cut_off(course: Course, rest: Sequence[Entry]) -> tuple[Tale, ...]:
-    if course.file is None or _finish_follows(rest, course.file):
+def _cut_off(state: RunState, rest: Sequence[Entry]) -> tuple[Measurement, ...]:
+    if state.file is None or _finish_follows(rest, state.file):
         return ()
-    return (Counted.FILE_INTERRUPTED.tale,)
+    return (Counted.FILE_INTERRUPTED.increment,)
 
 
 def _finish_follows(rest: Sequence[Entry], file: Entry) -> bool:
@@ -174,7 +174,7 @@ def _finish_follows(rest: Sequence[Entry], file: Entry) -> bool:
         if entry.kind is EventKind.START:
             return False
         if entry.kind in _FILE_EVENTS and entry.subject == file.subject:
-            return entry.kind is EventKind.FILE_FINISH and not entry.known
+            return entry.kind is EventKind.FILE_FINISH and not entry.has_event_time
     return False
 
 
@@ -182,22 +182,22 @@ def _same(entry: Entry, file: Entry | None) -> bool:
     return file is not None and entry.subject == file.subject
 
 
-def later(a: Entry, b: Entry) -> bool:
+def is_later(a: Entry, b: Entry) -> bool:
     """Whether `a` happened after `b`: by the second, by milliseconds where both have them."""
-    return a.ms > b.ms if a.exact and b.exact else a.second > b.second
+    return a.ms > b.ms if a.has_milliseconds and b.has_milliseconds else a.second > b.second
 
 
 def _is_prompt(entry: Entry) -> bool:
     """Whether its arrival stands for the time it happened."""
-    return not entry.known or entry.arrival - entry.ms / 1000 <= PROMPT_SECONDS
+    return not entry.has_event_time or entry.arrival - entry.ms / 1000 <= PROMPT_SECONDS
 
 
-def _observe(family: Observed, begin: Entry | None, end: Entry) -> tuple[tuple[Tale, ...], bool]:
+def _observe(family: Observed, begin: Entry | None, end: Entry) -> tuple[tuple[Measurement, ...], bool]:
     """Return the time from `begin` to `end`, if it can be known, and whether both ends came promptly."""
     if begin is None:
         return _NOTHING
     if _is_prompt(begin) and _is_prompt(end) and end.arrival >= begin.arrival:
         return ((family, "", end.arrival - begin.arrival),), True
-    if begin.known and end.known:
+    if begin.has_event_time and end.has_event_time:
         return ((family, "", float(max(end.second - begin.second, 0))),), False
     return _NOTHING

@@ -18,7 +18,7 @@ STATES = (ACTIVE, FAILED, LOST, STOPPED)
 STATES_BY_SEVERITY = (FAILED, LOST, ACTIVE, STOPPED)
 
 
-class Windows(Struct, frozen=True, kw_only=True):
+class FoldSettings(Struct, frozen=True, kw_only=True):
     """How long the fold waits and remembers, all in seconds; see `--relay.*`.
 
     Args:
@@ -43,23 +43,23 @@ class Entry(Struct, frozen=True, gc=False, array_like=True):
     Args:
         kind: its event, one that moves its task.
         ms: its event time, milliseconds; the arrival stands in where it is unknown.
-        exact: whether `ms` is more than a whole second.
-        known: whether `ms` is the callback's own.
+        has_milliseconds: whether `ms` is more than a whole second.
+        has_event_time: whether `ms` is the callback's own.
         arrival: when it came, seconds.
         subject: the file or the exit code.
         duration: the declared length of the file, seconds.
-        told: what has been told of it already (see `state_machine`).
+        emitted: what has been told of it already (see `state_machine`).
         message: what an exit says of itself.
     """
 
     kind: EventKind
     ms: int
-    exact: bool
-    known: bool
+    has_milliseconds: bool
+    has_event_time: bool
     arrival: float
     subject: str = ""
     duration: float = 0.0
-    told: int = 0
+    emitted: int = 0
     message: str = ""
 
     @property
@@ -67,7 +67,7 @@ class Entry(Struct, frozen=True, gc=False, array_like=True):
         return self.ms // 1000
 
 
-class Course(Struct, frozen=True, gc=False, array_like=True):
+class RunState(Struct, frozen=True, gc=False, array_like=True):
     """Where a task stands after some of its callbacks, taken in the order of their event times.
 
     Args:
@@ -99,16 +99,16 @@ class Task(Struct, frozen=True, gc=False, kw_only=True, array_like=True):
 
     Args:
         appid, task_id, to_host, source_host, stream_id, to_url, sources: as in `Callback`.
-        first_seen, heard: arrival of its first and of its newest counted callback, seconds.
+        first_seen, last_callback_at: arrival of its first and of its newest counted callback, seconds.
         newest_ms: the newest event time known of it.
         runs: TaskStarts counted.
         start_stated: the time in milliseconds and the event_time of the newest start that stated both.
         identities: what has been counted within the retry window, by arrival.
-        floor_ms: event times up to here can't be told from redeliveries: identities were given up.
+        dedup_floor_ms: event times up to here can't be told from redeliveries: identities were given up.
         settled: where it stood when everything older than the reorder window was taken in.
         log: the counted callbacks since then, by event time.
-        now: `settled` with the log taken in: where it stands.
-        edge: the second up to which `settled` reaches.
+        current: `settled` with the log taken in: where it stands.
+        settled_until: the second up to which `settled` reaches.
     """
 
     appid: int
@@ -119,21 +119,21 @@ class Task(Struct, frozen=True, gc=False, kw_only=True, array_like=True):
     to_url: str = ""
     sources: str = ""
     first_seen: float = 0.0
-    heard: float = 0.0
+    last_callback_at: float = 0.0
     newest_ms: int = 0
     runs: int = 0
     start_stated: tuple[int, int] | None = None
     identities: dict[str, float] = {}
-    floor_ms: int = 0
-    settled: Course = Course()
+    dedup_floor_ms: int = 0
+    settled: RunState = RunState()
     log: tuple[Entry, ...] = ()
-    now: Course = Course()
-    edge: int = 0
+    current: RunState = RunState()
+    settled_until: int = 0
 
 
-def state_of(task: Task, windows: Windows) -> str:
+def state_of(task: Task, settings: FoldSettings) -> str:
     """Return the state of `task`, NONE while no run of it is known."""
-    now = task.now
+    now = task.current
     if not task.task_id:
         return NONE
     if now.running:
@@ -142,10 +142,10 @@ def state_of(task: Task, windows: Windows) -> str:
         return LOST
     if now.exit is None:
         return NONE
-    return STOPPED if now.exit.subject in windows.ok_codes else FAILED
+    return STOPPED if now.exit.subject in settings.ok_codes else FAILED
 
 
-def entry_due(entry: Entry, windows: Windows) -> float:
+def entry_due(entry: Entry, settings: FoldSettings) -> float:
     """Return when nothing can come before `entry` any more, seconds.
 
     A time in whole seconds may stand for anything within that second, so that it must be over; a time
@@ -153,37 +153,37 @@ def entry_due(entry: Entry, windows: Windows) -> float:
     """
     over = entry.ms // 1000 + 1.0
     if over <= entry.arrival:
-        return entry.arrival + windows.reorder
-    return min(over, entry.arrival + 1.0) + windows.reorder
+        return entry.arrival + settings.reorder
+    return min(over, entry.arrival + 1.0) + settings.reorder
 
 
-def lost_at(task: Task, windows: Windows) -> float:
+def lost_at(task: Task, settings: FoldSettings) -> float:
     """Return when `task` is lost unless another callback comes, seconds; infinity if it is not running."""
-    return _silent_until(task, windows) if task.now.running else inf
+    return _silent_until(task, settings) if task.current.running else inf
 
 
-def _silent_until(task: Task, windows: Windows) -> float:
+def _silent_until(task: Task, settings: FoldSettings) -> float:
     """Return up to when a run may go on without a callback, seconds."""
-    now = task.now
+    now = task.current
     if now.inferred and now.start is not None:
         length = (now.file or now.finish or now.start).duration
-        return task.heard + min(length + windows.retry, windows.lost_after)
-    return task.heard + windows.lost_after
+        return task.last_callback_at + min(length + settings.retry, settings.lost_after)
+    return task.last_callback_at + settings.lost_after
 
 
-def forgotten_at(task: Task, windows: Windows) -> float:
+def forgotten_at(task: Task, settings: FoldSettings) -> float:
     """Return when `task` is forgotten, seconds; never before its redeliveries can be told no more."""
-    state = state_of(task, windows)
+    state = state_of(task, settings)
     if state == ACTIVE:
         return inf
     # A lost task is first known to be one when it is given up, not when it was last heard of.
-    since = _silent_until(task, windows) if state == LOST else task.heard
-    after = windows.forget_after if state in (FAILED, LOST) else windows.forget_stopped_after
-    return since + max(after, windows.retry, windows.reorder + 1.0)
+    since = _silent_until(task, settings) if state == LOST else task.last_callback_at
+    after = settings.forget_after if state in (FAILED, LOST) else settings.forget_stopped_after
+    return since + max(after, settings.retry, settings.reorder + 1.0)
 
 
-def next_due(task: Task, windows: Windows) -> float:
+def next_due(task: Task, settings: FoldSettings) -> float:
     """Return when time alone next changes something about `task`, seconds."""
     if task.log:
-        return min([entry_due(entry, windows) for entry in task.log])
-    return min(lost_at(task, windows), forgotten_at(task, windows))
+        return min([entry_due(entry, settings) for entry in task.log])
+    return min(lost_at(task, settings), forgotten_at(task, settings))

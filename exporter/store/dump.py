@@ -21,10 +21,10 @@ from functools import partial
 from typing import Annotated, BinaryIO
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from exporter.errors import StoreError
-from exporter.metrics.values import FLEET, Ledger
+from exporter.metrics.values import FLEET, LabelSetValues
 from exporter.relay import NONE, Task
 from exporter.store.records import RANKS, body_digest, key_of
 
@@ -46,21 +46,21 @@ class Header(Struct, frozen=True, tag="css-relay-dump"):
         created: when the store's counters began, seconds.
         secret: the key of the digests that stand for secrets, hexadecimal.
         labels: its `--metrics.labels`.
-        judged_by: the settings that decided what is counted, as flags.
+        fold_settings_fingerprint: the settings that decided what is counted, as flags.
         version: of the form of the dump.
     """
 
     created: float
     secret: Annotated[str, Meta(pattern=r"\A[0-9a-f]{32}\Z")]
     labels: Annotated[str, Meta(pattern=r"\A[a-z_,]+\Z")]
-    judged_by: str
+    fold_settings_fingerprint: str = field(name="judged_by")
     version: int
 
 
 class LabelSet(Struct, frozen=True, tag="label_set", forbid_unknown_fields=True):
     """What was counted of a label set; what was told apart is among the values of the fleet's."""
 
-    values: Ledger
+    values: LabelSetValues
 
 
 class KeptTask(Struct, frozen=True, tag="task", forbid_unknown_fields=True):
@@ -203,9 +203,9 @@ class _Contents:
         match line:
             case Header():
                 return not self._counts
-            case LabelSet(values=ledger):
-                fits = ledger.labels == FLEET if not sets else len(ledger.labels) == self._label_names
-                numbers = (*ledger.values.values(), *ledger.marks.values())
+            case LabelSet(values=label_set):
+                fits = label_set.labels == FLEET if not sets else len(label_set.labels) == self._label_names
+                numbers = (*label_set.values.values(), *label_set.marks.values())
                 return self._label_names > 0 and fits and all(0 <= each < MAX_SUM for each in numbers)
             case KeptTask(state=state, label_set=place, record=task):
                 is_there = 0 < place < sets if state != NONE else place == 0 < sets
@@ -219,8 +219,8 @@ class _Contents:
 
 def _known_by(line: Line | End) -> object:
     match line:
-        case LabelSet(values=ledger):
-            return ledger.labels
+        case LabelSet(values=label_set):
+            return label_set.labels
         case KeptTask(record=task):
             return key_of(task)
         case Body(body=body):

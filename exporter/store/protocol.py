@@ -6,30 +6,31 @@ changes mean is decided above it.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
 from exporter.errors import StoreError
-from exporter.metrics.values import Tally
+from exporter.metrics.values import BatchIncrements
 from exporter.relay import STATES, Task
 
 T = TypeVar("T")
 
 
-class Terms(Struct, frozen=True, kw_only=True):
+class StoreOptions(Struct, frozen=True, kw_only=True):
     """What is agreed with a store when it is opened.
 
     Args:
         labels: `--metrics.labels`; fixed when a store is made.
-        judged_by: the settings that decide what is counted, as flags; when they change, all tasks become due.
-        as_guest: look at a store that another process serves: it must be there, and be judged by the same.
+        fold_settings_fingerprint: the settings that decide what is counted, as flags. When they change, all
+            tasks become due.
+        as_guest: use a store that another process serves. It must exist, with the same fold settings.
         max_label_sets: label sets told apart; past it all are one.
         max_quarantined, max_quarantined_bytes, max_quarantined_age_seconds: how much the quarantine keeps.
     """
 
     labels: tuple[str, ...] = ("appid", "to_host")
-    judged_by: str = ""
+    fold_settings_fingerprint: str = ""
     as_guest: bool = False
     max_label_sets: int = 1000
     max_quarantined: int = 1000
@@ -46,7 +47,7 @@ class Terms(Struct, frozen=True, kw_only=True):
         Raises:
             StoreError: the store is not to be served so; the text says how to go on.
         """
-        labels, judged_by = ",".join(self.labels), meta.get("judged_by", "")
+        labels, fold_settings_fingerprint = ",".join(self.labels), meta.get("judged_by", "")
         if "moved" in meta:  # by an earlier version; it may have been served elsewhere since
             to = meta["moved"].split(" ", 2)[2]
             raise StoreError(
@@ -58,13 +59,15 @@ class Terms(Struct, frozen=True, kw_only=True):
                 f"store {name} was made with --metrics.labels={meta['labels']}, not {labels}: "
                 f"start with those labels, or give --store.url {elsewhere} (its counters begin at 0)"
             )
-        if self.as_guest and judged_by not in ("", self.judged_by):
-            differing = set(judged_by.split(" ")) - set(self.judged_by.split(" "))
+        if self.as_guest and fold_settings_fingerprint not in ("", self.fold_settings_fingerprint):
+            differing = set(fold_settings_fingerprint.split(" ")) - set(
+                self.fold_settings_fingerprint.split(" ")
+            )
             raise StoreError(f"store {name} is served with other settings: add {' '.join(sorted(differing))}")
-        return meta.get("judged_by") == self.judged_by
+        return meta.get("judged_by") == self.fold_settings_fingerprint
 
 
-class Row(Struct, frozen=True, gc=False):
+class TaskRow(Struct, frozen=True, gc=False):
     """A task as it is put into the store.
 
     Args:
@@ -80,7 +83,7 @@ class Row(Struct, frozen=True, gc=False):
     due: float
 
 
-class Refused(Struct, frozen=True, gc=False):
+class QuarantineEntry(Struct, frozen=True, gc=False):
     """A body for the quarantine.
 
     Args:
@@ -96,7 +99,7 @@ class Refused(Struct, frozen=True, gc=False):
     arrival: float
 
 
-class Held(Struct, frozen=True):
+class QuarantinedBody(Struct, frozen=True):
     """A body in the quarantine.
 
     Args:
@@ -132,7 +135,7 @@ class Snapshot(Struct, frozen=True):
 
     created: float
     fleet: str
-    ledgers: Sequence[tuple[tuple[str, ...], str]]
+    label_sets: Sequence[tuple[tuple[str, ...], str]]
     counts: Sequence[tuple[tuple[str, ...], str, int]]
     tasks: Sequence[str]
     left_out: int
@@ -154,7 +157,7 @@ class Transaction(Protocol):
     through this object.
     """
 
-    tally: Tally
+    increments: BatchIncrements
 
     def prefetch(self, keys: Sequence[str]) -> None:
         """Read these tasks at once, before they are asked for: it saves time, and changes nothing."""
@@ -164,11 +167,11 @@ class Transaction(Protocol):
         """Return the task with that key as it stands in this step."""
         ...
 
-    def siblings(self, appid: int, sources: str) -> list[Task]:
+    def tasks_with_sources(self, appid: int, sources: str) -> list[Task]:
         """Return the tasks of an account that pull from these sources."""
         ...
 
-    def put(self, row: Row) -> None:
+    def put(self, row: TaskRow) -> None:
         """Keep a task."""
         ...
 
@@ -176,7 +179,7 @@ class Transaction(Protocol):
         """Drop a task; dropping one that is not there changes nothing."""
         ...
 
-    def quarantine(self, refused: Refused) -> None:
+    def quarantine(self, refused: QuarantineEntry) -> None:
         """Keep a body for a look; one that is there already is only counted again."""
         ...
 
@@ -189,10 +192,20 @@ class Transaction(Protocol):
         ...
 
 
+class PreparedCommit(Struct, Generic[T], frozen=True):
+    """A transaction whose work is done.
+
+    Args:
+        commit: makes it durable; returns the result of the work, and how much each limit left out.
+    """
+
+    commit: Callable[[], tuple[T, dict[str, int]]]
+
+
 class Store(Protocol):
     """Keeps tasks, ledgers and the quarantine.
 
-    Every method may raise StoreUnavailable: then nothing was changed. `prepare` with its end, `transact`,
+    Every method may raise StoreUnavailable: then nothing was changed. `begin` with its commit, `transact`,
     `due` and `probe` are called one at a time, from any thread; `snapshot`, `listing`, `find` and `bodies`
     at any time.
     """
@@ -202,20 +215,16 @@ class Store(Protocol):
         """The key of the digests that stand for secrets; made with the store."""
         ...
 
-    def prepare(
-        self, work: Callable[[Transaction], T], *, wait: bool
-    ) -> Callable[[], tuple[T, dict[str, int]]]:
-        """Run `work` in one atomic step; calling what is returned ends the step and makes it durable.
-
-        That returns the result of `work` and what bounds cut off.
+    def begin(self, work: Callable[[Transaction], T], *, wait: bool) -> PreparedCommit[T]:
+        """Run `work` in a transaction; nothing of it can be seen before it is committed.
 
         Raises:
-            WouldWait: not without `wait`: another process is at it, or the store is beyond a network.
+            WouldBlock: not without `wait`: another process is at it, or the store is beyond a network.
         """
         ...
 
     def transact(self, work: Callable[[Transaction], T]) -> tuple[T, dict[str, int]]:
-        """Prepare a step, waiting as long as it takes, and end it."""
+        """Run `work` in a transaction and commit it, waiting as long as it takes."""
         ...
 
     def due(self, now: float, limit: int) -> list[str]:
@@ -240,8 +249,8 @@ class Store(Protocol):
         ...
 
     def bodies(
-        self, *, limit: int, reason: str | None = None, prefix: str = "", after: Held | None = None
-    ) -> list[Held]:
+        self, *, limit: int, reason: str | None = None, prefix: str = "", after: QuarantinedBody | None = None
+    ) -> list[QuarantinedBody]:
         """Return bodies in the quarantine by first arrival, from after one on.
 
         Those of a reason alone, and those whose digest begins with `prefix`, if that is given.

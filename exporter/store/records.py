@@ -9,7 +9,7 @@ from hashlib import blake2b
 import msgspec
 
 from exporter.metrics.catalogue import UNKNOWN
-from exporter.metrics.values import Ledger
+from exporter.metrics.values import LabelSetValues
 from exporter.relay import NONE, STATES, Task
 
 #: A state is stored as its place in this order.
@@ -18,10 +18,10 @@ RANKS = {state: rank for rank, state in enumerate(STORED_STATES)}
 
 _encoder = msgspec.json.Encoder()
 _tasks = msgspec.json.Decoder(Task)
-_ledgers = msgspec.json.Decoder(Ledger)
+_label_sets = msgspec.json.Decoder(LabelSetValues)
 
 
-def encode(record: Task | Ledger) -> str:
+def encode(record: Task | LabelSetValues) -> str:
     """Return the record as a line of text."""
     return _encoder.encode(record).decode()
 
@@ -36,9 +36,9 @@ def decode_tasks(lines: str) -> list[Task]:
     return _tasks.decode_lines(lines)
 
 
-def decode_ledger(text: str) -> Ledger:
+def decode_label_set(text: str) -> LabelSetValues:
     """Return the ledger in `text`, which `encode` made."""
-    return _ledgers.decode(text)
+    return _label_sets.decode(text)
 
 
 def body_digest(body: bytes) -> bytes:

@@ -3,29 +3,29 @@
 from collections import Counter
 from collections.abc import Mapping
 
-from exporter.metrics.values import Tally
+from exporter.metrics.values import BatchIncrements
 from exporter.relay import Task
-from exporter.store.protocol import Refused, Row
+from exporter.store.protocol import QuarantineEntry, TaskRow
 from exporter.store.records import key_of
 
 
-class Pending:
+class TransactionBase:
     """The changes of a step. A store adds how it reads, and how it writes them."""
 
     def __init__(self) -> None:
-        self.tally = Tally()
+        self.increments = BatchIncrements()
         self.overflow: Counter[str] = Counter()
-        self._rows: dict[str, Row | None] = {}
-        self._refused: list[Refused] = []
+        self._rows: dict[str, TaskRow | None] = {}
+        self._refused: list[QuarantineEntry] = []
         self._evict_at: float | None = None
 
-    def put(self, row: Row) -> None:
+    def put(self, row: TaskRow) -> None:
         self._rows[key_of(row.task)] = row
 
     def forget(self, key: str) -> None:
         self._rows[key] = None
 
-    def quarantine(self, refused: Refused) -> None:
+    def quarantine(self, refused: QuarantineEntry) -> None:
         self._refused.append(refused)
         self.evict(refused.arrival)
 
@@ -40,5 +40,5 @@ class Pending:
 
     def _bound(self, seen: Mapping[str, int]) -> None:
         """Put what is past a limit of the catalogue together, and count it."""
-        beyond = self.tally.bound(seen)
+        beyond = self.increments.bound(seen)
         self.overflow += Counter(codes=beyond["tasks_exited_total"], fields=beyond["unknown_fields_total"])

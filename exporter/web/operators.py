@@ -11,7 +11,7 @@ from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST
 
 from exporter.errors import StoreUnavailable
 from exporter.ingest.group_commit import Ingest
-from exporter.relay import STATES, Entry, Task, Windows, state_of
+from exporter.relay import STATES, Entry, FoldSettings, Task, state_of
 from exporter.store.protocol import Store
 from exporter.store.records import decode_task, task_key
 from exporter.web.pages.handler import Pages, add_pages
@@ -80,9 +80,9 @@ class Ready:
 class Tasks:
     """`/api/v1/tasks`: the tasks known, page by page, and one of them."""
 
-    def __init__(self, store: Store, windows: Windows) -> None:
+    def __init__(self, store: Store, fold_settings: FoldSettings) -> None:
         self._store = store
-        self._windows = windows
+        self._windows = fold_settings
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """Answer a page of tasks: `state`, `limit` and, for the next page, `after`."""
@@ -107,9 +107,9 @@ class Tasks:
         resp.data = orjson.dumps({"task": shown(decode_task(record), self._windows)})
 
 
-def shown(task: Task, windows: Windows) -> dict[str, Any]:
+def shown(task: Task, fold_settings: FoldSettings) -> dict[str, Any]:
     """Return what may be shown of a task, as JSON; times are UNIX seconds."""
-    status = TaskStatus(task, state_of(task, windows))
+    status = TaskStatus(task, state_of(task, fold_settings))
     exited = status.exit
     return {
         "appid": task.appid,
@@ -120,13 +120,13 @@ def shown(task: Task, windows: Windows) -> dict[str, Any]:
         "to_url": task.to_url,
         "source_host": task.source_host,
         "runs": task.runs,
-        "inferred": task.now.inferred,
-        "started": _seconds(task.now.start),
+        "inferred": task.current.inferred,
+        "started": _seconds(task.current.start),
         "exited": _seconds(exited),
         "exit_code": exited.subject if exited else None,
         "exit_message": exited.message if exited else None,
         "file": _file(status.file),
-        "last_callback": task.heard,
+        "last_callback": task.last_callback_at,
     }
 
 
@@ -174,7 +174,13 @@ async def _unavailable(req: Request, resp: Response, ex: Exception, params: dict
 
 
 def operator_app(
-    *, store: Store, ingest: Ingest, scraper: Scraper, windows: Windows, pages: Pages, telemetry_path: str
+    *,
+    store: Store,
+    ingest: Ingest,
+    scraper: Scraper,
+    fold_settings: FoldSettings,
+    pages: Pages,
+    telemetry_path: str,
 ) -> App[Request, Response]:
     """Return the app of the web listener."""
     app = App()
@@ -183,7 +189,7 @@ def operator_app(
     app.add_route(telemetry_path, Metrics(scraper))
     app.add_route("/-/healthy", Healthy())
     app.add_route("/-/ready", Ready(ingest, scraper))
-    tasks = Tasks(store, windows)
+    tasks = Tasks(store, fold_settings)
     app.add_route("/api/v1/tasks", tasks)
     app.add_route("/api/v1/tasks/{appid:int}/{task_id:path}", tasks, suffix="one")
     return app

@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 from exporter.errors import StoreUnavailable
 from exporter.metrics.catalogue import Family, Scope, in_scope
 from exporter.metrics.process import Telemetry, WithoutCreated
-from exporter.relay import STATES, Windows
+from exporter.relay import STATES, FoldSettings
 from exporter.store.protocol import Snapshot, Store
 from exporter.web.text_format import FLEET, LEDGER, STORE, TASK, Lines, Row
 
@@ -47,13 +47,13 @@ class Exposition:
     """
 
     def __init__(
-        self, *, openmetrics: bool, labels: tuple[str, ...], windows: Windows, telemetry: Telemetry
+        self, *, openmetrics: bool, labels: tuple[str, ...], fold_settings: FoldSettings, telemetry: Telemetry
     ) -> None:
         self._openmetrics = openmetrics
         self._telemetry = telemetry
-        self._lines = Lines(openmetrics=openmetrics, labels=labels, windows=windows)
+        self._lines = Lines(openmetrics=openmetrics, labels=labels, fold_settings=fold_settings)
         self._headers = {family.name: self._lines.header(family) for family in _SHOWN}
-        self._ledgers: dict[tuple[str, tuple[int, ...]], Row] = {}
+        self._label_sets: dict[tuple[str, tuple[int, ...]], Row] = {}
         self._tasks: dict[str, Row] = {}
 
     def write(self, snapshot: Snapshot | None) -> bytes:
@@ -72,14 +72,14 @@ class Exposition:
 
     def _columns(self, snapshot: Snapshot) -> dict[str, Sequence[bytes]]:
         """Return the lines of each family."""
-        self._ledgers = self._ledger_rows(snapshot)
+        self._label_sets = self._ledger_rows(snapshot)
         known, lines = self._tasks, self._lines
         self._tasks = {
             record: known[record] if record in known else lines.task(record) for record in snapshot.tasks
         }
         return {
             **_columns_of(STORE, [lines.store(snapshot.created, snapshot.quarantined)]),
-            **_columns_of(LEDGER, list(self._ledgers.values())),
+            **_columns_of(LEDGER, list(self._label_sets.values())),
             **_columns_of(FLEET, [lines.fleet(snapshot.fleet)]),
             **_columns_of(TASK, list(self._tasks.values())),
         }
@@ -89,9 +89,9 @@ class Exposition:
         numbers = {(labels, state): number for labels, state, number in snapshot.counts}
         keys = [
             (record, tuple(numbers.get((labels, state), 0) for state in STATES))
-            for labels, record in snapshot.ledgers
+            for labels, record in snapshot.label_sets
         ]
-        return {key: self._ledgers.get(key) or self._lines.ledger(*key) for key in keys}
+        return {key: self._label_sets.get(key) or self._lines.label_set(*key) for key in keys}
 
 
 def _columns_of(families: Sequence[Family], rows: Sequence[Row]) -> dict[str, Sequence[bytes]]:
@@ -110,14 +110,20 @@ class Scraper:
     """
 
     def __init__(
-        self, *, store: Store, labels: tuple[str, ...], windows: Windows, max_tasks: int, telemetry: Telemetry
+        self,
+        *,
+        store: Store,
+        labels: tuple[str, ...],
+        fold_settings: FoldSettings,
+        max_tasks: int,
+        telemetry: Telemetry,
     ) -> None:
         self._store = store
         self._max_tasks = max_tasks
         self._telemetry = telemetry
         self._expositions = {
             openmetrics: Exposition(
-                openmetrics=openmetrics, labels=labels, windows=windows, telemetry=telemetry
+                openmetrics=openmetrics, labels=labels, fold_settings=fold_settings, telemetry=telemetry
             )
             for openmetrics in (False, True)
         }

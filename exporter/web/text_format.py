@@ -15,9 +15,9 @@ from exporter.metrics.catalogue import (
     Scope,
     in_scope,
 )
-from exporter.metrics.values import MICRO, SEP, Exemplar, Ledger, histogram_keys, series
-from exporter.relay import NONE, STATES, Task, Windows, state_of
-from exporter.store.records import decode_ledger, decode_task
+from exporter.metrics.values import MICRO, SEP, Exemplar, LabelSetValues, histogram_keys, series
+from exporter.relay import NONE, STATES, FoldSettings, Task, state_of
+from exporter.store.records import decode_label_set, decode_task
 
 # prometheus_client types it only in part.
 _go_number = cast("Callable[[float], str]", floatToGoString)
@@ -51,10 +51,10 @@ class Lines:
         windows: what makes a task failed or stopped.
     """
 
-    def __init__(self, *, openmetrics: bool, labels: tuple[str, ...], windows: Windows) -> None:
+    def __init__(self, *, openmetrics: bool, labels: tuple[str, ...], fold_settings: FoldSettings) -> None:
         self._openmetrics = openmetrics
         self._labels = labels
-        self._windows = windows
+        self._windows = fold_settings
 
     def _family_name(self, family: Family) -> str:
         return family.full_name.removesuffix("_total") if self._openmetrics else family.full_name
@@ -70,20 +70,20 @@ class Lines:
         values = {"store_created_timestamp_seconds": created, "quarantined_callbacks": quarantined}
         return tuple(_line(family.full_name, [], values[family.name]).encode() for family in STORE)
 
-    def ledger(self, record: str, counts: Sequence[int]) -> Row:
+    def label_set(self, record: str, counts: Sequence[int]) -> Row:
         """Return the lines of a label set, of which there are so many tasks in each state."""
-        ledger = decode_ledger(record)
-        labels = _pairs(self._labels, ledger.labels)
+        label_set = decode_label_set(record)
+        labels = _pairs(self._labels, label_set.labels)
         tasks = zip(STATES, counts, strict=True)
         return (
             "".join(_line(COUNTED.full_name, [*labels, _pair("state", s)], n) for s, n in tasks).encode(),
-            *("".join(self._series(family, ledger, labels)).encode() for family in LEDGER[1:]),
+            *("".join(self._series(family, label_set, labels)).encode() for family in LEDGER[1:]),
         )
 
     def fleet(self, record: str) -> Row:
         """Return the lines of the fleet as a whole."""
-        ledger = decode_ledger(record)
-        return tuple("".join(self._series(family, ledger, [])).encode() for family in FLEET)
+        label_set = decode_label_set(record)
+        return tuple("".join(self._series(family, label_set, [])).encode() for family in FLEET)
 
     def task(self, record: str) -> Row:
         """Return the lines of a task."""
@@ -96,41 +96,43 @@ class Lines:
             lines["task_runs_total"] += _line("css_relay_task_runs_created", labels, task.first_seen)
         return tuple(text.encode() for text in lines.values())
 
-    def _series(self, family: Family, ledger: Ledger, labels: Pairs) -> Iterator[str]:
+    def _series(self, family: Family, label_set: LabelSetValues, labels: Pairs) -> Iterator[str]:
         """Yield the lines of a family in one ledger: every series known in advance, and those it has."""
-        for values in _label_values(family, ledger):
+        for values in _label_values(family, label_set):
             own = [*labels, *_pairs(family.labels, values)]
             key = series(family.name, *values)
             if family.kind == "histogram":
-                yield from self._histogram(family, ledger, histogram_keys(family.name, *values), own)
+                yield from self._histogram(family, label_set, histogram_keys(family.name, *values), own)
             elif family.kind == "gauge":
-                yield _line(family.full_name, own, ledger.marks[key] / MICRO)
+                yield _line(family.full_name, own, label_set.marks[key] / MICRO)
             else:
-                yield from self._counter(family, own, ledger.values.get(key, 0), ledger.created)
+                yield from self._counter(family, own, label_set.values.get(key, 0), label_set.created)
 
     def _counter(self, family: Family, labels: Pairs, value: float, created: float) -> Iterator[str]:
         yield _line(family.full_name, labels, value)
         if self._openmetrics:
             yield _line(f"{self._family_name(family)}_created", labels, created)
 
-    def _histogram(self, family: Family, ledger: Ledger, keys: Sequence[str], labels: Pairs) -> Iterator[str]:
+    def _histogram(
+        self, family: Family, label_set: LabelSetValues, keys: Sequence[str], labels: Pairs
+    ) -> Iterator[str]:
         name, total = family.full_name, 0
         *buckets, sum_key = keys
         for bucket, edge in zip(buckets, (*family.buckets, float("inf")), strict=True):
-            total += ledger.values.get(bucket, 0)
+            total += label_set.values.get(bucket, 0)
             yield _line(
                 f"{name}_bucket",
                 [*labels, _pair("le", _go_number(edge))],
                 total,
-                self._exemplar(ledger, bucket),
+                self._exemplar(label_set, bucket),
             )
         yield _line(f"{name}_count", labels, total)
-        yield _line(f"{name}_sum", labels, ledger.values.get(sum_key, 0) / MICRO)
+        yield _line(f"{name}_sum", labels, label_set.values.get(sum_key, 0) / MICRO)
         if self._openmetrics:
-            yield _line(f"{name}_created", labels, ledger.created)
+            yield _line(f"{name}_created", labels, label_set.created)
 
-    def _exemplar(self, ledger: Ledger, bucket: str) -> str:
-        exemplar: Exemplar | None = ledger.exemplars.get(bucket) if self._openmetrics else None
+    def _exemplar(self, label_set: LabelSetValues, bucket: str) -> str:
+        exemplar: Exemplar | None = label_set.exemplars.get(bucket) if self._openmetrics else None
         if exemplar is None or len(exemplar[0]) > MAX_EXEMPLAR_CHARACTERS:
             return ""
         task_id, value, arrival = exemplar
@@ -138,7 +140,7 @@ class Lines:
 
 
 def _task_samples(task: Task, state: str) -> Iterator[tuple[str, Pairs, float]]:
-    now = task.now
+    now = task.current
     for name in STATES:
         yield "task_state", [_pair("state", name)], int(name == state)
     info = [task.source_host or UNKNOWN, task.stream_id or UNKNOWN, task.to_url or UNKNOWN]
@@ -155,14 +157,14 @@ def _task_samples(task: Task, state: str) -> Iterator[tuple[str, Pairs, float]]:
         yield "task_file_finish_timestamp_seconds", (), now.finish.ms / 1000
 
 
-def _label_values(family: Family, ledger: Ledger) -> Sequence[tuple[str, ...]]:
+def _label_values(family: Family, label_set: LabelSetValues) -> Sequence[tuple[str, ...]]:
     """Return the values of a family's own labels in one ledger, those known in advance first."""
     if not family.labels:
         return [()]
     if family.name == "callbacks_total":
         return [(event, outcome) for event in EVENT_NAMES for outcome in OUTCOMES]
     known = dict.fromkeys((value,) for value in family.values)
-    found = ledger.marks if family.kind == "gauge" else ledger.values
+    found = label_set.marks if family.kind == "gauge" else label_set.values
     dynamic = {
         tuple(key.split(SEP, len(family.labels))[1:]) for key in found if key.startswith(family.name + SEP)
     }

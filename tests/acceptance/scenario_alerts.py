@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.config.settings import Settings
-from exporter.store.protocol import Terms
+from exporter.store.protocol import StoreOptions
 from exporter.store.sqlite.store import SqliteStore
 from tests.clock import Clock
 from tests.support import Exporter
@@ -31,7 +31,12 @@ DAY = 86400.0
 def old_store(folder: Path) -> str:
     """Make a store that is a day old, so that alerts on rates are not silent; return its URL."""
     path, settings = folder / "relay.db", Settings()
-    SqliteStore(path, Terms(labels=settings.metrics_labels, judged_by=settings.judged_by)).close()
+    SqliteStore(
+        path,
+        StoreOptions(
+            labels=settings.metrics_labels, fold_settings_fingerprint=settings.fold_settings_fingerprint
+        ),
+    ).close()
     connection = sqlite3.connect(path)
     with connection:
         connection.execute("UPDATE meta SET value = ? WHERE key = 'created'", (repr(time.time() - DAY),))

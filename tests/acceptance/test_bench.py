@@ -247,7 +247,7 @@ def test_tasks_that_come_and_go_leave_the_fleet_as_it_was(
     for name, value in clock.environment.items():
         monkeypatch.setenv(name, value)
     figures = {}
-    for figure in growth.measure(tmp_path, (), marks=(), fleet=10, together=20, scrapes=2, windows=()):
+    for figure in growth.measure(tmp_path, (), marks=(), fleet=10, together=20, scrapes=2, fold_settings=()):
         figures[figure.name] = figure
         if figure.name == "growth 0 rate":  # all are sent
             clock.advance(DAY_SECONDS)

@@ -15,7 +15,7 @@ import pytest
 from exporter import cli
 from exporter.config.settings import Settings
 from exporter.config.store_url import parse_store
-from exporter.store.protocol import Refused, Terms
+from exporter.store.protocol import QuarantineEntry, StoreOptions
 from exporter.store.sqlite.file import FileLock
 from exporter.store.sqlite.store import SqliteStore
 from tests.acceptance import commands
@@ -117,8 +117,17 @@ def test_a_scrape_is_the_same_to_the_byte_after_a_load(tmp_path: Path, server: V
 
 def _refuse(url: str, body: bytes) -> None:
     """Keep a body as a program with older schemas would have."""
-    with closing(SqliteStore(Path(parse_store(url).path), Terms(judged_by=Settings().judged_by))) as store:
-        store.transact(lambda step: step.quarantine(Refused("schema", body, "::1", round(time.time(), 3))))
+    with closing(
+        SqliteStore(
+            Path(parse_store(url).path),
+            StoreOptions(fold_settings_fingerprint=Settings().fold_settings_fingerprint),
+        )
+    ) as store:
+        store.transact(
+            lambda transaction: transaction.quarantine(
+                QuarantineEntry("schema", body, "::1", round(time.time(), 3))
+            )
+        )
 
 
 def _start(number: int, at: int) -> bytes:

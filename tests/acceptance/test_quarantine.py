@@ -17,7 +17,7 @@ from pathlib import Path
 
 from exporter.app import open_store
 from exporter.config.settings import read
-from exporter.store.protocol import Refused
+from exporter.store.protocol import QuarantineEntry
 from tests.acceptance.commands import run, started
 from tests.acceptance.load import Sender
 from tests.support import HANG_SECONDS, Exporter, environment_of, running, sample, store_url, until
@@ -33,9 +33,9 @@ def keep(folder: Path, *bodies: bytes) -> None:
     """Put bodies into the quarantine as a program with older schemas would have."""
     now = round(time.time(), 3)
 
-    def work(step: object) -> None:
+    def work(transaction: object) -> None:
         for body in bodies:
-            step.quarantine(Refused("schema", body, "192.0.2.1", now))  # type: ignore[attr-defined]
+            transaction.quarantine(QuarantineEntry("schema", body, "192.0.2.1", now))  # type: ignore[attr-defined]
 
     with closing(open_store(read({"store_url": store_url(folder)}, {}))) as store:
         store.transact(work)

@@ -204,17 +204,17 @@ def test_a_restore_that_is_killed_leaves_the_old_store_or_the_new_one(tmp_path: 
             exporter.post(sample("documented/task_start").replace(b"118148", str(number).encode()))
         run(tmp_path, "backup", "copy.db")
         exporter.stop()
-    for step in STEPS:
+    for transaction in STEPS:
         process = subprocess.run(
             [sys.executable, "-m", "exporter", "restore", "copy.db", "--replace"],
             cwd=tmp_path,
-            env={**exporter.environment, "PYTHONPATH": str(tmp_path), "KILLED_AT": step},
+            env={**exporter.environment, "PYTHONPATH": str(tmp_path), "KILLED_AT": transaction},
             check=False,
         )
-        assert process.returncode == -signal.SIGKILL, step
+        assert process.returncode == -signal.SIGKILL, transaction
         with closing(sqlite3.connect(store)) as connection:
-            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)], step
-            assert connection.execute("SELECT count(*) FROM tasks").fetchone() == (50,), step
+            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)], transaction
+            assert connection.execute("SELECT count(*) FROM tasks").fetchone() == (50,), transaction
     assert any(store.parent.glob("*-unfinished*"))
     run(tmp_path, "restore", "copy.db", "--replace")
     assert not any(store.parent.glob("*-unfinished*"))

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from exporter.config.store_url import parse_store
-from exporter.store.protocol import Store, Terms
+from exporter.store.protocol import Store, StoreOptions
 from exporter.store.sqlite import store as sqlite
 from exporter.store.sqlite.store import SqliteStore
 from exporter.store.valkey import client as clients
@@ -22,12 +22,12 @@ from tests.valkeys import ValkeyServer
 
 Open = Callable[..., Store]
 OpenAt = Callable[..., ValkeyStore]
-Place = Callable[[Terms], Store]
+Place = Callable[[StoreOptions], Store]
 
 
 def _in_file(request: pytest.FixtureRequest) -> Place:
     path = request.getfixturevalue("tmp_path") / "relay.db"
-    return lambda terms: SqliteStore(path, terms, clock=lambda: 1000.0)
+    return lambda options: SqliteStore(path, options, clock=lambda: 1000.0)
 
 
 def _on_server(request: pytest.FixtureRequest) -> Place:
@@ -49,7 +49,7 @@ def _on_cluster(request: pytest.FixtureRequest) -> Place:
 
 def _at(url: str) -> Place:
     address = parse_store(url)
-    return lambda terms: ValkeyStore(address, terms, clock=lambda: 1000.0)
+    return lambda options: ValkeyStore(address, options, clock=lambda: 1000.0)
 
 
 def empty(server: ValkeyServer) -> None:
@@ -141,7 +141,7 @@ def open_store(request: pytest.FixtureRequest) -> Iterator[Open]:
     opened: list[Store] = []
 
     def open_(**changes: Any) -> Store:
-        opened.append(place(replace(Terms(), **changes)))
+        opened.append(place(replace(StoreOptions(), **changes)))
         return opened[-1]
 
     yield open_
@@ -161,7 +161,7 @@ def opened() -> Iterator[OpenAt]:
     stores: list[ValkeyStore] = []
 
     def open_(url: str, **changes: Any) -> ValkeyStore:
-        stores.append(ValkeyStore(parse_store(url), replace(Terms(), **changes)))
+        stores.append(ValkeyStore(parse_store(url), replace(StoreOptions(), **changes)))
         return stores[-1]
 
     yield open_

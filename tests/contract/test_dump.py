@@ -18,13 +18,13 @@ from exporter.errors import StoreError
 from exporter.metrics.process import Telemetry
 from exporter.relay import ACTIVE, NONE, Task, settle
 from exporter.store.dump import End, KeptTask, Line, read_dump, write_dump
-from exporter.store.protocol import Refused, Row, Store, Terms, Transaction
+from exporter.store.protocol import QuarantineEntry, Store, StoreOptions, TaskRow, Transaction
 from exporter.store.sqlite.dump import dump_file, load_file
 from exporter.store.sqlite.store import SqliteStore
 from exporter.store.valkey.dump import dump_server, load_server
 from exporter.store.valkey.store import ValkeyStore
 from exporter.web.scrape import Exposition
-from tests.contract.test_store import LABELS, count, ledgers, put, task
+from tests.contract.test_store import LABELS, count, label_sets, put, task
 from tests.unit.histories import T0, WINDOWS
 
 MANY = 2500
@@ -45,10 +45,10 @@ class Place:
 
     def open(self, **changes: Any) -> Store:
         """Open the store that is here."""
-        terms = replace(Terms(judged_by="--relay.x=1"), **changes)
+        options = replace(StoreOptions(fold_settings_fingerprint="--relay.x=1"), **changes)
         if self.url.is_embedded:
-            return SqliteStore(Path(self.url.path), terms, clock=lambda: 1000.25)
-        return ValkeyStore(self.url, terms, clock=lambda: 1000.25)
+            return SqliteStore(Path(self.url.path), options, clock=lambda: 1000.25)
+        return ValkeyStore(self.url, options, clock=lambda: 1000.25)
 
     def lines(self) -> Iterator[Line]:
         """Return the lines of a dump, but for its end."""
@@ -175,30 +175,34 @@ def fill(store: Store) -> None:
             due=float("1e9"),
         )
     )
-    store.transact(lambda step: step.forget("4/gone"))
+    store.transact(lambda transaction: transaction.forget("4/gone"))
 
-    def work(step: Transaction) -> None:
-        step.put(Row(Task(appid=4, task_id="", sources="ff00ff00ff00ff00"), (), NONE, 9.5))
+    def work(transaction: Transaction) -> None:
+        transaction.put(TaskRow(Task(appid=4, task_id="", sources="ff00ff00ff00ff00"), (), NONE, 9.5))
         for number in range(70):
-            step.tally.tell([("tasks_exited_total", str(-number), 2)], ("4", "push.example.com"), "t", 9.0)
-        step.tally.tell([("start_to_file_latency_seconds", "", 2.5)], ("4", "a b"), "☃", 1e9 + 1 / 3)
-        step.tally.tell([("run_seconds", "", 3)], ("4", "push.example.com"), "t", 9)
-        step.tally.count("unknown_fields_total", "new field", amount=3)
-        step.tally.mark("last_callback_timestamp_seconds", "TaskStart", 1e9 + 1 / 7)
+            transaction.increments.record(
+                [("tasks_exited_total", str(-number), 2)], ("4", "push.example.com"), "t", 9.0
+            )
+        transaction.increments.record(
+            [("start_to_file_latency_seconds", "", 2.5)], ("4", "a b"), "☃", 1e9 + 1 / 3
+        )
+        transaction.increments.record([("run_seconds", "", 3)], ("4", "push.example.com"), "t", 9)
+        transaction.increments.count("unknown_fields_total", "new field", amount=3)
+        transaction.increments.mark("last_callback_timestamp_seconds", "TaskStart", 1e9 + 1 / 7)
         for at in (1 / 3, 7.0, 2.0):
-            step.quarantine(Refused("json", bytes(range(256)) * 9, "2001:db8::1", at))
-        step.quarantine(Refused("schema", b"", "192.0.2.1", 5.0))
+            transaction.quarantine(QuarantineEntry("json", bytes(range(256)) * 9, "2001:db8::1", at))
+        transaction.quarantine(QuarantineEntry("schema", b"", "192.0.2.1", 5.0))
 
     store.transact(work)
     store.transact(put(task("newest")))
-    store.transact(lambda step: step.forget("4/newest"))
+    store.transact(lambda transaction: transaction.forget("4/newest"))
 
 
 def shown(store: Store) -> list[bytes]:
     """Return a scrape in both formats, the process's own families apart."""
     telemetry = Telemetry(version="", revision="")
     forms = [
-        Exposition(openmetrics=openmetrics, labels=LABELS, windows=WINDOWS, telemetry=telemetry)
+        Exposition(openmetrics=openmetrics, labels=LABELS, fold_settings=WINDOWS, telemetry=telemetry)
         for openmetrics in (False, True)
     ]
     return [
@@ -232,20 +236,28 @@ def test_a_loaded_store_goes_on_where_the_dumped_one_was(places: Places) -> None
         fill(store)
     target.load(source.dump())
     with closing(target.open()) as store:
-        before = ledgers(store)["4", "push.example.com"]
+        before = label_sets(store)["4", "push.example.com"]
         assert before.values["tasks_exited_total _other"] == 12
 
-        def work(step: Transaction) -> tuple[list[str], bool]:
-            put(task("new"), task("elsewhere", host="new.example.com"))(step)
-            count(5)(step)
-            step.tally.tell([("tasks_exited_total", "-1", 1)], ("4", "push.example.com"), "t", 9.0)
-            step.tally.tell([("tasks_exited_total", "-999", 1)], ("4", "push.example.com"), "t", 9.0)
-            step.quarantine(Refused("json", bytes(range(256)) * 9, "::2", 8.0))
-            siblings = [each.task_id for each in step.siblings(4, "00ff00ff00ff00ff")]
-            return sorted(siblings), step.release(store.bodies(limit=1, reason="schema")[0].digest)
+        def work(transaction: Transaction) -> tuple[list[str], bool]:
+            put(task("new"), task("elsewhere", host="new.example.com"))(transaction)
+            count(5)(transaction)
+            transaction.increments.record(
+                [("tasks_exited_total", "-1", 1)], ("4", "push.example.com"), "t", 9.0
+            )
+            transaction.increments.record(
+                [("tasks_exited_total", "-999", 1)], ("4", "push.example.com"), "t", 9.0
+            )
+            transaction.quarantine(QuarantineEntry("json", bytes(range(256)) * 9, "::2", 8.0))
+            tasks_with_sources = [
+                each.task_id for each in transaction.tasks_with_sources(4, "00ff00ff00ff00ff")
+            ]
+            return sorted(tasks_with_sources), transaction.release(
+                store.bodies(limit=1, reason="schema")[0].digest
+            )
 
         assert store.transact(work)[0] == (["failed", "ä\t\x7f☃"], True)
-        now = ledgers(store)["4", "push.example.com"]
+        now = label_sets(store)["4", "push.example.com"]
         grown = {key: n - before.values.get(key, 0) for key, n in now.values.items()}
         assert {key: n for key, n in grown.items() if n} == {
             "tasks_started_total": 5,
@@ -255,7 +267,9 @@ def test_a_loaded_store_goes_on_where_the_dumped_one_was(places: Places) -> None
         (held,) = store.bodies(limit=10)
         assert (held.count, held.first, held.last, held.source) == (4, 1 / 3, 8.0, "::2")
     with closing(target.open(max_quarantined_bytes=3000)) as store:
-        store.transact(lambda step: step.quarantine(Refused("json", b"y" * 1000, "::1", 9.0)))
+        store.transact(
+            lambda transaction: transaction.quarantine(QuarantineEntry("json", b"y" * 1000, "::1", 9.0))
+        )
         assert [held.body for held in store.bodies(limit=10)] == [b"y" * 1000]
     tasks = [line.record.task_id for line in target.lines() if isinstance(line, KeptTask)]
     assert tasks[:3] == ["t0", "t1", "t2"]
@@ -266,10 +280,10 @@ def test_many_pages_are_loaded(places: Places) -> None:
     """And no task, body or label set at an edge is left behind."""
     source, target = places
 
-    def work(step: Transaction) -> None:
-        put(*(task(f"t{n}", host=f"{n % 150}.example.com") for n in range(MANY)))(step)
+    def work(transaction: Transaction) -> None:
+        put(*(task(f"t{n}", host=f"{n % 150}.example.com") for n in range(MANY)))(transaction)
         for number in range(150):
-            step.quarantine(Refused("json", b"%d" % number, "::1", 9.0))
+            transaction.quarantine(QuarantineEntry("json", b"%d" % number, "::1", 9.0))
 
     with closing(source.open()) as store:
         store.transact(work)

@@ -66,7 +66,7 @@ def _after(lines: Iterator[Line], number: int, happens: Callable[[], object]) ->
 @pytest.mark.parametrize("number", range(1, 16))
 @pytest.mark.parametrize(
     "work",
-    [count(1), put(task("late", host="new.example.com")), lambda step: step.forget("4/t0")],
+    [count(1), put(task("late", host="new.example.com")), lambda transaction: transaction.forget("4/t0")],
     ids=["count", "put", "forget"],
 )
 def test_a_store_that_is_written_to_meanwhile_is_not_dumped(
@@ -176,12 +176,12 @@ def test_a_loaded_task_that_another_replica_forgets_is_not_brought_back(served: 
     seen: list[bool] = []
     with closing(other.open()) as one, closing(other.open()) as two:
 
-        def work(step: Transaction) -> None:
-            seen.append(step.task("4/t0") is not None)
+        def work(transaction: Transaction) -> None:
+            seen.append(transaction.task("4/t0") is not None)
             if seen == [True]:
-                two.transact(lambda step: step.forget("4/t0"))
+                two.transact(lambda transaction: transaction.forget("4/t0"))
             if seen[-1]:
-                put(task("t0"))(step)
+                put(task("t0"))(transaction)
 
         one.transact(work)
         assert seen == [True, False]

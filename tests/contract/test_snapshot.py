@@ -8,8 +8,8 @@ import pytest
 
 from exporter.metrics.process import Telemetry
 from exporter.relay import STATES, Task, settle, state_of
-from exporter.store.protocol import Row, Store, Transaction
-from exporter.store.records import decode_ledger, decode_task
+from exporter.store.protocol import Store, TaskRow, Transaction
+from exporter.store.records import decode_label_set, decode_task
 from exporter.web.scrape import Exposition
 from tests.contract.conftest import Open
 from tests.contract.test_store import LABELS, count, put, task
@@ -37,7 +37,7 @@ class Reader:
 
 
 def _exposition() -> Exposition:
-    return Exposition(openmetrics=False, labels=LABELS, windows=WINDOWS, telemetry=TELEMETRY)
+    return Exposition(openmetrics=False, labels=LABELS, fold_settings=WINDOWS, telemetry=TELEMETRY)
 
 
 def _of_store(text: bytes) -> bytes:
@@ -64,12 +64,12 @@ def _any_step(chance: random.Random, known: dict[str, Task], counted: int) -> Ca
     for name in forgotten:
         known.pop(name, None)
 
-    def work(step: Transaction) -> None:
-        put(*tasks)(step)
+    def work(transaction: Transaction) -> None:
+        put(*tasks)(transaction)
         for name in forgotten:
-            step.forget(f"4/{name}")
+            transaction.forget(f"4/{name}")
         if counted:
-            count(counted, host="h2")(step)
+            count(counted, host="h2")(transaction)
 
     return work
 
@@ -95,8 +95,8 @@ def test_after_any_steps_of_several_processes_a_scrape_shows_what_is_there(open_
             assert [state_of(each, WINDOWS) for each in tasks] == order[: reader.max_tasks]
             assert snapshot.count_by_state == {state: n for state, n in states.items() if state in STATES}
             assert reader.shown() == reader.afresh()
-            ledgers = {labels: decode_ledger(record).values for labels, record in snapshot.ledgers}
-            assert ledgers.get(("4", "h2"), {}).get("tasks_started_total", 0) == counted
+            label_sets = {labels: decode_label_set(record).values for labels, record in snapshot.label_sets}
+            assert label_sets.get(("4", "h2"), {}).get("tasks_started_total", 0) == counted
 
 
 def test_within_a_state_tasks_stand_by_their_labels_then_by_age(store: Store) -> None:
@@ -114,7 +114,7 @@ def test_a_task_that_makes_room_lets_the_next_one_in(store: Store) -> None:
     store.transact(put(task("a"), task("b"), task("c", "E")))
     reader = Reader(store, 2)
     assert b'task_id="c"' not in reader.shown()
-    store.transact(lambda step: step.forget("4/a"))
+    store.transact(lambda transaction: transaction.forget("4/a"))
     assert b'task_id="c"' in reader.shown()
     store.transact(put(task("d")))
     assert b'task_id="c"' not in reader.shown()
@@ -125,7 +125,7 @@ def test_a_task_that_is_forgotten_and_comes_again_is_another(store: Store) -> No
     store.transact(put(task("a"), task("b")))
     reader = Reader(store, 9)
     reader.shown()
-    store.transact(lambda step: step.forget("4/a"))
+    store.transact(lambda transaction: transaction.forget("4/a"))
     store.transact(put(task("a")))
     assert [decode_task(record).task_id for record in store.snapshot(9).tasks] == ["b", "a"]
     assert reader.shown() == reader.afresh()
@@ -138,9 +138,9 @@ def test_a_step_that_fails_leaves_nothing_behind(store: Store) -> None:
     reader = Reader(store, 9)
     before = reader.shown()
 
-    def fail(step: Transaction) -> None:
-        put(task("a", "E"))(step)
-        step.forget("4/b")
+    def fail(transaction: Transaction) -> None:
+        put(task("a", "E"))(transaction)
+        transaction.forget("4/b")
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -156,5 +156,5 @@ def test_a_task_without_a_state_is_not_shown_any_more(store: Store) -> None:
     reader = Reader(store, 9)
     reader.shown()
     for state, shown in (("none", 0), ("active", 1)):
-        store.transact(lambda step, s=state: step.put(Row(task("a"), ("4", "h"), s, 9.0)))
+        store.transact(lambda transaction, s=state: transaction.put(TaskRow(task("a"), ("4", "h"), s, 9.0)))
         assert reader.shown().count(b"css_relay_task_info{") == shown

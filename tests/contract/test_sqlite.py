@@ -10,19 +10,19 @@ from pathlib import Path
 import pytest
 
 from exporter.errors import StoreError, StoreUnavailable
-from exporter.store.protocol import Terms
+from exporter.store.protocol import StoreOptions
 from exporter.store.sqlite import open as module
 from exporter.store.sqlite import store as sqlite
 from exporter.store.sqlite.open import MIGRATIONS
 from exporter.store.sqlite.store import SqliteStore
 from tests.contract.test_snapshot import Reader
-from tests.contract.test_store import count, ledgers, put, task
+from tests.contract.test_store import count, label_sets, put, task
 from tests.support import until
 
 
 def opened(path: Path) -> SqliteStore:
     """Open the store in `path`."""
-    return SqliteStore(path, Terms())
+    return SqliteStore(path, StoreOptions())
 
 
 def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_migration_runs_once_and_keeps_what_is_there(
     for _ in range(2):
         newer = opened(path)
         assert newer.find("4/a") is not None
-        assert ledgers(newer)["4", "push.example.com"].values == {"tasks_started_total": 7}
+        assert label_sets(newer)["4", "push.example.com"].values == {"tasks_started_total": 7}
         newer.close()
 
 
@@ -135,7 +135,7 @@ def test_a_commit_that_failed_hides_nothing_that_another_process_commits(tmp_pat
     store.transact(put(task("a"), task("b")))
     reader = Reader(store, 9)
     reader.shown()
-    end = store.prepare(put(task("a", "E")), wait=True)
+    prepared = store.begin(put(task("a", "E")), wait=True)
     store._writer.set_authorizer(
         lambda action, what, *_: (
             sqlite3.SQLITE_DENY
@@ -144,7 +144,7 @@ def test_a_commit_that_failed_hides_nothing_that_another_process_commits(tmp_pat
         )
     )
     with pytest.raises(StoreUnavailable, match="not authorized"):
-        end()
+        prepared.commit()
     store._writer.set_authorizer(None)
     other.transact(put(task("b", "E")))
     assert reader.shown() == reader.afresh()
@@ -200,15 +200,15 @@ def test_a_lock_held_for_a_moment_is_waited_for(tmp_path: Path) -> None:
     store._writer.set_trace_callback(lambda statement: events.append(statement.partition(" ")[0]))
     with closing(sqlite3.connect(path, isolation_level=None)) as holder:
         holder.execute("BEGIN IMMEDIATE")
-        step = threading.Thread(target=lambda: store.transact(count()))
-        step.start()
-        until(lambda: "BEGIN" in events and is_asleep(step), "the step finds the lock held")
+        transaction = threading.Thread(target=lambda: store.transact(count()))
+        transaction.start()
+        until(lambda: "BEGIN" in events and is_asleep(transaction), "the step finds the lock held")
         events.append("the holder lets go")
         holder.execute("COMMIT")
-        step.join()
+        transaction.join()
     let_go = events.index("the holder lets go")
     assert (events[let_go - 1], events[-1]) == ("BEGIN", "COMMIT")
-    assert ledgers(store)["4", "push.example.com"].values == {"tasks_started_total": 1}
+    assert label_sets(store)["4", "push.example.com"].values == {"tasks_started_total": 1}
     store.close()
 
 
@@ -231,10 +231,10 @@ def test_a_lock_held_for_long_is_told_and_changes_nothing(
     holder.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreUnavailable, match="locked"):
         store.transact(count())
-    assert ledgers(store) == {}
+    assert label_sets(store) == {}
     holder.execute("COMMIT")
     store.transact(count())
-    assert len(ledgers(store)) == 1
+    assert len(label_sets(store)) == 1
     holder.close()
     store.close()
 
@@ -244,14 +244,15 @@ def test_what_was_committed_survives_a_kill(tmp_path: Path) -> None:
     path = tmp_path / "relay.db"
     program = (
         "import os, sys; from pathlib import Path\n"
-        "from exporter.store.protocol import Terms; from exporter.store.sqlite.store import SqliteStore\n"
-        "store = SqliteStore(Path(sys.argv[1]), Terms())\n"
-        "told, labels = [('tasks_started_total', '', 1)], ('4', 'push.example.com')\n"
-        "for _ in range(20): store.transact(lambda step: step.tally.tell(told, labels, 't', 9.0))\n"
+        "from exporter.store.protocol import StoreOptions\n"
+        "from exporter.store.sqlite.store import SqliteStore\n"
+        "store = SqliteStore(Path(sys.argv[1]), StoreOptions())\n"
+        "counted, labels = [('tasks_started_total', '', 1)], ('4', 'push.example.com')\n"
+        "for _ in range(20): store.transact(lambda t: t.increments.record(counted, labels, 't', 9.0))\n"
         "os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", program, str(path)], check=False)
     assert done.returncode == -9
     store = opened(path)
-    assert ledgers(store)["4", "push.example.com"].values == {"tasks_started_total": 20}
+    assert label_sets(store)["4", "push.example.com"].values == {"tasks_started_total": 20}
     store.close()

@@ -10,10 +10,10 @@ from itertools import permutations, product
 import pytest
 
 from exporter.errors import StoreError
-from exporter.metrics.values import Ledger, series
+from exporter.metrics.values import LabelSetValues, series
 from exporter.relay import STATES, Task, settle, state_of
-from exporter.store.protocol import Refused, Row, Store, Transaction
-from exporter.store.records import decode_ledger, decode_task, labels_of
+from exporter.store.protocol import QuarantineEntry, Store, TaskRow, Transaction
+from exporter.store.records import decode_label_set, decode_task, labels_of
 from tests.contract.conftest import Open, together
 from tests.unit.histories import T0, WINDOWS, callback, fold
 
@@ -32,9 +32,9 @@ def task(
 def put(*tasks: Task, due: float = 2000.0) -> Work:
     """Return a step that keeps tasks."""
 
-    def work(step: Transaction) -> None:
+    def work(transaction: Transaction) -> None:
         for each in tasks:
-            step.put(Row(each, labels_of(each, LABELS), state_of(each, WINDOWS), due))
+            transaction.put(TaskRow(each, labels_of(each, LABELS), state_of(each, WINDOWS), due))
 
     return work
 
@@ -44,26 +44,26 @@ def count(
 ) -> Work:
     """Return a step that counts."""
 
-    def work(step: Transaction) -> None:
-        step.tally.tell([(name, label, number)], ("4", host), "t", 9.0)
+    def work(transaction: Transaction) -> None:
+        transaction.increments.record([(name, label, number)], ("4", host), "t", 9.0)
 
     return work
 
 
-def ledgers(store: Store) -> dict[tuple[str, ...], Ledger]:
+def label_sets(store: Store) -> dict[tuple[str, ...], LabelSetValues]:
     """Return the ledgers of a snapshot by their labels."""
-    return {labels: decode_ledger(record) for labels, record in store.snapshot(10).ledgers}
+    return {labels: decode_label_set(record) for labels, record in store.snapshot(10).label_sets}
 
 
 def fleet(store: Store) -> dict[str, int]:
     """Return the numbers of the fleet."""
-    return decode_ledger(store.snapshot(10).fleet).values
+    return decode_label_set(store.snapshot(10).fleet).values
 
 
 def test_a_new_store_is_empty_but_for_the_fleet(store: Store) -> None:
     """A new store holds nothing but an empty ledger of the fleet and a secret of its own."""
     snapshot = store.snapshot(10)
-    assert (snapshot.ledgers, snapshot.counts, snapshot.tasks) == ([], [], [])
+    assert (snapshot.label_sets, snapshot.counts, snapshot.tasks) == ([], [], [])
     assert (snapshot.left_out, snapshot.quarantined, snapshot.created) == (0, 0, 1000.0)
     assert fleet(store) == {}
     assert len(store.secret) == 16
@@ -75,8 +75,8 @@ def test_what_is_put_is_found_by_the_next_process(open_store: Open) -> None:
     first.transact(put(task("a")))
     first.transact(count(3))
     second = open_store()
-    assert second.transact(lambda step: step.task("4/a"))[0] == task("a")
-    assert ledgers(second)["4", "push.example.com"].values == {"tasks_started_total": 3}
+    assert second.transact(lambda transaction: transaction.task("4/a"))[0] == task("a")
+    assert label_sets(second)["4", "push.example.com"].values == {"tasks_started_total": 3}
     assert second.secret == first.secret
     assert second.snapshot(1).created == first.snapshot(1).created
 
@@ -84,11 +84,11 @@ def test_what_is_put_is_found_by_the_next_process(open_store: Open) -> None:
 def test_a_step_sees_what_it_has_changed(store: Store) -> None:
     """A step reads its own changes, so two callbacks of one task in a batch build on each other."""
 
-    def work(step: Transaction) -> tuple[Task | None, Task | None]:
-        put(task("a"))(step)
-        seen = step.task("4/a")
-        step.forget("4/a")
-        return seen, step.task("4/a")
+    def work(transaction: Transaction) -> tuple[Task | None, Task | None]:
+        put(task("a"))(transaction)
+        seen = transaction.task("4/a")
+        transaction.forget("4/a")
+        return seen, transaction.task("4/a")
 
     assert store.transact(work)[0] == (task("a"), None)
     assert store.find("4/a") is None
@@ -97,19 +97,19 @@ def test_a_step_sees_what_it_has_changed(store: Store) -> None:
 def test_a_step_that_fails_changes_nothing(store: Store) -> None:
     """A step that raises changes neither tasks nor numbers nor the quarantine, and the next works."""
 
-    def work(step: Transaction) -> None:
-        put(task("a"))(step)
-        count()(step)
-        step.quarantine(Refused("json", b"x", "::1", 9.0))
+    def work(transaction: Transaction) -> None:
+        put(task("a"))(transaction)
+        count()(transaction)
+        transaction.quarantine(QuarantineEntry("json", b"x", "::1", 9.0))
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         store.transact(work)
     assert store.find("4/a") is None
-    assert ledgers(store) == {}
+    assert label_sets(store) == {}
     assert store.snapshot(1).quarantined == 0
     store.transact(count())
-    assert ledgers(store)["4", "push.example.com"].values == {"tasks_started_total": 1}
+    assert label_sets(store)["4", "push.example.com"].values == {"tasks_started_total": 1}
 
 
 def test_two_processes_add_to_the_same_numbers(open_store: Open) -> None:
@@ -119,8 +119,8 @@ def test_two_processes_add_to_the_same_numbers(open_store: Open) -> None:
         first.transact(count(1))
         second.transact(count(10))
         second.transact(put(task(f"t{number}")))
-    assert ledgers(first) == ledgers(second)
-    assert ledgers(first)["4", "push.example.com"].values == {"tasks_started_total": 55}
+    assert label_sets(first) == label_sets(second)
+    assert label_sets(first)["4", "push.example.com"].values == {"tasks_started_total": 55}
 
 
 def test_steps_of_two_processes_at_once_are_one_after_the_other(open_store: Open) -> None:
@@ -129,7 +129,7 @@ def test_steps_of_two_processes_at_once_are_one_after_the_other(open_store: Open
 
     def run(store: Store) -> None:
         for _ in range(30):
-            store.transact(lambda step: put(_with_one_more_run(step.task("4/a")))(step))
+            store.transact(lambda transaction: put(_with_one_more_run(transaction.task("4/a")))(transaction))
 
     together(partial(run, store) for store in stores)
     record = stores[0].find("4/a")
@@ -139,22 +139,22 @@ def test_steps_of_two_processes_at_once_are_one_after_the_other(open_store: Open
 
 def _with_one_more_run(known: Task | None) -> Task:
     base = task("a")
-    return Task(appid=4, task_id="a", now=base.now, runs=(known.runs if known else 0) + 1)
+    return Task(appid=4, task_id="a", current=base.current, runs=(known.runs if known else 0) + 1)
 
 
 def test_siblings_are_the_tasks_of_one_account_and_source(store: Store) -> None:
     """Siblings are the tasks of an account and source as of this step, without those of no id."""
     store.transact(put(task("a", sources="aa"), task("b", sources="bb"), task("c", sources="aa")))
 
-    def work(step: Transaction) -> list[str]:
-        put(task("d", sources="aa"), task("a", sources="bb"))(step)
-        step.forget("4/c")
-        step.put(Row(Task(appid=4, task_id="", sources="aa"), (), "none", 9.0))
-        return [t.task_id for t in step.siblings(4, "aa")]
+    def work(transaction: Transaction) -> list[str]:
+        put(task("d", sources="aa"), task("a", sources="bb"))(transaction)
+        transaction.forget("4/c")
+        transaction.put(TaskRow(Task(appid=4, task_id="", sources="aa"), (), "none", 9.0))
+        return [t.task_id for t in transaction.tasks_with_sources(4, "aa")]
 
     assert store.transact(work)[0] == ["d"]
-    assert [t.task_id for t in store.transact(lambda s: s.siblings(4, "bb"))[0]] == ["a", "b"]
-    assert store.transact(lambda s: s.siblings(5, "aa"))[0] == []
+    assert [t.task_id for t in store.transact(lambda s: s.tasks_with_sources(4, "bb"))[0]] == ["a", "b"]
+    assert store.transact(lambda s: s.tasks_with_sources(5, "aa"))[0] == []
 
 
 def test_due_tasks_come_longest_first(store: Store) -> None:
@@ -164,24 +164,24 @@ def test_due_tasks_come_longest_first(store: Store) -> None:
     store.transact(put(task("c"), due=40.0))
     assert store.due(30.0, 10) == ["4/b", "4/a"]
     assert store.due(40.0, 1) == ["4/b"]
-    store.transact(lambda step: step.forget("4/b"))
+    store.transact(lambda transaction: transaction.forget("4/b"))
     assert store.due(30.0, 10) == ["4/a"]
 
 
 def test_all_tasks_are_due_when_their_states_are_judged_anew(open_store: Open) -> None:
     """All tasks become due once when the settings that judge their states change."""
-    open_store(judged_by="0").transact(put(task("a"), task("b", "E"), due=9e9))
-    assert open_store(judged_by="0").due(1.0, 9) == []
-    store = open_store(judged_by="0,-22")
+    open_store(fold_settings_fingerprint="0").transact(put(task("a"), task("b", "E"), due=9e9))
+    assert open_store(fold_settings_fingerprint="0").due(1.0, 9) == []
+    store = open_store(fold_settings_fingerprint="0,-22")
     assert sorted(store.due(1.0, 9)) == ["4/a", "4/b"]
     store.transact(put(task("a"), task("b", "E"), due=9e9))
-    assert open_store(judged_by="0,-22").due(1.0, 9) == []
+    assert open_store(fold_settings_fingerprint="0,-22").due(1.0, 9) == []
 
 
 def test_a_label_set_appears_with_its_first_task(store: Store) -> None:
     """A label set has a ledger from its first task on, so that its series begin at 0."""
     store.transact(put(task("a", host="new.example.com")))
-    assert ledgers(store) == {("4", "new.example.com"): Ledger(("4", "new.example.com"), 1000.0)}
+    assert label_sets(store) == {("4", "new.example.com"): LabelSetValues(("4", "new.example.com"), 1000.0)}
 
 
 def test_tasks_are_counted_by_label_set_and_state(store: Store) -> None:
@@ -198,7 +198,7 @@ def test_tasks_are_counted_by_label_set_and_state(store: Store) -> None:
         (("4", "push.example.com"), "stopped", 1),
     ]
     store.transact(put(task("a", "E", code="0")))
-    store.transact(lambda step: step.forget("4/b"))
+    store.transact(lambda transaction: transaction.forget("4/b"))
     assert sorted(store.snapshot(10).counts)[1:] == [
         (("4", "push.example.com"), "failed", 1),
         (("4", "push.example.com"), "stopped", 2),
@@ -222,14 +222,16 @@ def test_a_snapshot_reads_the_states_in_the_order_asked_for_and_counts_all(store
     store.transact(
         put(task("stopped", "E", code="0"), task("active"), lost, task("failed", "E"), task("none", "N"))
     )
-    store.transact(lambda step: step.quarantine(Refused("json", b"x", "::1", 9.0)))
-    store.transact(lambda step: step.tally.count("callbacks_total", "TaskStart", "applied", amount=7))
+    store.transact(lambda transaction: transaction.quarantine(QuarantineEntry("json", b"x", "::1", 9.0)))
+    store.transact(
+        lambda transaction: transaction.increments.count("callbacks_total", "TaskStart", "applied", amount=7)
+    )
     for order, bound in product(permutations(STATES), range(6)):
         snapshot = store.snapshot(bound, order)
         assert [decode_task(record).task_id for record in snapshot.tasks] == list(order[:bound])
         assert (snapshot.count_by_state, snapshot.left_out) == (Counter(STATES), max(4 - bound, 0))
         assert snapshot.quarantined == 1
-        assert decode_ledger(snapshot.fleet).values[series("callbacks_total", "TaskStart", "applied")] == 7
+        assert decode_label_set(snapshot.fleet).values[series("callbacks_total", "TaskStart", "applied")] == 7
 
 
 def test_a_listing_is_read_page_by_page(store: Store) -> None:
@@ -255,7 +257,9 @@ def test_label_sets_past_the_bound_are_one(open_store: Open) -> None:
     _, overflow = store.transact(put(task("t", host="e")))
     assert overflow["label_sets"] == 1
     store.transact(count(host="a"))
-    assert {labels: ledger.values["tasks_started_total"] for labels, ledger in ledgers(store).items()} == {
+    assert {
+        labels: label_set.values["tasks_started_total"] for labels, label_set in label_sets(store).items()
+    } == {
         ("4", "a"): 2,
         ("4", "b"): 1,
         ("_other", "_other"): 2,
@@ -268,12 +272,12 @@ def test_two_new_label_sets_in_one_step_past_the_bound_add_up(open_store: Open) 
     store = open_store(max_label_sets=1)
     store.transact(count(host="a"))
 
-    def work(step: Transaction) -> None:
-        count(2, host="b")(step)
-        count(3, host="c")(step)
+    def work(transaction: Transaction) -> None:
+        count(2, host="b")(transaction)
+        count(3, host="c")(transaction)
 
     store.transact(work)
-    assert ledgers(store)["_other", "_other"].values == {"tasks_started_total": 5}
+    assert label_sets(store)["_other", "_other"].values == {"tasks_started_total": 5}
 
 
 def test_codes_past_the_bound_are_one_for_every_label_set(store: Store) -> None:
@@ -283,20 +287,21 @@ def test_codes_past_the_bound_are_one_for_every_label_set(store: Store) -> None:
             count(host=f"h{number % 3}", name="tasks_exited_total", label=str(number))
         )
         assert overflow.get("codes", 0) == (number >= 64)
-    known = {key for ledger in ledgers(store).values() for key in ledger.values}
+    known = {key for label_set in label_sets(store).values() for key in label_set.values}
     assert series("tasks_exited_total", "63") in known
     assert series("tasks_exited_total", "64") not in known
     assert (
-        sum(led.values.get(series("tasks_exited_total", "_other"), 0) for led in ledgers(store).values()) == 6
+        sum(led.values.get(series("tasks_exited_total", "_other"), 0) for led in label_sets(store).values())
+        == 6
     )
 
 
 def test_a_body_is_kept_once_and_counted(store: Store) -> None:
     """A body is kept once however often it comes, and distinct bodies are counted by reason."""
 
-    def work(step: Transaction) -> None:
+    def work(transaction: Transaction) -> None:
         for body in (b"a", b"b", b"a"):
-            step.quarantine(Refused("schema", body, "::1", 9.0))
+            transaction.quarantine(QuarantineEntry("schema", body, "::1", 9.0))
 
     store.transact(work)
     store.transact(work)
@@ -319,8 +324,8 @@ def test_the_quarantine_gives_up_what_was_not_seen_for_longest(
     store = open_store(**bounds)
     for number in range(5):
         store.transact(
-            lambda step, n=number: step.quarantine(
-                Refused("json", b"0123456789" + bytes([n]), "::1", float(n))
+            lambda transaction, n=number: transaction.quarantine(
+                QuarantineEntry("json", b"0123456789" + bytes([n]), "::1", float(n))
             )
         )
     assert store.snapshot(1).quarantined == kept
@@ -330,9 +335,9 @@ def test_the_quarantine_gives_up_what_was_not_seen_for_longest(
 def keep(*bodies: bytes, arrival: float = 9.0, reason: str = "schema") -> Work:
     """Return a step that keeps bodies for a look."""
 
-    def work(step: Transaction) -> None:
+    def work(transaction: Transaction) -> None:
         for body in bodies:
-            step.quarantine(Refused(reason, body, "::1", arrival))
+            transaction.quarantine(QuarantineEntry(reason, body, "::1", arrival))
 
     return work
 
@@ -370,11 +375,13 @@ def test_a_body_without_anything_in_it_leaves_the_quarantine_too(open_store: Ope
     """An empty body is released, or deleted for room, like any other."""
     store = open_store(max_quarantined=1)
     for body in (b"", b"x"):
-        store.transact(lambda step, body=body: step.quarantine(Refused("json", body, "::1", 9.0)))
+        store.transact(
+            lambda transaction, body=body: transaction.quarantine(QuarantineEntry("json", body, "::1", 9.0))
+        )
     assert fleet(store)["quarantine_evicted_total"] == 1
-    store.transact(lambda step: step.quarantine(Refused("json", b"", "::1", 99.0)))
+    store.transact(lambda transaction: transaction.quarantine(QuarantineEntry("json", b"", "::1", 99.0)))
     (held,) = store.bodies(limit=9)
-    assert (held.body, store.transact(lambda step: step.release(held.digest))[0]) == (b"", True)
+    assert (held.body, store.transact(lambda transaction: transaction.release(held.digest))[0]) == (b"", True)
     assert store.snapshot(1).quarantined == 0
 
 
@@ -384,11 +391,11 @@ def test_a_body_is_released_once(open_store: Open) -> None:
     first.transact(keep(b"a", b"b"))
     digest = first.bodies(limit=1)[0].digest
 
-    def work(step: Transaction) -> bool:
-        return step.release(digest) and (count()(step) is None)
+    def work(transaction: Transaction) -> bool:
+        return transaction.release(digest) and (count()(transaction) is None)
 
-    def fail(step: Transaction) -> None:
-        work(step)
+    def fail(transaction: Transaction) -> None:
+        work(transaction)
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -396,9 +403,9 @@ def test_a_body_is_released_once(open_store: Open) -> None:
     assert first.snapshot(1).quarantined == 2
     assert [store.transact(work)[0] for store in (first, second, first)] == [True, False, False]
     assert second.snapshot(1).quarantined == 1
-    assert ledgers(second)["4", "push.example.com"].values == {"tasks_started_total": 1}
+    assert label_sets(second)["4", "push.example.com"].values == {"tasks_started_total": 1}
     assert fleet(second) == {series("quarantined_bodies_total", "schema"): 2}
-    assert not first.transact(lambda step: step.release("no digest"))[0]
+    assert not first.transact(lambda transaction: transaction.release("no digest"))[0]
 
 
 def test_what_is_too_old_is_given_up_when_asked(open_store: Open) -> None:
@@ -406,7 +413,7 @@ def test_what_is_too_old_is_given_up_when_asked(open_store: Open) -> None:
     open_store().transact(keep(b"a", b"b", b"c", arrival=10.0))
     store = open_store(max_quarantined=2, max_quarantined_age_seconds=5.0)
     for now, kept in ((15.0, 2), (15.0, 2), (15.1, 0), (99.0, 0)):
-        store.transact(lambda step, at=now: step.evict(at))
+        store.transact(lambda transaction, at=now: transaction.evict(at))
         assert store.snapshot(1).quarantined == kept
         assert fleet(store)["quarantine_evicted_total"] == 3 - kept
 
@@ -415,11 +422,11 @@ def test_a_guest_takes_a_store_as_it_is(open_store: Open) -> None:
     """A guest makes no store, has no tasks judged anew, and is told which settings it lacks."""
     with pytest.raises(StoreError, match=r"no store .* --store.url"):
         open_store(as_guest=True)
-    open_store(judged_by="--a=1 --b=2").transact(put(task("a"), due=9e9))
-    assert open_store(judged_by="--a=1 --b=2", as_guest=True).due(1.0, 9) == []
+    open_store(fold_settings_fingerprint="--a=1 --b=2").transact(put(task("a"), due=9e9))
+    assert open_store(fold_settings_fingerprint="--a=1 --b=2", as_guest=True).due(1.0, 9) == []
     with pytest.raises(StoreError, match=r"add --b=2$"):
-        open_store(judged_by="--a=1 --b=3", as_guest=True)
-    assert open_store(judged_by="--a=1 --b=2").due(1.0, 9) == []
+        open_store(fold_settings_fingerprint="--a=1 --b=3", as_guest=True)
+    assert open_store(fold_settings_fingerprint="--a=1 --b=2").due(1.0, 9) == []
 
 
 def test_a_probe_can_be_repeated(store: Store) -> None:
@@ -449,7 +456,7 @@ def test_a_snapshot_shows_every_step_that_ended_before_it_began(store: Store) ->
     last, is_running = 0, True
     while is_running:
         is_running = thread.is_alive()
-        now = sum(ledger.values["tasks_started_total"] for ledger in ledgers(store).values())
+        now = sum(label_set.values["tasks_started_total"] for label_set in label_sets(store).values())
         assert now >= last
         last = now
     thread.join()

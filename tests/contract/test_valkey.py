@@ -5,7 +5,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,8 +15,8 @@ import pytest
 from exporter.errors import StoreError, StoreUnavailable
 from exporter.ingest.batch import BatchFolder
 from exporter.metrics.values import series
-from exporter.relay import renewed
-from exporter.store.protocol import Refused, Transaction
+from exporter.relay import with_counters_reset
+from exporter.store.protocol import PreparedCommit, QuarantineEntry, Transaction
 from exporter.store.records import decode_task
 from exporter.store.valkey import client as clients
 from exporter.store.valkey import script_runner
@@ -25,7 +25,7 @@ from exporter.store.valkey.client import META
 from exporter.store.valkey.script_runner import Script
 from exporter.store.valkey.store import ValkeyStore
 from tests.contract.conftest import OpenAt, impatient, together
-from tests.contract.test_store import LABELS, count, fleet, ledgers, put, task
+from tests.contract.test_store import LABELS, count, fleet, label_sets, put, task
 from tests.support import HANG_SECONDS, until
 from tests.unit.histories import T0, WINDOWS
 from tests.valkeys import DURABLE, Pair, ValkeyServer, Wire
@@ -45,7 +45,7 @@ def own(tmp_path: Path) -> Iterator[ValkeyServer]:
 
 def started(store: ValkeyStore) -> int:
     """Return what is counted in the one label set."""
-    return sum(ledger.values.get(STARTED, 0) for ledger in ledgers(store).values())
+    return sum(label_set.values.get(STARTED, 0) for label_set in label_sets(store).values())
 
 
 def test_an_answer_that_is_lost_counts_once(empty_server: ValkeyServer, opened: OpenAt) -> None:
@@ -60,12 +60,12 @@ def test_an_answer_that_is_lost_counts_once(empty_server: ValkeyServer, opened: 
             assert wire.to_lose == 0
         assert started(store) == 4
         wire.to_lose = 1
-        refused = Refused("json", b"x", "::1", 9.0)
-        store.transact(lambda step: step.quarantine(refused))
+        refused = QuarantineEntry("json", b"x", "::1", 9.0)
+        store.transact(lambda transaction: transaction.quarantine(refused))
         digest = store.bodies(limit=1)[0].digest
         assert store.bodies(limit=1)[0].count == 1
         wire.to_lose = 1
-        assert store.transact(lambda step: step.release(digest))[0] is True
+        assert store.transact(lambda transaction: transaction.release(digest))[0] is True
 
 
 def test_what_reaches_the_server_after_its_caller_gave_up_is_not_counted(
@@ -81,7 +81,7 @@ def test_what_reaches_the_server_after_its_caller_gave_up_is_not_counted(
         scripts = scripts_run(own)
         own.send(signal.SIGSTOP)
         with pytest.raises(StoreUnavailable, match="in time"):
-            prepared()
+            prepared.commit()
     own.send(signal.SIGCONT)
     until(lambda: scripts_run(own) > scripts, "the server has read the commit")
     assert started(other) == 1
@@ -89,10 +89,10 @@ def test_what_reaches_the_server_after_its_caller_gave_up_is_not_counted(
     assert started(other) == 2
 
 
-def _prepared(opened: OpenAt, server: ValkeyServer) -> Callable[[], object] | None:
+def _prepared(opened: OpenAt, server: ValkeyServer) -> PreparedCommit[None] | None:
     """Return a prepared commit, None if even that took too long."""
     try:
-        return opened(server.url).prepare(count(100), wait=True)
+        return opened(server.url).begin(count(100), wait=True)
     except StoreUnavailable:
         return None
 
@@ -108,13 +108,14 @@ def test_many_who_change_the_same_tasks_lose_nothing(empty_server: ValkeyServer,
     stores = [opened(empty_server.url) for _ in range(3)]
     names = [str(n) for n in range(5)]
 
-    def work(step: Transaction, some: list[str]) -> None:
+    def work(transaction: Transaction, some: list[str]) -> None:
         for name in some:
-            known = step.task(f"4/{name}")
+            known = transaction.task(f"4/{name}")
             base = task(name, host=f"h{name}")
             runs = known.runs + 1 if known else 1
-            put(type(base)(appid=4, task_id=name, to_host=f"h{name}", now=base.now, runs=runs))(step)
-            step.tally.tell([(STARTED, "", 1)], ("4", f"h{name}"), name, 9.0)
+            known = type(base)(appid=4, task_id=name, to_host=base.to_host, current=base.current, runs=runs)
+            put(known)(transaction)
+            transaction.increments.record([(STARTED, "", 1)], ("4", f"h{name}"), name, 9.0)
 
     def run(store: ValkeyStore, seed: int) -> None:
         chance = random.Random(seed)
@@ -137,11 +138,11 @@ def test_bounds_hold_for_all_replicas_together(empty_server: ValkeyServer, opene
             store.transact(count(host=f"{name}{number}", name="tasks_exited_total", label=f"{name}{number}"))
 
     together(partial(run, s, n) for s, n in zip(stores, "ab", strict=True))
-    found = ledgers(stores[0])
+    found = label_sets(stores[0])
     assert len(found) == 11
-    codes = {key for ledger in found.values() for key in ledger.values}
+    codes = {key for label_set in found.values() for key in label_set.values}
     assert len(codes) == 65
-    assert sum(number for ledger in found.values() for number in ledger.values.values()) == 100
+    assert sum(number for label_set in found.values() for number in label_set.values.values()) == 100
 
 
 def test_what_time_decides_is_told_once_whoever_sweeps(empty_server: ValkeyServer, opened: OpenAt) -> None:
@@ -187,7 +188,7 @@ def test_a_commit_waits_for_a_server_that_restarts(
     """A commit waits some seconds for a server that restarts, so that nobody is asked to come again."""
     store = opened(own.url)
     store.transact(count())
-    end = store.prepare(count(), wait=True)
+    prepared = store.begin(count(), wait=True)
     own.kill()
     pauses: list[float] = []
 
@@ -197,7 +198,7 @@ def test_a_commit_waits_for_a_server_that_restarts(
             own.start()
 
     monkeypatch.setattr(script_runner, "time", SimpleNamespace(monotonic=time.monotonic, sleep=pause))
-    end()
+    prepared.commit()
     assert pauses == [script_runner.PAUSE_SECONDS] * 3
     assert started(store) == 2
 
@@ -262,7 +263,9 @@ def test_a_store_that_comes_back_older_is_noticed_and_begins_again(
     for again in restarted:
         assert started(again) == 0
         assert again.snapshot(1).created > made
-        assert again.transact(lambda step: step.task("4/a"))[0] == renewed(task("a", host="h"))
+        assert again.transact(lambda transaction: transaction.task("4/a"))[0] == with_counters_reset(
+            task("a", host="h")
+        )
         assert again.due(1.0, 9) == ["4/a"]
     for again in restarted:
         again.transact(count())

@@ -12,7 +12,7 @@ from exporter.store.valkey.script_runner import Script
 from exporter.store.valkey.store import ValkeyStore
 from tests.clusters import holder, running_cluster
 from tests.contract.conftest import OpenAt, impatient
-from tests.contract.test_store import count, ledgers
+from tests.contract.test_store import count, label_sets
 from tests.contract.test_valkey import started
 from tests.support import until
 from tests.valkeys import Pair, ValkeyServer, has_replica
@@ -154,7 +154,7 @@ def test_label_sets_of_a_refused_commit_are_found_again(pair: Pair, store: Valke
     pair.follow()
     for host in ("b", "a"):
         store.transact(count(host=host))
-    hosts = {labels[1]: sum(ledger.values.values()) for labels, ledger in ledgers(store).items()}
+    hosts = {labels[1]: sum(label_set.values.values()) for labels, label_set in label_sets(store).items()}
     assert hosts == {"push.example.com": 1, "a": 1, "b": 1}
 
 

@@ -10,14 +10,14 @@ import trustme
 
 from exporter.config.store_url import parse_store
 from exporter.errors import StoreError, StoreUnavailable
-from exporter.store.protocol import Refused, Terms
+from exporter.store.protocol import QuarantineEntry, StoreOptions
 from exporter.store.valkey.client import META
 from exporter.store.valkey.script_runner import Script
 from exporter.store.valkey.store import ValkeyStore
 from tests.clusters import is_well
 from tests.contract import test_snapshot, test_store
 from tests.contract.conftest import Open, OpenAt, empty, impatient, on
-from tests.contract.test_store import count, ledgers, put, task
+from tests.contract.test_store import count, label_sets, put, task
 from tests.support import free_port, tool, until
 from tests.valkeys import ValkeyServer
 
@@ -43,10 +43,14 @@ def use(store: ValkeyStore) -> None:
     """Do a little of everything."""
     store.transact(put(task("a"), task("b", "E", sources="aa")))
     store.transact(count(3))
-    store.transact(lambda step: step.quarantine(Refused("json", b"\xff\x00", "::1", 9.0)))
+    store.transact(
+        lambda transaction: transaction.quarantine(QuarantineEntry("json", b"\xff\x00", "::1", 9.0))
+    )
     assert [body.body for body in store.bodies(limit=9)] == [b"\xff\x00"]
-    assert [t.task_id for t in store.transact(lambda step: step.siblings(4, "aa"))[0]] == ["b"]
-    assert ledgers(store)["4", "push.example.com"].values == {"tasks_started_total": 3}
+    assert [
+        t.task_id for t in store.transact(lambda transaction: transaction.tasks_with_sources(4, "aa"))[0]
+    ] == ["b"]
+    assert label_sets(store)["4", "push.example.com"].values == {"tasks_started_total": 3}
     assert len(store.listing(state=None, after=0, limit=9)) == 2
     store.probe()
 
@@ -68,10 +72,10 @@ def test_other_servers_answer_every_question_alike(request: pytest.FixtureReques
         store = open_store()
         (client,) = [client for client in clients if client.dbsize()]
         store.transact(put(task("a")))
-        store.transact(lambda step: step.forget("4/a"))
+        store.transact(lambda transaction: transaction.forget("4/a"))
         store.transact(count(3))
         client.hset(META, "torn", 1)
-        assert ledgers(open_store())["4", "push.example.com"].values == {}
+        assert label_sets(open_store())["4", "push.example.com"].values == {}
         assert client.script_exists(*(script.digest for script in SCRIPTS)) == [True] * len(SCRIPTS)
         called = {name.removeprefix("cmdstat_").upper() for name in client.info("commandstats")}
         assert {name for script in SCRIPTS for name in CALLS.findall(script.text)} - called == set()
@@ -114,7 +118,7 @@ def test_a_cluster_is_one_store_whichever_node_is_asked(cluster: list[ValkeyServ
     use(stores[0])
     for store in stores:
         store.transact(count())
-    assert ledgers(stores[2])["4", "push.example.com"].values == {"tasks_started_total": 6}
+    assert label_sets(stores[2])["4", "push.example.com"].values == {"tasks_started_total": 6}
     try:
         for server in cluster:
             server.kill()
@@ -125,7 +129,7 @@ def test_a_cluster_is_one_store_whichever_node_is_asked(cluster: list[ValkeyServ
             server.start()
     until(lambda: all(is_well(server) for server in cluster), "the cluster is well again")
     stores[0].transact(count())
-    assert ledgers(stores[1])["4", "push.example.com"].values == {"tasks_started_total": 7}
+    assert label_sets(stores[1])["4", "push.example.com"].values == {"tasks_started_total": 7}
 
 
 @pytest.mark.parametrize("kind", ["redis", "cluster"])
@@ -146,7 +150,7 @@ def test_each_connection_shows_the_password_as_it_is_then(request: pytest.Fixtur
     on_each("ACL", "SETUSER", "rotated", "reset", "on", ">one", "~*", "&*", "+@all")
     try:
         url = parse_store(f"{scheme}://rotated@127.0.0.1:{servers[0].port}")
-        with closing(ValkeyStore(url, Terms(), password=lambda: password)) as store:
+        with closing(ValkeyStore(url, StoreOptions(), password=lambda: password)) as store:
             store.transact(count())
             on_each("ACL", "SETUSER", "rotated", "resetpass", ">two")
             store.transact(count())
@@ -156,7 +160,7 @@ def test_each_connection_shows_the_password_as_it_is_then(request: pytest.Fixtur
             assert "one" not in str(caught.value).split()
             password = "two"
             store.transact(count())
-            assert ledgers(store)["4", "push.example.com"].values == {"tasks_started_total": 3}
+            assert label_sets(store)["4", "push.example.com"].values == {"tasks_started_total": 3}
     finally:
         on_each("ACL", "DELUSER", "rotated")
 

@@ -136,8 +136,8 @@ def wire(
         chance = Random(seed)
         source = iter(Requests(chance, f"/callbacks/{TOKEN}" if guarded else "/callbacks"))
         with running(folder, **flags) as exporter:
-            tally = asyncio.run(Wire(exporter, source, chance).run(requests, seconds))
-    return Row(name, 0, tally.requests, tally.statuses, tally.faults)
+            increments = asyncio.run(Wire(exporter, source, chance).run(requests, seconds))
+    return Row(name, 0, increments.requests, increments.statuses, increments.faults)
 
 
 if __name__ == "__main__":

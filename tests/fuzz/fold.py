@@ -6,29 +6,29 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from exporter.metrics.catalogue import CATALOGUE
-from exporter.metrics.values import Tally
+from exporter.metrics.values import BatchIncrements
 from exporter.protocol.callback import Callback
 from exporter.protocol.events import BY_LETTER
 from exporter.relay import (
     NONE,
     STATES,
     Folded,
+    FoldSettings,
     Task,
     Verdict,
-    Windows,
     fold,
     history,
     next_due,
     settle,
     state_of,
 )
-from exporter.relay.deduplication import MAX_IDENTITIES, moment_of
+from exporter.relay.deduplication import MAX_IDENTITIES, event_time_of
 from exporter.relay.fold import MAX_LOG
 from exporter.store.records import decode_task, encode
 from tests.fuzz.reader import Reader
 
 T0 = 1_795_500_000
-WINDOWS = Windows(forget_after=7200.0, lost_after=86_400.0)
+WINDOWS = FoldSettings(forget_after=7200.0, lost_after=86_400.0)
 LETTERS = "SFNESFNEAR"
 STEPS = (0.001, 0.002, 0.5, 1.0, 2.0, 7.0, 60.0, 181.0, 3600.0, 90_000.0, -1.0, -600.0)
 AGES = (0.0, 0.0, 0.3, 1.0, 5.0, 100.0, 179.0, 3601.0, 100_000.0, -1.0, -2.5, -61.0)
@@ -82,23 +82,23 @@ def check_fold(data: bytes) -> None:
     Raises:
         AssertionError: something is not.
     """
-    task, tally = Task(appid=1, task_id="t0"), Tally()
+    task, increments = Task(appid=1, task_id="t0"), BatchIncrements()
     latest = 0.0
     for came in told(data):
         folded = fold(task, came.callback, came.arrival, WINDOWS)
         _check_step(task, folded, came)
-        moment = moment_of(came.callback, came.arrival, WINDOWS)
+        event_time = event_time_of(came.callback, came.arrival, WINDOWS)
         # One without a time is told from a redelivery by a state that is made of such alone, all earlier.
-        if moment.known or latest < came.arrival:
+        if event_time.is_stated or latest < came.arrival:
             _check_again(folded.task, came)
-        latest = math.inf if moment.known else max(latest, came.arrival)
-        tally.tell(folded.tales, ("1",), "t0", came.arrival)
+        latest = math.inf if event_time.is_stated else max(latest, came.arrival)
+        increments.record(folded.measurements, ("1",), "t0", came.arrival)
         task = folded.task
     end = settle(task, T0 + 1e9, WINDOWS)
-    tally.tell(end.tales, ("1",), "t0", T0 + 1e9)
+    increments.record(end.measurements, ("1",), "t0", T0 + 1e9)
     assert not end.task.log
-    assert not end.task.now.running
-    for posting in tally.postings.values():
+    assert not end.task.current.running
+    for posting in increments.by_labels.values():
         assert all(amount >= 0 for amount in posting.values.values()), posting
 
 
@@ -113,7 +113,7 @@ def _check_step(before: Task, folded: Folded, came: Came) -> None:
     assert state_of(task, WINDOWS) in (*STATES, NONE)
     assert next_due(task, WINDOWS) > 0
     assert all(
-        amount >= 0 and math.isfinite(amount) and name in CATALOGUE for name, _, amount in folded.tales
+        amount >= 0 and math.isfinite(amount) and name in CATALOGUE for name, _, amount in folded.measurements
     )
     assert task.runs - before.runs in (0, 1)
     known = [(h.ms, h.kind.letter, h.subject) for h in history(task)]
@@ -128,4 +128,4 @@ def _check_again(task: Task, came: Came) -> None:
     again = fold(task, came.callback, came.arrival, WINDOWS)
     assert again.verdict is not Verdict.APPLIED, came
     assert again.task == task
-    assert again.tales == ()
+    assert again.measurements == ()

@@ -6,18 +6,18 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from exporter.ingest.batch import Arrived, BatchFolder
+from exporter.ingest.batch import BatchFolder, BatchItem
 from exporter.metrics.catalogue import CATALOGUE
 from exporter.metrics.process import Telemetry
-from exporter.store.protocol import Snapshot, Terms
-from exporter.store.records import decode_ledger
+from exporter.store.protocol import Snapshot, StoreOptions
+from exporter.store.records import decode_label_set
 from exporter.store.sqlite.store import SqliteStore
 from exporter.web.scrape import Exposition
 from tests.fuzz.fold import WINDOWS, Came, told
 from tests.support import parse
 
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
-TERMS = Terms(max_label_sets=3)
+TERMS = StoreOptions(max_label_sets=3)
 LABELS = TERMS.labels
 TASKS = 3
 BATCH = 3
@@ -41,16 +41,16 @@ def check_store(data: bytes) -> None:
         again.close()
     telemetry = Telemetry(version="0", revision="0")
     for openmetrics in (False, True):
-        text = Exposition(openmetrics=openmetrics, labels=LABELS, windows=WINDOWS, telemetry=telemetry).write(
-            shown
-        )
+        text = Exposition(
+            openmetrics=openmetrics, labels=LABELS, fold_settings=WINDOWS, telemetry=telemetry
+        ).write(shown)
         assert openmetrics or parse(text.decode())
 
 
 def _commit_all(store: SqliteStore, came: Sequence[Came]) -> Snapshot:
     folder, numbers = BatchFolder(WINDOWS, LABELS), _numbers(store.snapshot(10))
     for begin in range(0, len(came), BATCH):
-        batch = [Arrived(each.arrival, each.callback) for each in came[begin : begin + BATCH]]
+        batch = [BatchItem(each.arrival, each.callback) for each in came[begin : begin + BATCH]]
         store.transact(partial(folder.take, batch))
         numbers = _check(store, numbers)
         keys = store.due(batch[-1].arrival, 100)
@@ -76,7 +76,8 @@ def _check(store: SqliteStore, before: Numbers) -> Numbers:
 
 def _numbers(snapshot: Snapshot) -> Numbers:
     ledgers = [
-        decode_ledger(record) for record in (snapshot.fleet, *(record for _, record in snapshot.ledgers))
+        decode_label_set(record)
+        for record in (snapshot.fleet, *(record for _, record in snapshot.label_sets))
     ]
     for ledger in ledgers:
         assert all(key.split(" ")[0] in CATALOGUE or key.startswith("seen ") for key in ledger.values)

@@ -14,16 +14,16 @@ import orjson
 from jsonschema import Draft202012Validator
 from msgspec import Struct
 
-from exporter.callbacks.access import Rate, Source
+from exporter.callbacks.access import ClientAddress, RateLimit
 from exporter.callbacks.credentials import Signatures, knows_token
 from exporter.config.flags import parse_networks
-from exporter.errors import REASONS, Rejected
+from exporter.errors import REASONS, CallbackError
 from exporter.protocol.callback import Callback, Ignored
 from exporter.protocol.events import EventKind
 from exporter.protocol.parser import MAX_MESSAGE, Parser
 from exporter.protocol.redact import Redactor, redact_text
 from exporter.protocol.schemas import MAX_FAULTS, Schemas
-from exporter.relay import Task, Windows, fold
+from exporter.relay import FoldSettings, Task, fold
 from exporter.server.request_head import MAX_PROXY_2_BYTES, PROXY_2_FIXED_BYTES, read_proxy_header
 from exporter.store.records import decode_task, encode
 from exporter.web.operators import _prefers_openmetrics
@@ -56,10 +56,10 @@ class Target(Struct, frozen=True):
 
 
 def check_parser(data: bytes) -> None:
-    """Only Rejected is raised, with a reason and faults; a value is sound, and can be kept."""
+    """Only CallbackError is raised, with a reason and faults; a value is sound, and can be kept."""
     try:
         callback = PARSER.parse(data)
-    except Rejected as rejected:
+    except CallbackError as rejected:
         assert (rejected.status, rejected.reason) in ((400, "json"), (400, "schema"))
         assert rejected.reason in REASONS
         assert 1 <= len(rejected.faults) <= MAX_FAULTS
@@ -69,7 +69,7 @@ def check_parser(data: bytes) -> None:
         return
     _check_value(callback)
     task = Task(appid=callback.appid, task_id=callback.task_id or "t", first_seen=ARRIVAL)
-    folded = fold(task, callback, ARRIVAL, Windows())
+    folded = fold(task, callback, ARRIVAL, FoldSettings())
     assert decode_task(encode(folded.task)) == folded.task
 
 
@@ -170,8 +170,10 @@ def _proxy(data: bytes) -> int | str | None:
     return None if header is None else header.length
 
 
-TRUSTED = Source(trusted=parse_networks("10.0.0.0/8,127.0.0.0/8,::1"), allowed=parse_networks("192.0.2.0/24"))
-RATE = Rate(10, remembered=100)
+TRUSTED = ClientAddress(
+    trusted=parse_networks("10.0.0.0/8,127.0.0.0/8,::1"), allowed=parse_networks("192.0.2.0/24")
+)
+RATE = RateLimit(10, remembered=100)
 TICKS = count()
 
 
@@ -202,7 +204,7 @@ def check_credentials(data: bytes) -> None:
         body = {"sign": text, "t": text}
     try:
         SIGNATURES.check(body, 1_795_500_000.0)
-    except Rejected as rejected:
+    except CallbackError as rejected:
         assert (rejected.status, rejected.reason) == (403, "signature")
         return
     assert body["sign"] in [_md5(key, body["t"]) for key in KEYS]

@@ -48,8 +48,8 @@ def test_a_request_without_its_answer_is_told(exporter: Exporter) -> None:
     wrong = (
         type(each)(each.listener, each.data, each.requests, each.answers + 1) for each in sent if each.answers
     )
-    tally = asyncio.run(Wire(exporter, wrong, chance).run(20))
-    assert "answers, not" in tally.faults[0]
+    increments = asyncio.run(Wire(exporter, wrong, chance).run(20))
+    assert "answers, not" in increments.faults[0]
 
 
 def rough(number: int) -> float:

@@ -29,7 +29,7 @@ MAX_FAULTS = 5
 STATUS = re.compile(rb"(?:^|[\n}>])HTTP/1\.[01] (\d{3}) ")
 
 
-class Tally(Struct):
+class BatchIncrements(Struct):
     """What was sent, and what came of it."""
 
     connections: int = 0
@@ -71,22 +71,26 @@ class Wire:
         self._source = source
         self._chance = chance
         self._watched = 0
-        self.tally = Tally(statuses=Counter(), faults=[])
+        self.increments = BatchIncrements(statuses=Counter(), faults=[])
 
-    async def run(self, requests: int, seconds: float = HANG_SECONDS) -> Tally:
+    async def run(self, requests: int, seconds: float = HANG_SECONDS) -> BatchIncrements:
         """Send about so many requests, for so long at most; then see that the exporter is as it was."""
         worker, handles = self._exporter.worker, self._handles()
         ends = asyncio.get_running_loop().time() + seconds
         await asyncio.gather(*(self._work(requests, ends) for _ in range(AT_ONCE)))
         await self._look(worker, handles)
-        return self.tally
+        return self.increments
 
     async def _work(self, requests: int, ends: float) -> None:
         loop = asyncio.get_running_loop()
-        while self.tally.requests < requests and loop.time() < ends and len(self.tally.faults) < MAX_FAULTS:
+        while (
+            self.increments.requests < requests
+            and loop.time() < ends
+            and len(self.increments.faults) < MAX_FAULTS
+        ):
             sent = next(self._source)
-            self.tally.requests += sent.requests
-            self.tally.connections += 1
+            self.increments.requests += sent.requests
+            self.increments.connections += 1
             self._judge(sent, await self._exchange(sent))
 
     async def _exchange(self, sent: Sent) -> Received:
@@ -121,7 +125,7 @@ class Wire:
 
     def _judge(self, sent: Sent, received: Received) -> None:
         found = received.statuses
-        self.tally.statuses.update(found)
+        self.increments.statuses.update(found)
         whole = sent.answers is None or len(found) == sent.answers
         for what, is_so in {
             "a status from 500 on": any(status >= 500 for status in found),
@@ -130,7 +134,7 @@ class Wire:
         }.items():
             if is_so:
                 said = f"sent {sent.data!r}, got {received.data[-500:]!r}"
-                self.tally.faults.append(f"{what} at the listener {sent.listener}: {said}")
+                self.increments.faults.append(f"{what} at the listener {sent.listener}: {said}")
 
     async def _look(self, worker: int, handles: int) -> None:
         """See that nothing is left of it."""
@@ -147,7 +151,7 @@ class Wire:
             "it is not ready": not any(self._exporter.get("/-/ready")[0] == 200 for _ in range(3)),
         }.items():
             if is_so:
-                self.tally.faults.append(what)
+                self.increments.faults.append(what)
 
     def _handles(self) -> int:
         return len(list(Path(f"/proc/{self._exporter.worker}/fd").iterdir()))

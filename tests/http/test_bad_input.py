@@ -178,7 +178,7 @@ def miscounted(target: Target, family: str) -> Iterator[tuple[str, str]]:
             yield case.name, f"counted as {dict(grown)}, not {dict(expected)}"
 
 
-class Held(Struct):
+class QuarantinedBody(Struct):
     """A connection over which something slow is sent.
 
     Args:
@@ -210,7 +210,7 @@ class Held(Struct):
             self.connection.sendall(self.slow.then)
 
 
-def begin(target: Target, slow: Slow) -> tuple[Held, int]:
+def begin(target: Target, slow: Slow) -> tuple[QuarantinedBody, int]:
     """Send what is sent at first; what follows a whole request comes when its answer is out and done with.
 
     Return how often that was sent, too: anew where the connection was closed as idle before more could come.
@@ -219,7 +219,7 @@ def begin(target: Target, slow: Slow) -> tuple[Held, int]:
     while True:
         tries += 1
         begun = time.monotonic()
-        held = Held(slow, target.connect(), begun)
+        held = QuarantinedBody(slow, target.connect(), begun)
         with suppress(ConnectionError):
             for number, part in enumerate(slow.parts):
                 if number:
@@ -265,7 +265,7 @@ def test_what_never_ends_is_given_up_after_its_time_and_hinders_nobody(target: T
     assert target.grown(before, expected) == expected
 
 
-def wait_for(held: list[Held]) -> None:
+def wait_for(held: list[QuarantinedBody]) -> None:
     """Read until the other side has closed every connection; send more of what trickles now and then."""
     deadline = time.monotonic() + HANG_SECONDS
     while waiting := [each for each in held if not each.seconds]:
@@ -276,7 +276,7 @@ def wait_for(held: list[Held]) -> None:
                 each.go_on()
 
 
-def read_from(held: list[Held], seconds: float) -> None:
+def read_from(held: list[QuarantinedBody], seconds: float) -> None:
     """Read until nothing more comes within so many seconds, or they are all closed."""
     while waiting := {each.connection: each for each in held if not each.seconds}:
         readable, _, _ = select.select(list(waiting), [], [], seconds)

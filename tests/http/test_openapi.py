@@ -31,8 +31,8 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from exporter.errors import REASONS
-from exporter.ingest.recent_rejections import Rejections
-from exporter.relay import Windows
+from exporter.ingest.recent_rejections import RecentRejections
+from exporter.relay import FoldSettings
 from exporter.web.operators import operator_app
 from exporter.web.pages.handler import About, Pages
 from tests.support import HANG_SECONDS, SAMPLES, Exporter, request, running, sample
@@ -142,12 +142,17 @@ def test_every_route_is_described_and_nothing_else() -> None:
     pages = Pages(
         store=none,
         telemetry=none,
-        rejections=Rejections(),
-        windows=Windows(),
+        rejections=RecentRejections(),
+        fold_settings=FoldSettings(),
         about=About("", "", "/metrics"),
     )
     app = operator_app(
-        store=none, ingest=none, scraper=none, windows=Windows(), pages=pages, telemetry_path="/metrics"
+        store=none,
+        ingest=none,
+        scraper=none,
+        fold_settings=FoldSettings(),
+        pages=pages,
+        telemetry_path="/metrics",
     )
     routed = {re.sub(r":\w+}", "}", route.path) for route in inspect_routes(app)}
     assert routed == {path for path in DOCUMENT["paths"] if listener_of(path) == "web"}
@@ -158,10 +163,10 @@ def test_every_route_is_described_and_nothing_else() -> None:
 
 
 def _refusals() -> Iterator[tuple[int, str]]:
-    """Yield the status and the reason of every Rejected in the code."""
+    """Yield the status and the reason of every CallbackError in the code."""
     for path in sorted((ROOT / "exporter").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Rejected":
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "CallbackError":
                 status, reason = node.args[:2]
                 assert isinstance(status, ast.Constant), ast.unparse(node)
                 assert isinstance(reason, ast.Constant), ast.unparse(node)

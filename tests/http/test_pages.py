@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench import fleet
-from exporter.ingest.recent_rejections import Rejections
+from exporter.ingest.recent_rejections import RecentRejections
 from exporter.metrics.process import Telemetry
-from exporter.relay import Windows
-from exporter.store.protocol import Terms
+from exporter.relay import FoldSettings
+from exporter.store.protocol import StoreOptions
 from exporter.store.sqlite.store import SqliteStore
 from exporter.web.pages.handler import About, Pages
 from exporter.web.pages.humanize import visible
@@ -315,12 +315,12 @@ def cost(folder: Path, tasks: int, query: Query) -> tuple[int, str]:
     path = folder / str(tasks) / "store.db"
     if not path.exists():
         fleet.fill(path, tasks)
-    with closing(SqliteStore(path, Terms())) as store:
+    with closing(SqliteStore(path, StoreOptions())) as store:
         pages = Pages(
             store=store,
             telemetry=Telemetry(version="0", revision="0"),
-            rejections=Rejections(),
-            windows=Windows(),
+            rejections=RecentRejections(),
+            fold_settings=FoldSettings(),
             about=About("", "", "/metrics"),
         )
         pages.status(query, [])  # what is made once is made

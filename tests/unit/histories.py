@@ -12,10 +12,10 @@ from msgspec import Struct
 from exporter.metrics.catalogue import CATALOGUE
 from exporter.protocol.callback import Callback
 from exporter.protocol.events import BY_LETTER
-from exporter.relay import Task, Windows, fold, settle
+from exporter.relay import FoldSettings, Task, fold, settle
 
 T0 = 1_795_500_000
-WINDOWS = Windows()
+WINDOWS = FoldSettings()
 
 
 def tried(examples: int) -> settings:
@@ -58,7 +58,9 @@ class Result(Struct):
     durations: Counter[tuple[str, float]]
 
 
-def deliver(deliveries: Iterable[Delivery], windows: Windows = WINDOWS, until: float | None = None) -> Result:
+def deliver(
+    deliveries: Iterable[Delivery], windows: FoldSettings = WINDOWS, until: float | None = None
+) -> Result:
     """Fold deliveries in the order they come, with sweeps between, and settle what is left at `until`."""
     task = Task(appid=1, task_id="t", first_seen=0.0)
     result = Result(task, Counter(), Counter(), Counter())
@@ -67,11 +69,11 @@ def deliver(deliveries: Iterable[Delivery], windows: Windows = WINDOWS, until: f
         folded = fold(result.task, delivery.callback, delivery.arrival, windows)
         result.task = folded.task
         result.outcomes[folded.verdict.value] += 1
-        tell(result, folded.tales)
+        tell(result, folded.measurements)
         last = delivery.arrival
     settled = settle(result.task, until or last + windows.reorder + 2.0, windows)
     result.task = settled.task
-    tell(result, settled.tales)
+    tell(result, settled.measurements)
     return result
 
 
@@ -90,7 +92,7 @@ def counters(result: Result) -> dict[tuple[str, str], int]:
 
 def gauges(result: Result) -> tuple[object, ...]:
     """Return what is shown of the task's state, without what depends on when it came."""
-    now = result.task.now
+    now = result.task.current
     moments = tuple(
         (e.kind, e.ms, e.subject, e.message) if e else None for e in (now.start, now.exit, now.file)
     )

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.callbacks.access import Rate, Source
+from exporter.callbacks.access import ClientAddress, RateLimit
 from exporter.callbacks.credentials import Signatures, is_token, knows_token
 from exporter.config.flags import parse_networks
-from exporter.errors import Rejected
+from exporter.errors import CallbackError
 from exporter.server.request_head import ProxyHeader, read_proxy_header
 from tests.unit.histories import tried
 
@@ -42,24 +42,24 @@ NOW = 1_795_500_000.0
 )
 def test_a_source_is_told_by_trusted_proxies_alone(peer: str, forwarded: str | None, source: str) -> None:
     """Read from the end of the header, as far as they speak."""
-    assert Source(trusted=PROXIES).of(peer, forwarded) == source
+    assert ClientAddress(trusted=PROXIES).of(peer, forwarded) == source
 
 
 def test_nobody_is_trusted_unless_it_is_said() -> None:
     """A header is then but a header."""
-    assert Source().of("10.0.0.1", "198.51.100.7") == "10.0.0.1"
+    assert ClientAddress().of("10.0.0.1", "198.51.100.7") == "10.0.0.1"
 
 
 def test_networks_that_may_send() -> None:
     """All of them, where none is named; what is no address may not."""
-    source = Source(allowed=parse_networks("192.0.2.0/24,2001:db8::/32"))
+    source = ClientAddress(allowed=parse_networks("192.0.2.0/24,2001:db8::/32"))
     assert source.may_send("192.0.2.255")
     assert source.may_send("::ffff:192.0.2.1")
     assert source.may_send("2001:db8::1")
     assert not source.may_send("192.0.3.0")
     assert not source.may_send("2001:db9::1")
     assert not source.may_send("")
-    assert Source().may_send("")
+    assert ClientAddress().may_send("")
 
 
 @pytest.mark.parametrize("text", ["10.0.0.1/8", "a", "10.0.0.0/33", "10.0.0.0/8;11.0.0.0/8"])
@@ -96,7 +96,7 @@ def verdict(body: object, *, keys: tuple[str, ...] = ("k1", "k2"), is_required: 
     """Return where a signature is wrong, empty where it is not."""
     try:
         Signatures(keys=lambda: keys, is_required=is_required).check(body, NOW)
-    except Rejected as rejected:
+    except CallbackError as rejected:
         is_refused = (rejected.status, rejected.reason) == (403, "signature")
         return rejected.faults[0].pointer if is_refused else "not refused as it should be"
     return ""
@@ -148,7 +148,7 @@ def test_without_keys_no_signature_is_looked_at() -> None:
 
 def test_a_source_may_ask_so_often() -> None:
     """Twice as many at once, and more as time goes by; another source is not touched by it."""
-    rate = Rate(2)
+    rate = RateLimit(2)
     assert [rate.wait("192.0.2.1", 0.0) for _ in range(5)] == [0, 0, 0, 0, 0.5]
     assert rate.wait("192.0.2.2", 0.0) == 0
     assert rate.wait("192.0.2.1", 0.25) == 0.25
@@ -159,7 +159,7 @@ def test_a_source_may_ask_so_often() -> None:
 
 def test_addresses_of_one_ipv6_network_share_a_bucket() -> None:
     """Anybody has as many of them as they like."""
-    rate = Rate(1)
+    rate = RateLimit(1)
     assert [rate.wait(f"2001:db8:0:1::{n:x}", 0.0) for n in range(3)] == [0, 0, 1]
     assert rate.wait("2001:db8:0:2::1", 0.0) == 0
     assert rate.wait("fe80::1%eth0", 0.0) == 0
@@ -168,7 +168,7 @@ def test_addresses_of_one_ipv6_network_share_a_bucket() -> None:
 
 def test_what_is_remembered_of_sources_is_bounded() -> None:
     """The one heard longest ago is forgotten first."""
-    rate = Rate(1, remembered=2)
+    rate = RateLimit(1, remembered=2)
     for source in ("a", "b", "a", "c"):
         assert rate.wait(source, 0.0) == 0
     assert rate.wait("a", 0.0) == 1

@@ -15,10 +15,12 @@ def task(task_id: str, letter: str = "S", at: float = T0) -> Task:
 
 
 def exit_at(
-    arrival: float, nameless: Task, *siblings: Task, time: float | None = None, code: str = "-22"
+    arrival: float, nameless: Task, *tasks_with_sources: Task, time: float | None = None, code: str = "-22"
 ) -> Attribution:
     """Attribute an exit that names no task."""
-    return attribute(nameless, siblings, callback("E", time, code, sources=SOURCES), arrival, WINDOWS)
+    return attribute(
+        nameless, tasks_with_sources, callback("E", time, code, sources=SOURCES), arrival, WINDOWS
+    )
 
 
 def test_it_belongs_to_the_only_active_task_of_its_sources() -> None:
@@ -26,16 +28,16 @@ def test_it_belongs_to_the_only_active_task_of_its_sources() -> None:
     found = exit_at(T0 + 9, NAMELESS, task("a"), task("b", "E"))
     assert found.owner is not None
     assert found.owner.task_id == "a"
-    assert found.tales == ()
+    assert found.measurements == ()
 
 
 def test_without_an_owner_its_code_is_counted_at_once() -> None:
     """No candidate, or more than one, or no sources to go by."""
-    for siblings in ((), (task("a"), task("b")), (task("a", "E"),)):
-        found = exit_at(T0 + 9, NAMELESS, *siblings)
+    for tasks_with_sources in ((), (task("a"), task("b")), (task("a", "E"),)):
+        found = exit_at(T0 + 9, NAMELESS, *tasks_with_sources)
         assert found.owner is None
-        assert ("tasks_exited_total", "-22", 1) in found.tales
-        assert ("anomalies_total", "unattributed_exit", 1) in found.tales
+        assert ("tasks_exited_total", "-22", 1) in found.measurements
+        assert ("anomalies_total", "unattributed_exit", 1) in found.measurements
     sourceless = attribute(Task(appid=1, task_id=""), [task("a")], callback("E", None, "0"), T0 + 9, WINDOWS)
     assert sourceless.owner is None
 
@@ -46,7 +48,7 @@ def test_a_redelivery_is_not_given_to_another_task() -> None:
     again = exit_at(T0 + 69, first.nameless, task("b", at=T0 - 5))
     assert again.verdict is Verdict.DUPLICATE
     assert again.owner is None
-    assert again.tales == ()
+    assert again.measurements == ()
     assert again.nameless is first.nameless
 
 
@@ -86,7 +88,7 @@ def test_what_is_remembered_of_them_is_bounded() -> None:
     assert exit_at(T0 + 901, nameless, time=float(T0)).verdict is Verdict.STALE
     assert exit_at(T0 + 901, nameless, time=T0 + 1.0).verdict is Verdict.DUPLICATE
     timeless = exit_at(T0 + 9, NAMELESS).nameless
-    assert (timeless.newest_ms, timeless.floor_ms, timeless.heard) == (0, 0, T0 + 9)
+    assert (timeless.newest_ms, timeless.dedup_floor_ms, timeless.last_callback_at) == (0, 0, T0 + 9)
 
 
 def test_what_is_remembered_of_them_is_never_shown_and_forgotten_in_time() -> None:

@@ -4,11 +4,21 @@ import pytest
 from msgspec.structs import replace
 
 from exporter.config.settings import read
-from exporter.relay import Task, Windows, fold, history, is_forgotten, next_due, recalled, settle, state_of
+from exporter.relay import (
+    FoldSettings,
+    Task,
+    fold,
+    history,
+    is_forgotten,
+    next_due,
+    settle,
+    state_of,
+    with_replay_horizon,
+)
 from exporter.relay.deduplication import MAX_IDENTITIES, Verdict
 from exporter.relay.fold import MAX_LOG
-from exporter.relay.state_machine import later
-from exporter.relay.task import Course, Entry, entry_due
+from exporter.relay.state_machine import is_later
+from exporter.relay.task import Entry, RunState, entry_due
 from exporter.store.records import encode
 from tests.unit.histories import T0, WINDOWS, Delivery, callback, deliver
 
@@ -28,11 +38,11 @@ def test_what_is_not_said_is_empty() -> None:
     course = "[false,false,null,null,null,null,false]"
     assert encode(NEW) == f'[1,"t","","","","","",0.0,0.0,0,0,null,{{}},0,{course},[],{course},0]'
     assert Entry("S", 7, True, True, 1.0) == Entry("S", 7, True, True, 1.0, "", 0.0, 0, "")
-    assert read({}, {}).windows == Windows()
+    assert read({}, {}).fold_settings == FoldSettings()
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "is_later"),
+    ("one", "other", "expected"),
     [
         ((10_500, True), (10_400, True), True),
         ((10_400, True), (10_500, True), False),
@@ -45,11 +55,11 @@ def test_what_is_not_said_is_empty() -> None:
     ],
 )
 def test_times_are_compared_by_milliseconds_where_both_have_them(
-    one: tuple[int, bool], other: tuple[int, bool], is_later: bool
+    one: tuple[int, bool], other: tuple[int, bool], expected: bool
 ) -> None:
     """By the second otherwise."""
     a, b = (Entry("S", ms, exact, True, 99.0) for ms, exact in (one, other))
-    assert later(a, b) is is_later
+    assert is_later(a, b) is expected
 
 
 @pytest.mark.parametrize(
@@ -78,16 +88,16 @@ def test_a_sweep_is_due_with_the_first_of_what_waits_and_settles_it_then() -> No
     assert settle(task, T0 + 180.999, WINDOWS).task is task
     settled = settle(task, T0 + 181, WINDOWS).task
     assert [entry.kind.letter for entry in settled.log] == ["E"]
-    assert (settled.settled.running, settled.now.running) == (True, False)
+    assert (settled.settled.running, settled.current.running) == (True, False)
     assert next_due(settled, WINDOWS) == T0 + 281
-    assert settled.edge == T0
+    assert settled.settled_until == T0
 
 
 @pytest.mark.parametrize(("late", "at_once"), [(5.0, True), (5.001, False)])
 def test_a_callback_is_prompt_for_just_five_seconds(late: float, at_once: bool) -> None:
     """Then a duration that ends with it is told only when nothing can come between."""
     first = after((0.0, "S", None, ""))
-    told = fold(first, callback("E", T0 + 50, "0"), T0 + 50 + late, WINDOWS).tales
+    told = fold(first, callback("E", T0 + 50, "0"), T0 + 50 + late, WINDOWS).measurements
     assert any(name == "run_seconds" for name, _, _ in told) is at_once
 
 
@@ -129,8 +139,8 @@ def test_a_lost_task_plays_nothing() -> None:
     """Nor does it run, and one that is lost is lost once."""
     task = after((0, "S", 0, ""), (1, "F", 1, "0"))
     lost = settle(task, T0 + 1 + WINDOWS.lost_after, WINDOWS)
-    assert lost.tales == (("tasks_lost_total", "", 1),)
-    assert (lost.task.now.file, lost.task.settled) == (None, lost.task.now)
+    assert lost.measurements == (("tasks_lost_total", "", 1),)
+    assert (lost.task.current.file, lost.task.settled) == (None, lost.task.current)
     assert state_of(lost.task, WINDOWS) == "lost"
 
 
@@ -141,10 +151,10 @@ def test_a_full_log_gives_up_its_oldest_second_alone() -> None:
     for number in range(MAX_LOG + 2):
         task = after((300 + number / 100, "SE"[number % 2], float(number), "0"), task=task)
         lengths.append(len(task.log))
-        assert task.now.running == (number % 2 == 0)
+        assert task.current.running == (number % 2 == 0)
         assert task.log[-1].ms == (T0 + number) * 1000
     assert lengths == [*range(1, MAX_LOG + 1), MAX_LOG, MAX_LOG]
-    assert task.edge == T0 + 1
+    assert task.settled_until == T0 + 1
 
 
 def test_the_identities_with_the_oldest_times_are_given_up_first() -> None:
@@ -157,12 +167,12 @@ def test_the_identities_with_the_oldest_times_are_given_up_first() -> None:
     assert {fold(task, callback("A", T0 + t, "x"), T0 + 3001, WINDOWS).verdict for t in times} == {
         Verdict.DUPLICATE
     }
-    assert task.floor_ms == 0
+    assert task.dedup_floor_ms == 0
     task = after((3001, "A", 2000.0, "x"), task=task)
     assert fold(task, callback("A", T0, "x"), T0 + 3002, WINDOWS).verdict is Verdict.STALE
     assert fold(task, callback("A", T0 + 1, "x"), T0 + 3002, WINDOWS).verdict is Verdict.DUPLICATE
     assert fold(task, callback("A", T0 + 2000, "x"), T0 + 3002, WINDOWS).verdict is Verdict.DUPLICATE
-    assert task.floor_ms == T0 * 1000
+    assert task.dedup_floor_ms == T0 * 1000
 
 
 def test_identities_are_remembered_for_just_the_retry_window() -> None:
@@ -175,8 +185,10 @@ def test_identities_are_remembered_for_just_the_retry_window() -> None:
 def test_one_time_that_can_not_be_is_a_bad_time() -> None:
     """An event that has no other, or whose own time is missing."""
     for call in (callback("F", T0 + 99, "0"), callback("S", None, stated_ms=(T0 + 99) * 1000)):
-        assert ("anomalies_total", "bad_time", 1) in fold(NEW, call, T0, WINDOWS).tales
-    assert ("anomalies_total", "bad_time", 1) not in fold(NEW, callback("F", None, "0"), T0, WINDOWS).tales
+        assert ("anomalies_total", "bad_time", 1) in fold(NEW, call, T0, WINDOWS).measurements
+    assert ("anomalies_total", "bad_time", 1) not in fold(
+        NEW, callback("F", None, "0"), T0, WINDOWS
+    ).measurements
 
 
 @pytest.mark.parametrize(
@@ -185,7 +197,7 @@ def test_one_time_that_can_not_be_is_a_bad_time() -> None:
 def test_a_time_can_be_true_up_to_its_bounds(offset: int, known: bool) -> None:
     """Whole seconds and milliseconds alike."""
     for call in (callback("F", T0 + offset, "0"), callback("S", T0 + offset, event_time_seconds=None)):
-        told = fold(NEW, call, T0, WINDOWS).tales
+        told = fold(NEW, call, T0, WINDOWS).measurements
         assert (("anomalies_total", "bad_time", 1) in told) is not known
 
 
@@ -205,7 +217,7 @@ def test_a_start_time_that_is_kept_for_all_runs_is_told_apart_by_the_newest() ->
     task = after((60, "E", 60.5, "-5"), task=task)
     begun = fold(task, replace(first, event_time_seconds=T0 + 60), T0 + 61, WINDOWS)
     assert begun.verdict is Verdict.APPLIED
-    assert ("callback_delay_seconds", "TaskStart", 1.0) in begun.tales
+    assert ("callback_delay_seconds", "TaskStart", 1.0) in begun.measurements
     assert begun.task.newest_ms == (T0 + 60) * 1000 + 500
     assert state_of(begun.task, WINDOWS) == "active"  # in the second of the exit, and it came later
     again = fold(begun.task, replace(first, event_time_seconds=T0 + 70), T0 + 71, WINDOWS)
@@ -238,19 +250,19 @@ def test_files_without_a_time_are_in_the_history_until_they_are_settled() -> Non
 def test_a_replayed_callback_is_judged_by_what_is_known_of_the_task() -> None:
     """Without a time, up to the retry window; with one, by the newest time that is known, if any is."""
     timeless = after((0, "S", None, ""))
-    assert recalled(timeless, callback("A", None, "x"), T0, T0 + 3600, WINDOWS) is timeless
-    assert recalled(timeless, callback("A", None, "x"), T0, T0 + 3600.1, WINDOWS) is None
-    seen = recalled(timeless, callback("A", T0, "x"), T0, T0 + 9000, WINDOWS)
+    assert with_replay_horizon(timeless, callback("A", None, "x"), T0, T0 + 3600, WINDOWS) is timeless
+    assert with_replay_horizon(timeless, callback("A", None, "x"), T0, T0 + 3600.1, WINDOWS) is None
+    seen = with_replay_horizon(timeless, callback("A", T0, "x"), T0, T0 + 9000, WINDOWS)
     assert seen is not None
-    assert seen.floor_ms == (T0 + 9000 - 3600) * 1000
-    timed = recalled(after((0, "S", 0.25, "")), callback("A", T0, "x"), T0, T0 + 9000, WINDOWS)
+    assert seen.dedup_floor_ms == (T0 + 9000 - 3600) * 1000
+    timed = with_replay_horizon(after((0, "S", 0.25, "")), callback("A", T0, "x"), T0, T0 + 9000, WINDOWS)
     assert timed is not None
-    assert timed.floor_ms == T0 * 1000 + 250
+    assert timed.dedup_floor_ms == T0 * 1000 + 250
 
 
 def test_a_task_is_not_forgotten_while_it_may_be_reordered() -> None:
     """Where that window is the longest, with the second that must be over."""
-    windows = Windows(retry=60.0, reorder=7200.0, forget_stopped_after=60.0)
+    windows = FoldSettings(retry=60.0, reorder=7200.0, forget_stopped_after=60.0)
     task = fold(NEW, callback("E", T0, "0"), T0 + 1.5, windows).task
     settled = settle(task, T0 + 7300, windows).task
     assert not is_forgotten(settled, T0 + 7202.4, windows)
@@ -260,7 +272,7 @@ def test_a_task_is_not_forgotten_while_it_may_be_reordered() -> None:
 def test_a_course_that_was_inferred_is_one_until_its_start_is_known() -> None:
     """Also when that comes after its absence was told."""
     inferred = settle(after((3, "F", 2, "0")), T0 + 300, WINDOWS).task
-    assert (inferred.now.inferred, Course().inferred) == (True, False)
+    assert (inferred.current.inferred, RunState().inferred) == (True, False)
     begun = after((400, "S", 0.25, ""), task=inferred)
-    assert (begun.now.inferred, begun.settled.inferred) == (False, False)
-    assert begun.now.file == inferred.now.file
+    assert (begun.current.inferred, begun.settled.inferred) == (False, False)
+    assert begun.current.file == inferred.current.file

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from exporter.errors import REASONS, Rejected
+from exporter.errors import REASONS, CallbackError
 from exporter.protocol.callback import Callback, Ignored
 from exporter.protocol.events import BY_NAME, EventKind
 from exporter.protocol.parser import Parser
@@ -32,9 +32,9 @@ def parse(**more: Any) -> Callback:
     return callback
 
 
-def refuse(raw: bytes) -> Rejected:
+def refuse(raw: bytes) -> CallbackError:
     """Return the rejection of `raw`."""
-    with pytest.raises(Rejected) as caught:
+    with pytest.raises(CallbackError) as caught:
         PARSER.parse(raw)
     assert caught.value.status == 400
     assert caught.value.reason in REASONS
@@ -172,14 +172,14 @@ def test_who_sent_a_body_is_looked_at_before_anything_is_made_of_it() -> None:
 
     def authenticate(body: object) -> None:
         seen.append(body)
-        raise Rejected(403, "signature")
+        raise CallbackError(403, "signature")
 
     redactor = Redactor(key=b"key", plain_hosts=[])
     parser = Parser(schemas=Schemas(), redactor=redactor, authenticate=authenticate)
     for raw in (b"[1]", b'{"event_type":7}'):
-        with pytest.raises(Rejected, match="signature"):
+        with pytest.raises(CallbackError, match="signature"):
             parser.parse(raw)
-    with pytest.raises(Rejected, match="json"):
+    with pytest.raises(CallbackError, match="json"):
         parser.parse(b"{")
     assert seen == [[1], {"event_type": 7}]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from exporter.callbacks.credentials import Signatures, knows_token
-from exporter.errors import Rejected
+from exporter.errors import CallbackError
 
 SECRETS = ("first-secret", "second-secret", "third-secret")
 #: Right ones at every place, and wrong ones: of another length, right up to the last character, empty.
@@ -63,6 +63,6 @@ def test_a_signature_is_held_against_every_key_in_constant_time(comparisons: Com
     if given in SECRETS:
         signatures.check(body, T)
     else:
-        with pytest.raises(Rejected):
+        with pytest.raises(CallbackError):
             signatures.check(body, T)
     assert comparisons.lengths == [(32, 32)] * len(SECRETS)

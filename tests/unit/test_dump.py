@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.errors import StoreError
-from exporter.metrics.values import FLEET, Ledger
+from exporter.metrics.values import FLEET, LabelSetValues
 from exporter.protocol.events import EventKind
-from exporter.relay import NONE, STATES, Course, Entry, Task
+from exporter.relay import NONE, STATES, Entry, RunState, Task
 from exporter.store.dump import Body, Header, KeptTask, LabelSet, Line, read_dump, write_dump
 from exporter.store.records import key_of
 from exporter.store.sqlite.dump import dump_file, load_file
@@ -32,15 +32,17 @@ ENTRIES = st.builds(
     Entry,
     kind=st.sampled_from([kind for kind in EventKind if kind.moves]),
     ms=WHOLE,
-    exact=st.booleans(),
-    known=st.booleans(),
+    has_milliseconds=st.booleans(),
+    has_event_time=st.booleans(),
     arrival=TIME,
     subject=TEXT,
     duration=TIME,
-    told=WHOLE,
+    emitted=WHOLE,
     message=TEXT,
 )
-COURSES = st.builds(Course, start=st.none() | ENTRIES, exit=st.none() | ENTRIES, file=st.none() | ENTRIES)
+RUN_STATES = st.builds(
+    RunState, start=st.none() | ENTRIES, exit=st.none() | ENTRIES, file=st.none() | ENTRIES
+)
 TASKS = st.builds(
     Task,
     appid=WHOLE,
@@ -51,9 +53,9 @@ TASKS = st.builds(
     first_seen=TIME,
     start_stated=st.none() | st.tuples(WHOLE, WHOLE),
     identities=st.dictionaries(TEXT, TIME, max_size=3),
-    settled=COURSES,
+    settled=RUN_STATES,
     log=st.lists(ENTRIES, max_size=2).map(tuple),
-    now=COURSES,
+    current=RUN_STATES,
 )
 BODIES = st.builds(
     Body,
@@ -66,10 +68,12 @@ BODIES = st.builds(
 )
 
 
-def _ledgers(labels: st.SearchStrategy[tuple[str, ...]]) -> st.SearchStrategy[Ledger]:
+def _ledgers(labels: st.SearchStrategy[tuple[str, ...]]) -> st.SearchStrategy[LabelSetValues]:
     exemplars = st.dictionaries(TEXT, st.tuples(TEXT, TIME, TIME), max_size=2)
     numbers = st.dictionaries(TEXT, st.integers(min_value=0, max_value=(1 << 62) - 1), max_size=3)
-    return st.builds(Ledger, labels=labels, created=TIME, values=numbers, marks=numbers, exemplars=exemplars)
+    return st.builds(
+        LabelSetValues, labels=labels, created=TIME, values=numbers, marks=numbers, exemplars=exemplars
+    )
 
 
 @st.composite

@@ -6,7 +6,7 @@ import pytest
 
 from exporter.metrics.catalogue import CATALOGUE, Family, Scope
 from exporter.metrics.values import check_names
-from exporter.protocol.events import BY_LETTER, EventKind, Row, Subject, kinds_by, of_moving_kinds
+from exporter.protocol.events import BY_LETTER, EventKind, EventRow, Subject, kinds_by, of_moving_kinds
 
 ROW: dict[str, Any] = {
     "letter": "P",
@@ -44,7 +44,7 @@ def test_the_letters_of_records_stay() -> None:
 def test_parts_of_a_row_that_do_not_go_together_are_refused(wrong: dict[str, Any], said: str) -> None:
     """The text names the event."""
     with pytest.raises(ValueError, match=said):
-        Row(**ROW | wrong)
+        EventRow(**ROW | wrong)
 
 
 @pytest.mark.parametrize(
@@ -67,9 +67,9 @@ def test_what_an_event_counts_is_in_the_catalogue(
     """With that label, and with a bound where the label comes from outside."""
     free = Family(name="free_total", kind="counter", help="", scope=Scope.LABELLED, labels=("text",))
     monkeypatch.setitem(CATALOGUE, "free_total", free)
-    check_names([Row(**ROW)], (), ())
+    check_names([EventRow(**ROW)], (), ())
     with pytest.raises(ValueError, match=said):
-        check_names([Row(**ROW | wrong)], (), ())
+        check_names([EventRow(**ROW | wrong)], (), ())
 
 
 def test_what_the_fold_counts_is_in_the_catalogue() -> None:

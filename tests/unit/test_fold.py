@@ -7,7 +7,16 @@ callback states none. Tales are told in the shorthand of SHORT; what only time t
 import pytest
 from msgspec.structs import replace
 
-from exporter.relay import Task, Windows, fold, is_forgotten, next_due, renewed, settle, state_of
+from exporter.relay import (
+    FoldSettings,
+    Task,
+    fold,
+    is_forgotten,
+    next_due,
+    settle,
+    state_of,
+    with_counters_reset,
+)
 from exporter.relay.deduplication import MAX_IDENTITIES, Verdict
 from exporter.relay.fold import MAX_LOG
 from exporter.relay.task import forgotten_at
@@ -47,7 +56,7 @@ def delivery(step: Step, length: float = 600.0) -> Delivery:
 
 
 def told(
-    steps: list[Step], windows: Windows = WINDOWS, length: float = 600.0
+    steps: list[Step], windows: FoldSettings = WINDOWS, length: float = 600.0
 ) -> tuple[dict[str, float], str, str]:
     """Return how often each thing is told, delays apart, and the state, and the outcomes in order."""
     result = deliver([delivery(step, length) for step in steps], windows)
@@ -589,7 +598,9 @@ def at_once(steps: list[Step]) -> list[tuple[str, float]]:
         d = delivery(step)
         folded = fold(task, d.callback, d.arrival, WINDOWS)
         task = folded.task
-        tales += [(SHORT[n], round(v, 3)) for n, _, v in folded.tales if n in SHORT and SHORT[n] != "delay"]
+        tales += [
+            (SHORT[n], round(v, 3)) for n, _, v in folded.measurements if n in SHORT and SHORT[n] != "delay"
+        ]
     return tales
 
 
@@ -627,10 +638,10 @@ def test_a_ratio_needs_a_length() -> None:
 def test_what_is_missing_is_told_only_when_the_reorder_window_has_passed() -> None:
     """Not a moment before, within a second after, and only once."""
     task = fold(Task(appid=1, task_id="t"), callback("F", subject="0"), T0 + 0.25, WINDOWS).task
-    assert settle(task, T0 + 180.2, WINDOWS).tales == ()
+    assert settle(task, T0 + 180.2, WINDOWS).measurements == ()
     settled = settle(task, T0 + 181.25, WINDOWS)
-    assert settled.tales == (("anomalies_total", "missed_start", 1),)
-    assert settle(settled.task, T0 + 182.0, WINDOWS).tales == ()
+    assert settled.measurements == (("anomalies_total", "missed_start", 1),)
+    assert settle(settled.task, T0 + 182.0, WINDOWS).measurements == ()
     assert T0 + 180.25 <= next_due(task, WINDOWS) <= T0 + 181.25
 
 
@@ -640,17 +651,17 @@ def test_an_active_task_is_lost_after_a_long_silence_and_comes_back_with_a_start
     quiet = T0 + WINDOWS.lost_after
     assert state_of(settle(task, quiet - 1, WINDOWS).task, WINDOWS) == "active"
     lost = settle(task, quiet, WINDOWS)
-    assert lost.tales == (("tasks_lost_total", "", 1),)
+    assert lost.measurements == (("tasks_lost_total", "", 1),)
     assert state_of(lost.task, WINDOWS) == "lost"
     # Lost after 31 days, it is forgotten 7 days after that, not 7 days after it was last heard of.
     assert WINDOWS.lost_after > WINDOWS.forget_after
     assert forgotten_at(lost.task, WINDOWS) == next_due(lost.task, WINDOWS) == quiet + WINDOWS.forget_after
     back = fold(lost.task, callback("S", quiet + 9), quiet + 9, WINDOWS)
     assert state_of(back.task, WINDOWS) == "active"
-    assert ("tasks_restarted_total", "", 1) in back.tales
+    assert ("tasks_restarted_total", "", 1) in back.measurements
     late = fold(lost.task, callback("E", quiet + 9, "0"), quiet + 9, WINDOWS).task
     assert state_of(late, WINDOWS) == "stopped"
-    assert settle(late, quiet + 300, WINDOWS).tales == ()
+    assert settle(late, quiet + 300, WINDOWS).measurements == ()
 
 
 @pytest.mark.parametrize("finished", [False, True])
@@ -663,8 +674,8 @@ def test_an_inferred_run_is_lost_when_its_file_must_be_over(*, finished: bool) -
     if finished:
         heard += 600
         task = fold(task, callback("N", subject="0", duration_seconds=600.0), heard, WINDOWS).task
-    assert not settle(task, heard + 4199, WINDOWS).task.now.lost
-    assert settle(task, heard + 4200, WINDOWS).task.now.lost
+    assert not settle(task, heard + 4199, WINDOWS).task.current.lost
+    assert settle(task, heard + 4200, WINDOWS).task.current.lost
 
 
 @pytest.mark.parametrize(("code", "after"), [("0", 3600.0), ("-22", 7 * 86400.0)])
@@ -702,8 +713,8 @@ def test_a_sender_that_keeps_one_start_time_for_all_runs_is_told_as_a_time_confl
     result = deliver([*history, Delivery(first, T0 + 170)])
     assert result.counts["anomalies_total", "time_conflict"] == 1
     assert result.outcomes == {"applied": 3, "duplicate": 2}
-    assert result.task.now.start is not None
-    assert result.task.now.start.ms == (T0 + 90) * 1000
+    assert result.task.current.start is not None
+    assert result.task.current.start.ms == (T0 + 90) * 1000
     assert result.task.runs == 2
     assert state_of(result.task, WINDOWS) == "active"
 
@@ -712,8 +723,8 @@ def test_a_time_in_milliseconds_that_can_not_be_gives_way_to_event_time() -> Non
     """Told as a bad time all the same."""
     result = deliver([Delivery(callback("S", T0, stated_ms=T0), T0 + 1.0)])
     assert result.counts["anomalies_total", "bad_time"] == 1
-    assert result.task.now.start is not None
-    assert result.task.now.start.ms == T0 * 1000
+    assert result.task.current.start is not None
+    assert result.task.current.start.ms == T0 * 1000
 
 
 def test_what_is_remembered_of_a_task_is_bounded_and_what_was_given_up_can_not_count_twice() -> None:
@@ -747,7 +758,7 @@ def test_a_redelivery_changes_nothing_but_what_was_due() -> None:
     again = fold(task, callback("S", T0), T0 + 1, WINDOWS)
     assert again.task is task
     assert again.verdict is Verdict.DUPLICATE
-    assert again.tales == ()
+    assert again.measurements == ()
 
 
 def test_what_a_callback_lacks_stays_as_it_was() -> None:
@@ -793,7 +804,7 @@ def test_the_newest_exit_says_why_whatever_comes_when() -> None:
         for at, arrival in ((50, 60), (20, 70), (50, 80), (30, 400))
     ]
     for part in (exits[:1], exits[:2], exits[:3], exits):
-        last = deliver(part).task.now.exit
+        last = deliver(part).task.current.exit
         assert last is not None
         assert last.message == "at 50"
 
@@ -813,7 +824,7 @@ def test_a_redelivery_is_told_although_the_clock_was_set_back_since() -> None:
         first = fold(Task(appid=1, task_id="t"), told, T0 + 1.0, WINDOWS)
         again = fold(first.task, told, T0 - 7200.0, WINDOWS)
         assert (first.verdict, again.verdict) == (Verdict.APPLIED, Verdict.DUPLICATE), letter
-        assert again.tales == ()
+        assert again.measurements == ()
 
 
 def test_a_new_generation_has_nothing_left_to_tell() -> None:
@@ -821,16 +832,16 @@ def test_a_new_generation_has_nothing_left_to_tell() -> None:
     task = Task(appid=1, task_id="t")
     for letter, at in (("S", T0), ("F", T0 + 1), ("E", T0 + 9)):
         task = fold(task, callback(letter, at, "0"), at + 0.5, WINDOWS).task
-    new = renewed(task)
+    new = with_counters_reset(task)
     assert (new.identities, new.runs, new.log) == (task.identities, 0, ())
     assert state_of(new, WINDOWS) == state_of(task, WINDOWS) == "stopped"
     later = settle(new, T0 + 1000.0, WINDOWS)
-    assert (later.task, later.tales) == (new, ())
-    assert renewed(new) == new
+    assert (later.task, later.measurements) == (new, ())
+    assert with_counters_reset(new) == new
     assert fold(new, callback("E", T0 + 9, "0"), T0 + 60.0, WINDOWS).verdict is Verdict.DUPLICATE
     begun = fold(new, callback("S", T0 + 60), T0 + 60.0, WINDOWS)
     assert begun.task.runs == 1
-    assert ("tasks_restarted_total", "", 1) in begun.tales
+    assert ("tasks_restarted_total", "", 1) in begun.measurements
 
 
 def test_a_file_of_unknown_length_that_comes_again_is_a_redelivery() -> None:

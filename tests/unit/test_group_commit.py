@@ -9,13 +9,13 @@ import pytest
 
 from exporter.errors import StoreUnavailable
 from exporter.ingest import group_commit as module
-from exporter.ingest.batch import Arrived, BatchFolder
+from exporter.ingest.batch import BatchFolder, BatchItem
 from exporter.ingest.group_commit import Ingest
 from exporter.metrics.process import Telemetry
-from exporter.metrics.values import Ledger, series
+from exporter.metrics.values import LabelSetValues, series
 from exporter.protocol.callback import Ignored
-from exporter.store.protocol import Refused, Terms, Transaction
-from exporter.store.records import decode_ledger
+from exporter.store.protocol import QuarantineEntry, StoreOptions, Transaction
+from exporter.store.records import decode_label_set
 from exporter.store.sqlite.store import SqliteStore
 from tests.support import until
 from tests.unit.histories import T0, WINDOWS, callback
@@ -26,19 +26,19 @@ LABELS = ("appid", "to_host")
 class Poisonable(BatchFolder):
     """A folder that can't take one task."""
 
-    def take(self, batch: Sequence[Arrived], step: Transaction) -> None:
+    def take(self, batch: Sequence[BatchItem], transaction: Transaction) -> None:
         """Raise on the task named poison."""
         if any(getattr(arrived.callback, "task_id", "") == "poison" for arrived in batch):
             raise ZeroDivisionError
-        super().take(batch, step)
+        super().take(batch, transaction)
 
 
-def run(path: Path, work: Callable[[Ingest, Telemetry], Awaitable[None]], **settings: int) -> Ledger:
+def run(path: Path, work: Callable[[Ingest, Telemetry], Awaitable[None]], **settings: int) -> LabelSetValues:
     """Run `work` with an ingest on the store in `path`, stop it, and return the fleet's numbers."""
     telemetry = Telemetry(version="", revision="")
 
     async def main() -> None:
-        store = SqliteStore(path, Terms())
+        store = SqliteStore(path, StoreOptions())
         ingest = Ingest(
             store=store,
             folder=Poisonable(WINDOWS, LABELS),
@@ -53,18 +53,18 @@ def run(path: Path, work: Callable[[Ingest, Telemetry], Awaitable[None]], **sett
             await ingest.stop()
 
     asyncio.run(main())
-    store = SqliteStore(path, Terms())
-    numbers = decode_ledger(store.snapshot(1).fleet)
+    store = SqliteStore(path, StoreOptions())
+    numbers = decode_label_set(store.snapshot(1).fleet)
     store.close()
     return numbers
 
 
-def start(task_id: str) -> Arrived:
+def start(task_id: str) -> BatchItem:
     """Return a TaskStart that has arrived."""
-    return Arrived(T0 + 1.0, callback("S", T0, task_id=task_id))
+    return BatchItem(T0 + 1.0, callback("S", T0, task_id=task_id))
 
 
-def applied(numbers: Ledger) -> int:
+def applied(numbers: LabelSetValues) -> int:
     """Return how many TaskStarts were counted."""
     return numbers.values.get(series("callbacks_total", "TaskStart", "applied"), 0)
 
@@ -144,8 +144,8 @@ def test_a_crowded_queue_is_told_before_it_is_full(path: Path) -> None:
 def test_refused_bodies_that_wait_are_bounded_in_bytes(path: Path) -> None:
     """Anybody may send them, and they are kept whole; callbacks are not touched by it."""
 
-    def refused(number: int) -> Arrived:
-        return Arrived(T0, refused=Refused("json", b"%1000d" % number, "192.0.2.1", T0))
+    def refused(number: int) -> BatchItem:
+        return BatchItem(T0, quarantine_entry=QuarantineEntry("json", b"%1000d" % number, "192.0.2.1", T0))
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
         waiting = [ingest.commit(refused(n)) for n in range(3)]
@@ -191,7 +191,7 @@ def test_what_is_none_of_ours_is_counted_as_ignored(path: Path) -> None:
     """With the time of its arrival."""
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
-        await ingest.commit(Arrived(T0 + 1.0, Ignored(keep=False)))
+        await ingest.commit(BatchItem(T0 + 1.0, Ignored(keep=False)))
 
     numbers = run(path, work)
     assert numbers.values[series("callbacks_total", "other", "ignored")] == 1
@@ -203,8 +203,8 @@ def test_an_exit_without_a_task_finds_its_owner_in_the_same_batch(path: Path) ->
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
         sources = {"sources": "ab"}
-        exit_ = Arrived(T0 + 2.0, callback("E", None, "-22", task_id="", to_host="", **sources))
-        begin = Arrived(T0 + 1.0, callback("S", T0, task_id="1", **sources))
+        exit_ = BatchItem(T0 + 2.0, callback("E", None, "-22", task_id="", to_host="", **sources))
+        begin = BatchItem(T0 + 1.0, callback("S", T0, task_id="1", **sources))
         await asyncio.gather(*(ingest.commit(a) for a in (begin, exit_, exit_)))
 
     numbers = run(path, work)
@@ -215,10 +215,10 @@ def test_an_exit_without_a_task_finds_its_owner_in_the_same_batch(path: Path) ->
 
 def test_what_is_too_old_leaves_the_quarantine_though_nothing_comes(path: Path) -> None:
     """A sweep looks at it now and then."""
-    store = SqliteStore(path, Terms())
+    store = SqliteStore(path, StoreOptions())
     for body, arrival in ((b"old", T0 - 31 * 86400.0), (b"new", T0 - 29 * 86400.0)):
-        kept = Refused("json", body, "::1", arrival)
-        store.transact(lambda step, kept=kept: step.quarantine(kept))
+        kept = QuarantineEntry("json", body, "::1", arrival)
+        store.transact(lambda transaction, kept=kept: transaction.quarantine(kept))
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
         await asyncio.to_thread(until, lambda: len(store.bodies(limit=9)) == 1, "the old one is given up")

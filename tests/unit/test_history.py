@@ -3,11 +3,11 @@
 from random import Random
 
 from exporter.protocol.events import EventKind
-from exporter.relay import Happening, Task, history
+from exporter.relay import HistoryEvent, Task, history
 from tests.unit.histories import T0, Delivery, callback, deliver, happened, in_order, random_history, shuffled
 
 
-def told(*deliveries: Delivery) -> list[Happening]:
+def told(*deliveries: Delivery) -> list[HistoryEvent]:
     """Return the history of a task after some deliveries."""
     return history(deliver(deliveries).task)
 
@@ -33,12 +33,12 @@ def test_each_thing_is_told_once_newest_first() -> None:
         at("E", 70.5, "-22", message="why"),
     ]
     expected = [
-        Happening((T0 + 70) * 1000 + 500, EventKind.EXIT, "-22", "why"),
-        Happening((T0 + 63) * 1000, EventKind.CONFIG_RESET),
-        Happening((T0 + 62) * 1000, EventKind.ALARM, "FileEndEarly"),
-        Happening((T0 + 61) * 1000, EventKind.FILE_FINISH, "0"),
-        Happening((T0 + 1) * 1000, EventKind.FILE_START, "0"),
-        Happening(T0 * 1000, EventKind.START),
+        HistoryEvent((T0 + 70) * 1000 + 500, EventKind.EXIT, "-22", "why"),
+        HistoryEvent((T0 + 63) * 1000, EventKind.CONFIG_RESET),
+        HistoryEvent((T0 + 62) * 1000, EventKind.ALARM, "FileEndEarly"),
+        HistoryEvent((T0 + 61) * 1000, EventKind.FILE_FINISH, "0"),
+        HistoryEvent((T0 + 1) * 1000, EventKind.FILE_START, "0"),
+        HistoryEvent(T0 * 1000, EventKind.START),
     ]
     assert told(*deliveries) == expected
     assert told(*deliveries, *deliveries) == expected
@@ -48,7 +48,7 @@ def test_each_thing_is_told_once_newest_first() -> None:
 def test_what_states_no_time_is_told_at_its_arrival() -> None:
     """An alarm has no other."""
     alarm = Delivery(callback("A", None, "FileEndEarly"), T0 + 5.0)
-    assert told(alarm) == [Happening((T0 + 5) * 1000, EventKind.ALARM, "FileEndEarly")]
+    assert told(alarm) == [HistoryEvent((T0 + 5) * 1000, EventKind.ALARM, "FileEndEarly")]
 
 
 def test_runs_for_which_the_sender_keeps_one_start_time_are_told_apart() -> None:
@@ -67,5 +67,5 @@ def test_the_order_of_arrival_does_not_matter() -> None:
         for deliveries in (in_order(calls), shuffled(calls, random)):
             task = deliver(deliveries).task
             known = {(h.ms, h.kind.letter, h.subject) for h in history(task)}
-            recent = {e for e in expected if e[0] / 1000 > task.heard - 3000}
+            recent = {e for e in expected if e[0] / 1000 > task.last_callback_at - 3000}
             assert recent <= known <= expected, seed

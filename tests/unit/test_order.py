@@ -17,11 +17,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from exporter.ingest.batch import Arrived, BatchFolder
+from exporter.ingest.batch import BatchFolder, BatchItem
 from exporter.relay import ACTIVE, NONE, STATES, Task, Verdict, fold, settle, state_of
 from exporter.relay.deduplication import MAX_IDENTITIES
 from exporter.relay.fold import MAX_LOG
-from exporter.store.protocol import Terms
+from exporter.store.protocol import StoreOptions
 from exporter.store.records import decode_task, encode
 from exporter.store.sqlite.store import SqliteStore
 from tests.unit.histories import (
@@ -164,12 +164,12 @@ def test_when_sweeps_come_does_not_matter(found: tuple[list[Step], Wire], moment
     for at, call in sorted(events, key=lambda event: event[0]):
         folded = fold(actual.task, call, at, WINDOWS) if call else settle(actual.task, at, WINDOWS)
         actual.task = folded.task
-        tell(actual, folded.tales)
+        tell(actual, folded.measurements)
     settled = settle(actual.task, end, WINDOWS)
-    tell(actual, settled.tales)
+    tell(actual, settled.measurements)
     assert actual.counts == expected.counts
     assert settled.task == expected.task
-    assert settle(settled.task, end, WINDOWS).tales == ()
+    assert settle(settled.task, end, WINDOWS).measurements == ()
 
 
 #: What may be sent, valid history or not: event, seconds of arrival after T0, how old it then is (None: no
@@ -210,16 +210,16 @@ def test_whatever_is_sent_the_task_is_in_one_state_and_its_record_is_read_as_it_
         task = folded.task
         runs += folded.verdict is Verdict.APPLIED and d.callback.kind.letter == "S"
         assert (state_of(task, WINDOWS) in STATES) == (
-            task.now.start is not None or task.now.exit is not None
+            task.current.start is not None or task.current.exit is not None
         )
-        assert task.now.running == (state_of(task, WINDOWS) == ACTIVE)
-        assert task.now.file is None or task.now.running
+        assert task.current.running == (state_of(task, WINDOWS) == ACTIVE)
+        assert task.current.file is None or task.current.running
         assert task.runs == runs
         assert decode_task(encode(task)) == task
-        assert all(amount >= 0 for _, _, amount in folded.tales)
+        assert all(amount >= 0 for _, _, amount in folded.measurements)
         seconds = [entry.second for entry in task.log]
         assert seconds == sorted(seconds)
-        assert not seconds or seconds[0] >= task.edge
+        assert not seconds or seconds[0] >= task.settled_until
 
 
 @given(st.lists(odd(0), max_size=20, unique_by=lambda one: int(one[1])))
@@ -236,7 +236,7 @@ def test_whatever_is_sent_twice_at_once_counts_once(found: list[Odd]) -> None:
         again = fold(first.task, d.callback, d.arrival, WINDOWS)
         task = again.task
         assert again.verdict is not Verdict.APPLIED
-        assert (again.task, again.tales) == (first.task, ())
+        assert (again.task, again.measurements) == (first.task, ())
 
 
 @given(st.integers(0, 2**32), st.integers(MAX_IDENTITIES, MAX_IDENTITIES + 200))
@@ -250,7 +250,7 @@ def test_what_is_remembered_of_a_task_is_bounded(seed: int, number: int) -> None
     for n, call in enumerate(calls):
         folded = fold(task, call, T0 + 3000 + n / 1000, WINDOWS)
         task = folded.task
-        assert folded.verdict is Verdict.APPLIED or call.event_time_seconds * 1000 <= task.floor_ms  # type: ignore[operator]
+        assert folded.verdict is Verdict.APPLIED or call.event_time_seconds * 1000 <= task.dedup_floor_ms  # type: ignore[operator]
         assert len(task.identities) <= MAX_IDENTITIES
         assert len(task.log) <= MAX_LOG
     for call in calls:
@@ -265,19 +265,19 @@ def test_the_tasks_by_state_are_as_many_as_the_known_tasks(
     """At all times, also when some are forgotten; known is a task of which a run or an exit is known."""
     folder = BatchFolder(WINDOWS, ("appid",))
     calls = [
-        Arrived(d.arrival, replace(d.callback, task_id=task_id))
+        BatchItem(d.arrival, replace(d.callback, task_id=task_id))
         for task_id, one in found
         for d in odd_deliveries([one])
     ]
     with (
         TemporaryDirectory() as place,
-        closing(SqliteStore(Path(place) / "relay.db", Terms(labels=("appid",)))) as store,
+        closing(SqliteStore(Path(place) / "relay.db", StoreOptions(labels=("appid",)))) as store,
     ):
         for arrived in sorted(calls, key=lambda a: a.arrival):
-            store.transact(lambda step, arrived=arrived: folder.take([arrived], step))  # type: ignore[misc]
+            store.transact(lambda transaction, arrived=arrived: folder.take([arrived], transaction))  # type: ignore[misc]
             compare_states(store)
         now = T0 + 5000 + later
-        store.transact(lambda step: folder.sweep(store.due(now, 9), now, step))
+        store.transact(lambda transaction: folder.sweep(store.due(now, 9), now, transaction))
         compare_states(store)
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter.ingest.recent_rejections import Rejections
+from exporter.ingest.recent_rejections import RecentRejections
 from exporter.metrics.process import Telemetry
-from exporter.store.protocol import Terms
+from exporter.store.protocol import StoreOptions
 from exporter.store.sqlite.store import SqliteStore
 from exporter.web.pages import handler as module
 from exporter.web.pages.handler import About, Pages
@@ -28,13 +28,13 @@ def telemetry() -> Telemetry:
 @pytest.fixture
 def pages(tmp_path: Path, telemetry: Telemetry) -> Iterator[Pages]:
     """Pages of three tasks, one of them failed."""
-    store = SqliteStore(tmp_path / "relay.db", Terms())
+    store = SqliteStore(tmp_path / "relay.db", StoreOptions())
     store.transact(put(task("active"), task("failed", "E"), task("other")))
     yield Pages(
         store=store,
         telemetry=telemetry,
-        rejections=Rejections(),
-        windows=WINDOWS,
+        rejections=RecentRejections(),
+        fold_settings=WINDOWS,
         about=About("1.2.3", "abc", "/m<etrics"),
         clock=lambda: T0 + 90.0,
     )

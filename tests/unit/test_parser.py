@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from exporter.errors import Rejected
+from exporter.errors import CallbackError
 from exporter.protocol.callback import Callback, Ignored
 from exporter.protocol.events import BY_NAME, EventKind
 from exporter.protocol.parser import MAX_MESSAGE, Parser
@@ -31,7 +31,7 @@ def parsed(raw: bytes) -> Callback | Ignored | None:
     """Return the value of a body, None if it is refused as it should be."""
     try:
         return PARSER.parse(raw)
-    except Rejected as exc:
+    except CallbackError as exc:
         rejected = exc
     assert rejected.status == 400
     assert rejected.reason in ("json", "schema")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from exporter.ingest.batch import Arrived, BatchFolder
+from exporter.ingest.batch import BatchFolder, BatchItem
 from exporter.ingest.replay import Replay, Replayed
 from exporter.metrics.values import histogram_keys, series
 from exporter.protocol.callback import Callback
@@ -15,8 +15,8 @@ from exporter.protocol.parser import Parser
 from exporter.protocol.redact import Redactor
 from exporter.protocol.schemas import Schemas
 from exporter.relay import Task
-from exporter.store.protocol import Held, Refused, Store, Terms
-from exporter.store.records import decode_ledger, decode_task
+from exporter.store.protocol import QuarantinedBody, QuarantineEntry, Store, StoreOptions
+from exporter.store.records import decode_label_set, decode_task
 from exporter.store.sqlite.store import SqliteStore
 from tests.unit.histories import T0, WINDOWS
 
@@ -38,17 +38,19 @@ class Bench:
     def __init__(self, store: Store) -> None:
         self.store = store
 
-    def keep(self, raw: bytes, arrival: float, reason: str = "schema") -> Held:
+    def keep(self, raw: bytes, arrival: float, reason: str = "schema") -> QuarantinedBody:
         """Keep a body for a look."""
-        self.store.transact(lambda step: step.quarantine(Refused(reason, raw, "::1", arrival)))
+        self.store.transact(
+            lambda transaction: transaction.quarantine(QuarantineEntry(reason, raw, "::1", arrival))
+        )
         return next(held for held in self.store.bodies(limit=99) if held.body == raw)
 
     def live(self, raw: bytes, arrival: float) -> None:
         """Take a callback as it comes in."""
-        arrived = Arrived(arrival, PARSER.parse(raw))
-        self.store.transact(lambda step: FOLDER.take([arrived], step))
+        arrived = BatchItem(arrival, PARSER.parse(raw))
+        self.store.transact(lambda transaction: FOLDER.take([arrived], transaction))
 
-    def replay(self, held: Held, now: float) -> Replayed:
+    def replay(self, held: QuarantinedBody, now: float) -> Replayed:
         """Replay a body."""
         return Replay(store=self.store, parser=PARSER, folder=FOLDER, clock=lambda: now).take(held)
 
@@ -60,11 +62,13 @@ class Bench:
     @property
     def fleet(self) -> dict[str, int]:
         """The numbers of the fleet."""
-        return decode_ledger(self.store.snapshot(1).fleet).values
+        return decode_label_set(self.store.snapshot(1).fleet).values
 
     def counted(self, name: str) -> int:
         """Return a counter over all label sets."""
-        return sum(decode_ledger(record).values.get(name, 0) for _, record in self.store.snapshot(1).ledgers)
+        return sum(
+            decode_label_set(record).values.get(name, 0) for _, record in self.store.snapshot(1).label_sets
+        )
 
     @property
     def task(self) -> Task:
@@ -77,7 +81,7 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     """A new store."""
-    store = SqliteStore(tmp_path / "relay.db", Terms())
+    store = SqliteStore(tmp_path / "relay.db", StoreOptions())
     yield Bench(store)
     store.close()
 
@@ -89,8 +93,8 @@ def test_a_body_counts_as_of_when_it_came(bench: Bench) -> None:
     assert bench.replay(held, T0 + 1800.0) == Replayed("applied")
     assert bench.kept == 0
     assert bench.counted(series("tasks_exited_total", "-22")) == bench.counted("tasks_failed_total") == 1
-    assert bench.task.now.exit is not None
-    assert bench.task.now.exit.arrival == T0 + 61.0
+    assert bench.task.current.exit is not None
+    assert bench.task.current.exit.arrival == T0 + 61.0
     assert bench.fleet[series("callbacks_total", "TaskExit", "applied")] == 1
     assert bench.fleet[histogram_keys("callback_delay_seconds", "TaskExit")[-1]] == 1_000_000
 
@@ -122,7 +126,7 @@ def test_a_body_that_can_not_be_told_from_a_counted_one_is_stale(bench: Bench, f
         bench.live(body("TaskAlarm", T0 + n * 2 * HOUR, {"type": str(n)}), T0 + n * 2 * HOUR + 1)
     assert bench.replay(held, T0 + 9 * HOUR) == Replayed("stale")
     bench.keep(raw, first)
-    bench.store.transact(lambda step: step.forget("4/a"))
+    bench.store.transact(lambda transaction: transaction.forget("4/a"))
     assert bench.replay(held, T0 + 9 * HOUR) == Replayed("stale")
     assert bench.counted(series("tasks_exited_total", "0")) == 1
     assert bench.fleet[series("callbacks_total", "TaskExit", "stale")] == 2
@@ -134,7 +138,7 @@ def test_an_old_body_counts_if_nothing_as_new_is_known_of_its_task(bench: Bench)
     bench.live(body("TaskStart", T0), T0 + 1.0)
     held = bench.keep(body("TaskExit", T0 + HOUR, {"code": -5}), T0 + HOUR + 1)
     assert bench.replay(held, T0 + 100 * HOUR) == Replayed("applied")
-    assert not bench.task.now.running
+    assert not bench.task.current.running
     bench.keep(held.body, held.first)
     assert bench.replay(held, T0 + 100 * HOUR) == Replayed("duplicate")
     assert bench.counted(series("tasks_exited_total", "-5")) == 1
@@ -155,7 +159,7 @@ def test_an_exit_without_a_task_finds_its_owner(bench: Bench) -> None:
     bench.live(body("TaskStart", T0, **sources), T0 + 1.0)
     held = bench.keep(body("TaskExit", T0 + 60, {"code": 0}, task_id=None, **sources), T0 + 61.0)
     assert bench.replay(held, T0 + 120.0) == Replayed("applied")
-    assert not bench.task.now.running
+    assert not bench.task.current.running
     late = bench.keep(body("TaskExit", T0 + 59, {"code": 0}, task_id="", **sources), T0 + 62.0)
     assert bench.replay(late, T0 + 9 * HOUR) == Replayed("stale")
     timeless = bench.keep(body("TaskExit", None, {"code": 0}, task_id="", **sources), T0 + 62.0)
@@ -185,8 +189,10 @@ def test_what_is_still_of_no_use_stays_as_it_is(bench: Bench, raw: bytes, reason
 def test_an_event_that_is_known_by_now_counts_under_its_name(bench: Bench) -> None:
     """That it was ignored when it came stays counted."""
     raw = body("TaskStart", T0)
-    ignored = Arrived(T0 + 1.0, PARSER.parse(body("TaskPause", T0)), Refused("unknown_event", raw, "::1", T0))
-    bench.store.transact(lambda step: FOLDER.take([ignored], step))
+    ignored = BatchItem(
+        T0 + 1.0, PARSER.parse(body("TaskPause", T0)), QuarantineEntry("unknown_event", raw, "::1", T0)
+    )
+    bench.store.transact(lambda transaction: FOLDER.take([ignored], transaction))
     (held,) = bench.store.bodies(limit=9)
     assert bench.replay(held, T0 + 9.0) == Replayed("applied")
     assert bench.fleet[series("callbacks_total", "other", "ignored")] == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 from exporter.errors import StoreUnavailable
 from exporter.metrics.process import Telemetry
 from exporter.relay import STATES
-from exporter.store.protocol import Snapshot, Terms
+from exporter.store.protocol import Snapshot, StoreOptions
 from exporter.store.sqlite.store import SqliteStore
 from exporter.web.scrape import Scraper
 from tests.support import HANG_SECONDS
@@ -20,7 +20,7 @@ class SlowStore(SqliteStore):
     """A store whose snapshots wait until they are let go."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, Terms())
+        super().__init__(path, StoreOptions())
         self.begun = threading.Event()
         self.let_go = threading.Event()
         self.snapshots = 0
@@ -45,7 +45,9 @@ def scraper_of(store: SqliteStore) -> tuple[Scraper, Telemetry]:
     """Return a scraper of that store, and where it tells of itself."""
     telemetry = Telemetry(version="", revision="")
     labels = ("appid", "to_host")
-    return Scraper(store=store, labels=labels, windows=WINDOWS, max_tasks=9, telemetry=telemetry), telemetry
+    return Scraper(
+        store=store, labels=labels, fold_settings=WINDOWS, max_tasks=9, telemetry=telemetry
+    ), telemetry
 
 
 def test_a_storm_of_scrapes_is_two_renders(tmp_path: Path) -> None:
@@ -89,7 +91,7 @@ def test_one_who_gives_up_does_not_end_the_render_of_others(tmp_path: Path) -> N
 
 def test_a_store_that_does_not_answer_is_told(tmp_path: Path) -> None:
     """The scrape comes all the same."""
-    store = DownStore(tmp_path / "relay.db", Terms())
+    store = DownStore(tmp_path / "relay.db", StoreOptions())
     scraper, telemetry = scraper_of(store)
     text = asyncio.run(scraper.scrape(openmetrics=False, compress=False))
     scraper.close()

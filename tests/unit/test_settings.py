@@ -10,7 +10,7 @@ from exporter.config.settings import Settings, parse_labels
 from exporter.config.settings import read as read_settings
 from exporter.config.store_url import StoreUrl, parse_store
 from exporter.errors import SettingsError
-from exporter.relay import Windows
+from exporter.relay import FoldSettings
 
 FLAGS = flags_of(Settings)
 
@@ -76,7 +76,7 @@ def test_every_window_of_the_fold_is_the_one_that_is_set() -> None:
     """None of them is left at its default."""
     flags = ["retry-window=2h", "reorder-window=4m", "lost-after=5d", "forget-after=6d"]
     flags += ["forget-stopped-after=7h", "ok-exit-codes=-22,0"]
-    assert read([f"--relay.{flag}" for flag in flags], {}).windows == Windows(
+    assert read([f"--relay.{flag}" for flag in flags], {}).fold_settings == FoldSettings(
         retry=2 * 3600.0,
         reorder=4 * 60.0,
         lost_after=5 * 86400.0,

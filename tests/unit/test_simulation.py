@@ -11,8 +11,8 @@ import pytest
 from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter.errors import Rejected
-from exporter.ingest.batch import Arrived, BatchFolder
+from exporter.errors import CallbackError
+from exporter.ingest.batch import BatchFolder, BatchItem
 from exporter.metrics.catalogue import PREFIX
 from exporter.metrics.process import Telemetry
 from exporter.protocol.callback import Callback, Ignored
@@ -24,7 +24,7 @@ from exporter.simulator.fleet import Plan, fleet
 from exporter.simulator.totals import Key, Totals
 from exporter.simulator.verify import COMPARED, STILL_SCRAPES, Comparison, settled
 from exporter.simulator.wire import Delivery, Faults, Lane
-from exporter.store.protocol import Refused, Terms
+from exporter.store.protocol import QuarantineEntry, StoreOptions
 from exporter.store.sqlite.store import SqliteStore
 from exporter.web.scrape import Exposition
 from tests.unit.histories import T0, WINDOWS
@@ -56,7 +56,7 @@ class Core:
     """
 
     def __init__(self, path: Path) -> None:
-        self._store = SqliteStore(path, Terms(labels=LABELS))
+        self._store = SqliteStore(path, StoreOptions(labels=LABELS))
         self._parser = Parser(schemas=Schemas(), redactor=Redactor(key=b"k", plain_hosts=("*.myqcloud.com",)))
         self._folder = BatchFolder(WINDOWS, LABELS)
 
@@ -68,30 +68,30 @@ class Core:
         """Take in what comes, in batches, sweep after each, and sweep once all windows are over."""
         for begin in range(0, len(deliveries), BATCH):
             batch = [self._arrived(each.body, arrival(each)) for each in deliveries[begin : begin + BATCH]]
-            self._store.transact(lambda step, batch=batch: self._folder.take(batch, step))  # type: ignore[misc]
+            self._store.transact(lambda transaction, batch=batch: self._folder.take(batch, transaction))  # type: ignore[misc]
             self._sweep(batch[-1].arrival)
         self._sweep(batch[-1].arrival + WINDOWS.reorder + 2)
 
-    def _arrived(self, body: bytes, at: float) -> Arrived:
+    def _arrived(self, body: bytes, at: float) -> BatchItem:
         try:
             callback: Callback | Ignored = self._parser.parse(body)
-        except Rejected as rejected:
-            return Arrived(at, refused=Refused(rejected.reason, body, "::1", at))
+        except CallbackError as rejected:
+            return BatchItem(at, quarantine_entry=QuarantineEntry(rejected.reason, body, "::1", at))
         is_kept = isinstance(callback, Ignored)
-        return Arrived(at, callback, Refused("unknown_event", body, "::1", at) if is_kept else None)
+        return BatchItem(at, callback, QuarantineEntry("unknown_event", body, "::1", at) if is_kept else None)
 
     def _sweep(self, now: float) -> None:
         for _ in range(ROUNDS):
             keys = self._store.due(now, SWEPT)
             if not keys:
                 return
-            self._store.transact(lambda step, keys=keys: self._folder.sweep(keys, now, step))  # type: ignore[misc]
+            self._store.transact(lambda transaction, keys=keys: self._folder.sweep(keys, now, transaction))  # type: ignore[misc]
         raise AssertionError("what is due stays due")
 
     def shown(self) -> dict[Key, float]:
         """Return what is compared of a scrape."""
         telemetry = Telemetry(version="", revision="")
-        exposition = Exposition(openmetrics=False, labels=LABELS, windows=WINDOWS, telemetry=telemetry)
+        exposition = Exposition(openmetrics=False, labels=LABELS, fold_settings=WINDOWS, telemetry=telemetry)
         text = exposition.write(self._store.snapshot(1)).decode()
         return {
             (sample.name.removeprefix(PREFIX), frozenset(sample.labels.items())): sample.value

@@ -13,7 +13,7 @@ import pytest
 
 from exporter.cli import parse
 from exporter.config.flags import default_text, flags_of
-from exporter.errors import Rejected, SettingsError
+from exporter.errors import CallbackError, SettingsError
 from exporter.protocol.callback import Callback
 from exporter.protocol.events import EventKind
 from exporter.protocol.parser import Parser
@@ -108,7 +108,7 @@ def test_every_callback_is_one_that_the_exporter_takes() -> None:
     deliveries, _ = drawn(1)
     for delivery in deliveries:
         if delivery.status == 400:
-            with pytest.raises(Rejected):
+            with pytest.raises(CallbackError):
                 parser.parse(delivery.body)
         else:
             callback = parser.parse(delivery.body)

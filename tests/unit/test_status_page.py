@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from exporter.errors import Fault, Rejected
-from exporter.ingest.recent_rejections import Rejections
-from exporter.metrics.values import FLEET, Ledger, series
+from exporter.errors import CallbackError, Fault
+from exporter.ingest.recent_rejections import RecentRejections
+from exporter.metrics.values import FLEET, LabelSetValues, series
 from exporter.protocol.events import Subject
 from exporter.relay import ACTIVE, Task, history
 from exporter.web.pages.handler import load_templates
@@ -305,7 +305,7 @@ def test_a_lost_task_has_no_reason() -> None:
     """The exit it once had is none; it is lost since it was last heard of."""
     lost = seen(("E", 0, "-5"), ("F", 1, "0"), now=9000, duration_seconds=60.0)
     assert (lost.state, words("doing", lost)) == ("lost", "no callback for too long")
-    assert (lost.since, lost.file) == (lost.task.heard, None)
+    assert (lost.since, lost.file) == (lost.task.last_callback_at, None)
 
 
 @pytest.mark.parametrize(
@@ -464,7 +464,7 @@ def test_a_tile_shows_a_state_alone_and_keeps_the_rest() -> None:
         unread=0,
         failures=[],
         table=table([], query),
-        callbacks=callbacks(Ledger(FLEET, 0.0, {}, {})),
+        callbacks=callbacks(LabelSetValues(FLEET, 0.0, {}, {})),
         created=T0,
         quarantined=0,
         rejected=0,
@@ -505,7 +505,7 @@ def test_callbacks_are_told_by_event_and_outcome() -> None:
         series("callbacks_total", "TaskStart", "stale"): 2,
     }
     marks = {series("last_callback_timestamp_seconds", "TaskStart"): T0 * 10**6}
-    told = {event: rest for event, *rest in callbacks(Ledger(FLEET, 0.0, values, marks))}
+    told = {event: rest for event, *rest in callbacks(LabelSetValues(FLEET, 0.0, values, marks))}
     assert told["TaskStart"] == [{"applied": 7, "duplicate": 0, "stale": 2, "ignored": 0}, T0]
     assert told["other"] == [dict.fromkeys(("applied", "duplicate", "stale", "ignored"), 0), 0]
     assert len(told) == 7
@@ -517,9 +517,9 @@ def test_callbacks_are_told_by_event_and_outcome() -> None:
 def test_rejections_that_are_alike_are_one() -> None:
     """With the newest time and how many; the newest first."""
     clock = iter(range(100))
-    rejections = Rejections(clock=lambda: float(next(clock)))
-    schema = Rejected(400, "schema", (Fault("/msg", "is missing"), Fault("/x", "second")))
-    for rejected, source in ((schema, "a"), (Rejected(404, "token"), "a"), (schema, "b"), (schema, "a")):
+    rejections = RecentRejections(clock=lambda: float(next(clock)))
+    schema = CallbackError(400, "schema", (Fault("/msg", "is missing"), Fault("/x", "second")))
+    for rejected, source in ((schema, "a"), (CallbackError(404, "token"), "a"), (schema, "b"), (schema, "a")):
         rejections.add(rejected, source)
     told = [
         (kind.reason, kind.source, kind.pointer, kind.message, *last_and_times)
@@ -535,10 +535,12 @@ def test_rejections_that_are_alike_are_one() -> None:
 
 def test_what_is_remembered_of_rejections_is_bounded() -> None:
     """In number and in length; what was not seen for longest goes first."""
-    rejections = Rejections(max_kinds=3)
+    rejections = RecentRejections(max_kinds=3)
     for number_ in range(5):
-        rejections.add(Rejected(400, "schema", (Fault("/p" * 999, "m" * 999),)), f"{number_}" + "s" * 999)
-        rejections.add(Rejected(404, "token"), "scanner")
+        rejections.add(
+            CallbackError(400, "schema", (Fault("/p" * 999, "m" * 999),)), f"{number_}" + "s" * 999
+        )
+        rejections.add(CallbackError(404, "token"), "scanner")
     told = [kind for kind, _ in rejections.newest_first()]
     assert [r.source[0] for r in told] == ["s", "4", "3"]
     assert all(len(text) <= 200 for r in told for text in (r.source, r.pointer, r.message))

@@ -16,10 +16,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.registry import Collector
 
-from exporter.ingest.batch import Arrived, BatchFolder
+from exporter.ingest.batch import BatchFolder, BatchItem
 from exporter.metrics.catalogue import CATALOGUE, FAMILIES, Scope
 from exporter.metrics.process import Telemetry
-from exporter.store.protocol import Snapshot, Terms
+from exporter.store.protocol import Snapshot, StoreOptions
 from exporter.store.sqlite.store import SqliteStore
 from exporter.web.scrape import Exposition
 from tests.unit.histories import T0, WINDOWS, callback
@@ -32,13 +32,13 @@ FIRST_OWN = b"# HELP css_relay_callbacks_rejected"
 def exposition(*, openmetrics: bool) -> Exposition:
     """Return an exposition of one format."""
     telemetry = Telemetry(version="0", revision="0")
-    return Exposition(openmetrics=openmetrics, labels=LABELS, windows=WINDOWS, telemetry=telemetry)
+    return Exposition(openmetrics=openmetrics, labels=LABELS, fold_settings=WINDOWS, telemetry=telemetry)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqliteStore]:
     """A store with a little of everything in it."""
-    store = SqliteStore(tmp_path / "relay.db", Terms(), clock=lambda: T0 - 10.0)
+    store = SqliteStore(tmp_path / "relay.db", StoreOptions(), clock=lambda: T0 - 10.0)
     folder = BatchFolder(WINDOWS, LABELS)
     steps = [
         (
@@ -60,8 +60,8 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
         (71.0, callback("S", None, task_id="x" * 200)),
     ]
     for offset, each in steps:
-        arrived = Arrived(T0 + offset, each)
-        store.transact(lambda step, a=arrived: folder.take([a], step))
+        arrived = BatchItem(T0 + offset, each)
+        store.transact(lambda transaction, a=arrived: folder.take([a], transaction))
     yield store
     store.close()
 
@@ -139,7 +139,7 @@ def test_every_family_of_the_catalogue_is_there_once(openmetrics: bool, snapshot
 
 def test_series_known_in_advance_stand_at_zero_from_the_start(tmp_path: Path) -> None:
     """In an empty store: every event, outcome, anomaly and reason."""
-    store = SqliteStore(tmp_path / "empty.db", Terms())
+    store = SqliteStore(tmp_path / "empty.db", StoreOptions())
     values = {
         (s.name, tuple(sorted(s.labels.values()))): s.value
         for f in parse_text(exposition(openmetrics=False).write(store.snapshot(9)).decode())
@@ -210,13 +210,13 @@ def calls_of(work: Callable[[], object]) -> int:
 
 def test_lines_of_what_has_not_changed_are_not_written_again(tmp_path: Path) -> None:
     """With a hundred of ten thousand tasks changed a scrape is a tenth of the first one's work, or less."""
-    store = SqliteStore(tmp_path / "large.db", Terms())
+    store = SqliteStore(tmp_path / "large.db", StoreOptions())
     folder = BatchFolder(WINDOWS, LABELS)
     writer = exposition(openmetrics=False)
 
     def start(numbers: range, at: float) -> None:
-        arrived = [Arrived(at, callback("S", at, task_id=f"{number}")) for number in numbers]
-        store.transact(lambda step: folder.take(arrived, step))
+        arrived = [BatchItem(at, callback("S", at, task_id=f"{number}")) for number in numbers]
+        store.transact(lambda transaction: folder.take(arrived, transaction))
 
     def scrape() -> int:
         return calls_of(lambda: writer.write(store.snapshot(20_000)))

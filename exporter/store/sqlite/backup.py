@@ -9,17 +9,17 @@ from pathlib import Path
 
 from msgspec.structs import replace as changed
 
-from exporter.relay import renewed
-from exporter.store.records import decode_ledger, decode_task, encode
+from exporter.relay import with_counters_reset
+from exporter.store.records import decode_label_set, decode_task, encode
 from exporter.store.sqlite.file import (
-    beside,
+    atomic_write,
     explained,
-    finished,
     new_store,
     refuse_existing,
     refuse_files_of,
+    sidecar_files,
 )
-from exporter.store.sqlite.open import IN_PLACE, connect, look_over, make_whole, migrate, uri
+from exporter.store.sqlite.open import IN_PLACE, connect, integrity_check, make_whole, migrate, uri
 
 PAGE = 1000
 
@@ -32,7 +32,7 @@ def back_up(store: Path, copy: Path, *, replace: bool) -> None:
     """
     refuse_existing(copy, replace=replace)
     refuse_files_of(store, copy)
-    with explained(store), finished(copy) as unfinished:
+    with explained(store), atomic_write(copy) as unfinished:
         _copy(store, unfinished, IN_PLACE)
 
 
@@ -43,7 +43,7 @@ def verify(store: Path) -> None:
         StoreError: something is.
     """
     with explained(store), closing(sqlite3.connect(uri(store, IN_PLACE), uri=True)) as connection:
-        look_over(connection)
+        integrity_check(connection)
 
 
 def restore(copy: Path, store: Path, *, replace: bool, now: float) -> None:
@@ -54,7 +54,7 @@ def restore(copy: Path, store: Path, *, replace: bool, now: float) -> None:
     """
     with new_store(store, replace=replace) as unfinished, explained(copy):
         # A backup stands alone, perhaps where nothing can be written.
-        attended = any(file.exists() for file in beside(copy))
+        attended = any(file.exists() for file in sidecar_files(copy))
         _copy(copy, unfinished, "mode=ro" if attended else "mode=ro&immutable=1")
         with closing(connect(unfinished)) as connection:
             migrate(connection, copy)
@@ -67,20 +67,20 @@ def _copy(source: Path, target: Path, how: str) -> None:
     with closing(sqlite3.connect(uri(source, how), uri=True)) as reader:
         reader.execute("VACUUM INTO ?", (str(target),))
     with closing(sqlite3.connect(target)) as copy:
-        look_over(copy)
+        integrity_check(copy)
 
 
 def _begin_generation(connection: sqlite3.Connection, now: float) -> None:
     """Set all counters to 0: those that were counted since the backup would read as a reset."""
     connection.execute("BEGIN IMMEDIATE")
     for number, record in connection.execute("SELECT id, record FROM ledgers").fetchall():
-        ledger = changed(decode_ledger(record), created=now, values={}, exemplars={})
-        connection.execute("UPDATE ledgers SET record = ? WHERE id = ?", (encode(ledger), number))
+        label_set = changed(decode_label_set(record), created=now, values={}, exemplars={})
+        connection.execute("UPDATE ledgers SET record = ? WHERE id = ?", (encode(label_set), number))
     last = 0
     while page := connection.execute(
         "SELECT id, record FROM tasks WHERE id > ? ORDER BY id LIMIT ?", (last, PAGE)
     ).fetchall():
-        rows = [(encode(renewed(decode_task(record))), number) for number, record in page]
+        rows = [(encode(with_counters_reset(decode_task(record))), number) for number, record in page]
         connection.executemany("UPDATE tasks SET record = ?, due = 0 WHERE id = ?", rows)
         last = page[-1][0]
     connection.execute("UPDATE meta SET value = ? WHERE key = 'created'", (repr(now),))

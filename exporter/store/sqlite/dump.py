@@ -13,13 +13,13 @@ from exporter.store.records import (
     RANKS,
     STORED_STATES,
     body_digest,
-    decode_ledger,
+    decode_label_set,
     decode_task,
     encode,
     key_of,
 )
-from exporter.store.sqlite.file import FileLock, beside, explained, linked, lock_file, new_store
-from exporter.store.sqlite.open import IN_PLACE, known_version, look_over, make_whole, migrate, uri
+from exporter.store.sqlite.file import FileLock, explained, lock_file, new_store, resolve_link, sidecar_files
+from exporter.store.sqlite.open import IN_PLACE, integrity_check, known_version, make_whole, migrate, uri
 from exporter.store.sqlite.transaction import number_of, put_many
 
 
@@ -30,26 +30,26 @@ def dump_file(path: Path) -> Iterator[Line]:
         StoreError: it is not there, damaged, newer than this program, or in use.
     """
     with explained(path), ExitStack() as opened:
-        path = linked(path)
+        path = resolve_link(path)
         if not path.exists():
             raise StoreError(f"there is no store {path}: give --store.url of the one that is to be dumped")
         if lock_file(path).exists():  # a backup has none, and may stand where nothing can be written
             opened.callback(FileLock(path, alone=True).release)
-        how = IN_PLACE if any(file.exists() for file in beside(path)) else "mode=ro&immutable=1"
+        how = IN_PLACE if any(file.exists() for file in sidecar_files(path)) else "mode=ro&immutable=1"
         connection = opened.enter_context(closing(sqlite3.connect(uri(path, how), uri=True)))
         connection.execute("BEGIN")
-        look_over(connection)
+        integrity_check(connection)
         known_version(connection, path)
         meta = dict(connection.execute("SELECT key, value FROM meta"))
-        created, judged_by = float(meta["created"]), meta.get("judged_by", "")
-        yield Header(created, meta["secret"], meta["labels"], judged_by, DUMP_VERSION)
+        created, fold_settings_fingerprint = float(meta["created"]), meta.get("judged_by", "")
+        yield Header(created, meta["secret"], meta["labels"], fold_settings_fingerprint, DUMP_VERSION)
         for (record,) in connection.execute("SELECT record FROM ledgers ORDER BY id"):
-            yield LabelSet(decode_ledger(record))
+            yield LabelSet(decode_label_set(record))
         # No ledger is ever deleted, so that their ids have no gaps; the fleet's is 1.
-        for state, ledger, due, record in connection.execute(
+        for state, label_set, due, record in connection.execute(
             "SELECT state, coalesce(ledger, 1), due, record FROM tasks ORDER BY id"
         ):
-            yield KeptTask(STORED_STATES[state], ledger - 1, due, decode_task(record))
+            yield KeptTask(STORED_STATES[state], label_set - 1, due, decode_task(record))
         for row in connection.execute(
             "SELECT reason, body, source, count, first, last FROM quarantine ORDER BY first, digest"
         ):
@@ -74,7 +74,7 @@ def load_file(path: Path, lines: Iterator[Line], *, replace: bool) -> None:
         for line in lines:
             _put(connection, line)
         connection.execute("COMMIT")
-        look_over(connection)
+        integrity_check(connection)
         make_whole(connection)
 
 
@@ -82,11 +82,15 @@ def _put(connection: sqlite3.Connection, line: Line) -> None:
     """Put a line into the file, whose tables number their rows by themselves."""
     match line:
         case Header():
-            texts = {"secret": line.secret, "labels": line.labels, "judged_by": line.judged_by}
+            texts = {
+                "secret": line.secret,
+                "labels": line.labels,
+                "judged_by": line.fold_settings_fingerprint,
+            }
             rows = [("created", repr(line.created)), *texts.items()]
             connection.executemany("INSERT INTO meta (key, value) VALUES (?, ?)", rows)
-        case LabelSet(values=ledger):
-            row = json.dumps(ledger.labels), encode(ledger)
+        case LabelSet(values=label_set):
+            row = json.dumps(label_set.labels), encode(label_set)
             put_many(connection, "INSERT INTO ledgers (labels, record)", [row])
         case KeptTask(record=task):
             number = None if line.state == NONE else line.label_set + 1

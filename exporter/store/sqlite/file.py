@@ -25,7 +25,7 @@ ADVICE = {
 }
 
 
-def linked(path: Path) -> Path:
+def resolve_link(path: Path) -> Path:
     """Return where a link leads; what is no link as it is."""
     return path.resolve() if path.is_symlink() else path
 
@@ -75,7 +75,7 @@ class FileLock:
 
 def lock_file(path: Path) -> Path:
     """Return the file that bears the lock of the store at `path`."""
-    path = linked(path)
+    path = resolve_link(path)
     return path.with_name(f"{path.name}-lock")
 
 
@@ -111,7 +111,7 @@ def refuse_files_of(store: Path, path: Path) -> None:
     """
     with explained(path):
         store, path = store.resolve(), path.resolve()
-    files = {store, lock_file(store), *beside(store)}
+    files = {store, lock_file(store), *sidecar_files(store)}
     if path in files or unfinished_file(path) in files:
         raise StoreError(f"{path} belongs to the store itself: give another path")
 
@@ -130,9 +130,9 @@ def explained(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def finished(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a file to write, for its owner alone, which gets the name `path` when all went well."""
-    path = linked(path)
+    path = resolve_link(path)
     unfinished = unfinished_file(path)
     unfinished.unlink(missing_ok=True)
     try:
@@ -142,7 +142,7 @@ def finished(path: Path) -> Iterator[Path]:
         unfinished.rename(path)
         _sync(path.parent)
     finally:
-        for file in (unfinished, *beside(unfinished)):
+        for file in (unfinished, *sidecar_files(unfinished)):
             file.unlink(missing_ok=True)
 
 
@@ -160,12 +160,12 @@ def new_store(path: Path, *, replace: bool) -> Iterator[Path]:
     """
     refuse_existing(path, replace=replace)
     with explained(path):
-        path = linked(path)
+        path = resolve_link(path)
         lock = FileLock(path, alone=True)
     try:
-        with explained(path), finished(path) as unfinished:
+        with explained(path), atomic_write(path) as unfinished:
             yield unfinished
-            make_way(path)
+            refuse_stale_wal(path)
     finally:
         lock.release()
 
@@ -178,16 +178,16 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def beside(path: Path) -> list[Path]:
+def sidecar_files(path: Path) -> list[Path]:
     """Return the files that SQLite may put beside a file."""
     return [path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal")]
 
 
-def make_way(store: Path) -> None:
+def refuse_stale_wal(store: Path) -> None:
     """Leave nothing beside the store's name that SQLite would take for a part of the new one."""
     if store.exists():
         with closing(sqlite3.connect(store)) as connection:
             make_whole(connection)
-    rest = [file.name for file in beside(store) if file.exists()]
+    rest = [file.name for file in sidecar_files(store) if file.exists()]
     if rest:
         raise StoreError(f"{store}: {', '.join(rest)} beside it is of another store; move it away too")

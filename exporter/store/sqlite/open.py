@@ -117,7 +117,7 @@ def uri(path: Path, how: str) -> str:
     return f"file:{quote(str(path.resolve()))}?{how}"
 
 
-def look_over(connection: sqlite3.Connection) -> None:
+def integrity_check(connection: sqlite3.Connection) -> None:
     """Read all of a store.
 
     Raises:

@@ -21,8 +21,8 @@ def read_snapshot(
         created: when the store was made, seconds.
         max_tasks, states: how many tasks are read at most, those of the first state first.
     """
-    ledgers = reader.execute("SELECT id, labels, record FROM ledgers ORDER BY labels").fetchall()
-    labels = {number: tuple(json.loads(text)) for number, text, _ in ledgers}
+    label_sets = reader.execute("SELECT id, labels, record FROM ledgers ORDER BY labels").fetchall()
+    labels = {number: tuple(json.loads(text)) for number, text, _ in label_sets}
     counts = reader.execute(
         "SELECT state, ledger, count(*) FROM tasks WHERE state < ? GROUP BY state, ledger", (RANKS[NONE],)
     ).fetchall()
@@ -31,9 +31,9 @@ def read_snapshot(
         tasks += _read_tasks(reader, state, max_tasks - len(tasks))
     return Snapshot(
         created=created,
-        fleet=next(record for number, _, record in ledgers if labels[number] == FLEET),
-        ledgers=[(labels[number], record) for number, _, record in ledgers if labels[number] != FLEET],
-        counts=[(labels[ledger], STORED_STATES[rank], number) for rank, ledger, number in counts],
+        fleet=next(record for number, _, record in label_sets if labels[number] == FLEET),
+        label_sets=[(labels[number], record) for number, _, record in label_sets if labels[number] != FLEET],
+        counts=[(labels[label_set], STORED_STATES[rank], number) for rank, label_set, number in counts],
         tasks=tasks,
         left_out=sum(number for _, _, number in counts) - len(tasks),
         quarantined=reader.execute("SELECT count(*) FROM quarantine").fetchone()[0],

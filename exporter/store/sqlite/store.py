@@ -13,15 +13,15 @@ from contextlib import ExitStack, closing, contextmanager
 from math import inf
 from pathlib import Path
 
-from exporter.errors import StoreError, StoreUnavailable, WouldWait
+from exporter.errors import StoreError, StoreUnavailable, WouldBlock
 from exporter.metrics.values import FLEET
 from exporter.relay import NONE, STATES
-from exporter.store.protocol import Held, Snapshot, T, Terms, Transaction
+from exporter.store.protocol import PreparedCommit, QuarantinedBody, Snapshot, StoreOptions, T, Transaction
 from exporter.store.records import RANKS
 from exporter.store.sqlite.file import FileLock, advice, is_left_empty, make_private
 from exporter.store.sqlite.open import BUSY_MILLISECONDS, GUEST_BUSY_MILLISECONDS, connect, look_at, migrate
 from exporter.store.sqlite.snapshot import read_snapshot
-from exporter.store.sqlite.transaction import Known, Step, insert_ledger
+from exporter.store.sqlite.transaction import LabelSetRows, SqliteTransaction, insert_label_set
 
 PROBE_BYTES = 65536
 
@@ -38,12 +38,12 @@ class SqliteStore:
         StoreError: the file is not a store, is damaged, is newer than this program, or has other terms.
     """
 
-    def __init__(self, path: Path, terms: Terms, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: Path, options: StoreOptions, clock: Callable[[], float] = time.time) -> None:
         self._path = path
-        self._terms = terms
+        self._options = options
         self._clock = clock
         self._reading = threading.Lock()
-        self._ledgers: Known = {}
+        self._label_sets: LabelSetRows = {}
         self._data_version = -1
         self._damage = ""
         is_new = False
@@ -59,7 +59,7 @@ class SqliteStore:
 
     def _open(self, opened: ExitStack) -> None:
         path = self._path
-        if self._terms.as_guest and not path.exists():
+        if self._options.as_guest and not path.exists():
             raise StoreError(f"there is no store {path}: give --store.url of the one that is served")
         if is_left_empty(path):
             raise StoreError(
@@ -76,31 +76,31 @@ class SqliteStore:
 
     @property
     def _busy_milliseconds(self) -> int:
-        return GUEST_BUSY_MILLISECONDS if self._terms.as_guest else BUSY_MILLISECONDS
+        return GUEST_BUSY_MILLISECONDS if self._options.as_guest else BUSY_MILLISECONDS
 
     @property
     def secret(self) -> bytes:
         return self._secret
 
-    def prepare(
-        self, work: Callable[[Transaction], T], *, wait: bool
-    ) -> Callable[[], tuple[T, dict[str, int]]]:
-        self._begin(wait=wait)
+    def begin(self, work: Callable[[Transaction], T], *, wait: bool) -> PreparedCommit[T]:
+        self._begin_transaction(wait=wait)
         with self._or_roll_back():
             self._refresh()
-            step = Step(self._writer, terms=self._terms, known=self._ledgers, clock=self._clock)
-            result = work(step)
-            ledgers, overflow = step.write()
+            transaction = SqliteTransaction(
+                self._writer, options=self._options, known=self._label_sets, clock=self._clock
+            )
+            result = work(transaction)
+            label_sets, overflow = transaction.write()
 
-        def end() -> tuple[T, dict[str, int]]:
+        def commit() -> tuple[T, dict[str, int]]:
             self._commit()
-            self._ledgers |= ledgers
+            self._label_sets |= label_sets
             return result, overflow
 
-        return end
+        return PreparedCommit(commit)
 
     def transact(self, work: Callable[[Transaction], T]) -> tuple[T, dict[str, int]]:
-        return self.prepare(work, wait=True)()
+        return self.begin(work, wait=True).commit()
 
     def due(self, now: float, limit: int) -> list[str]:
         with self._unavailable_on_error():
@@ -128,8 +128,8 @@ class SqliteStore:
             return row[0] if row else None
 
     def bodies(
-        self, *, limit: int, reason: str | None = None, prefix: str = "", after: Held | None = None
-    ) -> list[Held]:
+        self, *, limit: int, reason: str | None = None, prefix: str = "", after: QuarantinedBody | None = None
+    ) -> list[QuarantinedBody]:
         first, digest = (after.first, after.digest) if after else (-inf, "")
         with self._consistent_read() as reader:
             rows = reader.execute(
@@ -138,10 +138,10 @@ class SqliteStore:
                 "ORDER BY first, name LIMIT ?",
                 (first, digest, reason, reason, len(prefix), prefix, limit),
             )
-            return [Held(*row) for row in rows]
+            return [QuarantinedBody(*row) for row in rows]
 
     def probe(self) -> None:
-        self._begin(wait=True)
+        self._begin_transaction(wait=True)
         with self._or_roll_back():
             # As much as a batch writes: on a full disk a few bytes may still find a place.
             self._writer.execute("INSERT OR REPLACE INTO meta VALUES ('probed', zeroblob(?))", (PROBE_BYTES,))
@@ -150,7 +150,7 @@ class SqliteStore:
     def close(self) -> None:
         self._opened.close()
 
-    def _begin(self, *, wait: bool) -> None:
+    def _begin_transaction(self, *, wait: bool) -> None:
         """Take the write transaction."""
         with self._unavailable_on_error():
             self._check_file()
@@ -159,7 +159,7 @@ class SqliteStore:
                 self._writer.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as exc:
                 if not wait and exc.sqlite_errorcode == sqlite3.SQLITE_BUSY:
-                    raise WouldWait(str(exc)) from exc
+                    raise WouldBlock(str(exc)) from exc
                 raise
 
     def _commit(self) -> None:
@@ -210,7 +210,7 @@ class SqliteStore:
         """Forget what is known of the file if another connection has committed since."""
         version = self._writer.execute("PRAGMA data_version").fetchone()[0]
         if version != self._data_version:
-            self._ledgers.clear()
+            self._label_sets.clear()
             self._data_version = version
 
     def _agree(self) -> None:
@@ -221,13 +221,13 @@ class SqliteStore:
         self._writer.execute("BEGIN IMMEDIATE")
         meta = dict(self._writer.execute("SELECT key, value FROM meta"))
         if "created" not in meta:
-            labels = ",".join(self._terms.labels)
+            labels = ",".join(self._options.labels)
             meta |= {"created": repr(self._clock()), "secret": os.urandom(16).hex(), "labels": labels}
             self._writer.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", meta.items())
-            insert_ledger(self._writer, FLEET, float(meta["created"]))
-        if not self._terms.agree(meta, self._path, "another file"):
+            insert_label_set(self._writer, FLEET, float(meta["created"]))
+        if not self._options.agree(meta, self._path, "another file"):
             self._writer.execute("UPDATE tasks SET due = 0")
-            row = "judged_by", self._terms.judged_by
+            row = "judged_by", self._options.fold_settings_fingerprint
             self._writer.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", row)
         self._writer.execute("COMMIT")
         self._created = float(meta["created"])

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from exporter.metrics.catalogue import BEYOND
-from exporter.metrics.values import FLEET, Ledger
+from exporter.metrics.values import FLEET, LabelSetValues
 from exporter.relay import NONE, Task
-from exporter.store.protocol import Refused, Row, Terms
-from exporter.store.records import RANKS, body_digest, decode_ledger, decode_tasks, encode, key_of
-from exporter.store.transaction import Pending
+from exporter.store.protocol import QuarantineEntry, StoreOptions, TaskRow
+from exporter.store.records import RANKS, body_digest, decode_label_set, decode_tasks, encode, key_of
+from exporter.store.transaction import TransactionBase
 
 #: One value for many records: fetching rows would let go of the interpreter's lock for each.
 AS_LINES = "coalesce(group_concat(record, char(10)), '')"
@@ -19,10 +19,10 @@ AS_LINES = "coalesce(group_concat(record, char(10)), '')"
 MAX_KEYS_AT_ONCE, MAX_ROWS_AT_ONCE = 256, 256
 
 #: Ledgers by their labels, with their row's number.
-Known = dict[tuple[str, ...], tuple[int, Ledger]]
+LabelSetRows = dict[tuple[str, ...], tuple[int, LabelSetValues]]
 
 
-class Step(Pending):
+class SqliteTransaction(TransactionBase):
     """A transaction of the embedded store: reads go to the file, changes wait for `write`.
 
     Args:
@@ -33,15 +33,20 @@ class Step(Pending):
     """
 
     def __init__(
-        self, connection: sqlite3.Connection, *, terms: Terms, known: Known, clock: Callable[[], float]
+        self,
+        connection: sqlite3.Connection,
+        *,
+        options: StoreOptions,
+        known: LabelSetRows,
+        clock: Callable[[], float],
     ) -> None:
         super().__init__()
         self._connection = connection
-        self._terms = terms
+        self._options = options
         self._known = known
         self._clock = clock
         self._read: dict[str, Task | None] = {}
-        self._changed: Known = {}
+        self._changed: LabelSetRows = {}
 
     def prefetch(self, keys: Sequence[str]) -> None:
         wanted = list(dict.fromkeys(keys))
@@ -61,7 +66,7 @@ class Step(Pending):
             self.prefetch([key])
         return self._read[key]
 
-    def siblings(self, appid: int, sources: str) -> list[Task]:
+    def tasks_with_sources(self, appid: int, sources: str) -> list[Task]:
         # Digests are all over the place, and so would be the pages of their index that every new task writes:
         # it is made when the first exit without a task asks for it.
         self._connection.execute("CREATE INDEX IF NOT EXISTS tasks_by_sources ON tasks (sources)")
@@ -72,17 +77,17 @@ class Step(Pending):
         deleted = self._connection.execute("DELETE FROM quarantine WHERE digest = ?", (_blob(digest),))
         return deleted.rowcount > 0
 
-    def write(self) -> tuple[Known, dict[str, int]]:
+    def write(self) -> tuple[LabelSetRows, dict[str, int]]:
         """Write what was changed; return the ledgers as they are then, and what bounds cut off."""
         self._write_quarantine()
         self._write_tasks()
-        self._bound(self._ledger(FLEET)[1].values)
-        for labels, posting in self.tally.postings.items():
-            number, ledger = self._ledger(labels)
-            self._changed[ledger.labels] = number, ledger.plus(posting)
+        self._bound(self._label_set(FLEET)[1].values)
+        for labels, increments in self.increments.by_labels.items():
+            number, label_set = self._label_set(labels)
+            self._changed[label_set.labels] = number, label_set.plus(increments)
         self._connection.executemany(
             "UPDATE ledgers SET record = ? WHERE id = ?",
-            [(encode(ledger), number) for number, ledger in self._changed.values()],
+            [(encode(label_set), number) for number, label_set in self._changed.values()],
         )
         return self._changed, dict(self.overflow)
 
@@ -97,41 +102,41 @@ class Step(Pending):
         rows = [self._columns(key, row) for key, row in self._rows.items() if row is not None]
         put_many(self._connection, _PUT_TASKS, rows, _OVER_TASKS)
 
-    def _columns(self, key: str, row: Row) -> tuple[object, ...]:
+    def _columns(self, key: str, row: TaskRow) -> tuple[object, ...]:
         task = row.task
-        ledger = None if row.state == NONE else self._ledger(row.labels)[0]
-        return key, number_of(task.sources), RANKS[row.state], ledger, row.due, encode(task)
+        label_set = None if row.state == NONE else self._label_set(row.labels)[0]
+        return key, number_of(task.sources), RANKS[row.state], label_set, row.due, encode(task)
 
-    def _ledger(self, labels: tuple[str, ...]) -> tuple[int, Ledger]:
+    def _label_set(self, labels: tuple[str, ...]) -> tuple[int, LabelSetValues]:
         """Return the ledger of a label set, made if there is room, else the one for all the others."""
         known = self._changed.get(labels) or self._known.get(labels) or self._read_ledger(labels)
         if known is None:
             sets = self._connection.execute("SELECT count(*) FROM ledgers").fetchone()[0] - 1
             beyond = (BEYOND,) * len(labels)
-            if sets >= self._terms.max_label_sets and labels != beyond:
+            if sets >= self._options.max_label_sets and labels != beyond:
                 self.overflow["label_sets"] += 1
-                return self._ledger(beyond)
-            known = insert_ledger(self._connection, labels, self._clock())
+                return self._label_set(beyond)
+            known = insert_label_set(self._connection, labels, self._clock())
             self._changed[labels] = known
         else:
             self._known[labels] = known
         return known
 
-    def _read_ledger(self, labels: tuple[str, ...]) -> tuple[int, Ledger] | None:
+    def _read_ledger(self, labels: tuple[str, ...]) -> tuple[int, LabelSetValues] | None:
         found = self._connection.execute(
             "SELECT id, record FROM ledgers WHERE labels = ?", (json.dumps(labels),)
         ).fetchone()
-        return (found[0], decode_ledger(found[1])) if found else None
+        return (found[0], decode_label_set(found[1])) if found else None
 
     def _write_quarantine(self) -> None:
         for refused in self._refused:
             if self._keep(refused):
-                self.tally.count("quarantined_bodies_total", refused.reason)
+                self.increments.count("quarantined_bodies_total", refused.reason)
         evicted = 0 if self._evict_at is None else self._evict(self._evict_at)
         if evicted:
-            self.tally.count("quarantine_evicted_total", amount=evicted)
+            self.increments.count("quarantine_evicted_total", amount=evicted)
 
-    def _keep(self, refused: Refused) -> bool:
+    def _keep(self, refused: QuarantineEntry) -> bool:
         """Keep a body; return whether it is a new one."""
         digest = body_digest(refused.body)
         count = self._connection.execute(
@@ -145,7 +150,7 @@ class Step(Pending):
 
     def _evict(self, now: float) -> int:
         """Delete bodies past the bounds, those longest not seen first; return how many."""
-        terms = self._terms
+        options = self._options
         bodies, size = self._connection.execute(
             "SELECT count(*), total(size) FROM quarantine INDEXED BY quarantine_by_last"
         ).fetchone()
@@ -153,8 +158,8 @@ class Step(Pending):
         for digest, last, length in self._connection.execute(
             "SELECT digest, last, size FROM quarantine ORDER BY last, digest"
         ):
-            is_past = bodies > terms.max_quarantined or size > terms.max_quarantined_bytes
-            if not is_past and last >= now - terms.max_quarantined_age_seconds:
+            is_past = bodies > options.max_quarantined or size > options.max_quarantined_bytes
+            if not is_past and last >= now - options.max_quarantined_age_seconds:
                 break
             bodies, size = bodies - 1, size - length
             past.append((digest,))
@@ -162,15 +167,15 @@ class Step(Pending):
         return len(past)
 
 
-def insert_ledger(
+def insert_label_set(
     connection: sqlite3.Connection, labels: tuple[str, ...], created: float
-) -> tuple[int, Ledger]:
+) -> tuple[int, LabelSetValues]:
     """Make an empty ledger; return its number and itself."""
-    ledger = Ledger(labels, created)
+    label_set = LabelSetValues(labels, created)
     cursor = connection.execute(
-        "INSERT INTO ledgers (labels, record) VALUES (?, ?)", (json.dumps(labels), encode(ledger))
+        "INSERT INTO ledgers (labels, record) VALUES (?, ?)", (json.dumps(labels), encode(label_set))
     )
-    return cursor.lastrowid or 0, ledger
+    return cursor.lastrowid or 0, label_set
 
 
 def _blob(digest: str) -> bytes:

@@ -42,8 +42,8 @@ function commands.read()
 end
 
 -- A digest of sources. Answers keys, records and versions of the tasks that pull from them.
-function commands.siblings(sources)
-  local names = siblings(sources)
+function commands.tasks_with_sources(sources)
+  local names = tasks_with_sources(sources)
   local found, places = records(names)
   return answer('ok', names, lines(found), table.concat(versions(places), ' '))
 end

@@ -18,8 +18,8 @@ for _, read in ipairs(commit.read) do
     return answer('conflict')
   end
 end
-for _, read in ipairs(commit.siblings) do
-  if #siblings(read[1]) ~= read[2] then
+for _, read in ipairs(commit.tasks_with_sources) do
+  if #tasks_with_sources(read[1]) ~= read[2] then
     return answer('conflict')
   end
 end
@@ -28,7 +28,7 @@ for _, digest in ipairs(commit.released) do
     return answer('conflict')
   end
 end
-if #commit.ledgers > 0 and redis.call('HLEN', key('ledgers')) ~= commit.ledgers_known then
+if #commit.label_sets > 0 and redis.call('HLEN', key('ledgers')) ~= commit.label_sets_known then
   return answer('conflict')
 end
 if #commit.seen > 0 and redis.call('SCARD', key('seen')) ~= commit.seen_known then
@@ -48,7 +48,7 @@ local function leave(name, known)
   end
 end
 
-for _, new in ipairs(commit.ledgers) do
+for _, new in ipairs(commit.label_sets) do
   local labels, number, created = new[1], new[2], new[3]
   redis.call('HSET', key('ledgers'), labels, number)
   redis.call('HSET', key('ledger:' .. number), 'created', created)
@@ -75,17 +75,17 @@ for _, row in ipairs(commit.rows) do
   end
   keep(name, record, due, version, now)
 end
-for _, posting in ipairs(commit.postings) do
-  local ledger = key('ledger:' .. posting[1])
-  for _, value in ipairs(posting[2]) do
+for _, increments in ipairs(commit.increments) do
+  local ledger = key('ledger:' .. increments[1])
+  for _, value in ipairs(increments[2]) do
     redis.call('HINCRBY', ledger, 'v' .. value[1], value[2])
   end
-  for _, mark in ipairs(posting[3]) do
+  for _, mark in ipairs(increments[3]) do
     if tonumber(redis.call('HGET', ledger, 'm' .. mark[1]) or 0) < tonumber(mark[2]) then
       redis.call('HSET', ledger, 'm' .. mark[1], mark[2])
     end
   end
-  for _, exemplar in ipairs(posting[4]) do
+  for _, exemplar in ipairs(increments[4]) do
     redis.call('HSET', ledger, 'e' .. exemplar[1], exemplar[2])
   end
 end
@@ -105,8 +105,8 @@ end
 for _, digest in ipairs(commit.released) do
   give_up(digest)
 end
-for index, refused in ipairs(commit.refused) do
-  local digest, reason, source, arrival = unpack(refused)
+for index, entry in ipairs(commit.quarantine_entries) do
+  local digest, reason, source, arrival = unpack(entry)
   local body = ARGV[3 + index]
   local text = redis.call('HGET', key('held'), digest)
   local facts = text and cmsgpack.unpack(text)

@@ -107,7 +107,7 @@ local function keep(name, record, due, version, known)
   redis.call('ZADD', key('due'), due, name)
 end
 
-local function siblings(sources)
+local function tasks_with_sources(sources)
   local names = redis.call('ZRANGEBYLEX', key('sources'), '[' .. sources .. ' ', '(' .. sources .. '!')
   for index, member in ipairs(names) do
     names[index] = string.sub(member, #sources + 2)

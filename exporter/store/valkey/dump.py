@@ -20,8 +20,8 @@ from exporter.store.dump import DUMP_VERSION, Body, Header, KeptTask, LabelSet, 
 from exporter.store.records import RANKS, STORED_STATES, body_digest, decode_task, encode, key_of
 from exporter.store.valkey.client import KEY_PREFIX, META
 from exporter.store.valkey.open import PARTITIONS, VERSION, agree_on_version, look_at_server, meta_of
-from exporter.store.valkey.script_runner import Link, Script
-from exporter.store.valkey.snapshot import fields_of, ledger_of
+from exporter.store.valkey.script_runner import Script, ScriptRunner
+from exporter.store.valkey.snapshot import hash_fields_of, label_set_of
 
 #: A process that serves a store writes to it at least once a minute.
 IN_USE_SECONDS = 90.0
@@ -54,19 +54,19 @@ def dump_server(url: StoreUrl) -> Iterator[Line]:
         StoreError: it is not there, of another version than this program's, or older than it was.
         ValueError: it was written to meanwhile.
     """
-    with closing(Link(url)) as link:
-        meta = _meta(link)
+    with closing(ScriptRunner(url)) as runner:
+        meta = _meta(runner)
         if not meta:
             raise StoreError(f"there is no store {url}: give --store.url of the one that is to be dumped")
         agree_on_version(meta, url)
         if "torn" in meta:
             raise StoreError(f"store {url} is older than it was: start an exporter on it first")
-        created, judged_by = float(meta["created"]), meta.get("judged_by", "")
-        yield Header(created, meta["secret"], meta["labels"], judged_by, DUMP_VERSION)
-        yield from _label_sets(link)
-        yield from _tasks(link)
-        yield from _bodies(link)
-        if _meta(link) != meta:  # it has the number of commits
+        created, fold_settings_fingerprint = float(meta["created"]), meta.get("judged_by", "")
+        yield Header(created, meta["secret"], meta["labels"], fold_settings_fingerprint, DUMP_VERSION)
+        yield from _label_sets(runner)
+        yield from _tasks(runner)
+        yield from _bodies(runner)
+        if _meta(runner) != meta:  # it has the number of commits
             raise ValueError("the store was written to meanwhile")
 
 
@@ -76,28 +76,28 @@ def load_server(url: StoreUrl, lines: Iterator[Line], *, replace: bool) -> None:
     Raises:
         StoreError: one is there already, without `replace`, or in use; or the server fails.
     """
-    with closing(Link(url)) as link:
-        here = _replaceable(link, url, replace=replace)
-        look_at_server(link, url)
+    with closing(ScriptRunner(url)) as runner:
+        here = _replaceable(runner, url, replace=replace)
+        look_at_server(runner, url)
         lines, id_ = chain([next(lines)], lines), os.urandom(8).hex()  # nothing is begun for what is no dump
-        _run(link, "begin_load", here, id_)
+        _run(runner, "begin_load", here, id_)
         try:
             counts: Counter[object] = Counter()
             while page := list(islice(lines, LINES_AT_ONCE)):
-                _load(link, id_, [command for line in page for command in _commands(line, id_, counts)])
-            _compare(link, counts)
+                _load(runner, id_, [command for line in page for command in _commands(line, id_, counts)])
+            _compare(runner, counts)
         except BaseException:
             if not here:  # a store that was replaced is lost: who serves next must be told
                 with suppress(StoreError):
-                    _run(link, "begin_load", id_, "")
+                    _run(runner, "begin_load", id_, "")
             raise
         sums = "tasks", counts[KeptTask], "bytes", counts["bytes"]
-        _load(link, id_, [("HSET", META, *sums), ("HDEL", META, "loading")])
+        _load(runner, id_, [("HSET", META, *sums), ("HDEL", META, "loading")])
 
 
-def _replaceable(link: Link, url: StoreUrl, *, replace: bool) -> str:
+def _replaceable(runner: ScriptRunner, url: StoreUrl, *, replace: bool) -> str:
     """Return the id of what is here and may be given up: of a store, or of a load that was cut off."""
-    answer = link.run(Script("open", guarded=False), 0)
+    answer = runner.run(Script("open", guarded=False), 0)
     meta = meta_of(answer)
     if meta and "loading" not in meta:
         if not replace:
@@ -110,20 +110,20 @@ def _replaceable(link: Link, url: StoreUrl, *, replace: bool) -> str:
     return meta.get("loading") or meta.get("id", "")
 
 
-def _compare(link: Link, counts: Counter[object]) -> None:
+def _compare(runner: ScriptRunner, counts: Counter[object]) -> None:
     """Hold what is there against what was given."""
     given = [counts[LabelSet], counts[KeptTask], counts[Body]]
-    if given != [link.ask("HLEN", key) for key in (LEDGERS, TASKS, HELD)]:
+    if given != [runner.ask("HLEN", key) for key in (LEDGERS, TASKS, HELD)]:
         raise StoreError("the server does not hold all that it was given: look at its settings and its log")
 
 
-def _load(link: Link, id_: str, commands: Sequence[Command]) -> None:
+def _load(runner: ScriptRunner, id_: str, commands: Sequence[Command]) -> None:
     """Run commands for as long as that load goes on; to run them again does no harm."""
-    _run(link, "load", id_, *(word for command in commands for word in (len(command), *command)))
+    _run(runner, "load", id_, *(word for command in commands for word in (len(command), *command)))
 
 
-def _run(link: Link, name: str, *arguments: str | bytes | float) -> None:
-    if link.run(_script(name), *arguments).status != "ok":
+def _run(runner: ScriptRunner, name: str, *arguments: str | bytes | float) -> None:
+    if runner.run(_script(name), *arguments).status != "ok":
         raise StoreError("somebody else has made or loaded a store there meanwhile")
 
 
@@ -139,14 +139,18 @@ def _commands(line: Line, id_: str, counts: Counter[object]) -> Iterator[Command
     match line:
         case Header():
             texts = {"id": id_, "version": VERSION, "partitions": PARTITIONS, "created": repr(line.created)}
-            texts |= {"secret": line.secret, "labels": line.labels, "judged_by": line.judged_by}
+            texts |= {
+                "secret": line.secret,
+                "labels": line.labels,
+                "judged_by": line.fold_settings_fingerprint,
+            }
             yield "HSET", META, "commits", 1, *chain.from_iterable(texts.items())
-        case LabelSet(values=ledger):
+        case LabelSet(values=label_set):
             # What was told apart is no number of the fleet's here.
-            apart = [key for key in ledger.values if key.startswith(SEEN + SEP)]
-            counted = {key: value for key, value in ledger.values.items() if key not in apart}
-            fields = fields_of(changed(ledger, values=counted))
-            yield "HSET", LEDGERS, json.dumps(ledger.labels), number
+            apart = [key for key in label_set.values if key.startswith(SEEN + SEP)]
+            counted = {key: value for key, value in label_set.values.items() if key not in apart}
+            fields = hash_fields_of(changed(label_set, values=counted))
+            yield "HSET", LEDGERS, json.dumps(label_set.labels), number
             yield "HSET", f"{KEY_PREFIX}ledger:{number}", *chain.from_iterable(fields)
             if apart:
                 yield "SADD", APART, *apart
@@ -168,41 +172,43 @@ def _commands(line: Line, id_: str, counts: Counter[object]) -> Iterator[Command
             yield "ZADD", LAST, repr(line.last), digest
 
 
-def _meta(link: Link) -> dict[str, str]:
-    return {name.decode(): value.decode() for name, value in link.ask("HGETALL", META).items()}
+def _meta(runner: ScriptRunner) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in runner.ask("HGETALL", META).items()}
 
 
-def _label_sets(link: Link) -> Iterator[LabelSet]:
-    labels = {int(number): tuple(json.loads(text)) for text, number in link.ask("HGETALL", LEDGERS).items()}
-    apart = {key.decode(): 1 for key in link.ask("SMEMBERS", APART)}
+def _label_sets(runner: ScriptRunner) -> Iterator[LabelSet]:
+    labels = {int(number): tuple(json.loads(text)) for text, number in runner.ask("HGETALL", LEDGERS).items()}
+    apart = {key.decode(): 1 for key in runner.ask("SMEMBERS", APART)}
     for number in sorted(labels):
-        fields = link.ask("HGETALL", f"{KEY_PREFIX}ledger:{number}").items()
-        ledger = ledger_of(labels[number], ((name.decode(), value.decode()) for name, value in fields))
-        yield LabelSet(changed(ledger, values=ledger.values | apart) if ledger.labels == FLEET else ledger)
+        fields = runner.ask("HGETALL", f"{KEY_PREFIX}ledger:{number}").items()
+        label_set = label_set_of(labels[number], ((name.decode(), value.decode()) for name, value in fields))
+        yield LabelSet(
+            changed(label_set, values=label_set.values | apart) if label_set.labels == FLEET else label_set
+        )
 
 
-def _tasks(link: Link) -> Iterator[KeptTask]:
+def _tasks(runner: ScriptRunner) -> Iterator[KeptTask]:
     """Yield the tasks by age. Of all of them only names and numbers are known at once."""
     ages: dict[bytes, int] = {}
     cursor = -1
     while cursor:
-        cursor, found = link.ask("HSCAN", PLACES, max(cursor, 0), "COUNT", TASKS_AT_ONCE)
+        cursor, found = runner.ask("HSCAN", PLACES, max(cursor, 0), "COUNT", TASKS_AT_ONCE)
         ages |= {name: int(place.split(b" ")[3]) for name, place in found.items()}
     names = iter(sorted(ages, key=ages.__getitem__))
     while some := list(islice(names, TASKS_AT_ONCE)):
-        records = (link.ask("HMGET", key, *some) for key in (PLACES, TASKS))
-        for place, record, due in zip(*records, link.ask("ZMSCORE", DUE, *some), strict=True):
+        records = (runner.ask("HMGET", key, *some) for key in (PLACES, TASKS))
+        for place, record, due in zip(*records, runner.ask("ZMSCORE", DUE, *some), strict=True):
             if None in (place, record, due):
                 raise ValueError("a task was forgotten meanwhile")
             _, rank, label_set, _ = place.split(b" ", 3)
             yield KeptTask(STORED_STATES[int(rank)], int(label_set), due, decode_task(record.decode()))
 
 
-def _bodies(link: Link) -> Iterator[Body]:
-    held = link.ask("HGETALL", HELD).items()
+def _bodies(runner: ScriptRunner) -> Iterator[Body]:
+    held = runner.ask("HGETALL", HELD).items()
     known = [(digest, msgspec.msgpack.decode(text, type=_Facts)) for digest, text in held]
     for digest, facts in sorted(known, key=lambda each: (each[1].first, each[0])):
-        body = link.ask("HGET", BODIES, digest)
+        body = runner.ask("HGET", BODIES, digest)
         if body is None:
             raise ValueError("a body was given up meanwhile")
         yield Body(facts.reason, body, facts.source, facts.count, facts.first, facts.last)

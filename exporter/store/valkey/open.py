@@ -10,11 +10,11 @@ from msgspec import Struct
 
 from exporter.config.store_url import StoreUrl
 from exporter.errors import StoreError
-from exporter.relay import renewed
-from exporter.store.protocol import Terms
+from exporter.relay import with_counters_reset
+from exporter.store.protocol import StoreOptions
 from exporter.store.records import decode_task, encode
 from exporter.store.valkey.client import KEY_PREFIX
-from exporter.store.valkey.script_runner import Answer, Link, Script
+from exporter.store.valkey.script_runner import Answer, Script, ScriptRunner
 
 VERSION = "1"
 #: The parts that keys are spread over. A batch touches many tasks and the fleet's ledger, and is one script.
@@ -23,7 +23,7 @@ PARTITIONS = "1"
 log = logging.getLogger(__name__)
 
 
-class Opened(Struct, frozen=True):
+class StoreIdentity(Struct, frozen=True):
     """What a store says of itself.
 
     Args:
@@ -39,32 +39,34 @@ class Opened(Struct, frozen=True):
     commits: int
 
 
-def open_or_create(link: Link, url: StoreUrl, terms: Terms, clock: Callable[[], float]) -> Opened:
+def open_or_create(
+    runner: ScriptRunner, url: StoreUrl, options: StoreOptions, clock: Callable[[], float]
+) -> StoreIdentity:
     """Open the store, or make it, and hold the terms against it.
 
     Raises:
         StoreError: it is not there for a guest, newer than this program, or has other terms.
     """
-    meta, commits = _meta(link, url, terms, clock)
+    meta, commits = _meta(runner, url, options, clock)
     if not meta:
         raise StoreError(f"there is no store {url}: give --store.url of the one that is served")
     agree_on_version(meta, url)
-    is_judged_alike = terms.agree(meta, url, "another database")
-    if "torn" in meta and not terms.as_guest:
-        _begin_generation(link, meta["id"], commits, clock())
+    is_judged_alike = options.agree(meta, url, "another database")
+    if "torn" in meta and not options.as_guest:
+        _begin_generation(runner, meta["id"], commits, clock())
         log.warning("store %s is older than it was: all counters begin at 0", url)
-        meta, commits = _meta(link, url, terms, clock)
+        meta, commits = _meta(runner, url, options, clock)
     if not is_judged_alike:
-        link.run(Script("commands"), meta["id"], "0 - 0", "judge", terms.judged_by)
-    return Opened(meta["id"], bytes.fromhex(meta["secret"]), float(meta["created"]), commits)
+        runner.run(Script("commands"), meta["id"], "0 - 0", "judge", options.fold_settings_fingerprint)
+    return StoreIdentity(meta["id"], bytes.fromhex(meta["secret"]), float(meta["created"]), commits)
 
 
-def look_at_server(link: Link, url: StoreUrl) -> None:
+def look_at_server(runner: ScriptRunner, url: StoreUrl) -> None:
     """Warn of a server that may lose what it was given."""
-    if link.setting("appendonly") == "no":
-        kept = "snapshots alone" if link.setting("save") else "nothing"
+    if runner.setting("appendonly") == "no":
+        kept = "snapshots alone" if runner.setting("save") else "nothing"
         _warn_once(f"store {url} keeps {kept} on disk: set appendonly yes")
-    policy = link.setting("maxmemory-policy") or "noeviction"
+    policy = runner.setting("maxmemory-policy") or "noeviction"
     if policy != "noeviction":
         _warn_once(f"store {url} may throw tasks away: set maxmemory-policy noeviction, not {policy}")
 
@@ -75,18 +77,20 @@ def _warn_once(text: str) -> None:
     log.warning("%s", text)
 
 
-def _meta(link: Link, url: StoreUrl, terms: Terms, clock: Callable[[], float]) -> tuple[dict[str, str], int]:
+def _meta(
+    runner: ScriptRunner, url: StoreUrl, options: StoreOptions, clock: Callable[[], float]
+) -> tuple[dict[str, str], int]:
     """Return the store's own record and its commits; make the store if there is none and this is no guest."""
     new = {
         "id": os.urandom(8).hex(),
         "secret": os.urandom(16).hex(),
         "created": repr(clock()),
-        "labels": ",".join(terms.labels),
+        "labels": ",".join(options.labels),
         "version": VERSION,
         "partitions": PARTITIONS,
     }
     fields = [text for item in new.items() for text in item]
-    answer = link.run(Script("open", guarded=False), int(not terms.as_guest), *fields)
+    answer = runner.run(Script("open", guarded=False), int(not options.as_guest), *fields)
     meta = meta_of(answer)
     if meta.get("id") == new["id"]:
         log.warning("store %s is a new one: all counters begin at 0", url)
@@ -116,12 +120,12 @@ def agree_on_version(meta: dict[str, str], url: StoreUrl) -> None:
         )
 
 
-def _begin_generation(link: Link, id_: str, commits: int, now: float) -> None:
+def _begin_generation(runner: ScriptRunner, id_: str, commits: int, now: float) -> None:
     """Set all counters to 0: what was counted and then lost would read as a reset, and be counted twice."""
     tasks = [
-        (key.decode(), encode(renewed(decode_task(record.decode()))))
-        for key, record in link.ask("HGETALL", KEY_PREFIX + "tasks").items()
+        (key.decode(), encode(with_counters_reset(decode_task(record.decode()))))
+        for key, record in runner.ask("HGETALL", KEY_PREFIX + "tasks").items()
     ]
     # Whoever comes first does it; the others find another store, with nothing left to do.
     fields = (id_, commits, os.urandom(8).hex(), repr(now))
-    link.run(Script("renew", guarded=False), *fields, msgspec.msgpack.encode(tasks))
+    runner.run(Script("renew", guarded=False), *fields, msgspec.msgpack.encode(tasks))

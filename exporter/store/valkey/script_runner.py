@@ -64,7 +64,7 @@ class Answer(Struct, frozen=True):
     replicas: int = 0
 
 
-class Link:
+class ScriptRunner:
     """Runs scripts on the server, from any thread.
 
     Args:

@@ -8,20 +8,20 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from exporter.metrics.values import FLEET, Exemplar, Ledger
+from exporter.metrics.values import FLEET, Exemplar, LabelSetValues
 from exporter.store.protocol import Snapshot
 from exporter.store.records import encode
 
 
-def fields_of(ledger: Ledger) -> Iterator[tuple[str, str]]:
+def hash_fields_of(label_set: LabelSetValues) -> Iterator[tuple[str, str]]:
     """Yield the fields of a ledger."""
-    yield "created", repr(ledger.created)
-    yield from ((f"v{key}", str(value)) for key, value in ledger.values.items())
-    yield from ((f"m{key}", str(mark)) for key, mark in ledger.marks.items())
-    yield from ((f"e{key}", json.dumps(exemplar)) for key, exemplar in ledger.exemplars.items())
+    yield "created", repr(label_set.created)
+    yield from ((f"v{key}", str(value)) for key, value in label_set.values.items())
+    yield from ((f"m{key}", str(mark)) for key, mark in label_set.marks.items())
+    yield from ((f"e{key}", json.dumps(exemplar)) for key, exemplar in label_set.exemplars.items())
 
 
-def ledger_of(labels: tuple[str, ...], fields: Iterable[tuple[str, str]]) -> Ledger:
+def label_set_of(labels: tuple[str, ...], fields: Iterable[tuple[str, str]]) -> LabelSetValues:
     """Return the ledger that has these fields."""
     parts: dict[str, dict[str, str]] = {"v": {}, "m": {}, "e": {}}
     created = 0.0
@@ -30,7 +30,7 @@ def ledger_of(labels: tuple[str, ...], fields: Iterable[tuple[str, str]]) -> Led
             created = float(value)
         else:
             parts[name[0]][name[1:]] = value
-    return Ledger(
+    return LabelSetValues(
         labels,
         created,
         {key: int(value) for key, value in parts["v"].items()},
@@ -39,10 +39,10 @@ def ledger_of(labels: tuple[str, ...], fields: Iterable[tuple[str, str]]) -> Led
     )
 
 
-def read_ledger(labels: tuple[str, ...], raw: bytes) -> str:
+def read_label_set(labels: tuple[str, ...], raw: bytes) -> str:
     """Return the record of a ledger that the server answered as a JSON array of names and values."""
     flat: list[str] = msgspec.json.decode(raw)
-    return encode(ledger_of(labels, zip(flat[::2], flat[1::2], strict=True)))
+    return encode(label_set_of(labels, zip(flat[::2], flat[1::2], strict=True)))
 
 
 class SnapshotReader:
@@ -72,13 +72,13 @@ class SnapshotReader:
         read = [(tuple(json.loads(text)), raw, counts) for text, raw, counts in sorted(sets)]
         known = self._records
         self._records = records = {
-            (labels, raw): known.get((labels, raw)) or read_ledger(labels, raw) for labels, raw, _ in read
+            (labels, raw): known.get((labels, raw)) or read_label_set(labels, raw) for labels, raw, _ in read
         }
         tasks = lines.decode().split("\n") if lines else []
         return Snapshot(
             created=created,
-            fleet=read_ledger(FLEET, fleet),
-            ledgers=[(labels, record) for (labels, _), record in records.items()],
+            fleet=read_label_set(FLEET, fleet),
+            label_sets=[(labels, record) for (labels, _), record in records.items()],
             counts=[
                 (labels, state, count)
                 for labels, _, counts in read

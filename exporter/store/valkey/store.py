@@ -14,14 +14,14 @@ from math import inf
 from typing import Any
 
 from exporter.config.store_url import StoreUrl
-from exporter.errors import StoreUnavailable, WouldWait
+from exporter.errors import StoreUnavailable, WouldBlock
 from exporter.relay import STATES
-from exporter.store.protocol import Held, Snapshot, T, Terms, Transaction
+from exporter.store.protocol import PreparedCommit, QuarantinedBody, Snapshot, StoreOptions, T, Transaction
 from exporter.store.records import RANKS
 from exporter.store.valkey.open import look_at_server, open_or_create
-from exporter.store.valkey.script_runner import PAUSE_SECONDS, Answer, Link, Script
+from exporter.store.valkey.script_runner import PAUSE_SECONDS, Answer, Script, ScriptRunner
 from exporter.store.valkey.snapshot import SnapshotReader
-from exporter.store.valkey.transaction import Bounds, Commit, Step
+from exporter.store.valkey.transaction import Bounds, Commit, ValkeyTransaction
 
 PROBE_BYTES = 65536
 #: For how long a commit is tried; the server refuses one that comes later, so that 503 means not counted.
@@ -45,13 +45,13 @@ class ValkeyStore:
     def __init__(
         self,
         url: StoreUrl,
-        terms: Terms,
+        options: StoreOptions,
         clock: Callable[[], float] = time.time,
         *,
         password: Callable[[], str] | None = None,
     ) -> None:
         self._url = url
-        self._terms = terms
+        self._options = options
         self._clock = clock
         self._commands, self._commit_script = Script("commands"), Script("commit")
         self._client = os.urandom(8).hex()
@@ -62,49 +62,47 @@ class ValkeyStore:
         self._ahead = 0.0
         self._snapshots = SnapshotReader()
         # A command beside those that serve is not held up, and answers nobody else.
-        self._replicas = 0 if terms.as_guest else url.wait_replicas
-        self._link = Link(url, password)
+        self._replicas = 0 if options.as_guest else url.wait_replicas
+        self._runner = ScriptRunner(url, password)
         try:
             self._open()
         except BaseException:
-            self._link.close()
+            self._runner.close()
             raise
 
     def _open(self) -> None:
-        found = open_or_create(self._link, self._url, self._terms, self._clock)
+        found = open_or_create(self._runner, self._url, self._options, self._clock)
         self._id, self._secret, self._created = found.id, found.secret, found.created
         self._commits = 0 if self._replicas else found.commits
         self._bounds = self._read_bounds()
-        if not self._terms.as_guest:
-            look_at_server(self._link, self._url)
+        if not self._options.as_guest:
+            look_at_server(self._runner, self._url)
 
     @property
     def secret(self) -> bytes:
         return self._secret
 
-    def prepare(
-        self, work: Callable[[Transaction], T], *, wait: bool
-    ) -> Callable[[], tuple[T, dict[str, int]]]:
+    def begin(self, work: Callable[[Transaction], T], *, wait: bool) -> PreparedCommit[T]:
         if not wait:
-            raise WouldWait("the store is beyond a network")
+            raise WouldBlock("the store is beyond a network")
         prepared = self._prepare(work)
 
-        def end() -> tuple[T, dict[str, int]]:
+        def commit() -> tuple[T, dict[str, int]]:
             until = time.monotonic() + COMMIT_SECONDS
-            result, step, commit = prepared
+            result, transaction, changes = prepared
             tries = 0
-            while (status := self._commit(commit, step.bodies, until)) != "ok":
+            while (status := self._commit(changes, transaction.bodies, until)) != "ok":
                 tries += 1
                 if time.monotonic() > until:
                     raise StoreUnavailable(f"store {self._url}: {_NOT_DONE[status]}; it is tried again")
                 time.sleep(random.uniform(0, min(tries, 10) / 1000))  # noqa: S311 - no secret
-                result, step, commit = self._prepare(work)
-            return result, dict(step.overflow)
+                result, transaction, changes = self._prepare(work)
+            return result, dict(transaction.overflow)
 
-        return end
+        return PreparedCommit(commit)
 
     def transact(self, work: Callable[[Transaction], T]) -> tuple[T, dict[str, int]]:
-        return self.prepare(work, wait=True)()
+        return self.begin(work, wait=True).commit()
 
     def due(self, now: float, limit: int) -> list[str]:
         (keys,) = self._run("due", now, limit)
@@ -124,12 +122,14 @@ class ValkeyStore:
         return record.decode() if is_shown == b"1" else None
 
     def bodies(
-        self, *, limit: int, reason: str | None = None, prefix: str = "", after: Held | None = None
-    ) -> list[Held]:
+        self, *, limit: int, reason: str | None = None, prefix: str = "", after: QuarantinedBody | None = None
+    ) -> list[QuarantinedBody]:
         first, digest = (after.first, after.digest) if after else (-inf, "")
         (page,) = self._run("bodies", limit, reason or "", prefix, repr(first), digest)
         return [
-            Held(name.decode(), why.decode(), body, source.decode(), count, float(first), float(last))
+            QuarantinedBody(
+                name.decode(), why.decode(), body, source.decode(), count, float(first), float(last)
+            )
             for name, why, body, source, count, first, last in page
         ]
 
@@ -139,7 +139,7 @@ class ValkeyStore:
             raise StoreUnavailable(f"store {self._url}: what was written can't be read back")
 
     def close(self) -> None:
-        self._link.close()
+        self._runner.close()
 
     def _run(self, name: str, *arguments: str | bytes | float) -> list[Any]:
         return self._ask(name, *arguments).rest
@@ -152,7 +152,7 @@ class ValkeyStore:
         known = f"{self._commits} {self._client} {self._done}"
         script, named = (self._commit_script, ()) if name == "commit" else (self._commands, (name,))
         is_kept, is_shown = name in _KEPT, name in _SHOWN
-        answer = self._link.run(
+        answer = self._runner.run(
             script,
             self._id,
             known,
@@ -171,18 +171,18 @@ class ValkeyStore:
         self._ahead = answer.micros / MICRO - time.monotonic()
         return answer
 
-    def _prepare(self, work: Callable[[Transaction], T]) -> tuple[T, Step, Commit]:
+    def _prepare(self, work: Callable[[Transaction], T]) -> tuple[T, ValkeyTransaction, Commit]:
         run = self._run
-        step = Step(
+        transaction = ValkeyTransaction(
             read=partial(run, "read"),
-            siblings=partial(run, "siblings"),
+            tasks_with_sources=partial(run, "tasks_with_sources"),
             holds=partial(run, "holds"),
-            terms=self._terms,
+            options=self._options,
             bounds=self._bounds,
             clock=self._clock,
         )
-        result = work(step)
-        return result, step, step.commit()
+        result = work(transaction)
+        return result, transaction, transaction.commit()
 
     def _commit(self, commit: Commit, bodies: Sequence[bytes], until: float) -> str:
         """Commit; return `ok`, or else `conflict` or `late`: then nothing was changed."""
@@ -203,11 +203,11 @@ class ValkeyStore:
         return status
 
     def _read_bounds(self) -> Bounds:
-        ledgers, seen = self._run("bounds")
+        label_sets, seen = self._run("bounds")
         return Bounds(
-            ledgers={
+            label_sets={
                 tuple(json.loads(text)): int(number)
-                for text, number in zip(ledgers[::2], ledgers[1::2], strict=True)
+                for text, number in zip(label_sets[::2], label_sets[1::2], strict=True)
             },
             seen=dict.fromkeys((mark.decode() for mark in seen), 1),
         )

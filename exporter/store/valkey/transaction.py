@@ -8,11 +8,11 @@ import msgspec
 from msgspec import Struct
 
 from exporter.metrics.catalogue import BEYOND
-from exporter.metrics.values import FLEET, SEEN, SEP, Posting
+from exporter.metrics.values import FLEET, SEEN, SEP, Increments
 from exporter.relay import NONE, Task
-from exporter.store.protocol import Refused, Row, Terms
+from exporter.store.protocol import QuarantineEntry, StoreOptions, TaskRow
 from exporter.store.records import RANKS, body_digest, decode_task, encode
-from exporter.store.transaction import Pending
+from exporter.store.transaction import TransactionBase
 
 Labels = tuple[str, ...]
 Read = Callable[..., list[Any]]
@@ -26,15 +26,15 @@ class Bounds(Struct, frozen=True):
         seen: label values of families with a limit.
     """
 
-    ledgers: dict[Labels, int]
+    label_sets: dict[Labels, int]
     seen: dict[str, int]
 
     def plus(self, commit: "Commit") -> "Bounds":
         """Return them as they are after a commit that found them as they were."""
-        if not commit.ledgers and not commit.seen:
+        if not commit.label_sets and not commit.seen:
             return self
-        new = {tuple(json.loads(labels)): number for labels, number, _ in commit.ledgers}
-        return Bounds(self.ledgers | new, self.seen | dict.fromkeys(commit.seen, 1))
+        new = {tuple(json.loads(labels)): number for labels, number, _ in commit.label_sets}
+        return Bounds(self.label_sets | new, self.seen | dict.fromkeys(commit.seen, 1))
 
 
 class Commit(Struct, kw_only=True):
@@ -44,11 +44,11 @@ class Commit(Struct, kw_only=True):
         client, number: what tells it from every other commit.
         deadline: when it must have begun, microseconds of the server's clock.
         read: keys of tasks with the versions that were read, 0 for none.
-        siblings: digests of sources with the number of tasks that pull from them.
-        ledgers_known, seen_known: how many were told apart; looked at where more are to be.
+        tasks_with_sources: digests of sources with the number of tasks that pull from them.
+        label_sets_known, seen_known: how many were told apart; looked at where more are to be.
         ledgers: labels, number and time of new ledgers.
         rows: key, record, rank, ledger, due and sources of tasks.
-        postings: ledger, and what is added to its values, marks and exemplars.
+        increments: label set, and what is added to its values, marks and exemplars.
         bounds: number, bytes and age up to which bodies are kept, if they are to be looked at.
     """
 
@@ -56,33 +56,33 @@ class Commit(Struct, kw_only=True):
     number: str = ""
     deadline: int = 0
     read: list[tuple[str, int]]
-    siblings: list[tuple[str, int]]
-    ledgers_known: int
+    tasks_with_sources: list[tuple[str, int]]
+    label_sets_known: int
     seen_known: int
-    ledgers: list[tuple[str, int, str]]
+    label_sets: list[tuple[str, int, str]]
     rows: list[tuple[str, str, int, int, str, str]]
     forgotten: list[str]
-    postings: list[tuple[int, list[tuple[str, str]], list[tuple[str, str]], list[tuple[str, str]]]]
+    increments: list[tuple[int, list[tuple[str, str]], list[tuple[str, str]], list[tuple[str, str]]]]
     seen: list[str]
     released: list[str]
-    refused: list[tuple[str, str, str, float]]
+    quarantine_entries: list[tuple[str, str, str, float]]
     bounds: tuple[int, int, float] | bool
 
     @property
     def changes_something(self) -> bool:
         """Whether there is anything to commit."""
-        return bool(self.rows or self.forgotten or self.postings or self.released or self.bounds)
+        return bool(self.rows or self.forgotten or self.increments or self.released or self.bounds)
 
     def encoded(self) -> bytes:
         """Return it as the script takes it."""
         return msgspec.msgpack.encode(self)
 
 
-class Step(Pending):
+class ValkeyTransaction(TransactionBase):
     """A transaction of the shared store: reads go to the server, changes wait for the commit.
 
     Args:
-        read, siblings, holds: the scripts of these names: arguments in, answer out.
+        read, tasks_with_sources, holds: the scripts of these names: arguments in, answer out.
         terms: what is agreed with the store.
         bounds: what was told apart when it was read.
         clock: gives the time, seconds.
@@ -92,24 +92,24 @@ class Step(Pending):
         self,
         *,
         read: Read,
-        siblings: Read,
+        tasks_with_sources: Read,
         holds: Read,
-        terms: Terms,
+        options: StoreOptions,
         bounds: Bounds,
         clock: Callable[[], float],
     ) -> None:
         super().__init__()
         self._read_tasks = read
-        self._read_siblings = siblings
+        self._read_tasks_with_sources = tasks_with_sources
         self._holds = holds
-        self._terms = terms
+        self._options = options
         self._bounds = bounds
         self._clock = clock
         self._tasks: dict[str, Task | None] = {}
         self._versions: dict[str, int] = {}
-        self._siblings: dict[str, int] = {}
+        self._tasks_with_sources: dict[str, int] = {}
         self._released: list[str] = []
-        self._ledgers: dict[Labels, int] = {}
+        self._label_sets: dict[Labels, int] = {}
 
     @property
     def bodies(self) -> list[bytes]:
@@ -129,9 +129,9 @@ class Step(Pending):
         self.prefetch([key])
         return self._tasks[key]
 
-    def siblings(self, appid: int, sources: str) -> list[Task]:
-        names, records, versions = self._read_siblings(sources)
-        self._siblings.setdefault(sources, len(names))
+    def tasks_with_sources(self, appid: int, sources: str) -> list[Task]:
+        names, records, versions = self._read_tasks_with_sources(sources)
+        self._tasks_with_sources.setdefault(sources, len(names))
         keys = [name.decode() for name in names]
         self._take(keys, records, versions)
         return self._pulling({key: self._tasks[key] for key in keys}, appid, sources)
@@ -147,20 +147,23 @@ class Step(Pending):
         rows = [self._row(key, row) for key, row in self._rows.items() if row is not None]
         self._bound(self._bounds.seen)
         seen = self._take_seen()
-        postings = [_posting(self._ledger(labels), each) for labels, each in self.tally.postings.items()]
+        increments = [
+            _increments_of(self._label_set(labels), each)
+            for labels, each in self.increments.by_labels.items()
+        ]
         created = repr(self._clock())
         return Commit(
             read=list(self._versions.items()),
-            siblings=list(self._siblings.items()),
-            ledgers_known=len(self._bounds.ledgers),
+            tasks_with_sources=list(self._tasks_with_sources.items()),
+            label_sets_known=len(self._bounds.label_sets),
             seen_known=len(self._bounds.seen),
-            ledgers=[(json.dumps(labels), number, created) for labels, number in self._ledgers.items()],
+            label_sets=[(json.dumps(labels), number, created) for labels, number in self._label_sets.items()],
             rows=rows,
             forgotten=[key for key, row in self._rows.items() if row is None],
-            postings=postings,
+            increments=increments,
             seen=seen,
             released=self._released,
-            refused=[_refused(refused) for refused in self._refused],
+            quarantine_entries=[_refused(refused) for refused in self._refused],
             bounds=False if self._evict_at is None else self._kept(self._evict_at),
         )
 
@@ -174,44 +177,44 @@ class Step(Pending):
                 self._versions[key] = int(version)
                 self._tasks[key] = decode_task(record) if record else None
 
-    def _row(self, key: str, row: Row) -> tuple[str, str, int, int, str, str]:
+    def _row(self, key: str, row: TaskRow) -> tuple[str, str, int, int, str, str]:
         # What is remembered of exits without a task belongs to no ledger.
-        ledger = 0 if row.state == NONE else self._ledger(row.labels)
-        return key, encode(row.task), RANKS[row.state], ledger, repr(row.due), row.task.sources
+        label_set = 0 if row.state == NONE else self._label_set(row.labels)
+        return key, encode(row.task), RANKS[row.state], label_set, repr(row.due), row.task.sources
 
-    def _ledger(self, labels: Labels) -> int:
+    def _label_set(self, labels: Labels) -> int:
         """Return the number of a label set's ledger, made if there is room, or of that of all others."""
-        number = self._ledgers.get(labels, self._bounds.ledgers.get(labels))
+        number = self._label_sets.get(labels, self._bounds.label_sets.get(labels))
         if number is not None:
             return number
-        known = len(self._bounds.ledgers) + len(self._ledgers)
+        known = len(self._bounds.label_sets) + len(self._label_sets)
         beyond = (BEYOND,) * len(labels)
-        if known - 1 >= self._terms.max_label_sets and labels != beyond:
+        if known - 1 >= self._options.max_label_sets and labels != beyond:
             self.overflow["label_sets"] += 1
-            return self._ledger(beyond)
-        self._ledgers[labels] = known
+            return self._label_set(beyond)
+        self._label_sets[labels] = known
         return known
 
     def _take_seen(self) -> list[str]:
         """Take out of the tally what it has newly told apart."""
-        values = self.tally.postings[FLEET].values if FLEET in self.tally.postings else {}
+        values = self.increments.by_labels[FLEET].values if FLEET in self.increments.by_labels else {}
         return [key for key in list(values) if key.startswith(SEEN + SEP) and values.pop(key)]
 
     def _kept(self, now: float) -> tuple[int, int, float]:
-        terms = self._terms
-        since = now - terms.max_quarantined_age_seconds
-        return terms.max_quarantined, terms.max_quarantined_bytes, since
+        options = self._options
+        since = now - options.max_quarantined_age_seconds
+        return options.max_quarantined, options.max_quarantined_bytes, since
 
 
-def _posting(ledger: int, posting: Posting) -> tuple[int, list[Any], list[Any], list[Any]]:
+def _increments_of(label_set: int, increments: Increments) -> tuple[int, list[Any], list[Any], list[Any]]:
     return (
-        ledger,
-        [(key, str(amount)) for key, amount in posting.values.items()],
-        [(key, str(mark)) for key, mark in posting.marks.items()],
-        [(key, json.dumps(exemplar)) for key, exemplar in posting.exemplars.items()],
+        label_set,
+        [(key, str(amount)) for key, amount in increments.values.items()],
+        [(key, str(mark)) for key, mark in increments.marks.items()],
+        [(key, json.dumps(exemplar)) for key, exemplar in increments.exemplars.items()],
     )
 
 
-def _refused(refused: Refused) -> tuple[str, str, str, float]:
+def _refused(refused: QuarantineEntry) -> tuple[str, str, str, float]:
     digest = body_digest(refused.body).hex()
     return digest, refused.reason, refused.source, refused.arrival

@@ -17,12 +17,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from msgspec import Struct
 
 from exporter.errors import StoreUnavailable
-from exporter.ingest.recent_rejections import Rejection, Rejections
+from exporter.ingest.recent_rejections import RecentRejections, Rejection
 from exporter.metrics.process import Telemetry
 from exporter.protocol.redact import redact_text
-from exporter.relay import STATES_BY_SEVERITY, Windows, history
+from exporter.relay import STATES_BY_SEVERITY, FoldSettings, history
 from exporter.store.protocol import Store
-from exporter.store.records import decode_ledger, decode_task, task_key
+from exporter.store.records import decode_label_set, decode_task, task_key
 from exporter.web.pages.humanize import ago, code_hint, number, plural, position, span, utc, visible
 from exporter.web.pages.status_page import Query, callbacks, failures, headline, read_query, table
 from exporter.web.pages.task_page import MAX_HISTORY, event_subject, file_name, link_to, status_of
@@ -72,15 +72,15 @@ class Pages:
         *,
         store: Store,
         telemetry: Telemetry,
-        rejections: Rejections,
-        windows: Windows,
+        rejections: RecentRejections,
+        fold_settings: FoldSettings,
         about: About,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._telemetry = telemetry
         self._rejections = rejections
-        self._windows = windows
+        self._windows = fold_settings
         self._clock = clock
         #: The files that the pages name.
         self.assets = Assets()
@@ -88,7 +88,7 @@ class Pages:
             asset=self.assets.address,
             about=about,
             started=rejections.since,
-            retry_seconds=windows.retry,
+            retry_seconds=fold_settings.retry,
         )
         self._turn = asyncio.Lock()
 
@@ -129,7 +129,7 @@ class Pages:
                 "unread": snapshot.left_out,
                 "failures": failures(tasks, self._windows),
                 "table": table(tasks, query),
-                "callbacks": callbacks(decode_ledger(snapshot.fleet)),
+                "callbacks": callbacks(decode_label_set(snapshot.fleet)),
                 "created": snapshot.created,
                 "quarantined": snapshot.quarantined,
             }

@@ -10,8 +10,8 @@ from msgspec import Struct
 from msgspec.structs import asdict, replace
 
 from exporter.metrics.catalogue import EVENT_NAMES, OUTCOMES
-from exporter.metrics.values import MICRO, Ledger, series
-from exporter.relay import ACTIVE, FAILED, LOST, STATES, STATES_BY_SEVERITY, STOPPED, Task, Windows
+from exporter.metrics.values import MICRO, LabelSetValues, series
+from exporter.relay import ACTIVE, FAILED, LOST, STATES, STATES_BY_SEVERITY, STOPPED, FoldSettings, Task
 from exporter.web.pages.humanize import number, plural
 from exporter.web.pages.task_page import TaskStatus
 
@@ -125,12 +125,12 @@ def headline(counts: Mapping[str, int] | None, tasks: Sequence[TaskStatus] = ())
     return Headline(tone, parts, detail or "All is well: nothing has failed, nothing is lost.")
 
 
-def failures(tasks: Iterable[TaskStatus], windows: Windows) -> list[TaskStatus]:
+def failures(tasks: Iterable[TaskStatus], fold_settings: FoldSettings) -> list[TaskStatus]:
     """Return the tasks that failed last, those that have come back since included."""
     failed = [
         (exit_.ms, each)
         for each in tasks
-        if (exit_ := each.task.now.exit) is not None and exit_.subject not in windows.ok_codes
+        if (exit_ := each.task.current.exit) is not None and exit_.subject not in fold_settings.ok_codes
     ]
     return [each for _, each in nlargest(FAILURES, failed, key=itemgetter(0))]
 
@@ -147,7 +147,7 @@ def table(tasks: Iterable[TaskStatus], query: Query) -> Table:
     return Table(found[before : before + ROWS], len(found), before + 1, page, pages)
 
 
-def callbacks(fleet: Ledger) -> list[tuple[str, dict[str, int], float]]:
+def callbacks(fleet: LabelSetValues) -> list[tuple[str, dict[str, int], float]]:
     """Return each event with its callbacks by outcome and the time of the newest, UNIX seconds, 0 if none."""
     return [
         (
@@ -182,5 +182,5 @@ _SORT_KEYS: dict[str, Callable[[TaskStatus], Any]] = {
     "destination": lambda status: (status.task.to_url, _by_task(status)),
     "since": lambda status: status.since,
     "runs": lambda status: status.task.runs,
-    "heard": lambda status: status.task.heard,
+    "heard": lambda status: status.task.last_callback_at,
 }

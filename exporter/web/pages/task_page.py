@@ -5,7 +5,7 @@ from urllib.parse import quote
 from msgspec import Struct
 
 from exporter.protocol.events import Subject
-from exporter.relay import ACTIVE, LOST, Entry, Happening, Task, Windows, state_of
+from exporter.relay import ACTIVE, LOST, Entry, FoldSettings, HistoryEvent, Task, state_of
 
 MAX_HISTORY = 100
 OVERDUE_SECONDS, OVERDUE_RATIO = 120.0, 1.1
@@ -31,18 +31,18 @@ class TaskStatus(Struct, frozen=True, gc=False):
     @property
     def file(self) -> Entry | None:
         """The start of the file being played."""
-        return self.task.now.file if self.state == ACTIVE else None
+        return self.task.current.file if self.state == ACTIVE else None
 
     @property
     def exit(self) -> Entry | None:
         """The newest exit, unless the task runs again."""
-        return None if self.state == ACTIVE else self.task.now.exit
+        return None if self.state == ACTIVE else self.task.current.exit
 
     @property
     def since(self) -> float:
         """When the task came into its state, UNIX seconds."""
-        entry = {ACTIVE: self.task.now.start, LOST: None}.get(self.state, self.task.now.exit)
-        return self.task.heard if entry is None else entry.ms / 1000
+        entry = {ACTIVE: self.task.current.start, LOST: None}.get(self.state, self.task.current.exit)
+        return self.task.last_callback_at if entry is None else entry.ms / 1000
 
     @property
     def link(self) -> str:
@@ -50,9 +50,9 @@ class TaskStatus(Struct, frozen=True, gc=False):
         return link_to(self.task.appid, self.task.task_id)
 
 
-def status_of(task: Task, windows: Windows, now: float) -> TaskStatus:
+def status_of(task: Task, fold_settings: FoldSettings, now: float) -> TaskStatus:
     """Return how `task` stands at `now`, UNIX seconds."""
-    state, run = state_of(task, windows), task.now
+    state, run = state_of(task, fold_settings), task.current
     if state != ACTIVE:
         return TaskStatus(task, state)
     if (file := run.file) is not None:
@@ -78,7 +78,7 @@ def file_name(subject: str) -> str:
     return subject if subject.isdecimal() and len(subject) < 8 else f"~{subject[:8]}"
 
 
-def event_subject(event: Happening) -> str:
+def event_subject(event: HistoryEvent) -> str:
     """Return what an event is about, as a text; an exit code is shown with its meaning instead."""
     match event.kind.subject:
         case Subject.FILE:
