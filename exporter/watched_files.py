@@ -15,7 +15,7 @@ from exporter.callbacks.credentials import is_token
 from exporter.config.reload import FileReader, ReloadingFile, secret_lines
 from exporter.config.settings import Settings
 from exporter.errors import SettingsError
-from exporter.server.tls import Pem, TlsConfig, server_context
+from exporter.server.tls import PemFile, TlsConfig, server_context
 from exporter.web.web_config import WebConfig, read_web_config
 
 T = TypeVar("T")
@@ -52,7 +52,7 @@ class WatchedFiles:
         self.callback_tls: Callable[[], SSLContext] | None = None
         if settings.callback_tls_cert_file:
             cert, key = settings.callback_tls_cert_file, settings.callback_tls_key_file
-            config = TlsConfig(cert=Pem(CERT_FLAG, cert), key=Pem(KEY_FLAG, key))
+            config = TlsConfig(cert=PemFile(CERT_FLAG, cert), key=PemFile(KEY_FLAG, key))
             self.callback_tls = self._watch(CERT_FLAG, partial(server_context, config))
         # Without a file: returns a new WebAccess with its defaults.
         self._web: Callable[[], WebAccess] = WebAccess

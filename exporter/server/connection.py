@@ -39,9 +39,9 @@ PIECE_BYTES = 4096
 #: Bytes around a small chunk (size and line ends) that do not count toward MAX_HEAD_BYTES.
 CHUNK_FRAME_BYTES = 8
 #: Key in a request's scope if its body ended too early. The value states what was expected.
-BROKEN_BODY = "css_relay.broken_body"
+INCOMPLETE_BODY = "css_relay.incomplete_body"
 #: That value if the caller has closed its side.
-THE_REST = "expected the rest of the body"
+EXPECTED_REST_OF_BODY = "expected the rest of the body"
 
 
 class ReadState(Enum):
@@ -119,7 +119,7 @@ class Connection(HttpToolsProtocol):
     def eof_received(self) -> bool:  # type: ignore[override]
         """Keep the connection open for answers: a caller may close its side right after its request."""
         if self._read_state is ReadState.BODY:
-            self._end_body_early(THE_REST)
+            self._end_body_early(EXPECTED_REST_OF_BODY)
         if self._is_answered:
             return False
         self._has_received_eof = True
@@ -130,7 +130,7 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Release everything. An app that waits for the rest of a body gets an error."""
         if self._read_state is ReadState.BODY:
-            self._end_body_early(THE_REST)
+            self._end_body_early(EXPECTED_REST_OF_BODY)
         self._final_bytes = b""  # nothing more is parsed
         self.pipeline.clear()
         if self.timeout_keep_alive_task is not None:  # uvicorn does not, after a reset
@@ -270,7 +270,7 @@ class Connection(HttpToolsProtocol):
         self._read_state = ReadState.IDLE
         if not self.cycle.response_complete:
             scope: Any = self.cycle.scope
-            scope[BROKEN_BODY] = expected
+            scope[INCOMPLETE_BODY] = expected
             self.cycle.more_body = False
             self.cycle.message_event.set()
             self._close_after_answer()

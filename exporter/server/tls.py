@@ -16,7 +16,7 @@ from exporter.server.listener import Listener, WorkerState
 log = logging.getLogger(__name__)
 
 
-class Pem(Struct, frozen=True):
+class PemFile(Struct, frozen=True):
     """A file with certificates or a key, in PEM format.
 
     Args:
@@ -38,9 +38,9 @@ class TlsConfig(Struct, frozen=True, kw_only=True):
         min_version, max_version: the oldest and the newest TLS version that is accepted.
     """
 
-    cert: Pem
-    key: Pem
-    client_ca: Pem | None = None
+    cert: PemFile
+    key: PemFile
+    client_ca: PemFile | None = None
     client_auth: ssl.VerifyMode = ssl.CERT_NONE
     min_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
     max_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
@@ -86,7 +86,7 @@ class _LoggedHandshake(ssl.SSLObject):
             raise
 
 
-def _load_certificate(context: ssl.SSLContext, cert: Pem, key: Pem, files: FileReader) -> None:
+def _load_certificate(context: ssl.SSLContext, cert: PemFile, key: PemFile, files: FileReader) -> None:
     cert_text, key_text = _read(cert, files), _read(key, files)
     # Load the certificate alone first. `load_cert_chain` loads both, and its error does not say which is bad.
     _trust(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), cert, cert_text)
@@ -100,7 +100,7 @@ def _load_certificate(context: ssl.SSLContext, cert: Pem, key: Pem, files: FileR
             raise SettingsError(f"{key.field}: {problem}") from None
 
 
-def _read(pem: Pem, files: FileReader) -> bytes:
+def _read(pem: PemFile, files: FileReader) -> bytes:
     try:
         return files.read(pem.path)
     except OSError as exc:
@@ -109,7 +109,7 @@ def _read(pem: Pem, files: FileReader) -> bytes:
         raise SettingsError(f"{pem.field}: expected a valid path") from None
 
 
-def _trust(context: ssl.SSLContext, pem: Pem, text: bytes) -> None:
+def _trust(context: ssl.SSLContext, pem: PemFile, text: bytes) -> None:
     try:
         context.load_verify_locations(cadata=text.decode("ascii", "ignore"))
     except (ssl.SSLError, ValueError):
