@@ -97,6 +97,7 @@ def open_store(
         max_quarantined_bytes=settings.quarantine_max_bytes,
         max_quarantined_age_seconds=settings.quarantine_max_age,
     )
+    # A served store asks for the newest password at each connection; a command reads the file once.
     url = settings.store_url if passwords else store_url(settings)
     if url.is_embedded:
         return SqliteStore(Path(url.path), options)
@@ -132,6 +133,7 @@ class Service:
         self._files = files
         #: Compiled in the master: a schema file that becomes unusable later does not stop a new worker.
         self._schemas = Schemas()
+        # Created in the worker: threads and connections do not survive its fork.
         self._ingest: Ingest | None = None
         self._scraper: Scraper | None = None
         self._gc_task: asyncio.Task[None] | None = None
@@ -160,6 +162,7 @@ class Service:
             log.warning("anybody may send callbacks; set a token, required signatures or allowed networks")
         store = open_store(settings, passwords=self._files.store_passwords)
         telemetry = Telemetry(version=__version__, revision=revision())
+        # Opening the store has written to it.
         telemetry.store_answered("write", well=True)
         telemetry.callback_open.set(settings.is_open)
         rejections = RecentRejections()

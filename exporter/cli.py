@@ -140,12 +140,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
+    # Without a command: the help, as an error.
     if words in ([], ["help"]):
         command_line().print_help()
         return 0 if words else 2
     try:
         given = parse(words)
-    except SystemExit:
+    except SystemExit:  # argparse has printed the help or the version
         return 0
     status: int = given.run(given)
     return status

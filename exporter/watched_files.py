@@ -75,6 +75,7 @@ class WatchedFiles:
     def _watch(self, name: str, make: Callable[[FileReader], T]) -> Callable[[], T]:
         file = ReloadingFile(name, make)
         self._watched.append(file)
+        # Callers keep the method, not the value, and so get the newest value at each call.
         return file.current
 
     def _secrets(
@@ -94,7 +95,8 @@ class WatchedFiles:
             raise SettingsError(f"{WEB_FLAG}={path}: can't be read: {exc.strerror}") from None
         except SettingsError as exc:
             raise SettingsError(f"{WEB_FLAG}={path}: {exc}") from None
-        if config.users:  # bcrypt hashes can be attacked offline
+        # Only a warning: Kubernetes mounts secrets world-readable by default. bcrypt hashes resist guessing.
+        if config.users:
             files.warn_if_world_readable(path)
         return access
 

@@ -88,6 +88,7 @@ def parse_duration(text: str) -> float:
 
 def parse_count(text: str) -> int:
     """Return the whole number above 0 in `text`."""
+    # `isdigit` alone accepts the digits of every script.
     if not text.isascii() or not text.isdigit() or not 0 < int(text) <= 1_000_000_000:
         raise ValueError("expected a whole number from 1 to 1000000000")
     return int(text)
@@ -151,6 +152,7 @@ def flags_of(rows: type[Struct]) -> dict[str, Flag]:
 
 def text_of(flag: Flag, value: Any) -> str:
     """Return `value` as an operator would write it for `flag`."""
+    # By the parser, not by the type: durations and limits are both floats.
     if flag.parse is parse_duration:
         return _duration_text(value)
     if flag.parse is parse_switch:
@@ -207,6 +209,7 @@ def read_flags(rows: type[S], given: Mapping[str, Any], environment: Mapping[str
 
 def _environment_texts(rows: type[Struct], environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     fields = {flag.variable: field for field, flag in flags_of(rows).items()}
+    # Other variables belong to other programs; an unknown one of ours is a typing error.
     ours = {name for name in environment if name.startswith(VARIABLE_PREFIX)}
     unknown = {name for name in ours - fields.keys() if not name.startswith(SERVICE_LINK_PREFIX)}
     if unknown:

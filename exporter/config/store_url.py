@@ -88,6 +88,7 @@ def parse_store(text: str) -> StoreUrl:
         raise ValueError(EXPECTED) from None  # the original message may quote the text
     database = parts.path.removeprefix("/")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    # A fragment is the rest of a password with an unescaped #. Refuse it here, with a clear message.
     if not parts.hostname or parts.fragment or not re.fullmatch(r"[0-9]{0,5}", database):
         raise ValueError(EXPECTED)
     # One digit is enough, and no typing error asks for more replicas than any server has.

@@ -110,6 +110,7 @@ class Connection(HttpToolsProtocol):
         """Parse received bytes, or buffer them while an earlier request is in progress."""
         if self._final_bytes is not None or self.transport.is_closing():
             return
+        # The usual case: a small request on an idle connection needs no buffer.
         if len(data) <= PIECE_BYTES and not (self._unparsed or self.pipeline or self._awaits_proxy_header):
             self._parse(data)
         else:
@@ -203,7 +204,7 @@ class Connection(HttpToolsProtocol):
         if self._error is not None:
             raise ValueError(self._error)  # the parser stops, and uvicorn calls `send_400_response`
         self.url = origin_form(self.url)
-        self.expect_100_continue &= version == "1.1"
+        self.expect_100_continue &= version == "1.1"  # HTTP/1.0 has no `100 Continue`
         super().on_headers_complete()
         self._read_state = ReadState.BODY
         self.headers = []  # trailers must not be added to the headers of the request

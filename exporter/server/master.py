@@ -48,9 +48,9 @@ class Server(BaseApplication):  # type: ignore[misc]
             "bind": [listener.address for listener in self.listeners],
             "worker_class": Worker,
             "workers": 1,  # all callbacks share one group commit
-            "backlog": 4096,
+            "backlog": 4096,  # connections that wait while the worker is busy or restarts
             "logger_class": GunicornLogger,
-            "accesslog": None,
+            "accesslog": None,  # requests are counted as metrics
             "worker_tmp_dir": _in_memory_folder(),
             "graceful_timeout": GRACE_SECONDS,
             "timeout": WORKER_TIMEOUT_SECONDS,

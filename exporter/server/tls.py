@@ -60,6 +60,7 @@ def server_context(config: TlsConfig, files: FileReader) -> ssl.SSLContext:
     context.sslobject_class = _LoggedHandshake
     # A caller could force expensive handshakes over one connection.
     context.options |= ssl.OP_NO_RENEGOTIATION
+    # Clients that also offer HTTP/2 must not choose it.
     context.set_alpn_protocols(["http/1.1"])
     context.minimum_version = config.min_version
     context.maximum_version = config.max_version
@@ -148,6 +149,7 @@ class HandshakeContext(ssl.SSLContext):
     _current: Callable[[], ssl.SSLContext]
     _listener: Listener
     _state: WorkerState
+    #: Its handshakes always fail.
     _refusing: ssl.SSLContext
 
     # `SSLContext` is created in `__new__`, which accepts no other arguments.

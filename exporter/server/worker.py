@@ -20,6 +20,7 @@ from exporter.server.connection import Connection
 from exporter.server.listener import App, Listener, WorkerState
 from exporter.server.tls import HandshakeContext
 
+#: Interval of the heartbeat, and of the checks for changed files and for exceeded time limits.
 HEARTBEAT_SECONDS = 1.0
 #: How long a stopping worker waits for its connections. The master kills it 3 s later, time for a commit.
 DRAIN_SECONDS = 22.0
@@ -64,6 +65,7 @@ class WorkerService(Protocol):
 
 def raise_file_limit() -> int:
     """Raise this process's limit of open files as far as allowed, and return the new limit."""
+    # Many systems start a process with a soft limit of 1024, which few slow connections would use up.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
@@ -87,12 +89,12 @@ def uvicorn_config(app: App) -> Config:
     config = Config(
         app,
         interface="asgi3",
-        lifespan="off",
+        lifespan="off",  # the service starts and stops the apps
         ws="none",
         workers=1,
         log_config=None,
         access_log=False,
-        proxy_headers=False,
+        proxy_headers=False,  # `ClientAddress` reads X-Forwarded-For, from trusted proxies only
         timeout_keep_alive=NO_LIMIT_SECONDS,
     )
     config.load()
@@ -171,6 +173,7 @@ class Worker(GunicornWorker):  # type: ignore[misc]
     def _heartbeat(self, state: WorkerState, seconds: float) -> None:
         """Notify the master, update the Date header of answers, and check the connections."""
         self.notify()
+        # Once per heartbeat is enough: the Date header has whole seconds.
         state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
         check_connections(state, seconds)
 
