@@ -15,7 +15,7 @@ import pytest
 from tests.support import HANG_SECONDS, Exporter, running
 
 ROOT = Path(__file__).parents[2]
-ROW = """    PAUSE = Row(
+ROW = """    PAUSE = EventRow(
         letter="P",
         callback_event="TaskPause",
         schema="task_pause",
@@ -165,7 +165,7 @@ WRONG_ROWS = {
         ("label", '""'),
         "TaskPause: tasks_paused_total has the labels ('reason',)",
     ),
-    "a move that nobody decides": (("moves", "True"), "for each event that moves its task"),
+    "a move that nobody decides": (("moves", "True"), "for each event that changes the run state"),
 }
 
 
