@@ -122,16 +122,12 @@ FAMILIES = (
     _labelled("tasks_started_total", "Runs started by a TaskStart; redeliveries are not counted."),
     _labelled("tasks_restarted_total", "Runs started by a TaskStart of a task that had run before."),
     _labelled("tasks_exited_total", "Runs that ended, by exit code.", labels=("code",), limit=64),
-    _labelled(
-        "tasks_failed_total", "Runs that ended with an exit code that is not in --relay.ok-exit-codes."
-    ),
+    _labelled("tasks_failed_total", "Runs that ended with a code that is not in --relay.ok-exit-codes."),
     _labelled("tasks_lost_total", "Active tasks marked lost, because no callback arrived for too long."),
     _labelled("files_started_total", "Files that started to play."),
     _labelled("files_played_total", "Files that played to their end."),
     _labelled("files_interrupted_total", "Files interrupted by the exit of their run."),
-    _labelled(
-        "alarms_total", "Alarms reported by the service, by type.", labels=("type",), values=ALARM_TYPES
-    ),
+    _labelled("alarms_total", "Alarms of the service, by type.", labels=("type",), values=ALARM_TYPES),
     _labelled("config_resets_total", "Configuration changes of tasks."),
     _labelled(
         "start_to_file_latency_seconds",
@@ -156,9 +152,7 @@ FAMILIES = (
     _labelled(
         "downtime_seconds", "Time from the exit of a task to its next start.", "histogram", buckets=DOWN
     ),
-    _fleet(
-        "callbacks_total", "Callbacks answered with 200, by event and outcome.", labels=("event", "outcome")
-    ),
+    _fleet("callbacks_total", "Callbacks answered with 200, by outcome.", labels=("event", "outcome")),
     _fleet(
         "callback_delay_seconds",
         "Time from the event time of a callback to its arrival; 0 if the sender's clock is ahead.",
@@ -167,47 +161,28 @@ FAMILIES = (
         values=tuple(BY_NAME),
         buckets=DELAY,
     ),
-    _fleet(
-        "anomalies_total",
-        "Missing callbacks, exits without a task and wrong times, by kind.",
-        labels=("kind",),
-        values=ANOMALIES,
-    ),
-    _fleet(
-        "unknown_fields_total",
-        "Callback fields that the schema does not list, by field.",
-        labels=("field",),
-        limit=50,
-    ),
+    _fleet("anomalies_total", "Missing callbacks and wrong times.", labels=("kind",), values=ANOMALIES),
+    _fleet("unknown_fields_total", "Callback fields that no schema lists.", labels=("field",), limit=50),
     _fleet(
         "last_callback_timestamp_seconds",
-        "Arrival of the newest callback answered with 200, by event.",
+        "Arrival time of the newest callback answered with 200.",
         "gauge",
         labels=("event",),
     ),
-    _store("quarantined_callbacks", "Number of distinct bodies in the quarantine now."),
+    _store("quarantined_callbacks", "Distinct bodies in the quarantine now."),
     _fleet(
         "quarantined_bodies_total",
         "Distinct bodies added to the quarantine, by reason.",
         labels=("reason",),
         values=QUARANTINE_REASONS,
     ),
-    _fleet(
-        "quarantine_evicted_total", "Bodies deleted from the quarantine because of its size or their age."
-    ),
-    _store(
-        "store_created_timestamp_seconds",
-        "Time at which the store was created or restored, and its counters started at 0.",
-    ),
+    _fleet("quarantine_evicted_total", "Bodies deleted from the quarantine because of size or age limits."),
+    _store("store_created_timestamp_seconds", "Time at which the counters of the store started at 0."),
     _task("task_state", "1 for the current state of the task, 0 for the other states.", labels=("state",)),
     _task("task_info", "Properties of the task; always 1.", labels=("source_host", "stream_id", "to_url")),
     _task("task_runs_total", "Runs of the task started by a TaskStart.", "counter"),
     _task("task_start_timestamp_seconds", "Start time of the current run, or of the last one."),
-    _task(
-        "task_exit_timestamp_seconds",
-        "Time of the last exit; only while the task is not active.",
-        labels=("code",),
-    ),
+    _task("task_exit_timestamp_seconds", "Last exit, while the task is not active.", labels=("code",)),
     _task("task_file_start_timestamp_seconds", "Start time of the file that is playing."),
     _task("task_file_duration_seconds", "Declared duration of the file that is playing."),
     _task(
@@ -238,14 +213,8 @@ FAMILIES = (
     _process("exporter_render_seconds", "Time to render a scrape.", "histogram", buckets=WORK),
     _process("exporter_batch_callbacks", "Callbacks in a batch.", "histogram", buckets=BATCH),
     _process("exporter_queued_callbacks", "Callbacks waiting for their commit.", "gauge"),
-    _process(
-        "exporter_store_up", "1 if the last read and the last write of the store succeeded, else 0.", "gauge"
-    ),
-    _process(
-        "exporter_callback_open",
-        "1 if anyone can send callbacks: no token, signature or allow list is required.",
-        "gauge",
-    ),
+    _process("exporter_store_up", "1 if the last read and the last write of the store succeeded.", "gauge"),
+    _process("exporter_callback_open", "1 if anyone on the network can send callbacks.", "gauge"),
     _process(
         "exporter_overflowed_total",
         "Label sets, tasks, exit codes and fields that got no series of their own, by limit.",

@@ -179,7 +179,5 @@ def of_moving_kinds(table: Mapping[EventKind, T]) -> Mapping[EventKind, T]:
     wrong = table.keys() ^ {kind for kind in EventKind if kind.moves}
     if wrong:
         names = ", ".join(sorted(kind.callback_event for kind in wrong))
-        raise ValueError(
-            f"expected an entry for each event that changes the run state and for no other: {names}"
-        )
+        raise ValueError(f"expected an entry for each event that changes the state, for no other: {names}")
     return table

@@ -165,7 +165,7 @@ WRONG_ROWS = {
         ("label", '""'),
         "TaskPause: tasks_paused_total has the labels ('reason',)",
     ),
-    "a move that nobody decides": (("moves", "True"), "for each event that changes the run state"),
+    "a move that nobody decides": (("moves", "True"), "for each event that changes the state"),
 }
 
 
