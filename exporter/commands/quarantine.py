@@ -156,10 +156,8 @@ def _selected(args: Namespace) -> Iterator[tuple[_Quarantine, Iterable[Quarantin
     if (args.digest is None) == (args.all is None):
         raise SettingsError("expected either a DIGEST or --all [REASON]")
     with _open_quarantine(args) as quarantine:
-        if args.digest is None:
-            yield quarantine, quarantine.bodies(None if args.all is True else args.all)
-        else:
-            yield quarantine, [quarantine.body(args.digest)]
+        bodies = quarantine.bodies(None if args.all is True else args.all)
+        yield quarantine, bodies if args.digest is None else [quarantine.body(args.digest)]
 
 
 def add_commands(commands: Commands) -> None:
