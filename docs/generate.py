@@ -108,7 +108,7 @@ def callbacks() -> str:
         fields = msg.get("properties") or _resolved(msg, documents).get("properties", {})
         parts.append(
             f"## {kind.callback_event}\n\n{document['description']} Schema: `schemas/{kind.schema}.json`. "
-            f"Counted in `{PREFIX}{kind.counts}`; on the pages: {kind.words}.\n"
+            f"Counted in `{PREFIX}{kind.counter}`; on the pages: {kind.description}.\n"
         )
         parts.append(
             _fields(fields, documents, prefix="msg.")

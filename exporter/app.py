@@ -157,7 +157,7 @@ class Service:
             log.warning("anybody may send callbacks: set a token, require signatures or allow addresses")
         store = open_store(settings, passwords=self._files.store_passwords)
         telemetry = Telemetry(version=__version__, revision=revision())
-        telemetry.store_answered("write", well=True)
+        telemetry.record_store_access("write", succeeded=True)
         telemetry.callback_open.set(settings.is_open)
         rejections = RecentRejections()
         self._ingest = Ingest(

@@ -64,7 +64,7 @@ class Commands:
         return parser
 
 
-def configured(args: Namespace) -> Settings:
+def load_settings(args: Namespace) -> Settings:
     """Return the settings, and configure the log accordingly.
 
     Raises:
@@ -77,10 +77,10 @@ def configured(args: Namespace) -> Settings:
 
 def print_row(*columns: object) -> None:
     """Print one row of a table, without control characters."""
-    print(*(plain(str(column)) for column in columns), sep="\t")
+    print(*(printable(str(column)) for column in columns), sep="\t")
 
 
-def plain(text: str) -> str:
+def printable(text: str) -> str:
     """Return `text` with `?` for each character that is not printable, such as an escape code."""
     return "".join(c if c.isprintable() else "?" for c in text)
 

@@ -10,7 +10,7 @@ from operator import methodcaller
 from typing import Any
 
 from exporter.app import open_store
-from exporter.commands import PAGE_SIZE, Commands, configured, is_terminal, plain, print_row, utc_text
+from exporter.commands import PAGE_SIZE, Commands, is_terminal, load_settings, print_row, printable, utc_text
 from exporter.config.settings import Settings
 from exporter.errors import ExporterError, SettingsError
 from exporter.ingest.batch import BatchFolder
@@ -58,13 +58,13 @@ class _Quarantine:
         found = self.store.bodies(limit=2, prefix=prefix.lower()) if prefix else []
         if len(found) != 1:
             problem = "more than one digest begins" if found else "no digest begins"
-            raise ExporterError(f"{problem} with {plain(prefix)}; run `quarantine list` to see the digests")
+            raise ExporterError(f"{problem} with {printable(prefix)}; run `quarantine list` for the digests")
         return found[0]
 
 
 @contextmanager
 def _open_quarantine(args: Namespace) -> Iterator[_Quarantine]:
-    settings = configured(args)
+    settings = load_settings(args)
     with closing(open_store(settings, as_guest=True)) as store:
         yield _Quarantine(store, settings)
 
@@ -108,13 +108,13 @@ def _show(quarantine: _Quarantine, body: QuarantinedBody) -> None:
         "bytes": len(body.body),
     }
     for name, fact in facts.items():
-        print(plain(f"{name}: {fact}"))
+        print(printable(f"{name}: {fact}"))
     text = redacted_json(body.body, quarantine.redactor)
     print()
     if text is None:
         print("Not JSON. It is not shown, because it may hold a secret. Use `--raw > FILE` to get its bytes.")
     for line in (text or "").splitlines():
-        print(plain(line))
+        print(printable(line))
 
 
 def _write_raw(body: QuarantinedBody) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from exporter.app import open_store, store_url
-from exporter.commands import Commands, configured, is_terminal
+from exporter.commands import Commands, is_terminal, load_settings
 from exporter.config.store_url import StoreUrl
 from exporter.errors import StoreError
 from exporter.protocol.events import EventKind
@@ -29,7 +29,7 @@ def check(args: Namespace) -> int:
     Raises:
         ExporterError: a check failed; the text names the problem.
     """
-    settings = configured(args)
+    settings = load_settings(args)
     files = WatchedFiles(settings)
     Schemas()
     print(f"schemas: {len(EventKind)} events in {schema_folder()}")
@@ -62,7 +62,7 @@ def restore_command(args: Namespace) -> int:
 
 
 def _file(args: Namespace) -> Path:
-    url = configured(args).store_url
+    url = load_settings(args).store_url
     if not url.is_embedded:
         raise StoreError(
             "backup and restore need an embedded store (sqlite:PATH); use `dump` and `load`, or copy the "
@@ -73,7 +73,7 @@ def _file(args: Namespace) -> Path:
 
 def dump_command(args: Namespace) -> int:
     """Dump the store to a file as JSON lines; return the exit status."""
-    name, url = args.path, store_url(configured(args))
+    name, url = args.path, store_url(load_settings(args))
     with _to_write(name, url, replace=args.replace) as file:
         contents = write_dump(dump_file(Path(url.path)) if url.is_embedded else dump_server(url), file)
     print(f"dumped {url} to {name}: {contents}", file=sys.stderr if name == "-" else sys.stdout)
@@ -82,7 +82,7 @@ def dump_command(args: Namespace) -> int:
 
 def load_command(args: Namespace) -> int:
     """Create a store from a dump; return the exit status."""
-    name, settings = args.path, configured(args)
+    name, settings = args.path, load_settings(args)
     url = store_url(settings)
     with explained(Path(name)), open(0 if name == "-" else name, "rb", closefd=name != "-") as file:
         lines = partial(read_dump, file, name, settings.metrics_labels)

@@ -4,7 +4,7 @@ from argparse import Namespace
 from contextlib import closing
 
 from exporter.app import open_store
-from exporter.commands import PAGE_SIZE, Commands, configured, print_row
+from exporter.commands import PAGE_SIZE, Commands, load_settings, print_row
 from exporter.config.settings import Settings
 from exporter.relay import STATES, state_of
 from exporter.store.protocol import Store, Transaction
@@ -13,7 +13,7 @@ from exporter.store.records import decode_task, task_key
 
 def list_tasks(args: Namespace) -> int:
     """Print the known tasks, or those in one state; return the exit status."""
-    settings = configured(args)
+    settings = load_settings(args)
     with closing(open_store(settings, as_guest=True)) as store:
         print_row("APPID", "TASK", "STATE", "RUNS", "DESTINATION")
         after: int | None = 0
@@ -39,7 +39,7 @@ def forget_task(args: Namespace) -> int:
         transaction.forget(key)
         return is_known
 
-    with closing(open_store(configured(args), as_guest=True)) as store:
+    with closing(open_store(load_settings(args), as_guest=True)) as store:
         is_known, _ = store.transact(forget)
     print(f"task {args.appid}/{args.task_id} " + ("is forgotten" if is_known else "is not known"))
     return 0 if is_known else 1

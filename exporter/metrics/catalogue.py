@@ -16,7 +16,7 @@ PREFIX = "css_relay_"
 #: The label value for a value that is not in a family's list, and the one for a value that is missing.
 OTHER, UNKNOWN = "other", "_unknown"
 #: The label value for all values over a limit. Its underscore keeps it apart from values of callbacks.
-BEYOND = "_other"
+OVERFLOW = "_other"
 LABEL_CHOICES = ("appid", "to_host", "source_host", "stream_id", "task_id")
 
 EVENT_NAMES = (*BY_NAME, OTHER)

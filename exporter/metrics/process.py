@@ -52,9 +52,9 @@ class Telemetry:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
 
-    def store_answered(self, kind: str, *, well: bool) -> None:
+    def record_store_access(self, kind: str, *, succeeded: bool) -> None:
         """Record the last result of a "read" or a "write"; the store is up if both succeeded."""
-        self._store_answers[kind] = well
+        self._store_answers[kind] = succeeded
         self._store_up.set(all(self._store_answers.values()))
 
     @property

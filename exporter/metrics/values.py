@@ -12,7 +12,7 @@ from functools import lru_cache
 from msgspec import Struct
 from msgspec.structs import replace
 
-from exporter.metrics.catalogue import BEYOND, CATALOGUE, OTHER, UNKNOWN, Family, Scope
+from exporter.metrics.catalogue import CATALOGUE, OTHER, OVERFLOW, UNKNOWN, Family, Scope
 from exporter.protocol.events import EventKind, EventRow
 from exporter.relay import Counted, Measurement, Observed
 
@@ -21,7 +21,7 @@ MICRO = 1_000_000
 SEP = " "
 SUM = "sum"
 #: First part of the keys that record which label values a limited family already has.
-SEEN = "seen"
+SEEN_VALUE = "seen"
 
 #: The label set of the families without `--metrics.labels`.
 FLEET: tuple[str, ...] = ("",)
@@ -36,14 +36,14 @@ class LabelSetValues(Struct, frozen=True, array_like=True):
         labels: the values of `--metrics.labels`, or FLEET.
         created: when the label set was first seen, seconds.
         values: counters by family and label value, histograms by family and bucket.
-        marks: the newest time of each family and label value, microseconds.
+        times: the newest time of each family and label value, microseconds.
         exemplars: task, value and arrival (seconds) of the newest observation in a bucket.
     """
 
     labels: tuple[str, ...]
     created: float
     values: dict[str, int] = {}
-    marks: dict[str, int] = {}
+    times: dict[str, int] = {}
     exemplars: dict[str, Exemplar] = {}
 
     def plus(self, increments: "Increments") -> "LabelSetValues":
@@ -51,15 +51,15 @@ class LabelSetValues(Struct, frozen=True, array_like=True):
         values = dict(self.values)
         for key, amount in increments.values.items():
             values[key] = values.get(key, 0) + amount
-        marks = self.marks | {k: max(v, self.marks.get(k, 0)) for k, v in increments.marks.items()}
-        return replace(self, values=values, marks=marks, exemplars=self.exemplars | increments.exemplars)
+        times = self.times | {k: max(v, self.times.get(k, 0)) for k, v in increments.times.items()}
+        return replace(self, values=values, times=times, exemplars=self.exemplars | increments.exemplars)
 
 
 class Increments(Struct):
     """The increments of one label set."""
 
     values: Counter[str]
-    marks: dict[str, int]
+    times: dict[str, int]
     exemplars: dict[str, Exemplar]
 
 
@@ -109,13 +109,13 @@ class BatchIncrements:
         """Increment a counter of the fleet."""
         self._increments_of(FLEET).values[series(name, *labels)] += amount
 
-    def mark(self, name: str, label: str, time: float) -> None:
+    def set_time(self, name: str, label: str, time: float) -> None:
         """Set a time of the fleet (seconds), unless the batch already has a newer one."""
-        marks = self._increments_of(FLEET).marks
+        times = self._increments_of(FLEET).times
         key = series(name, label)
-        marks[key] = max(marks.get(key, 0), round(time * MICRO))
+        times[key] = max(times.get(key, 0), round(time * MICRO))
 
-    def bound(self, seen: Mapping[str, int]) -> Counter[str]:
+    def apply_limits(self, seen: Mapping[str, int]) -> Counter[str]:
         """Merge label values over the limit of their family into BEYOND; return the amounts by family.
 
         Args:
@@ -128,18 +128,18 @@ class BatchIncrements:
                 if not self._has_own_series(key, seen):
                     name = key.split(SEP, 1)[0]
                     amount = increments.values.pop(key)
-                    increments.values[series(name, BEYOND)] += amount
+                    increments.values[series(name, OVERFLOW)] += amount
                     merged[name] += amount
         return merged
 
     def _has_own_series(self, key: str, seen: Mapping[str, int]) -> bool:
         """Whether a label value has a series of its own; give it one if the limit allows."""
         name, label = key.split(SEP, 1)
-        record = series(SEEN, key)
+        record = series(SEEN_VALUE, key)
         added = self._increments_of(FLEET).values
         if label == UNKNOWN or record in seen or record in added:
             return True
-        prefix = series(SEEN, name, "")
+        prefix = series(SEEN_VALUE, name, "")
         if sum(k.startswith(prefix) for k in (*seen, *added)) >= CATALOGUE[name].limit:
             return False
         # Recorded for the fleet, so that every label set has the same values.
@@ -188,7 +188,7 @@ def check_names(
     """
     for kind in kinds:
         event = f"the event {kind.callback_event}"
-        family = _family("counter", kind.counts, event)
+        family = _family("counter", kind.counter, event)
         if family.labels != ((kind.label,) if kind.label else ()):
             raise ValueError(f"{event}: {family.name} has the labels {family.labels}, not {kind.label!r}")
         if family.labels and not family.values and not family.limit:

@@ -41,7 +41,7 @@ class Ignored(Struct, frozen=True, gc=False):
     """A callback of another product, or of an unknown event: answered 200 and counted, but not applied.
 
     Args:
-        keep: whether its body is kept in the quarantine.
+        is_quarantined: whether its body is kept in the quarantine.
     """
 
-    keep: bool
+    is_quarantined: bool

@@ -37,9 +37,9 @@ class EventRow(Struct, frozen=True, kw_only=True):
         callback_event: the value of the field `callback_event`.
         schema: name of its schema file, without `.json`.
         subject: kind of its subject.
-        counts: the counter that each such callback increments, without the common prefix.
-        moves: whether it changes the run state. If not, it is only counted and listed in the history.
-        words: description of the event on the pages.
+        counter: the counter that each such callback increments, without the common prefix.
+        changes_state: whether it changes the run state. If not, it is only counted and listed in the history.
+        description: description of the event on the pages.
         label: the label of that counter that holds the subject, empty if there is none.
         text_fields: the fields of `msg` that may hold a subject of kind TEXT, the preferred one first.
         time_field: the field of `msg` that holds the event time in milliseconds, empty if there is none.
@@ -49,9 +49,9 @@ class EventRow(Struct, frozen=True, kw_only=True):
     callback_event: str
     schema: str
     subject: Subject
-    counts: str
-    moves: bool
-    words: str
+    counter: str
+    changes_state: bool
+    description: str
     label: str = ""
     text_fields: tuple[str, ...] = ()
     time_field: str = ""
@@ -77,9 +77,9 @@ class EventKind(Enum):
         callback_event="TaskStart",
         schema="task_start",
         subject=Subject.NOTHING,
-        counts="tasks_started_total",
-        moves=True,
-        words="run started",
+        counter="tasks_started_total",
+        changes_state=True,
+        description="run started",
         time_field="task_start_time",
     )
     FILE_START = EventRow(
@@ -87,28 +87,28 @@ class EventKind(Enum):
         callback_event="VodSourceFileStart",
         schema="vod_source_file_start",
         subject=Subject.FILE,
-        counts="files_started_total",
-        moves=True,
-        words="file started",
+        counter="files_started_total",
+        changes_state=True,
+        description="file started",
     )
     FILE_FINISH = EventRow(
         letter="N",
         callback_event="VodSourceFileFinish",
         schema="vod_source_file_finish",
         subject=Subject.FILE,
-        counts="files_played_total",
-        moves=True,
-        words="file played to its end",
+        counter="files_played_total",
+        changes_state=True,
+        description="file played to its end",
     )
     EXIT = EventRow(
         letter="E",
         callback_event="TaskExit",
         schema="task_exit",
         subject=Subject.EXIT_CODE,
-        counts="tasks_exited_total",
+        counter="tasks_exited_total",
         label="code",
-        moves=True,
-        words="run ended",
+        changes_state=True,
+        description="run ended",
         time_field="task_exit_time",
     )
     ALARM = EventRow(
@@ -117,19 +117,19 @@ class EventKind(Enum):
         schema="task_alarm",
         subject=Subject.TEXT,
         text_fields=("type", "AlarmType"),
-        counts="alarms_total",
+        counter="alarms_total",
         label="type",
-        moves=False,
-        words="alarm",
+        changes_state=False,
+        description="alarm",
     )
     CONFIG_RESET = EventRow(
         letter="R",
         callback_event="ResetTaskConfig",
         schema="reset_task_config",
         subject=Subject.NOTHING,
-        counts="config_resets_total",
-        moves=False,
-        words="configuration reset",
+        counter="config_resets_total",
+        changes_state=False,
+        description="configuration reset",
     )
 
     def __new__(cls, row: EventRow) -> Self:
@@ -144,10 +144,10 @@ class EventKind(Enum):
         self.schema = row.schema
         self.subject = row.subject
         self.text_fields = row.text_fields
-        self.counts = row.counts
+        self.counter = row.counter
         self.label = row.label
-        self.moves = row.moves
-        self.words = row.words
+        self.changes_state = row.changes_state
+        self.description = row.description
         self.time_field = row.time_field
 
 
@@ -170,13 +170,13 @@ BY_NAME = kinds_by(lambda kind: kind.callback_event)
 BY_LETTER = kinds_by(lambda kind: kind.letter)
 
 
-def of_moving_kinds(table: Mapping[EventKind, T]) -> Mapping[EventKind, T]:
+def check_complete(table: Mapping[EventKind, T]) -> Mapping[EventKind, T]:
     """Return `table`, after checking that its keys are exactly the kinds that change the run state.
 
     Raises:
         ValueError: a kind is missing or has no place there; the text names it.
     """
-    wrong = table.keys() ^ {kind for kind in EventKind if kind.moves}
+    wrong = table.keys() ^ {kind for kind in EventKind if kind.changes_state}
     if wrong:
         names = ", ".join(sorted(kind.callback_event for kind in wrong))
         raise ValueError(f"expected an entry for each event that changes the state, for no other: {names}")

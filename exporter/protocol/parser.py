@@ -53,14 +53,14 @@ class Parser:
             raise CallbackError(400, "schema", (Fault("", "expected an object"),))
         # Checked before the schema: another product's callback is answered 200, whatever its fields are.
         if _is_foreign(body):
-            return Ignored(keep=False)
+            return Ignored(is_quarantined=False)
         _unpack(body)
         kind, schema = self._events.get(_text(body.get("callback_event")), (None, self._envelope))
         if not schema.is_valid(body):
             raise CallbackError(400, "schema", schema.explain(body))
         if kind is None:
             # Kept for inspection: the service may have introduced a new event.
-            return Ignored(keep=True)
+            return Ignored(is_quarantined=True)
         return self._value(kind, schema, body)
 
     def _value(self, kind: EventKind, schema: Schema, body: dict[str, Any]) -> Callback:
@@ -95,7 +95,7 @@ class Parser:
     def _message(self, body: dict[str, Any], msg: dict[str, Any]) -> str:
         text: str = msg.get("message") or ""
         # The message may quote the destination, so its stream key must be hidden in the text too.
-        return self._redactor.prose(text, body.get("to_url") or "")[:MAX_MESSAGE] if text else ""
+        return self._redactor.message(text, body.get("to_url") or "")[:MAX_MESSAGE] if text else ""
 
     def _subject(self, kind: EventKind, msg: dict[str, Any]) -> str:
         match kind.subject:

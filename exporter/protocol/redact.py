@@ -16,7 +16,7 @@ import orjson
 
 UNREADABLE = "_unreadable"
 HIDDEN = "…"
-MAX_PROSE = 2000
+MAX_TEXT = 2000
 #: A shorter key is hidden only where it is a whole word, because other words may contain it.
 LONG_KEY = 8
 #: Maximum nesting that is shown of a body, JSON inside strings included.
@@ -120,13 +120,13 @@ class Redactor:
             return host, digest
         return host, self.digest(" ".join(self.source(url)[1] for url in urls))
 
-    def prose(self, text: str, to_url: str) -> str:
+    def message(self, text: str, to_url: str) -> str:
         """Return the message of a callback for `to_url` on one line, without secrets.
 
         A server that rejects a stream may quote its URL, or only its stream key.
         """
-        line = " ".join("".join(c if c.isprintable() else " " for c in text[:MAX_PROSE]).split())
-        if len(text) > MAX_PROSE:
+        line = " ".join("".join(c if c.isprintable() else " " for c in text[:MAX_TEXT]).split())
+        if len(text) > MAX_TEXT:
             line = line.rpartition(" ")[0]  # a URL that is cut off may not be recognized
         line = " ".join(HIDDEN if _ESCAPED_URL.search(word) else word for word in line.split(" "))
         line = _URL_IN_TEXT.sub(lambda url: self.destination(url[0], "")[0], line)
@@ -178,7 +178,7 @@ class _BodyRedactor:
         if _is_like_json(text) or _ESCAPED.search(text) or len(self._destinations) > MAX_DESTINATIONS:
             return f"{HIDDEN} ({len(text)} characters that can't be read)"
         for url in self._destinations or ("",):
-            text = self._redactor.prose(text, url)
+            text = self._redactor.message(text, url)
         return text
 
 

@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from exporter.protocol.callback import Callback
-from exporter.protocol.events import EventKind, of_moving_kinds
+from exporter.protocol.events import EventKind, check_complete
 from exporter.relay.counted import Counted, Measurement
 from exporter.relay.task import Entry, FoldSettings, RunState, Task
 
@@ -75,7 +75,7 @@ def judge(task: Task, callback: Callback, arrival: float, settings: FoldSettings
     if _was_counted(task, callback, arrival, settings) or _is_repeated(task, callback, arrival, settings):
         return DedupResult(Verdict.DUPLICATE, event_time)
     name = _identity(None, callback)
-    remembered = () if callback.kind.moves else (name,)
+    remembered = () if callback.kind.changes_state else (name,)
     return DedupResult(Verdict.APPLIED, event_time, remembered)
 
 
@@ -173,7 +173,7 @@ def _is_remembered(task: Task, name: str, arrival: float, settings: FoldSettings
 
 def _is_repeated(task: Task, callback: Callback, arrival: float, settings: FoldSettings) -> bool:
     """Whether a callback without a time is a redelivery, by the state of its task."""
-    if callback.kind.moves:
+    if callback.kind.changes_state:
         return _REPEATED[callback.kind](task.current, callback, arrival, settings)
     came = task.identities.get(_identity(None, callback))
     return came is not None and arrival - came <= EQUAL_ALARM_SECONDS
@@ -199,7 +199,7 @@ def _exit_repeated(now: RunState, callback: Callback, arrival: float, settings: 
     return not now.running and _is_recent(now.exit, callback, arrival - settings.retry)
 
 
-_REPEATED = of_moving_kinds(
+_REPEATED = check_complete(
     {
         EventKind.START: _start_repeated,
         EventKind.FILE_START: _file_start_repeated,

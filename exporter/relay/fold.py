@@ -97,7 +97,7 @@ def is_forgotten(task: Task, now: float, settings: FoldSettings) -> bool:
 def counts(callback: Callback, settings: FoldSettings) -> tuple[Measurement, ...]:
     """Return what a callback counts for, wherever it stands in its task."""
     kind = callback.kind
-    counted: Measurement = (kind.counts, callback.subject if kind.label else "", 1)
+    counted: Measurement = (kind.counter, callback.subject if kind.label else "", 1)
     if kind is EventKind.EXIT and callback.subject not in settings.ok_codes:
         return counted, Counted.TASK_FAILED.increment
     return (counted,)
@@ -129,7 +129,7 @@ def _start_stated(task: Task, callback: Callback, result: DedupResult) -> tuple[
 def _move(
     task: Task, callback: Callback, event_time: EventTime, arrival: float, settings: FoldSettings
 ) -> tuple[Task, tuple[Measurement, ...]]:
-    if not callback.kind.moves:
+    if not callback.kind.changes_state:
         return task, ()
     entry = Entry(
         callback.kind,

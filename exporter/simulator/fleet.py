@@ -25,7 +25,7 @@ UNKNOWN_ALARM = "DecoderRestarted"
 #: The events that do not change the run state, with their texts.
 OTHER_EVENTS = (
     *((EventKind.ALARM, name) for name in (*ALARMS, UNKNOWN_ALARM)),
-    *((kind, "simulated") for kind in EventKind if not kind.moves and kind is not EventKind.ALARM),
+    *((kind, "simulated") for kind in EventKind if not kind.changes_state and kind is not EventKind.ALARM),
 )
 HOSTS = ("5000.livepush.myqcloud.com", "5001.livepush.myqcloud.com", "push.example.tv", "rtmp.example.net")
 FILE_SECONDS = 600.0

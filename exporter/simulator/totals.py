@@ -19,7 +19,7 @@ EXACT_UNDER_LOSS = frozenset(
         "callback_delay_seconds_count",
         "tasks_failed_total",
         "quarantined_bodies_total",
-        *(kind.counts for kind in EventKind),
+        *(kind.counter for kind in EventKind),
     }
 )
 
@@ -45,7 +45,7 @@ class Totals:
         """
         labels = _labels(task) if is_attributable else _labels(task, has_task=False)
         kind = event.kind
-        self.add(kind.counts, labels | ({kind.label: _value(event)} if kind.label else {}))
+        self.add(kind.counter, labels | ({kind.label: _value(event)} if kind.label else {}))
         if kind is EventKind.EXIT and event.code:
             self.add("tasks_failed_total", labels)
         if not is_attributable:
@@ -104,7 +104,7 @@ def _value(event: Event) -> str:
     """Return the label value for the subject of an event."""
     if event.kind.subject is Subject.EXIT_CODE:
         return str(event.code)
-    known = CATALOGUE[event.kind.counts].values
+    known = CATALOGUE[event.kind.counter].values
     return event.text if event.text in known or OTHER not in known else OTHER
 
 
