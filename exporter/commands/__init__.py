@@ -60,7 +60,7 @@ class Commands:
         words = ["%(prog)s", *filter(None, [usage, "[--flag value ...]" if flags else ""])]
         parents = [flags] if flags else []
         parser = self._add(name, help=text, description=text, usage=" ".join(words), parents=parents)
-        parser.set_defaults(run=run)
+        parser.set_defaults(run=run)  # so that the parsed arguments state which command to run
         return parser
 
 

@@ -21,6 +21,7 @@ from exporter.protocol.redact import Redactor, redacted_json
 from exporter.protocol.schemas import Schemas
 from exporter.store.protocol import QuarantinedBody, Store
 
+#: Characters of a digest in a list: enough to select a body.
 SHOWN_CHARACTERS = 12
 STALE = (
     "stale: these callbacks are older than --relay.retry-window and not newer than the newest callback of "
@@ -65,6 +66,7 @@ class _Quarantine:
 @contextmanager
 def _open_quarantine(args: Namespace) -> Iterator[_Quarantine]:
     settings = load_settings(args)
+    # As a guest: a replay under other fold settings than the serving process has would count differently.
     with closing(open_store(settings, as_guest=True)) as store:
         yield _Quarantine(store, settings)
 
@@ -145,6 +147,7 @@ def purge_bodies(args: Namespace) -> int:
     purged = 0
     with _selected(args) as (quarantine, bodies):
         for body in bodies:
+            # 0 if another process has released or evicted the body meanwhile.
             purged += quarantine.store.transact(methodcaller("release", body.digest))[0]
     print(f"{purged} purged")
     return 0
@@ -157,6 +160,7 @@ def _selected(args: Namespace) -> Iterator[tuple[_Quarantine, Iterable[Quarantin
         raise SettingsError("expected either a DIGEST or --all [REASON]")
     with _open_quarantine(args) as quarantine:
         bodies = quarantine.bodies(None if args.all is True else args.all)
+        # Bodies are read while the command works, not all at once, to limit the memory.
         yield quarantine, bodies if args.digest is None else [quarantine.body(args.digest)]
 
 

@@ -31,7 +31,7 @@ def check(args: Namespace) -> int:
     """
     settings = load_settings(args)
     files = WatchedFiles(settings)
-    Schemas()
+    Schemas()  # raises an error if a schema cannot be compiled
     print(f"schemas: {len(EventKind)} events in {schema_folder()}")
     url = settings.store_url
     path = Path(url.path)
@@ -76,6 +76,7 @@ def dump_command(args: Namespace) -> int:
     name, url = args.path, store_url(load_settings(args))
     with _to_write(name, url, replace=args.replace) as file:
         contents = write_dump(dump_file(Path(url.path)) if url.is_embedded else dump_server(url), file)
+    # Standard output may be the dump itself.
     print(f"dumped {url} to {name}: {contents}", file=sys.stderr if name == "-" else sys.stdout)
     return 0
 
@@ -86,7 +87,7 @@ def load_command(args: Namespace) -> int:
     url = store_url(settings)
     with explained(Path(name)), open(0 if name == "-" else name, "rb", closefd=name != "-") as file:
         lines = partial(read_dump, file, name, settings.metrics_labels)
-        if file.seekable():
+        if file.seekable():  # standard input may be a pipe
             # Read all of the dump once, so that an incomplete one does not replace a store.
             for _ in lines():
                 pass
@@ -110,6 +111,7 @@ def _to_write(name: str, url: StoreUrl, *, replace: bool) -> Iterator[BinaryIO]:
             yield file
         return
     refuse_existing(path, replace=replace)
+    # Even with --replace, a dump must not overwrite the files of the store that it reads.
     if url.is_embedded:
         refuse_files_of(Path(url.path), path)
     with explained(path), atomic_write(path) as temporary, temporary.open("wb") as file:

@@ -32,6 +32,7 @@ def _list_page(store: Store, settings: Settings, state: str | None, after: int) 
 
 def forget_task(args: Namespace) -> int:
     """Delete a task from the store; return the exit status, 1 if it is not known."""
+    # A transaction may run more than once, so it returns its result instead of printing it.
     key = task_key(args.appid, args.task_id)
 
     def forget(transaction: Transaction) -> bool:

@@ -46,6 +46,7 @@ class Telemetry:
         self.batch = self._histogram("exporter_batch_callbacks")
         self.queued = self._gauge("exporter_queued_callbacks")
         self._store_up = self._gauge("exporter_store_up")
+        # Up only while both work: a full disk, for example, stops writes but not reads.
         self._store_answers = {"read": True, "write": True}
         self.callback_open = self._gauge("exporter_callback_open")
         self.overflowed = self._counter("exporter_overflowed_total")
@@ -95,7 +96,7 @@ class SingleThreadHistogram(Collector):
 
     def observe(self, label: str, value: float) -> None:
         """Record a value."""
-        numbers = self._numbers.get(label)
+        numbers = self._numbers.get(label)  # the count of each bucket, and the sum
         if numbers is None:
             numbers = self._numbers[label] = [0] * (len(self._family.buckets) + 1), [0.0]
         numbers[0][bisect_left(self._family.buckets, value)] += 1
@@ -106,6 +107,7 @@ class SingleThreadHistogram(Collector):
         name = self._family.full_name
         metric = Metric(name, self._family.help, "histogram")
         edges = [_go_number(edge) for edge in (*self._family.buckets, float("inf"))]
+        # Buckets are counted separately, and added up here: a scrape is rarer than an answer.
         for label, (counts, total) in sorted(self._numbers.items()):
             labels = {self._family.labels[0]: label}
             for edge, count in zip(edges, accumulate(counts), strict=True):

@@ -68,6 +68,7 @@ def series(*parts: str) -> str:
     return SEP.join(parts)
 
 
+# Cached, because every observation and every scrape needs these keys.
 @lru_cache(maxsize=1024)
 def histogram_keys(name: str, *label: str) -> tuple[str, ...]:
     """Return the keys of a histogram's buckets, +Inf included, and of its sum, for its label value if any."""
@@ -137,6 +138,7 @@ class BatchIncrements:
         name, label = key.split(SEP, 1)
         record = series(SEEN_VALUE, key)
         added = self._increments_of(FLEET).values
+        # UNKNOWN is a value of our own, so it does not use up the limit.
         if label == UNKNOWN or record in seen or record in added:
             return True
         prefix = series(SEEN_VALUE, name, "")
@@ -168,6 +170,7 @@ def _observe(increments: Increments, family: Family, label: str, value: float, e
 
 
 def _label(family: Family, label: str) -> str:
+    # A family with OTHER has a fixed list of values: a new alarm type must not make a new series.
     if OTHER in family.values:
         return label if label in family.values else OTHER
     return label or UNKNOWN
@@ -191,6 +194,7 @@ def check_names(
         family = _family("counter", kind.counter, event)
         if family.labels != ((kind.label,) if kind.label else ()):
             raise ValueError(f"{event}: {family.name} has the labels {family.labels}, not {kind.label!r}")
+        # Without either, a sender could create any number of series.
         if family.labels and not family.values and not family.limit:
             raise ValueError(f"{family.name} needs values or a limit: callers choose its label values")
     for name, value, _ in counted:
@@ -207,4 +211,5 @@ def _family(kind: str, name: str, user: str) -> Family:
     return family
 
 
+# At import, so that a wrong table stops the start instead of failing at the first callback.
 check_names(EventKind, [counted.increment for counted in Counted], Observed)

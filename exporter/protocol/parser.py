@@ -16,6 +16,7 @@ from exporter.protocol.redact import Redactor
 from exporter.protocol.schemas import Schema, Schemas
 
 RELAY_EVENT_TYPE = 314
+#: Maximum length of the message of an exit, because it is stored with the task.
 MAX_MESSAGE = 200
 
 
@@ -36,6 +37,7 @@ class Parser:
         authenticate: Callable[[object], None] = lambda body: None,
     ) -> None:
         self._envelope = schemas.envelope
+        # By name, so that an event is looked up once and gives both its kind and its schema.
         self._events = {kind.callback_event: (kind, schema) for kind, schema in schemas.events.items()}
         self._redactor = redactor
         self._authenticate = authenticate
@@ -89,6 +91,7 @@ class Parser:
     def _sources(self, urls: list[str] | None, msg: dict[str, Any]) -> tuple[str, str]:
         if urls:
             return self._redactor.sources(urls)
+        # Without source_urls, the URL of the file still shows the source host.
         url = msg.get("url")
         return self._redactor.source(url)[0] if isinstance(url, str) else "", ""
 
@@ -165,5 +168,6 @@ def _code(value: object) -> str:
 
 
 def _positive(value: object) -> int | None:
+    # 0 means unknown, both for event_time and for the times in msg.
     number = int(value) if isinstance(value, int | float) or (isinstance(value, str) and value) else 0
     return number or None

@@ -14,8 +14,10 @@ from typing import Any
 
 import orjson
 
+#: Shown instead of a URL that is not valid, and instead of a secret.
 UNREADABLE = "_unreadable"
 HIDDEN = "…"
+#: Only so many characters of a message are read, to bound the work. The parser keeps far fewer.
 MAX_TEXT = 2000
 #: A shorter key is hidden only where it is a whole word, because other words may contain it.
 LONG_KEY = 8
@@ -87,6 +89,7 @@ class Redactor:
     def __init__(self, *, key: bytes, plain_hosts: Sequence[str]) -> None:
         self._key = key
         self._plain_hosts = tuple(pattern.lower() for pattern in plain_hosts)
+        # Cached, because every callback needs it and there are few hosts.
         self._is_plain = lru_cache(maxsize=1024)(self._matches)
 
     def digest(self, text: str) -> str:
@@ -116,7 +119,7 @@ class Redactor:
     def sources(self, urls: Sequence[str]) -> tuple[str, str]:
         """Return the host of the first source, and a digest of all sources in their order."""
         host, digest = self.source(urls[0])
-        if len(urls) == 1:
+        if len(urls) == 1:  # the common case: no second digest
             return host, digest
         return host, self.digest(" ".join(self.source(url)[1] for url in urls))
 
@@ -132,7 +135,7 @@ class Redactor:
         line = _URL_IN_TEXT.sub(lambda url: self.destination(url[0], "")[0], line)
         key = _parts(to_url)[2].rstrip("/").rpartition("/")[2]
         shown = self.destination(to_url, key)[2]
-        if shown != key:
+        if shown != key:  # the last segment is a stream key, not a stream name
             pattern = re.escape(key)
             if len(key) < LONG_KEY:
                 pattern = rf"(?<![A-Za-z0-9~]){pattern}(?![A-Za-z0-9])"

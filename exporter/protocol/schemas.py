@@ -18,11 +18,13 @@ from referencing import Registry, Resource
 from exporter.errors import ExporterError, Fault
 from exporter.protocol.events import EventKind
 
+#: An answer lists no more errors than this.
 MAX_FAULTS = 10
 #: Deeper levels are cut off before `jsonschema` explains a body: no schema describes them, and it fails on a
 #: body with a thousand levels.
 MAX_LEVELS = 16
 
+#: The schema files that belong to no single event.
 SHARED = ("common", "envelope")
 
 

@@ -149,6 +149,7 @@ def history(task: RelayTask, settings: FleetSettings, rng: Random) -> Iterator[E
     at = rng.uniform(0, 1) if task.never_exits else 3 + rng.uniform(0, min(30.0, settings.duration / 4))
     sent_before: set[tuple[EventKind, str]] = set()
     while at < settings.duration:
+        # At least 5 s: a start and an exit in the same second have no order without milliseconds.
         length = 5 + rng.expovariate(1 / settings.failure_every)
         end = settings.duration if task.never_exits else min(at + length, settings.duration)
         yield Event(EventKind.START, at)
@@ -175,6 +176,7 @@ def _file_events(task: RelayTask, begin: float, end: float, rng: Random) -> Iter
         if at >= end:
             return
         yield Event(EventKind.FILE_START, at, file)
+        # More than a second, so that the start and the finish of a file have different event times.
         at += max(1.2, task.files[file] * _play_ratio(rng))
         if at >= end:
             return

@@ -15,6 +15,7 @@ from exporter.simulator.wire import Delivery
 
 #: As often as the service sends a callback.
 MAX_ATTEMPTS = 12
+#: As long as the service waits for an answer.
 TIMEOUT_SECONDS = 20.0
 PAUSE_SECONDS = 1.0
 #: Maximum number of deliveries that wait for a connection.
@@ -60,8 +61,8 @@ class Sender:
         try:
             self._distribute(deliveries)
         finally:
-            for queued in self._queues:
-                queued.put(None)
+            for backlog in self._queues:  # None ends a thread
+                backlog.put(None)
         for thread in threads:
             thread.join()
         if self._failure:
@@ -73,11 +74,12 @@ class Sender:
                 return
             if self._begin is not None:
                 time.sleep(max(0.0, self._begin + delivery.at - time.time()))
+            # A channel always has the same connection, so that its deliveries stay in order.
             self._queues[delivery.channel % len(self._queues)].put(delivery)
 
-    def _send_queued(self, queued: "queue.Queue[Delivery | None]") -> None:
-        while (delivery := queued.get()) is not None:
-            if not self._failure:
+    def _send_queued(self, backlog: "queue.Queue[Delivery | None]") -> None:
+        while (delivery := backlog.get()) is not None:
+            if not self._failure:  # otherwise only empty the queue, so that `send` is not blocked
                 self._deliver(delivery)
 
     def _deliver(self, delivery: Delivery) -> None:

@@ -51,7 +51,7 @@ class Totals:
         if not is_attributable:
             self.add("anomalies_total", {"kind": "unattributed_exit"})
         self.record_outcome(kind.callback_event, "applied")
-        if task.has_times:
+        if task.has_times:  # without an event time there is no delay
             self.add("callback_delay_seconds_count", {"event": kind.callback_event})
 
     def record_outcome(self, event: str, outcome: str) -> None:
@@ -64,7 +64,7 @@ class Totals:
         progress = self._progress.get(task.task_id)
         if progress is None:
             progress = self._progress[task.task_id] = TaskProgress(task)
-        else:
+        else:  # the task leaves its previous state
             self.add("tasks", progress.labels | {"state": progress.state}, -1)
         for name in progress.apply(event):
             self.add(name, progress.labels)

@@ -99,6 +99,7 @@ class Comparison:
 
     def _is_right(self, key: Key) -> bool:
         excess = self._shown[key] - self._expected[key]
+        # A request without an answer is sent again. If the first one was counted, the second is a duplicate.
         may_exceed = self._unanswered if ("outcome", "duplicate") in key[1] else 0
         return 0 <= excess <= may_exceed
 
