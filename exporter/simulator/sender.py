@@ -1,4 +1,4 @@
-"""Sends deliveries as the service does: each until it is accepted or rejected, and each channel in order."""
+"""Sends deliveries, each until it is accepted or rejected, and those of a channel in their order."""
 
 import queue
 import ssl
@@ -86,7 +86,7 @@ class Sender:
         problem = "no answer"
         for _ in range(MAX_ATTEMPTS):
             status, pause = self._post(delivery.body)
-            # As the service does: 429 and 5xx are sent again, every other answer is final.
+            # The service repeats everything but 200. Here a 4xx is final: it would only be rejected again.
             if status and status < 500 and status != 429:
                 with self._lock:
                     self.unexpected += status != delivery.status
