@@ -163,7 +163,7 @@ class Service:
         store = open_store(settings, passwords=self._files.store_passwords)
         telemetry = Telemetry(version=__version__, revision=revision())
         # Opening the store has written to it.
-        telemetry.store_answered("write", well=True)
+        telemetry.record_store_access("write", succeeded=True)
         telemetry.callback_open.set(settings.is_open)
         rejections = RecentRejections()
         self._ingest = Ingest(

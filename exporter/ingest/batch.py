@@ -151,7 +151,7 @@ class BatchFolder:
         for (event, outcome), number in outcomes.items():
             transaction.increments.count("callbacks_total", event, outcome, amount=number)
         for event, arrival in newest.items():
-            transaction.increments.mark("last_callback_timestamp_seconds", event, arrival)
+            transaction.increments.set_time("last_callback_timestamp_seconds", event, arrival)
 
     def _keep(
         self,

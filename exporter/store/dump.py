@@ -205,7 +205,7 @@ class _Contents:
                 return not self._counts
             case LabelSet(values=label_set):
                 fits = label_set.labels == FLEET if not sets else len(label_set.labels) == self._label_names
-                numbers = (*label_set.values.values(), *label_set.marks.values())
+                numbers = (*label_set.values.values(), *label_set.times.values())
                 return self._label_names > 0 and fits and all(0 <= each < MAX_SUM for each in numbers)
             case KeptTask(state=state, label_set=place, record=task):
                 is_there = 0 < place < sets if state != NONE else place == 0 < sets

@@ -40,5 +40,5 @@ class TransactionBase:
 
     def _bound(self, seen: Mapping[str, int]) -> None:
         """Put what is past a limit of the catalogue together, and count it."""
-        beyond = self.increments.bound(seen)
+        beyond = self.increments.apply_limits(seen)
         self.overflow += Counter(codes=beyond["tasks_exited_total"], fields=beyond["unknown_fields_total"])

@@ -94,7 +94,7 @@ def test_a_scrape_is_the_same_to_the_byte_after_a_load(tmp_path: Path, server: V
         exporter.stop()
         quarantined = run(file, "quarantine", "list")
         assert f"dumped {file} to {dump}: 23 tasks, 3 label sets, 4 bodies" in run(file, "dump", dump)
-        assert f"loaded {dump} into {server.url}; its counters continue" in run(server.url, "load", dump)
+        assert f"loaded {dump} into {server.url}; the counters continue" in run(server.url, "load", dump)
         on(exporter, server.url)
         assert both(exporter) == before
         assert exporter.get("/api/v1/tasks/4/x1")[2] == listed

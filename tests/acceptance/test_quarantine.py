@@ -107,7 +107,7 @@ def test_a_raw_body_is_not_written_to_a_terminal(exporter: Exporter) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert b"write it to a file" in done.stderr
+    assert b"redirect the output to a file" in done.stderr
     os.close(theirs)
     os.close(ours)
 

@@ -48,7 +48,7 @@ def restored(copy: Path, folder: Path) -> Exporter:
     """Return a running exporter on what is restored of a backup."""
     folder.mkdir()
     said = run(folder, "restore", str(copy))
-    assert "counters begin at 0" in said
+    assert "counters start at 0" in said
     assert (folder / "data" / "css-relay.db").stat().st_mode & 0o777 == 0o600
     return Exporter(folder).start()
 

@@ -188,7 +188,7 @@ def fill(store: Store) -> None:
         )
         transaction.increments.record([("run_seconds", "", 3)], ("4", "push.example.com"), "t", 9)
         transaction.increments.count("unknown_fields_total", "new field", amount=3)
-        transaction.increments.mark("last_callback_timestamp_seconds", "TaskStart", 1e9 + 1 / 7)
+        transaction.increments.set_time("last_callback_timestamp_seconds", "TaskStart", 1e9 + 1 / 7)
         for at in (1 / 3, 7.0, 2.0):
             transaction.quarantine(QuarantineEntry("json", bytes(range(256)) * 9, "2001:db8::1", at))
         transaction.quarantine(QuarantineEntry("schema", b"", "192.0.2.1", 5.0))

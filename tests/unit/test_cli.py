@@ -192,7 +192,7 @@ def test_a_terminal_that_is_not_utf8_ends_no_command(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "exporter", "check", url]
     done = subprocess.run(command, env=environment, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
-    assert b"\\xe9.db can be written" in done.stdout
+    assert b"\\xe9.db is writable" in done.stdout
 
 
 def test_a_command_that_fails_says_why_in_one_line(
@@ -239,7 +239,7 @@ def test_the_small_commands_answer(capsys: pytest.CaptureFixture[str], tmp_path:
     """check, tasks on an empty store."""
     url = f"--store.url=sqlite:{tmp_path}/relay.db"
     assert cli.main(["check", url]) == 0
-    assert "can be written" in capsys.readouterr().out
+    assert "is writable" in capsys.readouterr().out
     assert cli.main(["tasks", "list", "active", url]) == 0
     assert capsys.readouterr().out == "APPID\tTASK\tSTATE\tRUNS\tDESTINATION\n"
     assert cli.main(["tasks", "forget", "4", "1", url]) == 1

@@ -30,7 +30,7 @@ HEXADECIMAL = "0123456789abcdef"
 
 ENTRIES = st.builds(
     Entry,
-    kind=st.sampled_from([kind for kind in EventKind if kind.moves]),
+    kind=st.sampled_from([kind for kind in EventKind if kind.changes_state]),
     ms=WHOLE,
     has_milliseconds=st.booleans(),
     has_event_time=st.booleans(),
@@ -72,7 +72,7 @@ def _ledgers(labels: st.SearchStrategy[tuple[str, ...]]) -> st.SearchStrategy[La
     exemplars = st.dictionaries(TEXT, st.tuples(TEXT, TIME, TIME), max_size=2)
     numbers = st.dictionaries(TEXT, st.integers(min_value=0, max_value=(1 << 62) - 1), max_size=3)
     return st.builds(
-        LabelSetValues, labels=labels, created=TIME, values=numbers, marks=numbers, exemplars=exemplars
+        LabelSetValues, labels=labels, created=TIME, values=numbers, times=numbers, exemplars=exemplars
     )
 
 

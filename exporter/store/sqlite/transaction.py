@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from exporter.metrics.catalogue import BEYOND
+from exporter.metrics.catalogue import OVERFLOW
 from exporter.metrics.values import FLEET, LabelSetValues
 from exporter.relay import NONE, Task
 from exporter.store.protocol import QuarantineEntry, StoreOptions, TaskRow
@@ -112,7 +112,7 @@ class SqliteTransaction(TransactionBase):
         known = self._changed.get(labels) or self._known.get(labels) or self._read_ledger(labels)
         if known is None:
             sets = self._connection.execute("SELECT count(*) FROM ledgers").fetchone()[0] - 1
-            beyond = (BEYOND,) * len(labels)
+            beyond = (OVERFLOW,) * len(labels)
             if sets >= self._options.max_label_sets and labels != beyond:
                 self.overflow["label_sets"] += 1
                 return self._label_set(beyond)

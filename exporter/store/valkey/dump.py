@@ -14,7 +14,7 @@ from msgspec.structs import replace as changed
 
 from exporter.config.store_url import StoreUrl
 from exporter.errors import StoreError
-from exporter.metrics.values import FLEET, SEEN, SEP
+from exporter.metrics.values import FLEET, SEEN_VALUE, SEP
 from exporter.relay import NONE
 from exporter.store.dump import DUMP_VERSION, Body, Header, KeptTask, LabelSet, Line
 from exporter.store.records import RANKS, STORED_STATES, body_digest, decode_task, encode, key_of
@@ -147,7 +147,7 @@ def _commands(line: Line, id_: str, counts: Counter[object]) -> Iterator[Command
             yield "HSET", META, "commits", 1, *chain.from_iterable(texts.items())
         case LabelSet(values=label_set):
             # What was told apart is no number of the fleet's here.
-            apart = [key for key in label_set.values if key.startswith(SEEN + SEP)]
+            apart = [key for key in label_set.values if key.startswith(SEEN_VALUE + SEP)]
             counted = {key: value for key, value in label_set.values.items() if key not in apart}
             fields = hash_fields_of(changed(label_set, values=counted))
             yield "HSET", LEDGERS, json.dumps(label_set.labels), number

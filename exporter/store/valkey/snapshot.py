@@ -17,7 +17,7 @@ def hash_fields_of(label_set: LabelSetValues) -> Iterator[tuple[str, str]]:
     """Yield the fields of a ledger."""
     yield "created", repr(label_set.created)
     yield from ((f"v{key}", str(value)) for key, value in label_set.values.items())
-    yield from ((f"m{key}", str(mark)) for key, mark in label_set.marks.items())
+    yield from ((f"m{key}", str(mark)) for key, mark in label_set.times.items())
     yield from ((f"e{key}", json.dumps(exemplar)) for key, exemplar in label_set.exemplars.items())
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from exporter.metrics.catalogue import BEYOND
-from exporter.metrics.values import FLEET, SEEN, SEP, Increments
+from exporter.metrics.catalogue import OVERFLOW
+from exporter.metrics.values import FLEET, SEEN_VALUE, SEP, Increments
 from exporter.relay import NONE, Task
 from exporter.store.protocol import QuarantineEntry, StoreOptions, TaskRow
 from exporter.store.records import RANKS, body_digest, decode_task, encode
@@ -188,7 +188,7 @@ class ValkeyTransaction(TransactionBase):
         if number is not None:
             return number
         known = len(self._bounds.label_sets) + len(self._label_sets)
-        beyond = (BEYOND,) * len(labels)
+        beyond = (OVERFLOW,) * len(labels)
         if known - 1 >= self._options.max_label_sets and labels != beyond:
             self.overflow["label_sets"] += 1
             return self._label_set(beyond)
@@ -198,7 +198,7 @@ class ValkeyTransaction(TransactionBase):
     def _take_seen(self) -> list[str]:
         """Take out of the tally what it has newly told apart."""
         values = self.increments.by_labels[FLEET].values if FLEET in self.increments.by_labels else {}
-        return [key for key in list(values) if key.startswith(SEEN + SEP) and values.pop(key)]
+        return [key for key in list(values) if key.startswith(SEEN_VALUE + SEP) and values.pop(key)]
 
     def _kept(self, now: float) -> tuple[int, int, float]:
         options = self._options
@@ -210,7 +210,7 @@ def _increments_of(label_set: int, increments: Increments) -> tuple[int, list[An
     return (
         label_set,
         [(key, str(amount)) for key, amount in increments.values.items()],
-        [(key, str(mark)) for key, mark in increments.marks.items()],
+        [(key, str(mark)) for key, mark in increments.times.items()],
         [(key, json.dumps(exemplar)) for key, exemplar in increments.exemplars.items()],
     )
 
