@@ -299,11 +299,11 @@ def test_no_secret_is_told(
     word.chmod(0o600)
     with ValkeyServer(tmp_path / "server", *DURABLE, "--requirepass", PASSWORD) as server:
         url = f"valkey://127.0.0.1:{server.port}/0"
-        monkeypatch.setenv("CSS_RELAY_STORE_URL", url.replace("127", f":{PASSWORD}@127"))
+        monkeypatch.setenv("CSS_RELAY_STORE_URL", url.replace("127", f":{PASSWORD}@127", 1))
         assert cli.main(["check"]) == 0
         assert cli.main(["dump", dump]) == 0
         assert cli.main(["load", dump]) == 1
-        monkeypatch.setenv("CSS_RELAY_STORE_URL", url.replace("127", ":wr0ng-word@127"))
+        monkeypatch.setenv("CSS_RELAY_STORE_URL", url.replace("127", ":wr0ng-word@127", 1))
         assert cli.main(["dump", dump, "--replace"]) == 1
         monkeypatch.setenv("CSS_RELAY_STORE_URL", url.replace("/0", "/1"))
         monkeypatch.setenv("CSS_RELAY_STORE_PASSWORD_FILE", str(word))
