@@ -17,7 +17,7 @@ from exporter.config.store_url import StoreUrl, parse_store
 from exporter.errors import StoreError
 from exporter.metrics.process import Telemetry
 from exporter.relay import ACTIVE, NONE, Task, settle
-from exporter.store.dump import End, KeptTask, Line, read_dump, write_dump
+from exporter.store.dump import EndLine, Line, TaskLine, read_dump, write_dump
 from exporter.store.protocol import QuarantineEntry, Store, StoreOptions, TaskRow, Transaction
 from exporter.store.sqlite.dump import dump_file, load_file
 from exporter.store.sqlite.store import SqliteStore
@@ -86,7 +86,7 @@ class Place:
         return not _keys(self.url.port, self.url.database)
 
 
-def dumped(lines: Iterator[Line]) -> tuple[bytes, End]:
+def dumped(lines: Iterator[Line]) -> tuple[bytes, EndLine]:
     """Return a dump of these lines, and its end line."""
     file = BytesIO()
     end = write_dump(lines, file)
@@ -271,7 +271,7 @@ def test_a_loaded_store_goes_on_where_the_dumped_one_was(places: Places) -> None
             lambda transaction: transaction.quarantine(QuarantineEntry("json", b"y" * 1000, "::1", 9.0))
         )
         assert [held.body for held in store.bodies(limit=10)] == [b"y" * 1000]
-    tasks = [line.record.task_id for line in target.lines() if isinstance(line, KeptTask)]
+    tasks = [line.record.task_id for line in target.lines() if isinstance(line, TaskLine)]
     assert tasks[:3] == ["t0", "t1", "t2"]
     assert tasks[-2:] == ["new", "elsewhere"]
 
@@ -343,9 +343,11 @@ def test_a_store_that_is_there_is_not_touched_without_replace(places: Places) ->
     with closing(target.open()) as store:
         store.transact(count(1))
         before = store.snapshot(9)
-        with pytest.raises(StoreError, match="is there already: give another p"):
+        with pytest.raises(StoreError, match="already exists; give another "):
             target.load(dump)
-        with pytest.raises(StoreError, match="is in use: stop every process that serves it first"):
+        with pytest.raises(
+            StoreError, match=r"is in use; stop every process that serves it, .*then try again"
+        ):
             target.load(dump, replace=True)
         assert store.snapshot(9) == before
 
@@ -373,7 +375,9 @@ def test_labels_must_be_those_of_the_store(places: Places) -> None:
     with pytest.raises(StoreError, match="there is no store"):
         source.dump()
     source.open().close()
-    with pytest.raises(StoreError, match=r"x.dump is of a store made with --metrics.labels=appid,to_host"):
+    with pytest.raises(
+        StoreError, match=r"x.dump has other labels; run `load` with --metrics.labels=appid,to_host$"
+    ):
         target.load(source.dump(), labels=("appid",))
     assert target.is_free()
 
@@ -391,16 +395,16 @@ def test_a_load_that_fails_leaves_nothing(places: Places) -> None:
     dump = source.dump()
     lines = dump.splitlines(keepends=True)
     for number in range(len(lines)):
-        with pytest.raises(StoreError, match=f"x.dump was cut off after line {number}:"):
+        with pytest.raises(StoreError, match=f"x.dump is incomplete, it ends after line {number};"):
             target.load(b"".join(lines[:number]))
         assert target.is_free()
-    with pytest.raises(StoreError, match=f"x.dump, line {len(lines)}: damaged, or not written"):
+    with pytest.raises(StoreError, match=f"x.dump, line {len(lines)}: damaged, or not a dump"):
         target.load(dump.replace(b"zuviel", b"zuwenig"))
     with pytest.raises(KeyboardInterrupt):
         target.load(dump, happens=interrupted)
     given = list(source.lines())
-    twice = next(line for line in given if isinstance(line, KeptTask))
-    with pytest.raises(StoreError, match=r"UNIQUE constraint failed: tasks.key|does not hold all"):
+    twice = next(line for line in given if isinstance(line, TaskLine))
+    with pytest.raises(StoreError, match=r"UNIQUE constraint failed: tasks.key|lost records during the load"):
         target.load_lines(iter([*given, twice]))
     assert target.is_free()
     target.load(dump)
@@ -420,7 +424,9 @@ def test_a_store_that_an_earlier_version_moved_is_not_served(places: Places) -> 
         with valkey.Valkey(port=source.url.port) as client:
             client.hset("css-relay:{0}:meta", "moved", mark)
     for as_guest in (False, True):
-        with pytest.raises(StoreError, match=f"was moved to {target}, .* give --store.url={target}; if no"):
+        with pytest.raises(
+            StoreError, match=f"was moved to {target}, .* set --store.url={target}. If there is no store"
+        ):
             source.open(as_guest=as_guest)
     target.load(source.dump())
     target.open().close()

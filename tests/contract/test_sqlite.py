@@ -224,7 +224,7 @@ def test_a_lock_held_for_long_is_told_and_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A step that finds a lock held for too long changes nothing and says so."""
-    monkeypatch.setattr(sqlite, "BUSY_MILLISECONDS", 100)
+    monkeypatch.setattr(sqlite, "BUSY_MS", 100)
     path = tmp_path / "relay.db"
     store = opened(path)
     holder = sqlite3.connect(path, isolation_level=None)

@@ -424,7 +424,7 @@ def test_a_guest_takes_a_store_as_it_is(open_store: Open) -> None:
         open_store(as_guest=True)
     open_store(fold_settings_fingerprint="--a=1 --b=2").transact(put(task("a"), due=9e9))
     assert open_store(fold_settings_fingerprint="--a=1 --b=2", as_guest=True).due(1.0, 9) == []
-    with pytest.raises(StoreError, match=r"add --b=2$"):
+    with pytest.raises(StoreError, match=r"add --b=2 to this command$"):
         open_store(fold_settings_fingerprint="--a=1 --b=3", as_guest=True)
     assert open_store(fold_settings_fingerprint="--a=1 --b=2").due(1.0, 9) == []
 

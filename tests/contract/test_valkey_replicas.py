@@ -48,7 +48,7 @@ def on_server(server: ValkeyServer) -> int:
 
 def refused(store: ValkeyStore, host: str = "push.example.com") -> None:
     """A commit is not answered 200, since no replica has it."""
-    with impatient(), pytest.raises(StoreUnavailable, match=r"0 of 1 replicas have it.*wait-replicas"):
+    with impatient(), pytest.raises(StoreUnavailable, match=r"0 of 1 replicas confirmed.*wait-replicas"):
         store.transact(count(host=host))
 
 
@@ -83,7 +83,7 @@ def test_without_waiting_a_failover_that_loses_answers_is_told(pair: Pair, opene
     pair.fail_over()
     for _ in range(2):
         with pytest.raises(
-            StoreUnavailable, match="older than it was: commits that were answered 200 are lost"
+            StoreUnavailable, match="has lost commits: callbacks that were answered 200 are lost"
         ):
             store.transact(count())
     assert started(opened(pair.url)) == 0
@@ -110,7 +110,7 @@ def test_what_was_shown_without_a_replica_and_then_lost_is_told(pair: Pair, stor
     with impatient():
         assert started(store) == 2
         pair.fail_over()
-        with pytest.raises(StoreUnavailable, match="older than it was"):
+        with pytest.raises(StoreUnavailable, match="has lost commits"):
             store.snapshot(1)
 
 

@@ -169,7 +169,7 @@ def test_a_cluster_that_is_not_there_and_a_server_that_is_full_are_told(
     empty_server: ValkeyServer, opened: OpenAt
 ) -> None:
     """A cluster that is not there, and a server whose memory is full, are told of with what to do."""
-    with pytest.raises(StoreUnavailable, match="the server is not there"):
+    with pytest.raises(StoreUnavailable, match="no server is there"):
         opened(f"valkey-cluster://127.0.0.1:{free_port()}")
     store = opened(empty_server.url)
     with empty_server.client() as client:

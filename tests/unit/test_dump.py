@@ -17,7 +17,7 @@ from exporter.errors import StoreError
 from exporter.metrics.values import FLEET, LabelSetValues
 from exporter.protocol.events import EventKind
 from exporter.relay import NONE, STATES, Entry, RunState, Task
-from exporter.store.dump import Body, Header, KeptTask, LabelSet, Line, read_dump, write_dump
+from exporter.store.dump import BodyLine, HeaderLine, LabelSetLine, Line, TaskLine, read_dump, write_dump
 from exporter.store.records import key_of
 from exporter.store.sqlite.dump import dump_file, load_file
 from tests.unit.histories import tried
@@ -58,7 +58,7 @@ TASKS = st.builds(
     current=RUN_STATES,
 )
 BODIES = st.builds(
-    Body,
+    BodyLine,
     reason=TEXT,
     body=st.binary(max_size=9),
     source=TEXT,
@@ -79,18 +79,18 @@ def _ledgers(labels: st.SearchStrategy[tuple[str, ...]]) -> st.SearchStrategy[La
 @st.composite
 def contents(draw: st.DrawFn) -> list[Line]:
     """Draw what a store may hold, as lines."""
-    header = Header(
+    header = HeaderLine(
         draw(TIME), draw(st.text(HEXADECIMAL, min_size=32, max_size=32)), ",".join(NAMES), "a b", 1
     )
     labels = draw(st.lists(st.tuples(TEXT, TEXT), max_size=3, unique=True))
     ledgers = [draw(_ledgers(st.just(each))) for each in (FLEET, *labels)]
     tasks = draw(st.lists(TASKS, max_size=3, unique_by=key_of))
     states = (*STATES, NONE) if labels else (NONE,)
-    lines: list[Line] = [header, *map(LabelSet, ledgers)]
+    lines: list[Line] = [header, *map(LabelSetLine, ledgers)]
     for task in tasks:
         state = draw(st.sampled_from(states))
         place = 0 if state == NONE else draw(st.integers(1, len(labels)))
-        lines.append(KeptTask(state, place, draw(TIME), task))
+        lines.append(TaskLine(state, place, draw(TIME), task))
     bodies = draw(st.lists(BODIES, max_size=3, unique_by=lambda each: each.body))
     return [*lines, *sorted(bodies, key=lambda each: (each.first, hashed(each.body)))]
 
@@ -119,8 +119,8 @@ def test_whatever_a_store_holds_comes_back_from_a_dump(lines: list[Line]) -> Non
     dump = written(iter(lines))
     again = read(dump)
     assert again == lines
-    assert [list(line.record.identities) for line in again if isinstance(line, KeptTask)] == [
-        list(line.record.identities) for line in lines if isinstance(line, KeptTask)
+    assert [list(line.record.identities) for line in again if isinstance(line, TaskLine)] == [
+        list(line.record.identities) for line in lines if isinstance(line, TaskLine)
     ]
     assert written(iter(again)) == dump
 
@@ -137,10 +137,10 @@ def test_whatever_a_store_holds_comes_back_from_a_file(lines: list[Line]) -> Non
 
 #: All that is ever said of a dump that can't be read.
 SAID = re.compile(
-    r"x\.dump, line \d+: damaged, or not written by `dump`"
-    r"|x\.dump was cut off after line \d+: dump the store again"
-    r"|x\.dump is a dump of version -?\d+, this program knows 1: .*"
-    r"|x\.dump is of a store made with --metrics\.labels=[a-z_,]+: give those"
+    r"x\.dump, line \d+: damaged, or not a dump; dump the store again"
+    r"|x\.dump is incomplete, it ends after line \d+; dump the store again"
+    r"|x\.dump is a dump of version -?\d+, this program supports version 1; .*"
+    r"|x\.dump has other labels; run `load` with --metrics\.labels=[a-z_,]+"
 )
 
 
@@ -264,7 +264,9 @@ MISFITS: dict[str, tuple[list[Any], int]] = {
 def test_lines_that_do_not_fit_are_refused_though_the_digest_does(name: str) -> None:
     """The line is named, and nothing of it is repeated."""
     lines, number = MISFITS[name]
-    with pytest.raises(StoreError, match=f"^x.dump, line {number}: damaged, or not written by `dump`$"):
+    with pytest.raises(
+        StoreError, match=f"^x.dump, line {number}: damaged, or not a dump; dump the store again$"
+    ):
         read(sealed(*lines))
 
 
@@ -272,15 +274,16 @@ def test_a_dump_of_a_newer_version_and_one_with_other_labels_say_so() -> None:
     """What a newer version adds to the header hinders nobody from saying so."""
     newer = {**HEADER, "version": 2, "more": "canary"}
     with pytest.raises(
-        StoreError, match="is a dump of version 2, this program knows 1: use the program that"
+        StoreError,
+        match="is a dump of version 2, this program supports version 1; use the program version that",
     ):
         read(sealed(newer))
-    with pytest.raises(StoreError, match=r"is of a store made with --metrics.labels=appid: give those$"):
+    with pytest.raises(StoreError, match=r"has other labels; run `load` with --metrics.labels=appid$"):
         read(sealed({**HEADER, "labels": "appid"}))
 
 
 def test_a_store_whose_records_do_not_fit_is_not_dumped() -> None:
     """It was written to meanwhile, or is damaged; the dump has no end line."""
     lines = read(sealed(*WHOLE_DUMP))
-    with pytest.raises(StoreError, match="was written to meanwhile, or is damaged"):
+    with pytest.raises(StoreError, match="is damaged, or was written to during the dump"):
         written(iter([*lines[:2], *lines[3:]]))
