@@ -74,12 +74,12 @@ def listeners(settings: Settings, files: WatchedFiles) -> tuple[Listener, Listen
 
 
 def open_store(
-    settings: Settings, *, as_guest: bool = False, passwords: Callable[[], Sequence[str]] | None = None
+    settings: Settings, *, attach_only: bool = False, passwords: Callable[[], Sequence[str]] | None = None
 ) -> Store:
     """Return the store that the settings name.
 
     Args:
-        as_guest: beside the process that serves it.
+        attach_only: use a store that another process serves; do not create it.
         passwords: returns the lines of --store.password-file as they are now; if not given, the file is read.
 
     Raises:
@@ -89,7 +89,7 @@ def open_store(
     terms = StoreOptions(
         labels=settings.metrics_labels,
         fold_settings_fingerprint=settings.fold_settings_fingerprint,
-        as_guest=as_guest,
+        attach_only=attach_only,
         max_label_sets=settings.metrics_max_label_sets,
         max_quarantined=settings.quarantine_max_bodies,
         max_quarantined_bytes=settings.quarantine_max_bytes,

@@ -64,7 +64,7 @@ class _Desk:
 @contextmanager
 def _desk(given: Namespace) -> Iterator[_Desk]:
     settings = configured(given)
-    with closing(open_store(settings, as_guest=True)) as store:
+    with closing(open_store(settings, attach_only=True)) as store:
         yield _Desk(store, settings)
 
 

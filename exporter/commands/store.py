@@ -18,7 +18,7 @@ from exporter.protocol.schemas import Schemas, schema_folder
 from exporter.store.dump import read_dump, write_dump
 from exporter.store.sqlite.backup import back_up, restore, verify
 from exporter.store.sqlite.dump import dump_file, load_file
-from exporter.store.sqlite.file import atomic_write, explained, refuse_existing, refuse_files_of
+from exporter.store.sqlite.file import atomic_write, refuse_existing, refuse_files_of, store_errors
 from exporter.store.valkey.dump import dump_server, load_server
 from exporter.watched_files import WatchedFiles
 
@@ -35,7 +35,7 @@ def check(given: Namespace) -> int:
     print(f"schemas: {len(EventKind)} events in {schema_folder()}")
     url = settings.store_url
     path = Path(url.path)
-    with explained(path):
+    with store_errors(path):
         if url.is_embedded and path.exists() and path.stat().st_size:
             verify(path)  # before anything is written to it
             print(f"store: {path} is undamaged")
@@ -84,7 +84,7 @@ def load_command(given: Namespace) -> int:
     """Make a store of the lines at a path; return the exit status."""
     name, settings = given.path, configured(given)
     url = store_url(settings)
-    with explained(Path(name)), open(0 if name == "-" else name, "rb", closefd=name != "-") as file:
+    with store_errors(Path(name)), open(0 if name == "-" else name, "rb", closefd=name != "-") as file:
         lines = partial(read_dump, file, name, settings.metrics_labels)
         if file.seekable():
             # Nobody is to lose the store that is replaced to a dump that is not whole.
@@ -106,13 +106,13 @@ def _to_write(name: str, url: StoreUrl, *, replace: bool) -> Iterator[BinaryIO]:
     if name == "-":
         if is_terminal():
             raise StoreError("a dump holds secrets: write it to a file")
-        with explained(path), open(1, "wb", closefd=False) as file:
+        with store_errors(path), open(1, "wb", closefd=False) as file:
             yield file
         return
     refuse_existing(path, replace=replace)
     if url.is_embedded:
         refuse_files_of(Path(url.path), path)
-    with explained(path), atomic_write(path) as unatomic_write, unatomic_write.open("wb") as file:
+    with store_errors(path), atomic_write(path) as unatomic_write, unatomic_write.open("wb") as file:
         yield file
 
 

@@ -14,7 +14,7 @@ from exporter.store.records import decode_task, task_key
 def list_tasks(given: Namespace) -> int:
     """Print the tasks that are known, of a state if given; return the exit status."""
     settings = configured(given)
-    with closing(open_store(settings, as_guest=True)) as store:
+    with closing(open_store(settings, attach_only=True)) as store:
         row("APPID", "TASK", "STATE", "RUNS", "DESTINATION")
         after: int | None = 0
         while after is not None:
@@ -36,10 +36,10 @@ def forget_task(given: Namespace) -> int:
 
     def work(step: Transaction) -> bool:
         known = step.task(key) is not None
-        step.forget(key)
+        step.delete(key)
         return known
 
-    with closing(open_store(configured(given), as_guest=True)) as store:
+    with closing(open_store(configured(given), attach_only=True)) as store:
         known, _ = store.transact(work)
     print(f"task {given.appid}/{given.task_id} " + ("is forgotten" if known else "is not known"))
     return 0 if known else 1

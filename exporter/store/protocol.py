@@ -24,14 +24,14 @@ class StoreOptions(Struct, frozen=True, kw_only=True):
         labels: `--metrics.labels`; fixed when a store is created.
         fold_settings_fingerprint: the settings that decide what is counted, as flags. When they change, all
             tasks become due.
-        as_guest: open a store that another process serves. It must exist and have the same fold settings.
+        attach_only: open a store that another process serves. It must exist and have the same fold settings.
         max_label_sets: maximum number of separate label sets; all further ones are counted together.
         max_quarantined, max_quarantined_bytes, max_quarantined_age_seconds: limits of the quarantine.
     """
 
     labels: tuple[str, ...] = ("appid", "to_host")
     fold_settings_fingerprint: str = ""
-    as_guest: bool = False
+    attach_only: bool = False
     max_label_sets: int = 1000
     max_quarantined: int = 1000
     max_quarantined_bytes: int = 16 * 1024 * 1024
@@ -61,7 +61,7 @@ class StoreOptions(Struct, frozen=True, kw_only=True):
                 f"store {name} was created with --metrics.labels={meta['labels']}, not {labels}; "
                 f"set those labels, or set --store.url to {elsewhere} (its counters start at 0)"
             )
-        if self.as_guest and fingerprint not in ("", self.fold_settings_fingerprint):
+        if self.attach_only and fingerprint not in ("", self.fold_settings_fingerprint):
             missing = set(fingerprint.split(" ")) - set(self.fold_settings_fingerprint.split(" "))
             flags = " ".join(sorted(missing))
             raise StoreError(f"store {name} is served with other settings; add {flags} to this command")
@@ -176,7 +176,7 @@ class Transaction(Protocol):
         """Write a task."""
         ...
 
-    def forget(self, key: str) -> None:
+    def delete(self, key: str) -> None:
         """Delete a task; a key without a task is ignored."""
         ...
 

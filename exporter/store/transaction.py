@@ -23,7 +23,7 @@ class TransactionBase:
     def put(self, row: TaskRow) -> None:
         self._rows[key_of(row.task)] = row
 
-    def forget(self, key: str) -> None:
+    def delete(self, key: str) -> None:
         self._rows[key] = None
 
     def quarantine(self, entry: QuarantineEntry) -> None:

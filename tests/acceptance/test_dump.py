@@ -196,7 +196,7 @@ def test_a_store_that_is_served_is_not_dumped_through_a_link(tmp_path: Path, fil
     store, link, dump = Path(parse_store(filled).path), tmp_path / "link.db", str(tmp_path / "relay.dump")
     link.symlink_to(store)
     run(filled, "dump", dump)
-    lock = FileLock(store, alone=False)
+    lock = FileLock(store, exclusive=False)
     assert "in use" in run(f"sqlite:{link}", "dump", dump, "--replace", status=1)
     assert "in use" in run(f"sqlite:{link}", "load", dump, "--replace", status=1)
     lock.release()

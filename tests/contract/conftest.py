@@ -82,7 +82,7 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("CONNECT_SECONDS", "ANSWER_SECONDS", "REPLICAS_SECONDS"):
         monkeypatch.setattr(clients, name, HANG_SECONDS)
     monkeypatch.setattr(module, "COMMIT_SECONDS", HANG_SECONDS)
-    for name in ("BUSY_MS", "GUEST_BUSY_MS"):
+    for name in ("BUSY_MS", "ATTACHED_BUSY_MS"):
         monkeypatch.setattr(sqlite, name, round(HANG_SECONDS * 1000))
 
 

@@ -175,7 +175,7 @@ def fill(store: Store) -> None:
             due=float("1e9"),
         )
     )
-    store.transact(lambda transaction: transaction.forget("4/gone"))
+    store.transact(lambda transaction: transaction.delete("4/gone"))
 
     def work(transaction: Transaction) -> None:
         transaction.put(TaskRow(Task(appid=4, task_id="", sources="ff00ff00ff00ff00"), (), NONE, 9.5))
@@ -195,7 +195,7 @@ def fill(store: Store) -> None:
 
     store.transact(work)
     store.transact(put(task("newest")))
-    store.transact(lambda transaction: transaction.forget("4/newest"))
+    store.transact(lambda transaction: transaction.delete("4/newest"))
 
 
 def shown(store: Store) -> list[bytes]:
@@ -423,10 +423,10 @@ def test_a_store_that_an_earlier_version_moved_is_not_served(places: Places) -> 
     else:
         with valkey.Valkey(port=source.url.port) as client:
             client.hset("css-relay:{0}:meta", "moved", mark)
-    for as_guest in (False, True):
+    for attach_only in (False, True):
         with pytest.raises(
             StoreError, match=f"was moved to {target}, .* set --store.url={target}. If there is no store"
         ):
-            source.open(as_guest=as_guest)
+            source.open(attach_only=attach_only)
     target.load(source.dump())
     target.open().close()

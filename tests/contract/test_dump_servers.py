@@ -66,7 +66,7 @@ def _after(lines: Iterator[Line], number: int, happens: Callable[[], object]) ->
 @pytest.mark.parametrize("number", range(1, 16))
 @pytest.mark.parametrize(
     "work",
-    [count(1), put(task("late", host="new.example.com")), lambda transaction: transaction.forget("4/t0")],
+    [count(1), put(task("late", host="new.example.com")), lambda transaction: transaction.delete("4/t0")],
     ids=["count", "put", "forget"],
 )
 def test_a_store_that_is_written_to_meanwhile_is_not_dumped(
@@ -87,11 +87,11 @@ def test_a_process_that_starts_meanwhile_finds_no_half_a_store(served: Place, ot
     """A process that opens the store during a load fails with an error that says why."""
 
     def look() -> None:
-        for as_guest in (False, True):
+        for attach_only in (False, True):
             with pytest.raises(
                 StoreError, match=r"is being loaded; wait .* or run it again if it was interrupted"
             ):
-                other.open(as_guest=as_guest)
+                other.open(attach_only=attach_only)
         with pytest.raises(StoreError, match="is being loaded"):
             other.dump()
 
@@ -183,7 +183,7 @@ def test_a_loaded_task_that_another_replica_forgets_is_not_brought_back(served: 
         def work(transaction: Transaction) -> None:
             seen.append(transaction.task("4/t0") is not None)
             if seen == [True]:
-                two.transact(lambda transaction: transaction.forget("4/t0"))
+                two.transact(lambda transaction: transaction.delete("4/t0"))
             if seen[-1]:
                 put(task("t0"))(transaction)
 

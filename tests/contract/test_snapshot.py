@@ -67,7 +67,7 @@ def _any_step(chance: random.Random, known: dict[str, Task], counted: int) -> Ca
     def work(transaction: Transaction) -> None:
         put(*tasks)(transaction)
         for name in forgotten:
-            transaction.forget(f"4/{name}")
+            transaction.delete(f"4/{name}")
         if counted:
             count(counted, host="h2")(transaction)
 
@@ -114,7 +114,7 @@ def test_a_task_that_makes_room_lets_the_next_one_in(store: Store) -> None:
     store.transact(put(task("a"), task("b"), task("c", "E")))
     reader = Reader(store, 2)
     assert b'task_id="c"' not in reader.shown()
-    store.transact(lambda transaction: transaction.forget("4/a"))
+    store.transact(lambda transaction: transaction.delete("4/a"))
     assert b'task_id="c"' in reader.shown()
     store.transact(put(task("d")))
     assert b'task_id="c"' not in reader.shown()
@@ -125,7 +125,7 @@ def test_a_task_that_is_forgotten_and_comes_again_is_another(store: Store) -> No
     store.transact(put(task("a"), task("b")))
     reader = Reader(store, 9)
     reader.shown()
-    store.transact(lambda transaction: transaction.forget("4/a"))
+    store.transact(lambda transaction: transaction.delete("4/a"))
     store.transact(put(task("a")))
     assert [decode_task(record).task_id for record in store.snapshot(9).tasks] == ["b", "a"]
     assert reader.shown() == reader.afresh()
@@ -140,7 +140,7 @@ def test_a_step_that_fails_leaves_nothing_behind(store: Store) -> None:
 
     def fail(transaction: Transaction) -> None:
         put(task("a", "E"))(transaction)
-        transaction.forget("4/b")
+        transaction.delete("4/b")
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

@@ -87,7 +87,7 @@ def test_a_step_sees_what_it_has_changed(store: Store) -> None:
     def work(transaction: Transaction) -> tuple[Task | None, Task | None]:
         put(task("a"))(transaction)
         seen = transaction.task("4/a")
-        transaction.forget("4/a")
+        transaction.delete("4/a")
         return seen, transaction.task("4/a")
 
     assert store.transact(work)[0] == (task("a"), None)
@@ -148,7 +148,7 @@ def test_siblings_are_the_tasks_of_one_account_and_source(store: Store) -> None:
 
     def work(transaction: Transaction) -> list[str]:
         put(task("d", sources="aa"), task("a", sources="bb"))(transaction)
-        transaction.forget("4/c")
+        transaction.delete("4/c")
         transaction.put(TaskRow(Task(appid=4, task_id="", sources="aa"), (), "none", 9.0))
         return [t.task_id for t in transaction.tasks_with_sources(4, "aa")]
 
@@ -164,7 +164,7 @@ def test_due_tasks_come_longest_first(store: Store) -> None:
     store.transact(put(task("c"), due=40.0))
     assert store.due(30.0, 10) == ["4/b", "4/a"]
     assert store.due(40.0, 1) == ["4/b"]
-    store.transact(lambda transaction: transaction.forget("4/b"))
+    store.transact(lambda transaction: transaction.delete("4/b"))
     assert store.due(30.0, 10) == ["4/a"]
 
 
@@ -198,7 +198,7 @@ def test_tasks_are_counted_by_label_set_and_state(store: Store) -> None:
         (("4", "push.example.com"), "stopped", 1),
     ]
     store.transact(put(task("a", "E", code="0")))
-    store.transact(lambda transaction: transaction.forget("4/b"))
+    store.transact(lambda transaction: transaction.delete("4/b"))
     assert sorted(store.snapshot(10).counts)[1:] == [
         (("4", "push.example.com"), "failed", 1),
         (("4", "push.example.com"), "stopped", 2),
@@ -421,11 +421,11 @@ def test_what_is_too_old_is_given_up_when_asked(open_store: Open) -> None:
 def test_a_guest_takes_a_store_as_it_is(open_store: Open) -> None:
     """attach_only creates no store, makes no task due, and the error names the missing settings."""
     with pytest.raises(StoreError, match=r"no store .* --store.url"):
-        open_store(as_guest=True)
+        open_store(attach_only=True)
     open_store(fold_settings_fingerprint="--a=1 --b=2").transact(put(task("a"), due=9e9))
-    assert open_store(fold_settings_fingerprint="--a=1 --b=2", as_guest=True).due(1.0, 9) == []
+    assert open_store(fold_settings_fingerprint="--a=1 --b=2", attach_only=True).due(1.0, 9) == []
     with pytest.raises(StoreError, match=r"add --b=2 to this command$"):
-        open_store(fold_settings_fingerprint="--a=1 --b=3", as_guest=True)
+        open_store(fold_settings_fingerprint="--a=1 --b=3", attach_only=True)
     assert open_store(fold_settings_fingerprint="--a=1 --b=2").due(1.0, 9) == []
 
 

@@ -393,7 +393,7 @@ def test_a_server_that_may_lose_what_it_was_given_is_told_of(
         assert len(messages) == len(logged)
         assert all(part in message for part, message in zip(logged, messages, strict=True))
         caplog.clear()
-        opened(own.url, as_guest=True)
+        opened(own.url, attach_only=True)
         assert not caplog.records
 
 

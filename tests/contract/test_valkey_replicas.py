@@ -124,7 +124,7 @@ def test_a_store_opens_and_is_ready_only_with_its_replicas(
             store.probe()
         with pytest.raises(StoreError, match="0 of 1 replicas"):
             opened(pair.url + WAITING)
-    opened(pair.url + WAITING, as_guest=True).transact(count())
+    opened(pair.url + WAITING, attach_only=True).transact(count())
     pair.follow()
     store.probe()
     assert started(store) == 2

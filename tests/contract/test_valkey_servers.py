@@ -72,7 +72,7 @@ def test_other_servers_answer_every_question_alike(request: pytest.FixtureReques
         store = open_store()
         (client,) = [client for client in clients if client.dbsize()]
         store.transact(put(task("a")))
-        store.transact(lambda transaction: transaction.forget("4/a"))
+        store.transact(lambda transaction: transaction.delete("4/a"))
         store.transact(count(3))
         client.hset(META, "torn", 1)
         assert label_sets(open_store())["4", "push.example.com"].values == {}

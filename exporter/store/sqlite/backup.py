@@ -13,11 +13,11 @@ from exporter.relay import with_counters_reset
 from exporter.store.records import decode_label_set, decode_task, encode
 from exporter.store.sqlite.file import (
     atomic_write,
-    explained,
     new_store,
     refuse_existing,
     refuse_files_of,
     sidecar_files,
+    store_errors,
 )
 from exporter.store.sqlite.open import OPEN_EXISTING, connect, integrity_check, merge_wal, migrate, uri
 
@@ -32,7 +32,7 @@ def back_up(store: Path, copy: Path, *, replace: bool) -> None:
     """
     refuse_existing(copy, replace=replace)
     refuse_files_of(store, copy)
-    with explained(store), atomic_write(copy) as unfinished:
+    with store_errors(store), atomic_write(copy) as unfinished:
         _copy(store, unfinished, OPEN_EXISTING)
 
 
@@ -42,7 +42,7 @@ def verify(store: Path) -> None:
     Raises:
         StoreError: the store is damaged; the text names the damage.
     """
-    with explained(store), closing(sqlite3.connect(uri(store, OPEN_EXISTING), uri=True)) as connection:
+    with store_errors(store), closing(sqlite3.connect(uri(store, OPEN_EXISTING), uri=True)) as connection:
         integrity_check(connection)
 
 
@@ -52,7 +52,7 @@ def restore(copy: Path, store: Path, *, replace: bool, now: float) -> None:
     Raises:
         StoreError: the backup is damaged or none; the store is in use, or exists already, without `replace`.
     """
-    with new_store(store, replace=replace) as unfinished, explained(copy):
+    with new_store(store, replace=replace) as unfinished, store_errors(copy):
         # A backup is one file, maybe on a read-only disk: `immutable` creates no files beside it. If there
         # are such files, it is a store that may be in use; `immutable` would not read its log.
         has_sidecars = any(file.exists() for file in sidecar_files(copy))

@@ -18,7 +18,7 @@ from exporter.store.records import (
     encode,
     key_of,
 )
-from exporter.store.sqlite.file import FileLock, explained, lock_file, new_store, real_path, sidecar_files
+from exporter.store.sqlite.file import FileLock, lock_file, new_store, real_path, sidecar_files, store_errors
 from exporter.store.sqlite.open import OPEN_EXISTING, check_version, integrity_check, merge_wal, migrate, uri
 from exporter.store.sqlite.transaction import insert_many, sources_number
 
@@ -29,13 +29,13 @@ def dump_file(path: Path) -> Iterator[Line]:
     Raises:
         StoreError: the file does not exist, is damaged, is newer than this program, or is in use.
     """
-    with explained(path), ExitStack() as opened:
+    with store_errors(path), ExitStack() as opened:
         path = real_path(path)
         if not path.exists():
             raise StoreError(f"there is no store {path}; set --store.url to the store to dump")
         # A backup has no lock file, and may be on a read-only disk, where none can be created.
         if lock_file(path).exists():
-            opened.callback(FileLock(path, alone=True).release)
+            opened.callback(FileLock(path, exclusive=True).release)
         query = OPEN_EXISTING if any(file.exists() for file in sidecar_files(path)) else "mode=ro&immutable=1"
         connection = opened.enter_context(closing(sqlite3.connect(uri(path, query), uri=True)))
         connection.execute("BEGIN")

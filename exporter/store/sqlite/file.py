@@ -47,24 +47,24 @@ class FileLock:
 
     Args:
         path: the store's file.
-        alone: whether no other process may use the store at the same time.
+        exclusive: whether no other process may use the store at the same time.
 
     Raises:
         StoreError: another process uses the store.
     """
 
-    def __init__(self, path: Path, *, alone: bool) -> None:
+    def __init__(self, path: Path, *, exclusive: bool) -> None:
         # The lock is a file of its own. The store's file cannot be locked: another file may replace it, and
         # when this process closes it, the locks that SQLite holds on it are released, too.
         make_private(lock_file(path))
         self._descriptor = os.open(lock_file(path), os.O_RDWR | os.O_CLOEXEC)
         try:
-            fcntl.flock(self._descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            fcntl.flock(self._descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except BlockingIOError as exc:
             self.release()
             raise StoreError(
                 f"store {path} is in use; stop every process that serves it, then try again"
-                if alone
+                if exclusive
                 else f"store {path} is being restored, dumped or loaded; try again when that is done"
             ) from exc
 
@@ -85,7 +85,7 @@ def is_empty_and_unused(path: Path) -> bool:
         return False
     try:
         # A process that creates a store holds the lock before the file exists.
-        FileLock(path, alone=True).release()
+        FileLock(path, exclusive=True).release()
     except StoreError:
         return False
     return True
@@ -97,7 +97,7 @@ def refuse_existing(path: Path, *, replace: bool) -> None:
     Raises:
         StoreError: something exists there.
     """
-    with explained(path):
+    with store_errors(path):
         if not path.name or (path.exists() and not path.is_file()):
             raise StoreError(f"{path} is not a file; give the path of a file")
         if path.exists() and not replace:
@@ -110,7 +110,7 @@ def refuse_files_of(store: Path, path: Path) -> None:
     Raises:
         StoreError: it is.
     """
-    with explained(path):
+    with store_errors(path):
         store, path = store.resolve(), path.resolve()
     files = {store, lock_file(store), *sidecar_files(store)}
     if path in files or unfinished_file(path) in files:
@@ -118,7 +118,7 @@ def refuse_files_of(store: Path, path: Path) -> None:
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
+def store_errors(path: Path) -> Iterator[None]:
     """Raise an error of SQLite or of the system as a StoreError that says what to do about it.
 
     Raises:
@@ -162,11 +162,11 @@ def new_store(path: Path, *, replace: bool) -> Iterator[Path]:
         StoreError: a store exists there, without `replace`, or is in use.
     """
     refuse_existing(path, replace=replace)
-    with explained(path):
+    with store_errors(path):
         path = real_path(path)
-        lock = FileLock(path, alone=True)
+        lock = FileLock(path, exclusive=True)
     try:
-        with explained(path), atomic_write(path) as unfinished:
+        with store_errors(path), atomic_write(path) as unfinished:
             yield unfinished
             refuse_stale_wal(path)
     finally:

@@ -8,7 +8,7 @@ from exporter.errors import StoreError
 
 BUSY_MS = 5000
 #: A command can wait longer, since no callback waits for it. An exporter under load leaves few gaps.
-GUEST_BUSY_MS = 60_000
+ATTACHED_BUSY_MS = 60_000
 
 #: Open an existing file. This mode is used although nothing is written: a connection with `mode=ro` may not
 #: delete the `-wal` and `-shm` files, and would leave them behind.

@@ -20,7 +20,7 @@ from exporter.relay import NONE, STATES
 from exporter.store.protocol import PreparedCommit, QuarantinedBody, Snapshot, StoreOptions, T, Transaction
 from exporter.store.records import RANKS
 from exporter.store.sqlite.file import FileLock, is_empty_and_unused, make_private, with_advice
-from exporter.store.sqlite.open import BUSY_MS, GUEST_BUSY_MS, check_tables, connect, migrate
+from exporter.store.sqlite.open import ATTACHED_BUSY_MS, BUSY_MS, check_tables, connect, migrate
 from exporter.store.sqlite.snapshot import read_snapshot
 from exporter.store.sqlite.transaction import LabelSetRows, SqliteTransaction, insert_label_set
 
@@ -63,14 +63,14 @@ class SqliteStore:
 
     def _open(self, opened: ExitStack) -> None:
         path = self._path
-        if self._options.as_guest and not path.exists():
+        if self._options.attach_only and not path.exists():
             raise StoreError(f"there is no store {path}; set --store.url to the store that is served")
         # A new store would hide the loss: counters that start at 0 look healthy.
         if is_empty_and_unused(path):
             raise StoreError(
                 f"store {path} has lost all its data; delete the file, then restore a backup or start anew"
             )
-        opened.callback(FileLock(path, alone=False).release)
+        opened.callback(FileLock(path, exclusive=False).release)
         make_private(path)
         self._inode = path.stat().st_ino
         self._writer = opened.enter_context(closing(connect(path, self._busy_ms)))
@@ -81,7 +81,7 @@ class SqliteStore:
 
     @property
     def _busy_ms(self) -> int:
-        return GUEST_BUSY_MS if self._options.as_guest else BUSY_MS
+        return ATTACHED_BUSY_MS if self._options.attach_only else BUSY_MS
 
     @property
     def secret(self) -> bytes:

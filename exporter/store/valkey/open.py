@@ -54,7 +54,7 @@ def open_or_create(
     check_version(meta, url)
     has_same_fold_settings = options.check_meta(meta, url, "another database")
     # `torn` means that commits were lost, see guard.lua.
-    if "torn" in meta and not options.as_guest:
+    if "torn" in meta and not options.attach_only:
         _begin_generation(runner, meta["id"], commits, clock())
         log.warning("store %s has lost commits; all counters start again at 0", url)
         meta, commits = _open(runner, url, options, clock)
@@ -95,7 +95,7 @@ def _open(
         "partitions": PARTITIONS,
     }
     fields = [text for item in new.items() for text in item]
-    answer = runner.run(Script("open", guarded=False), int(not options.as_guest), *fields)
+    answer = runner.run(Script("open", guarded=False), int(not options.attach_only), *fields)
     meta = meta_of(answer)
     if meta.get("id") == new["id"]:
         log.warning("created store %s; all counters start at 0", url)

@@ -188,10 +188,10 @@ def _with_advice(exc: Exception) -> str:
 
 #: What to do about an error, by a part of its text.
 ADVICE = {
-    "WRONGPASS": "set the right user and password in --store.url",
-    "invalid username-password": "set the right user and password in --store.url",
-    "Authentication required": "set a password in --store.url",
-    "without any password": "remove the password from --store.url",
+    "WRONGPASS": "set the right user and password in --store.url or --store.password-file",
+    "invalid username-password": "set the right user and password in --store.url or --store.password-file",
+    "Authentication required": "set a password in --store.url or --store.password-file",
+    "without any password": "remove the password from --store.url or --store.password-file",
     "permissions": "give its user +@read +@write +@scripting +@connection +time +wait on ~css-relay:*",
     "refused": "no server is there; start it, or check --store.url. The exporter retries",
     "Name or service": "the server's name is unknown; check --store.url and the DNS. The exporter retries",

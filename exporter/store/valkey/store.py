@@ -65,7 +65,7 @@ class ValkeyStore:
         self._clock_offset_seconds = 0.0
         self._snapshots = SnapshotReader()
         # A command answers no callback, so it does not wait for replicas.
-        self._replicas = 0 if options.as_guest else url.wait_replicas
+        self._replicas = 0 if options.attach_only else url.wait_replicas
         self._runner = ScriptRunner(url, password)
         try:
             self._open()
@@ -79,7 +79,7 @@ class ValkeyStore:
         # A failover may lose commits that no replica has confirmed yet, so these must not count as known.
         self._commits = 0 if self._replicas else meta.commits
         self._seen = self._read_seen()
-        if not self._options.as_guest:
+        if not self._options.attach_only:
             warn_unsafe_settings(self._runner, self._url)
 
     @property
