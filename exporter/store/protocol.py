@@ -59,7 +59,7 @@ class StoreOptions(Struct, frozen=True, kw_only=True):
         if meta["labels"] != labels:
             raise StoreError(
                 f"store {name} was created with --metrics.labels={meta['labels']}, not {labels}; "
-                f"set those labels, or set --store.url to {elsewhere} (its counters start at 0)"
+                f"start with those labels, or set --store.url to {elsewhere} (its counters start at 0)"
             )
         if self.attach_only and fingerprint not in ("", self.fold_settings_fingerprint):
             missing = set(fingerprint.split(" ")) - set(self.fold_settings_fingerprint.split(" "))
