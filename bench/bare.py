@@ -41,7 +41,7 @@ class Alone:
     def preflight(self) -> None:
         """Nothing can fail."""
 
-    def reread(self, *, force: bool = False) -> None:
+    def reload(self, *, force: bool = False) -> None:
         """No file is read."""
 
     def start(self) -> tuple[Any, Any]:
