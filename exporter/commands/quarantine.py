@@ -66,8 +66,8 @@ class _Quarantine:
 @contextmanager
 def _open_quarantine(args: Namespace) -> Iterator[_Quarantine]:
     settings = load_settings(args)
-    # As a guest: a replay under other fold settings than the serving process has would count differently.
-    with closing(open_store(settings, as_guest=True)) as store:
+    # Attached: a replay under other fold settings than the serving process has would count differently.
+    with closing(open_store(settings, attach_only=True)) as store:
         yield _Quarantine(store, settings)
 
 

@@ -18,7 +18,7 @@ from exporter.protocol.schemas import Schemas, schema_folder
 from exporter.store.dump import read_dump, write_dump
 from exporter.store.sqlite.backup import back_up, restore, verify
 from exporter.store.sqlite.dump import dump_file, load_file
-from exporter.store.sqlite.file import atomic_write, explained, refuse_existing, refuse_files_of
+from exporter.store.sqlite.file import atomic_write, refuse_existing, refuse_files_of, store_errors
 from exporter.store.valkey.dump import dump_server, load_server
 from exporter.watched_files import WatchedFiles
 
@@ -35,7 +35,7 @@ def check(args: Namespace) -> int:
     print(f"schemas: {len(EventKind)} events in {schema_folder()}")
     url = settings.store_url
     path = Path(url.path)
-    with explained(path):
+    with store_errors(path):
         if url.is_embedded and path.exists() and path.stat().st_size:
             verify(path)  # before open_store, which may write to the file
             print(f"store: {path} passed the integrity check")
@@ -85,7 +85,7 @@ def load_command(args: Namespace) -> int:
     """Create a store from a dump; return the exit status."""
     name, settings = args.path, load_settings(args)
     url = store_url(settings)
-    with explained(Path(name)), open(0 if name == "-" else name, "rb", closefd=name != "-") as file:
+    with store_errors(Path(name)), open(0 if name == "-" else name, "rb", closefd=name != "-") as file:
         lines = partial(read_dump, file, name, settings.metrics_labels)
         if file.seekable():  # standard input may be a pipe
             # Read all of the dump once, so that an incomplete one does not replace a store.
@@ -107,14 +107,14 @@ def _to_write(name: str, url: StoreUrl, *, replace: bool) -> Iterator[BinaryIO]:
     if name == "-":
         if is_terminal():
             raise StoreError("a dump holds secrets; redirect the output to a file")
-        with explained(path), open(1, "wb", closefd=False) as file:
+        with store_errors(path), open(1, "wb", closefd=False) as file:
             yield file
         return
     refuse_existing(path, replace=replace)
     # Even with --replace, a dump must not overwrite the files of the store that it reads.
     if url.is_embedded:
         refuse_files_of(Path(url.path), path)
-    with explained(path), atomic_write(path) as temporary, temporary.open("wb") as file:
+    with store_errors(path), atomic_write(path) as temporary, temporary.open("wb") as file:
         yield file
 
 

@@ -14,7 +14,7 @@ from exporter.store.records import decode_task, task_key
 def list_tasks(args: Namespace) -> int:
     """Print the known tasks, or those in one state; return the exit status."""
     settings = load_settings(args)
-    with closing(open_store(settings, as_guest=True)) as store:
+    with closing(open_store(settings, attach_only=True)) as store:
         print_row("APPID", "TASK", "STATE", "RUNS", "DESTINATION")
         after: int | None = 0
         while after is not None:
@@ -37,10 +37,10 @@ def forget_task(args: Namespace) -> int:
 
     def forget(transaction: Transaction) -> bool:
         is_known = transaction.task(key) is not None
-        transaction.forget(key)
+        transaction.delete(key)
         return is_known
 
-    with closing(open_store(load_settings(args), as_guest=True)) as store:
+    with closing(open_store(load_settings(args), attach_only=True)) as store:
         is_known, _ = store.transact(forget)
     print(f"task {args.appid}/{args.task_id} " + ("is forgotten" if is_known else "is not known"))
     return 0 if is_known else 1

@@ -165,8 +165,8 @@ def test_a_store_that_was_emptied_is_told_and_not_started_over(tmp_path: Path, s
             client.flushall()
         assert exporter.post(sample("documented/task_exit"))[0] == 503
         assert exporter.scrape().value("exporter_store_up") == 0
-        assert b"has lost all it held" in exporter.get("/-/ready")[2]
-        assert "has lost all it held; restart every exporter" in exporter.log
+        assert b"has lost all its data" in exporter.get("/-/ready")[2]
+        assert "has lost all its data; restart every exporter" in exporter.log
         exporter.stop()
         exporter.start()
         assert exporter.scrape().value("store_created_timestamp_seconds") > created

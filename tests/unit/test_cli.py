@@ -225,8 +225,8 @@ def test_a_command_that_fails_says_why_in_one_line(
         (["backup"], 2, "PATH"),
         (["restore", "a", "b"], 2, "unknown argument b"),
         (["backup", "a", "--replace=yes"], 2, "--replace"),
-        (["check", f"--store.url=sqlite:{bad}"], 1, "no store, or damaged"),
-        (["serve", f"--store.url=sqlite:{bad}"], 1, "no store, or damaged"),
+        (["check", f"--store.url=sqlite:{bad}"], 1, "damaged or not a store"),
+        (["serve", f"--store.url=sqlite:{bad}"], 1, "damaged or not a store"),
     ]
     for words, status, said in cases:
         assert cli.main(words) == status, words
