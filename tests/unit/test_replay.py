@@ -172,7 +172,7 @@ def test_an_exit_without_a_task_finds_its_owner(bench: Bench) -> None:
     [
         (b"{", "json", "expected JSON"),
         (body("TaskExit", T0, task_id=4.5), "schema", "/task_id"),
-        (body("TaskPause", T0), "unknown_event", "not known"),
+        (body("TaskPause", T0), "unknown_event", "still unknown"),
     ],
 )
 def test_what_is_still_of_no_use_stays_as_it_is(bench: Bench, raw: bytes, reason: str, why: str) -> None:

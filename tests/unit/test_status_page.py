@@ -207,11 +207,11 @@ def test_a_column_asked_for_again_is_sorted_the_other_way_round() -> None:
 @pytest.mark.parametrize(
     ("counts", "watches", "tone", "text", "detail"),
     [
-        (None, {}, "down", "The store does not answer", "can't be told"),
-        ({}, {}, "quiet", "Nothing on air", "No task has been heard of yet"),
+        (None, {}, "down", "The store does not answer", "It is unknown what is on air"),
+        ({}, {}, "quiet", "Nothing on air", "No task is known yet"),
         ({"stopped": 1234}, {}, "quiet", "Nothing on air", "1,234 stopped as planned"),
-        ({"active": 12}, {}, "well", "12 on air", "All is well"),
-        ({"active": 12, "stopped": 3}, {}, "well", "12 on air", "All is well"),
+        ({"active": 12}, {}, "well", "12 on air", "No task has failed or is lost."),
+        ({"active": 12, "stopped": 3}, {}, "well", "12 on air", "No task has failed or is lost."),
         ({"active": 12, "failed": 2, "lost": 1}, {}, "trouble", "12 on air, 2 failed, 1 lost", "Failed: "),
         ({"failed": 2}, {}, "trouble", "0 on air, 2 failed", "Failed: "),
         ({"active": 1, "lost": 1}, {}, "trouble", "1 on air, 1 lost", "Lost: "),
@@ -220,10 +220,10 @@ def test_a_column_asked_for_again_is_sorted_the_other_way_round() -> None:
         ({"active": 2}, {"overdue": 2, "": 3}, "watch", "2 on air", "2 files should have ended by now."),
     ],
 )
-def test_the_big_answer_comes_first(
+def test_the_headline_says_what_is_wrong(
     counts: dict[str, int] | None, watches: dict[str, int], tone: str, text: str, detail: str
 ) -> None:
-    """And all is well only where nothing is wrong."""
+    """Or that no task has failed or is lost, if nothing is wrong."""
     tasks = [
         TaskStatus(task(), ACTIVE, **({kind: 61.0} if kind else {}))
         for kind, times in watches.items()
@@ -232,7 +232,7 @@ def test_the_big_answer_comes_first(
     answer = headline(counts, tasks)
     assert (answer.tone, ", ".join(part for _, part in answer.parts)) == (tone, text)
     assert detail in answer.detail
-    assert ("All is well" in answer.detail) == (tone == "well")
+    assert ("No task has failed" in answer.detail) == (tone == "well")
 
 
 # --- one task
@@ -366,24 +366,26 @@ def test_a_task_page_tells_its_run_its_exits_and_its_past() -> None:
         "1 min ago 2026-11-24 06:00:00 UTC | run began | |",
     ]
     facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", page.replace("<br>", " ")))
-    assert read(facts["Began"]) == "40 s ago 2026-11-24 06:01:00 UTC"
+    assert read(facts["Started"]) == "40 s ago 2026-11-24 06:01:00 UTC"
     assert read(facts["Last exit"]) == "-22 EINVAL: Invalid argument 59 s ago 2026-11-24 06:00:40 UTC"
-    assert (facts["Runs counted"], "File began" in facts, "not shown" in page) == ("2", False, False)
+    assert (facts["Runs"], "File started" in facts, "not shown" in page) == ("2", False, False)
 
 
 def test_a_task_page_shows_a_bounded_past() -> None:
-    """And how much more is known."""
+    """And the number of older events."""
     page = task_page(task(*(("A", float(n), "FileEndEarly") for n in range(101))))
-    assert (page.count("<tr><td>"), "<p>1 older event, not shown.</p>" in page) == (100, True)
+    assert (page.count("<tr><td>"), "<p>1 older event not shown.</p>" in page) == (100, True)
     facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", page))
-    assert (facts["Began"], facts["Last exit"]) == ("unknown", "none known")
+    assert (facts["Started"], facts["Last exit"]) == ("unknown", "none")
 
 
 def test_a_run_that_is_known_from_its_file_says_so() -> None:
-    """And what plays tells when it began."""
+    """With the start of the file as the start of the run."""
     page = read(task_page(task(("F", 70, "0"), until=99.0)))
-    assert "Began30 s ago told from its file: no TaskStart came2026-11-24 06:01:10 UTC" in page
-    assert "File began30 s ago2026-11-24 06:01:10 UTC" in page
+    assert (
+        "Started30 s ago inferred from a file event; no TaskStart was received2026-11-24 06:01:10 UTC" in page
+    )
+    assert "File started30 s ago2026-11-24 06:01:10 UTC" in page
 
 
 # --- the fleet
