@@ -184,9 +184,7 @@ class Ingest:
                 for queued in batch:
                     await self._commit_batch([queued])
                 return
-            log.exception(
-                "callback could not be processed and is answered 503; report this traceback as a bug"
-            )
+            log.exception("callback could not be processed and is answered 503; report this as a bug")
             error = StoreUnavailable(f"the callback could not be processed: {type(exc).__name__}")
         self._telemetry.batch.observe(len(batch))
         self._telemetry.commit.observe(time.perf_counter() - begun)

@@ -35,7 +35,7 @@ RETRY_AFTER_SECONDS = 1
 #: Password checks that may wait; more are answered 429. Each takes tens of milliseconds.
 MAX_WAITING = 16
 #: Passwords that are remembered as right, so that they are not checked with bcrypt again.
-MAX_KNOWN = 256
+MAX_REMEMBERED = 256
 #: Nice value of the thread that runs bcrypt.
 NICENESS = 10
 #: bcrypt uses no more bytes. Some implementations reject longer passwords; here they are cut.
@@ -62,7 +62,7 @@ class BasicAuth:
         send = _with_headers(send, config.headers)
         try:
             is_allowed = not config.users or await self._is_authenticated(scope, config.users)
-        except Busy:
+        except TooManyChecksError:
             await _reject(send, 429, (b"retry-after", b"%d" % RETRY_AFTER_SECONDS))
             return
         if is_allowed:
@@ -74,7 +74,7 @@ class BasicAuth:
         credentials = _credentials(scope)
         if credentials is None:
             return False
-        if await self._passwords.are_right(users, *credentials):
+        if await self._passwords.verify(users, *credentials):
             return True
         client = scope.get("client") or ("unknown",)
         # Without the user's name: people type a password into that field by mistake.
@@ -118,7 +118,7 @@ async def _reject(send: Send, status: int, header: tuple[bytes, bytes]) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-class Busy(Exception):  # noqa: N818 - a state rather than a failure
+class TooManyChecksError(Exception):
     """Too many password checks are waiting."""
 
 
@@ -129,12 +129,12 @@ class Passwords:
         # Right passwords are remembered as digests with a random key, so that none is kept as it is.
         self._key = secrets.token_bytes(32)
         # A dict as an ordered set: the password remembered longest comes first.
-        self._known: dict[bytes, None] = {}
+        self._remembered: dict[bytes, None] = {}
         self._users: Mapping[str, str] = {}
         self._waiting = 0
         self._thread = ThreadPoolExecutor(1, "passwords", initializer=_lower_priority)
 
-    async def are_right(self, users: Mapping[str, str], name: str, password: bytes) -> bool:
+    async def verify(self, users: Mapping[str, str], name: str, password: bytes) -> bool:
         """Return whether `password` is that of the user `name`.
 
         Args:
@@ -144,19 +144,19 @@ class Passwords:
             password: the password, as bytes.
 
         Raises:
-            Busy: too many password checks are waiting.
+            TooManyChecksError: too many password checks are waiting.
         """
         # By identity, not equality: a reload always makes a new mapping.
         if users is not self._users:
-            self._users, self._known = users, {}
+            self._users, self._remembered = users, {}
         # For an unknown user the costliest hash is checked and the result ignored, so that the response time
         # does not reveal which users exist.
         hashed = users.get(name) or max(users.values(), key=_cost)
         digest = self._digest(name, hashed, password)
-        if digest in self._known:
+        if digest in self._remembered:
             return True
         if self._waiting >= MAX_WAITING:
-            raise Busy
+            raise TooManyChecksError
         self._waiting += 1
         try:
             is_right = await asyncio.get_running_loop().run_in_executor(
@@ -171,12 +171,12 @@ class Passwords:
 
     def _matches(self, digest: bytes, hashed: str, password: bytes) -> bool:
         # A client may send several requests at once: those that waited for the first check skip their own.
-        return digest in self._known or bcrypt.checkpw(password[:MAX_PASSWORD_BYTES], hashed.encode())
+        return digest in self._remembered or bcrypt.checkpw(password[:MAX_PASSWORD_BYTES], hashed.encode())
 
     def _remember(self, digest: bytes) -> None:
-        while len(self._known) >= MAX_KNOWN:
-            del self._known[next(iter(self._known))]
-        self._known[digest] = None
+        while len(self._remembered) >= MAX_REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
+        self._remembered[digest] = None
 
     def _digest(self, name: str, hashed: str, password: bytes) -> bytes:
         parts = (name.encode("utf-8", "surrogateescape"), hashed.encode(), password)

@@ -70,10 +70,8 @@ class Ready:
                 await self._ingest.probe()
                 await self._scraper.scrape(openmetrics=False, compress=False)
         except TimeoutError:
-            resp.status, resp.text = (
-                "503",
-                f"not ready: the store did not answer within {READY_SECONDS:g} s\n",
-            )
+            resp.status = "503"
+            resp.text = f"not ready: the store did not answer within {READY_SECONDS:g} s\n"
         except StoreUnavailable as exc:
             resp.status, resp.text = "503", f"not ready: {exc}\n"
         else:
@@ -105,7 +103,7 @@ class Tasks:
         page = await asyncio.to_thread(self._store.listing, state=state, after=after, limit=limit)
         resp.data = orjson.dumps(
             {
-                "tasks": [shown(decode_task(record), self._fold_settings) for _, record in page],
+                "tasks": [task_json(decode_task(record), self._fold_settings) for _, record in page],
                 "next": page[-1][0] if len(page) == limit else None,
             }
         )
@@ -120,10 +118,10 @@ class Tasks:
         record = await asyncio.to_thread(self._store.find, task_key(appid, task_id))
         if record is None:
             raise falcon.HTTPNotFound(description="task not found; it may have been forgotten")
-        resp.data = orjson.dumps({"task": shown(decode_task(record), self._fold_settings)})
+        resp.data = orjson.dumps({"task": task_json(decode_task(record), self._fold_settings)})
 
 
-def shown(task: Task, fold_settings: FoldSettings) -> dict[str, Any]:
+def task_json(task: Task, fold_settings: FoldSettings) -> dict[str, Any]:
     """Return a task as the API shows it, ready for JSON; times are UNIX seconds."""
     status = TaskStatus(task, state_of(task, fold_settings))
     exited = status.exit

@@ -24,7 +24,7 @@ from exporter.metrics.catalogue import Family, Scope, in_scope
 from exporter.metrics.process import Telemetry, WithoutCreated
 from exporter.relay import STATES, FoldSettings
 from exporter.store.protocol import Snapshot, Store
-from exporter.web.text_format import FLEET, LABEL_SET, STORE, TASK, Lines, Row
+from exporter.web.text_format import FLEET, LABEL_SET, STORE, TASK, LineWriter, RecordLines
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +53,10 @@ class Exposition:
     ) -> None:
         self._openmetrics = openmetrics
         self._telemetry = telemetry
-        self._lines = Lines(openmetrics=openmetrics, labels=labels, fold_settings=fold_settings)
+        self._lines = LineWriter(openmetrics=openmetrics, labels=labels, fold_settings=fold_settings)
         self._headers = {family.name: self._lines.header(family) for family in _FAMILIES}
-        self._label_sets: dict[tuple[str, tuple[int, ...]], Row] = {}
-        self._tasks: dict[str, Row] = {}
+        self._label_sets: dict[tuple[str, tuple[int, ...]], RecordLines] = {}
+        self._tasks: dict[str, RecordLines] = {}
 
     def write(self, snapshot: Snapshot | None) -> bytes:
         """Return the whole exposition; without a snapshot, only this process's own families."""
@@ -74,7 +74,7 @@ class Exposition:
 
     def _lines_by_family(self, snapshot: Snapshot) -> dict[str, Sequence[bytes]]:
         # New dicts, not updates of the old ones: this drops records that are gone from the cache.
-        self._label_sets = self._label_set_rows(snapshot)
+        self._label_sets = self._label_set_lines(snapshot)
         cached, lines = self._tasks, self._lines
         self._tasks = {
             record: cached[record] if record in cached else lines.task(record) for record in snapshot.tasks
@@ -86,7 +86,7 @@ class Exposition:
             **_transposed(TASK, list(self._tasks.values())),
         }
 
-    def _label_set_rows(self, snapshot: Snapshot) -> dict[tuple[str, tuple[int, ...]], Row]:
+    def _label_set_lines(self, snapshot: Snapshot) -> dict[tuple[str, tuple[int, ...]], RecordLines]:
         """Return the lines of each label set, by its record and the number of its tasks in each state."""
         # The numbers belong to the key, since they change without the record.
         numbers = {(labels, state): number for labels, state, number in snapshot.counts}
@@ -97,8 +97,8 @@ class Exposition:
         return {key: self._label_sets.get(key) or self._lines.label_set(*key) for key in keys}
 
 
-def _transposed(families: Sequence[Family], rows: Sequence[Row]) -> dict[str, Sequence[bytes]]:
-    return {family.name: [row[index] for row in rows] for index, family in enumerate(families)}
+def _transposed(families: Sequence[Family], records: Sequence[RecordLines]) -> dict[str, Sequence[bytes]]:
+    return {family.name: [lines[index] for lines in records] for index, family in enumerate(families)}
 
 
 class Scraper:

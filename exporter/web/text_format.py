@@ -29,7 +29,7 @@ _go_number = cast("Callable[[float], str]", floatToGoString)
 MAX_EXEMPLAR_CHARACTERS = 128 - len("task_id")
 
 #: The lines of one record: an item for each family.
-Row = tuple[bytes, ...]
+RecordLines = tuple[bytes, ...]
 
 #: Labels in the form name="value", escaped.
 Pairs = Sequence[str]
@@ -39,15 +39,15 @@ _TASK_LABELS = ("appid", "task_id", "to_host")
 #: `css_relay_tasks`. Its values are counted from the tasks, but its series have the labels of a label set.
 TASKS = CATALOGUE["tasks"]
 
-#: The families in a row of the store, of a label set, of the fleet and of a task, in the order of its items.
+#: The families in the lines of the store, of a label set, of the fleet and of a task, in their order.
 STORE = tuple(family for family in in_scope(Scope.STORE) if family is not TASKS)
 LABEL_SET = (TASKS, *in_scope(Scope.LABELLED))
 FLEET = in_scope(Scope.FLEET)
 TASK = in_scope(Scope.TASK)
 
 
-class Lines:
-    """Writes rows in one format.
+class LineWriter:
+    """Writes the lines of records in one format.
 
     Args:
         openmetrics: write OpenMetrics, with units, creation times and exemplars; else the text format.
@@ -70,7 +70,7 @@ class Lines:
         unit = f"# UNIT {name} {family.unit}\n" if self._openmetrics and family.unit else ""
         return f"# HELP {name} {family.help}\n# TYPE {name} {family.kind}\n{unit}".encode()
 
-    def store(self, created: float, quarantined: int) -> Row:
+    def store(self, created: float, quarantined: int) -> RecordLines:
         """Return the lines of the store itself.
 
         Args:
@@ -80,7 +80,7 @@ class Lines:
         values = {"store_created_timestamp_seconds": created, "quarantined_callbacks": quarantined}
         return tuple(_line(family.full_name, [], values[family.name]).encode() for family in STORE)
 
-    def label_set(self, record: str, counts: Sequence[int]) -> Row:
+    def label_set(self, record: str, counts: Sequence[int]) -> RecordLines:
         """Return the lines of a label set.
 
         Args:
@@ -95,12 +95,12 @@ class Lines:
             *("".join(self._series(family, label_set, labels)).encode() for family in LABEL_SET[1:]),
         )
 
-    def fleet(self, record: str) -> Row:
+    def fleet(self, record: str) -> RecordLines:
         """Return the lines of the families without `--metrics.labels`, from their encoded record."""
         label_set = decode_label_set(record)
         return tuple("".join(self._series(family, label_set, [])).encode() for family in FLEET)
 
-    def task(self, record: str) -> Row:
+    def task(self, record: str) -> RecordLines:
         """Return the lines of a task, from its encoded record."""
         task = decode_task(record)
         labels = _pairs(_TASK_LABELS, (str(task.appid), task.task_id, task.to_host or UNKNOWN))

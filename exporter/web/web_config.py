@@ -191,9 +191,7 @@ class _Loader(yaml.SafeLoader):
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != MERGE]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise SettingsError(
-                f"{twice}: is set twice (line {node.start_mark.line + 1} and after); remove one"
-            )
+            raise SettingsError(f"{twice}: is set twice from line {node.start_mark.line + 1} on; remove one")
         return super().construct_mapping(node, deep)
 
 

@@ -137,7 +137,7 @@ def test_the_pages_break_none_of_their_own_policy(exporter: Exporter, browser: B
         browser.open(address(exporter, path))
         if browser.ask("return typeof refresh == 'function'"):
             browser.ask(RENEW)
-        styled = browser.ask("return getComputedStyle(document.querySelector('.answer')).borderLeftWidth")
+        styled = browser.ask("return getComputedStyle(document.querySelector('.summary')).borderLeftWidth")
         assert styled == "6px"
         complaints = [c for c in browser.complaints() if "404 (Not Found)" not in c]
         assert complaints == []

@@ -24,8 +24,8 @@ from exporter.web.pages.status_page import (
     Query,
     callbacks,
     failures,
-    headline,
     read_query,
+    summarize,
     table,
 )
 from exporter.web.pages.task_page import TaskStatus, event_subject, link_to, status_of
@@ -205,23 +205,29 @@ def test_a_column_asked_for_again_is_sorted_the_other_way_round() -> None:
 
 
 @pytest.mark.parametrize(
-    ("counts", "watches", "tone", "text", "detail"),
+    ("counts", "watches", "css_class", "text", "detail"),
     [
         (None, {}, "down", "The store does not answer", "It is unknown what is on air"),
-        ({}, {}, "quiet", "Nothing on air", "No task is known yet"),
-        ({"stopped": 1234}, {}, "quiet", "Nothing on air", "1,234 stopped as planned"),
-        ({"active": 12}, {}, "well", "12 on air", "No task has failed or is lost."),
-        ({"active": 12, "stopped": 3}, {}, "well", "12 on air", "No task has failed or is lost."),
-        ({"active": 12, "failed": 2, "lost": 1}, {}, "trouble", "12 on air, 2 failed, 1 lost", "Failed: "),
-        ({"failed": 2}, {}, "trouble", "0 on air, 2 failed", "Failed: "),
-        ({"active": 1, "lost": 1}, {}, "trouble", "1 on air, 1 lost", "Lost: "),
-        ({"active": 2}, {"silent": 1}, "watch", "2 on air", "1 active task plays nothing."),
-        ({"active": 2}, {"silent": 2}, "watch", "2 on air", "2 active tasks play nothing."),
-        ({"active": 2}, {"overdue": 2, "": 3}, "watch", "2 on air", "2 files should have ended by now."),
+        ({}, {}, "idle", "Nothing on air", "No task is known yet"),
+        ({"stopped": 1234}, {}, "idle", "Nothing on air", "1,234 stopped as planned"),
+        ({"active": 12}, {}, "ok", "12 on air", "No task has failed or is lost."),
+        ({"active": 12, "stopped": 3}, {}, "ok", "12 on air", "No task has failed or is lost."),
+        ({"active": 12, "failed": 2, "lost": 1}, {}, "error", "12 on air, 2 failed, 1 lost", "Failed: "),
+        ({"failed": 2}, {}, "error", "0 on air, 2 failed", "Failed: "),
+        ({"active": 1, "lost": 1}, {}, "error", "1 on air, 1 lost", "Lost: "),
+        ({"active": 2}, {"silent_seconds": 1}, "warning", "2 on air", "1 active task plays nothing."),
+        ({"active": 2}, {"silent_seconds": 2}, "warning", "2 on air", "2 active tasks play nothing."),
+        (
+            {"active": 2},
+            {"overdue_seconds": 2, "": 3},
+            "warning",
+            "2 on air",
+            "2 files should have ended by now.",
+        ),
     ],
 )
 def test_the_headline_says_what_is_wrong(
-    counts: dict[str, int] | None, watches: dict[str, int], tone: str, text: str, detail: str
+    counts: dict[str, int] | None, watches: dict[str, int], css_class: str, text: str, detail: str
 ) -> None:
     """Or that no task has failed or is lost, if nothing is wrong."""
     tasks = [
@@ -229,10 +235,10 @@ def test_the_headline_says_what_is_wrong(
         for kind, times in watches.items()
         for _ in range(times)
     ]
-    answer = headline(counts, tasks)
-    assert (answer.tone, ", ".join(part for _, part in answer.parts)) == (tone, text)
-    assert detail in answer.detail
-    assert ("No task has failed" in answer.detail) == (tone == "well")
+    summary = summarize(counts, tasks)
+    assert (summary.css_class, ", ".join(part for _, part in summary.parts)) == (css_class, text)
+    assert detail in summary.detail
+    assert ("No task has failed" in summary.detail) == (css_class == "ok")
 
 
 # --- one task
@@ -242,7 +248,7 @@ def test_a_live_task_is_just_running() -> None:
     """Since its start."""
     status = seen(("S", 0, ""))
     assert (status.state, status.since, status.file, status.exit) == ("active", T0, None, None)
-    assert (status.overdue, status.silent, words("doing", status)) == (0, 0, "running")
+    assert (status.overdue_seconds, status.silent_seconds, words("doing", status)) == (0, 0, "running")
 
 
 @pytest.mark.parametrize(
@@ -261,7 +267,7 @@ def test_a_file_is_told_with_how_far_it_is(now: float, at: str, percent: int, ov
     status = seen(("S", 0, ""), ("F", 1, "3"), now=now, duration_seconds=600.0)
     late = f" overdue by {overdue}" if overdue else ""
     assert words("doing", status) == f"file 3, {at} of 10:00 {percent} %{late}"
-    assert status.overdue == (now - 601 if overdue else 0)
+    assert status.overdue_seconds == (now - 601 if overdue else 0)
 
 
 @pytest.mark.parametrize(
@@ -270,13 +276,13 @@ def test_a_file_is_told_with_how_far_it_is(now: float, at: str, percent: int, ov
 def test_a_long_file_may_be_late_by_a_tenth_of_its_length(length: float, now: float, overdue: bool) -> None:
     """Two minutes are not enough for it."""
     status = seen(("S", 0, ""), ("F", 1, "3"), now=now, duration_seconds=length)
-    assert bool(status.overdue) == overdue
+    assert bool(status.overdue_seconds) == overdue
 
 
 def test_a_file_of_unknown_length_has_no_end_to_be_late_for() -> None:
     """Only how long it has played; one known by its URL is told by the beginning of its digest."""
     status = seen(("S", 0, ""), ("F", 1, "b16e2c122117d111"), now=9000)
-    assert (words("doing", status), status.overdue) == ("file ~b16e2c12, 2:29:59", 0)
+    assert (words("doing", status), status.overdue_seconds) == ("file ~b16e2c12, 2:29:59", 0)
 
 
 @pytest.mark.parametrize(("now", "silence"), [(660, ""), (661, "1 min"), (5000, "1 h 13 min")])
@@ -284,7 +290,7 @@ def test_dead_air_is_told(now: float, silence: str) -> None:
     """When a task that has played a file has played none for a minute."""
     status = seen(("S", 0, ""), ("F", 1, "0"), ("N", 601, "0"), now=now, duration_seconds=600.0)
     assert words("doing", status) == (f"has played nothing for {silence}" if silence else "running")
-    assert status.silent == (now - 601 if silence else 0)
+    assert status.silent_seconds == (now - 601 if silence else 0)
 
 
 @pytest.mark.parametrize(
@@ -460,7 +466,7 @@ def test_a_tile_shows_a_state_alone_and_keeps_the_rest() -> None:
         query=query,
         error="",
         is_writable=True,
-        headline=headline(counts),
+        summary=summarize(counts),
         counts=counts,
         known=1202,
         unread=0,

@@ -24,7 +24,7 @@ from exporter.relay import STATES_BY_SEVERITY, FoldSettings, history
 from exporter.store.protocol import Store
 from exporter.store.records import decode_label_set, decode_task, task_key
 from exporter.web.pages.humanize import ago, code_hint, number, plural, position, span, utc, visible
-from exporter.web.pages.status_page import Query, callbacks, failures, headline, read_query, table
+from exporter.web.pages.status_page import Query, callbacks, failures, read_query, summarize, table
 from exporter.web.pages.task_page import MAX_HISTORY, event_subject, file_name, link_to, status_of
 
 #: Tasks that the status page reads from the store.
@@ -132,14 +132,14 @@ class Pages:
         except StoreUnavailable as exc:
             # Redacted: the text may quote the store's URL, which may hold a password.
             error = f"{redact_text(str(exc))}. Callbacks are answered 503 meanwhile and sent again later."
-            fleet: dict[str, Any] = {"error": error, "headline": headline(None)}
+            fleet: dict[str, Any] = {"error": error, "summary": summarize(None)}
         else:
             records = _with_pauses(snapshot.tasks)
             tasks = [status_of(decode_task(record), self._fold_settings, now) for record in records]
             counts = snapshot.count_by_state
             fleet = {
                 "error": "",
-                "headline": headline(counts, tasks),
+                "summary": summarize(counts, tasks),
                 "counts": {state: counts[state] for state in STATES_BY_SEVERITY},
                 "known": counts.total(),
                 "unread": snapshot.left_out,

@@ -1,4 +1,4 @@
-"""The content of the status page: its query parameters, headline, task table, failures and callback counts.
+"""The content of the status page: its query parameters, summary, task table, failures and callback counts.
 
 Pure functions: no I/O, no clock.
 """
@@ -28,7 +28,7 @@ MAX_PAGE = 1_000_000
 #: Columns of the task table, and whether a first click sorts by the largest value first.
 SORTS = {"state": False, "task": False, "destination": False, "since": True, "runs": True, "heard": True}
 _CHOICES = {"state": STATES, "sort": SORTS, "order": ("asc", "desc"), "refresh": ("on", "off")}
-_HEADLINE_WORDS = {ACTIVE: "on air", FAILED: "failed", LOST: "lost"}
+_STATE_WORDS = {ACTIVE: "on air", FAILED: "failed", LOST: "lost"}
 _RANKS = {state: rank for rank, state in enumerate(STATES_BY_SEVERITY)}
 
 
@@ -50,14 +50,14 @@ class Query(Struct, frozen=True, kw_only=True):
     page: int = 1
     refresh: str = "on"
 
-    def given(self) -> dict[str, Any]:
+    def non_defaults(self) -> dict[str, Any]:
         """Return the parameters that differ from their defaults."""
         return {name: value for name, value in asdict(self).items() if value != getattr(_DEFAULT, name)}
 
     def link(self, **changes: Any) -> str:
         """Return the URL of this query with `changes`; parameters equal to their defaults are left out."""
-        given = replace(self, **changes).given()
-        return f"/?{urlencode(given)}" if given else "/"
+        parameters = replace(self, **changes).non_defaults()
+        return f"/?{urlencode(parameters)}" if parameters else "/"
 
     def sorted_by(self, column: str) -> str:
         """Return the URL of the first page sorted by `column`, in the other order if it is already."""
@@ -84,16 +84,16 @@ def read_query(get: Callable[[str], str | None]) -> Query:
     return Query(**chosen, q=q, page=max(int(page), 1) if is_number else 1)
 
 
-class Headline(Struct, frozen=True):
+class Summary(Struct, frozen=True):
     """The first lines of the status page.
 
     Args:
-        tone: the CSS class that colours them.
+        css_class: the CSS class that sets their colour.
         parts: the headline, as pairs of a state and a text.
         detail: the sentences below it.
     """
 
-    tone: str
+    css_class: str
     parts: Sequence[tuple[str, str]]
     detail: str
 
@@ -115,26 +115,27 @@ class Table(Struct, frozen=True):
     pages: int
 
 
-def headline(counts: Mapping[str, int] | None, tasks: Sequence[TaskStatus] = ()) -> Headline:
-    """Return the headline of the status page.
+def summarize(counts: Mapping[str, int] | None, tasks: Sequence[TaskStatus] = ()) -> Summary:
+    """Return the summary of the status page.
 
     Args:
         counts: number of tasks by state, None if the store does not answer.
         tasks: the tasks read; active ones that play nothing or an overdue file are mentioned.
     """
     if counts is None:
-        return Headline("down", [("down", "The store does not answer")], "It is unknown what is on air.")
-    if not any(counts.get(state) for state in _HEADLINE_WORDS):
+        return Summary("down", [("down", "The store does not answer")], "It is unknown what is on air.")
+    if not any(counts.get(state) for state in _STATE_WORDS):
         stopped = counts.get(STOPPED, 0)
         detail = f"{number(stopped)} stopped as planned." if stopped else "No task is known yet."
-        return Headline("quiet", [("stopped", "Nothing on air")], detail)
+        return Summary("idle", [("stopped", "Nothing on air")], detail)
     parts = [
         (state, f"{number(counts.get(state, 0))} {words}")
-        for state, words in _HEADLINE_WORDS.items()
+        for state, words in _STATE_WORDS.items()
         if counts.get(state) or state == ACTIVE
     ]
-    # The sentences that apply have a value above 0.
-    silent, overdue = sum(each.silent > 0 for each in tasks), sum(each.overdue > 0 for each in tasks)
+    silent = sum(each.silent_seconds > 0 for each in tasks)
+    overdue = sum(each.overdue_seconds > 0 for each in tasks)
+    # A sentence applies if its value is above 0.
     sentences = {
         f"{plural(silent, 'active task')} {'plays' if silent == 1 else 'play'} nothing.": silent,
         f"{plural(overdue, 'file')} should have ended by now.": overdue,
@@ -142,8 +143,8 @@ def headline(counts: Mapping[str, int] | None, tasks: Sequence[TaskStatus] = ())
         "Lost: no callback for so long that the state is unknown.": counts.get(LOST),
     }
     detail = " ".join(sentence for sentence, count in sentences.items() if count)
-    tone = "trouble" if len(parts) > 1 else "watch" if detail else "well"
-    return Headline(tone, parts, detail or "No task has failed or is lost.")
+    css_class = "error" if len(parts) > 1 else "warning" if detail else "ok"
+    return Summary(css_class, parts, detail or "No task has failed or is lost.")
 
 
 def failures(tasks: Iterable[TaskStatus], fold_settings: FoldSettings) -> list[TaskStatus]:
@@ -187,7 +188,8 @@ def _has_text(task: Task, wanted: str) -> bool:
 
 def _by_state(status: TaskStatus) -> Any:
     """Sort key: the worst state first, then tasks that are silent or overdue, then the latest change."""
-    return _RANKS.get(status.state, len(_RANKS)), not (status.overdue or status.silent), -status.since
+    is_playing = not (status.overdue_seconds or status.silent_seconds)
+    return _RANKS.get(status.state, len(_RANKS)), is_playing, -status.since
 
 
 def _by_task(status: TaskStatus) -> Any:

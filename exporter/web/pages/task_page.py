@@ -20,17 +20,17 @@ class TaskStatus(Struct, frozen=True, gc=False):
 
     Args:
         task, state: the task, and its state.
-        played: how much of the current file has been played, seconds; below 0 if its start is in the future.
-        overdue: how long ago the current file should have ended, seconds; 0 while the delay is normal.
-        silent: how long an active task has played nothing since its last file, seconds; 0 while it is short.
+        played_seconds: how much of the current file has been played; below 0 if its start is in the future.
+        overdue_seconds: how long ago the current file should have ended; 0 while the delay is normal.
+        silent_seconds: how long an active task has played nothing since its last file; 0 while that is short.
             It is always 0 for live sources, which send no file events.
     """
 
     task: Task
     state: str
-    played: float = 0.0
-    overdue: float = 0.0
-    silent: float = 0.0
+    played_seconds: float = 0.0
+    overdue_seconds: float = 0.0
+    silent_seconds: float = 0.0
 
     @property
     def file(self) -> Entry | None:
@@ -75,7 +75,7 @@ def status_of(task: Task, fold_settings: FoldSettings, now: float) -> TaskStatus
         # The position stops at the end of the file: "12:00 of 10:00" would look like a fault of the page.
         return TaskStatus(task, state, length, late if is_overdue else 0.0)
     silent = now - run.finish.ms / 1000 if run.played and run.finish is not None else 0.0
-    return TaskStatus(task, state, silent=silent if silent >= SILENT_SECONDS else 0.0)
+    return TaskStatus(task, state, silent_seconds=silent if silent >= SILENT_SECONDS else 0.0)
 
 
 def link_to(appid: int, task_id: str) -> str:
