@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
-from exporter.callbacks.credentials import knows_token
+from exporter.callbacks.credentials import is_valid_token
 from exporter.config.flags import Networks
 from exporter.errors import CallbackError, Fault
 
@@ -15,7 +15,7 @@ PATH = "/callbacks"
 BURST_SECONDS = 2.0
 #: How many addresses have their network checks cached, and how many clients have a rate limit of their own.
 #: Both limits bound the memory, since anybody on the internet can send from many addresses.
-MAX_ADDRESSES, MAX_SOURCES = 4096, 10_000
+MAX_ADDRESSES, MAX_CLIENTS = 4096, 10_000
 
 
 class ClientAddress:
@@ -36,7 +36,7 @@ class ClientAddress:
         #: Returns whether an address may send callbacks.
         self.may_send: Callable[[str], bool] = lru_cache(MAX_ADDRESSES)(self._may_send)
 
-    def of(self, peer: str, forwarded: str | None) -> str:
+    def resolve(self, peer: str, forwarded: str | None) -> str:
         """Return the client address of a request.
 
         Args:
@@ -94,19 +94,19 @@ class RateLimit:
     Args:
         per_second: requests per second of one client, above 0; bursts may be BURST_SECONDS times as large.
             All addresses of an IPv6 /64 network are one client.
-        remembered: number of clients with a bucket. Past it the client that was idle longest loses its
+        max_clients: number of clients with a bucket. Past it the client that was idle longest loses its
             bucket and starts with a full one next time.
     """
 
-    def __init__(self, per_second: float, *, remembered: int = MAX_SOURCES) -> None:
+    def __init__(self, per_second: float, *, max_clients: int = MAX_CLIENTS) -> None:
         self._per_second = per_second
         # At least one: with a rate below 0.5 per second no request would ever be allowed otherwise.
         self._capacity = max(per_second * BURST_SECONDS, 1.0)
-        self._max_clients = remembered
+        self._max_clients = max_clients
         #: Tokens left and the time of the last request, by client; the client idle longest comes first.
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def wait(self, source: str, now: float) -> float:
+    def acquire(self, source: str, now: float) -> float:
         """Count a request; return 0 if it is allowed, else the seconds until the next one would be.
 
         Args:
@@ -140,9 +140,9 @@ class CallbackAccess:
     """Checks whether a request may be handled as a callback, and finds its client address.
 
     Args:
-        source: finds client addresses, and knows the allowed networks.
+        client_addresses: finds client addresses, and knows the allowed networks.
         clock: returns seconds on a monotonic clock.
-        rate: the rate limit, None for no limit.
+        rate_limit: the rate limit, None for no limit.
         tokens: returns the valid path tokens, of which the path must end with one; None if the path is
             `/callbacks` without a token.
     """
@@ -150,21 +150,21 @@ class CallbackAccess:
     def __init__(
         self,
         *,
-        source: ClientAddress,
+        client_addresses: ClientAddress,
         clock: Callable[[], float],
-        rate: RateLimit | None = None,
+        rate_limit: RateLimit | None = None,
         tokens: Callable[[], Sequence[str]] | None = None,
     ) -> None:
-        self._client_address = source
-        self._rate_limit = rate
+        self._client_addresses = client_addresses
+        self._rate_limit = rate_limit
         self._tokens = tokens
         self._clock = clock
 
-    def source_of(self, peer: str, forwarded: str | None) -> str:
-        """Return the client address of a request, see `ClientAddress.of`."""
-        return self._client_address.of(peer, forwarded)
+    def client_address(self, peer: str, forwarded: str | None) -> str:
+        """Return the client address of a request, see `ClientAddress.resolve`."""
+        return self._client_addresses.resolve(peer, forwarded)
 
-    def admit(self, source: str, path: str) -> None:
+    def check(self, source: str, path: str) -> None:
         """Check the address, the rate and the path of a request.
 
         Args:
@@ -176,9 +176,9 @@ class CallbackAccess:
                 wrong. A wrong token gets the same answer as a wrong path, so that nobody learns which it was.
         """
         # The cheap checks come first, and the rate is limited before tokens are compared: it limits guesses.
-        if not self._client_address.may_send(source):
+        if not self._client_addresses.may_send(source):
             raise CallbackError(403, "address", (Fault("", "this address may not send callbacks"),))
-        if self._rate_limit is not None and (wait := self._rate_limit.wait(source, self._clock())):
+        if self._rate_limit is not None and (wait := self._rate_limit.acquire(source, self._clock())):
             retry = {"Retry-After": str(math.ceil(wait))}
             raise CallbackError(429, "rate", (Fault("", "too many requests; send it again later"),), retry)
         if not self._is_callback_path(path):
@@ -188,4 +188,4 @@ class CallbackAccess:
         if self._tokens is None:
             return path == PATH
         # The token is compared first, also for a path that can't be right: the time must not depend on it.
-        return knows_token(path.removeprefix(PATH + "/"), self._tokens()) and path.startswith(PATH + "/")
+        return is_valid_token(path.removeprefix(PATH + "/"), self._tokens()) and path.startswith(PATH + "/")

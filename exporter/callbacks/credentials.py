@@ -20,7 +20,7 @@ def is_token(text: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9._~-]+", text) is not None
 
 
-def knows_token(given: str, tokens: Sequence[str]) -> bool:
+def is_valid_token(given: str, tokens: Sequence[str]) -> bool:
     """Return whether `given` is one of `tokens`, in a time that does not depend on the tokens' content.
 
     Digests of equal length are compared, so that the time does not reveal the length of a token. All tokens

@@ -44,7 +44,7 @@ class CallbackHandler:
         ingest: commits callbacks and quarantine entries.
         telemetry: counts rejections and measures request times.
         rejections: remembers rejections for the status page.
-        keeps: reasons of rejections after which the body goes to the quarantine.
+        quarantine_for: reasons of rejections after which the body goes to the quarantine.
         max_body_bytes: maximum length of a body, bytes.
         clock: returns UNIX time, seconds.
     """
@@ -57,7 +57,7 @@ class CallbackHandler:
         ingest: Ingest,
         telemetry: Telemetry,
         rejections: RecentRejections,
-        keeps: frozenset[str] = frozenset({"json", "schema"}),
+        quarantine_for: frozenset[str] = frozenset({"json", "schema"}),
         max_body_bytes: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -66,7 +66,7 @@ class CallbackHandler:
         self._ingest = ingest
         self._telemetry = telemetry
         self._rejections = rejections
-        self._quarantined_reasons = keeps
+        self._quarantine_for = quarantine_for
         self._max_body_bytes = max_body_bytes
         self._clock = clock
 
@@ -76,13 +76,13 @@ class CallbackHandler:
         Before routing, so that a wrong path is checked, counted and answered like a wrong token.
 
         Raises:
-            CallbackError: the request is not allowed, see `CallbackAccess.admit`.
+            CallbackError: the request is not allowed, see `CallbackAccess.check`.
         """
         req.context.begun = time.perf_counter()
-        source = self._access.source_of(req.scope["client"][0], req.get_header("X-Forwarded-For"))
+        source = self._access.client_address(req.scope["client"][0], req.get_header("X-Forwarded-For"))
         # Stored before the check: the answer to a rejected request logs it, too.
         req.context.source = source
-        self._access.admit(source, req.path)
+        self._access.check(source, req.path)
 
     async def on_post(self, req: Request, resp: Response, token: str = "") -> None:
         """Read, parse and commit a callback; `token` has been checked before.
@@ -97,7 +97,7 @@ class CallbackHandler:
         try:
             callback = self._parser.parse(raw)
         except CallbackError as error:
-            if error.reason in self._quarantined_reasons:
+            if error.reason in self._quarantine_for:
                 await self._quarantine(QuarantineEntry(error.reason, raw, source, arrival))
             raise
         # An unknown event is answered 200, but quarantined: it may be replayed once its schema exists.
@@ -160,7 +160,7 @@ class CallbackHandler:
             # The answer stays the 4xx of the rejection: the body is unusable, whether the store works or not.
             log.warning("rejected body was not quarantined: %s", exc)
 
-    async def on_rejected(
+    async def on_callback_error(
         self, req: Request, resp: Response, error: Exception, params: dict[str, Any]
     ) -> None:
         """Answer with the status, reason and faults of a CallbackError; count, remember and log it."""
@@ -187,13 +187,13 @@ class CallbackHandler:
         A wrong path is rejected before Falcon routes, so that a wrong method is the only error left.
         """
         error = CallbackError(405, "method", (Fault("", "expected POST"),), {"Allow": "POST"})
-        await self.on_rejected(req, resp, error, params)
+        await self.on_callback_error(req, resp, error, params)
 
 
 def callback_app(handler: CallbackHandler) -> App[Request, Response]:
     """Return the Falcon app of the callback listener: POST to `/callbacks` or `/callbacks/<token>` only."""
     app = App(middleware=[handler])
-    app.add_error_handler(CallbackError, handler.on_rejected)
+    app.add_error_handler(CallbackError, handler.on_callback_error)
     app.add_error_handler(falcon.HTTPError, handler.on_http_error)
     app.add_route(PATH, handler)
     app.add_route(PATH + "/{token}", handler)

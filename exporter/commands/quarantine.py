@@ -14,7 +14,7 @@ from exporter.commands import PAGE, Commands, configured, is_terminal, moment, p
 from exporter.config.settings import Settings
 from exporter.errors import ExporterError, SettingsError
 from exporter.ingest.batch import BatchFolder
-from exporter.ingest.replay import STAYS, Replay
+from exporter.ingest.replay import STILL_INVALID, Replayer
 from exporter.metrics.catalogue import QUARANTINE_REASONS
 from exporter.protocol.parser import Parser
 from exporter.protocol.redact import Redactor, redacted_json
@@ -34,7 +34,7 @@ class _Desk:
     def __init__(self, store: Store, settings: Settings) -> None:
         self.store = store
         self.redactor = Redactor(key=store.secret, plain_hosts=settings.redact_plain_hosts)
-        self.replay = Replay(
+        self.replayer = Replayer(
             store=store,
             parser=Parser(schemas=Schemas(), redactor=self.redactor),
             folder=BatchFolder(settings.fold_settings, settings.metrics_labels),
@@ -81,7 +81,7 @@ def list_bodies(given: Namespace) -> int:
                 moment(held.last),
                 len(held.body),
                 held.source,
-                desk.replay.look(held)[1] or "valid",
+                desk.replayer.validate(held)[1] or "valid",
             )
     return 0
 
@@ -101,7 +101,7 @@ def _show(desk: _Desk, held: QuarantinedBody) -> None:
     facts = {
         "digest": held.digest,
         "reason": held.reason,
-        "today": desk.replay.look(held)[1] or "valid",
+        "today": desk.replayer.validate(held)[1] or "valid",
         "came": f"{held.count} times, {moment(held.first)} to {moment(held.last)}, last from {held.source}",
         "bytes": len(held.body),
     }
@@ -129,13 +129,13 @@ def replay_bodies(given: Namespace) -> int:
     outcomes: Counter[str] = Counter()
     with _chosen(given) as (desk, bodies):
         for held in bodies:
-            replayed = desk.replay.take(held)
+            replayed = desk.replayer.replay(held)
             outcomes[replayed.outcome] += 1
-            row(held.digest[:SHOWN_CHARACTERS], replayed.outcome, replayed.why)
+            row(held.digest[:SHOWN_CHARACTERS], replayed.outcome, replayed.problem)
     print(", ".join(f"{number} {outcome}" for outcome, number in sorted(outcomes.items())) or "nothing there")
     if "stale" in outcomes:
         print(STALE)
-    return 1 if outcomes.keys() == {STAYS} else 0
+    return 1 if outcomes.keys() == {STILL_INVALID} else 0
 
 
 def purge_bodies(given: Namespace) -> int:

@@ -59,7 +59,7 @@ class BatchFolder:
         self.settings = settings
         self.labels = labels
 
-    def take(self, batch: Sequence[BatchItem], transaction: Transaction) -> None:
+    def apply(self, batch: Sequence[BatchItem], transaction: Transaction) -> None:
         """Apply a batch in the order of arrival."""
         # One read for all tasks of the batch: on a shared store each read is a round trip.
         transaction.prefetch([_key(a.callback) for a in batch if isinstance(a.callback, Callback)])
@@ -70,7 +70,7 @@ class BatchFolder:
             if item.quarantine_entry is not None:
                 transaction.quarantine(item.quarantine_entry)
             if item.callback is not None:
-                event, outcome = self._apply(item.callback, item, transaction)
+                event, outcome = self._apply_callback(item.callback, item, transaction)
                 outcomes[event, outcome] += 1
                 latest[event] = max(item.arrival, latest.get(event, 0.0))
         self._count(outcomes, latest, transaction)
@@ -112,11 +112,11 @@ class BatchFolder:
         # Released in the transaction that counts it, so that two replays can't count it twice.
         if item.callback is None or not transaction.release(digest):
             return None
-        event, outcome = self._apply(item.callback, item, transaction)
+        event, outcome = self._apply_callback(item.callback, item, transaction)
         self._count({(event, outcome): 1}, {event: item.arrival}, transaction)
         return outcome
 
-    def _apply(
+    def _apply_callback(
         self, callback: Callback | Ignored, item: BatchItem, transaction: Transaction
     ) -> tuple[str, str]:
         """Apply a callback; return its event and outcome, as label values."""

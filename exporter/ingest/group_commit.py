@@ -43,7 +43,7 @@ class Ingest:
         telemetry: receives the queue's length, batch sizes, commit times and the store's state.
         max_queued: maximum number of items in the queue; past it items are rejected.
         max_batch: maximum number of items in one transaction.
-        max_refused_bytes: maximum total size of the bodies that wait to be quarantined, bytes.
+        max_queued_body_bytes: maximum total size of the bodies that wait to be quarantined, bytes.
         clock: returns UNIX time, seconds.
     """
 
@@ -55,7 +55,7 @@ class Ingest:
         telemetry: Telemetry,
         max_queued: int = 10_000,
         max_batch: int = 512,
-        max_refused_bytes: int = 16 * 1024 * 1024,
+        max_queued_body_bytes: int = 16 * 1024 * 1024,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -63,8 +63,8 @@ class Ingest:
         self._telemetry = telemetry
         self._max_queued = max_queued
         self._max_batch = max_batch
-        self._max_body_bytes = max_refused_bytes
-        self._body_bytes = 0
+        self._max_queued_body_bytes = max_queued_body_bytes
+        self._queued_body_bytes = 0
         self._clock = clock
         self._queue: list[Queued] = []
         self._has_work = asyncio.Event()
@@ -105,7 +105,7 @@ class Ingest:
         return future
 
     @property
-    def is_crowded(self) -> bool:
+    def is_queue_half_full(self) -> bool:
         """Whether the queue is more than half full; a load balancer should then use other replicas."""
         return len(self._queue) > self._max_queued // 2
 
@@ -115,13 +115,13 @@ class Ingest:
         Parsed callbacks are small, but bodies are kept whole, and anybody may send them. Without this limit a
         full queue of them could use up the memory.
         """
-        if self._body_bytes + size_bytes > self._max_body_bytes:
+        if self._queued_body_bytes + size_bytes > self._max_queued_body_bytes:
             raise StoreUnavailable("too many rejected bodies are waiting for the store")
-        self._body_bytes += size_bytes
+        self._queued_body_bytes += size_bytes
         done.add_done_callback(lambda _: self._release_bytes(size_bytes))
 
     def _release_bytes(self, size_bytes: int) -> None:
-        self._body_bytes -= size_bytes
+        self._queued_body_bytes -= size_bytes
 
     async def probe(self) -> None:
         """Check that the store can be written; concurrent calls share one check.
@@ -174,7 +174,7 @@ class Ingest:
         begun = time.perf_counter()
         error: StoreUnavailable | None = None
         try:
-            await self._transact(partial(self._folder.take, [item for item, _ in batch]))
+            await self._transact(partial(self._folder.apply, [item for item, _ in batch]))
         except StoreUnavailable as exc:
             error = exc
         except Exception as exc:

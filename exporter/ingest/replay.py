@@ -16,23 +16,23 @@ from exporter.protocol.parser import Parser
 from exporter.store.protocol import QuarantinedBody, Store
 
 #: Outcomes of a replay beside those of a callback: still invalid, and not in the quarantine any more.
-STAYS, GONE = "stays", "gone"
+STILL_INVALID, NOT_FOUND = "stays", "gone"
 
 
-class Replayed(Struct, frozen=True):
+class ReplayResult(Struct, frozen=True):
     """The result of replaying a body.
 
     Args:
-        outcome: one of `catalogue.OUTCOMES` if the body was counted, STAYS if it is still invalid, GONE if
-            another process replayed or deleted it first.
-        why: why it is still invalid, else empty.
+        outcome: one of `catalogue.OUTCOMES` if the body was counted; STILL_INVALID; or NOT_FOUND if another
+            process replayed or deleted it first.
+        problem: what is still invalid, else empty.
     """
 
     outcome: str
-    why: str = ""
+    problem: str = ""
 
 
-class Replay:
+class Replayer:
     """Replays quarantined bodies that are valid by today's schemas.
 
     Args:
@@ -50,25 +50,25 @@ class Replay:
         self._folder = folder
         self._clock = clock
 
-    def take(self, quarantined: QuarantinedBody) -> Replayed:
+    def replay(self, quarantined: QuarantinedBody) -> ReplayResult:
         """Count a body as of its first arrival and delete it from the quarantine, if it is valid today.
 
         Raises:
             StoreUnavailable: the store does not answer; the body stays in the quarantine.
         """
-        callback, why = self.look(quarantined)
+        callback, problem = self.validate(quarantined)
         if callback is None:
-            return Replayed(STAYS, why)
+            return ReplayResult(STILL_INVALID, problem)
         # The first arrival is when its sender meant it to count; later ones are redeliveries.
         item = BatchItem(quarantined.first, callback, replayed=self._clock())
         outcome, _ = self._store.transact(partial(self._folder.replay, quarantined.digest, item))
-        return Replayed(outcome or GONE)
+        return ReplayResult(outcome or NOT_FOUND)
 
-    def look(self, quarantined: QuarantinedBody) -> tuple[Callback | Ignored | None, str]:
+    def validate(self, quarantined: QuarantinedBody) -> tuple[Callback | Ignored | None, str]:
         """Validate a body with today's schemas, without changing anything.
 
         Returns:
-            The callback and an empty text; or None and why the body is still invalid.
+            The callback and an empty text; or None and what is still invalid.
         """
         try:
             callback = self._parser.parse(quarantined.body)

@@ -62,7 +62,7 @@ class Ready:
         """Answer 200 if the exporter is ready, else 503 with the reason."""
         resp.content_type = falcon.MEDIA_TEXT
         # Checked first: the probe below would have to wait for the commits of the queue.
-        if self._ingest.is_crowded:
+        if self._ingest.is_queue_half_full:
             resp.status, resp.text = "503", "not ready: too many callbacks are waiting for the store\n"
             return
         try:

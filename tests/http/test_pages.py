@@ -21,7 +21,7 @@ from exporter.metrics.process import Telemetry
 from exporter.relay import FoldSettings
 from exporter.store.protocol import StoreOptions
 from exporter.store.sqlite.store import SqliteStore
-from exporter.web.pages.handler import About, Pages
+from exporter.web.pages.handler import ExporterInfo, Pages
 from exporter.web.pages.humanize import visible
 from exporter.web.pages.status_page import Query
 from tests.clock import Clock
@@ -324,7 +324,7 @@ def cost(folder: Path, tasks: int, query: Query) -> tuple[int, str]:
             telemetry=Telemetry(version="0", revision="0"),
             rejections=RecentRejections(),
             fold_settings=FoldSettings(),
-            about=About("", "", "/metrics"),
+            info=ExporterInfo("", "", "/metrics"),
         )
         pages.status(query, [])  # what is made once is made
         calls = 0

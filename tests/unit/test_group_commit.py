@@ -26,11 +26,11 @@ LABELS = ("appid", "to_host")
 class Poisonable(BatchFolder):
     """A folder that can't take one task."""
 
-    def take(self, batch: Sequence[BatchItem], transaction: Transaction) -> None:
+    def apply(self, batch: Sequence[BatchItem], transaction: Transaction) -> None:
         """Raise on the task named poison."""
         if any(getattr(arrived.callback, "task_id", "") == "poison" for arrived in batch):
             raise ZeroDivisionError
-        super().take(batch, transaction)
+        super().apply(batch, transaction)
 
 
 def run(path: Path, work: Callable[[Ingest, Telemetry], Awaitable[None]], **settings: int) -> LabelSetValues:
@@ -132,11 +132,11 @@ def test_a_crowded_queue_is_told_before_it_is_full(path: Path) -> None:
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
         waiting = [ingest.commit(start(str(n))) for n in range(5)]
-        assert not ingest.is_crowded
+        assert not ingest.is_queue_half_full
         waiting.append(ingest.commit(start("6")))
-        assert ingest.is_crowded
+        assert ingest.is_queue_half_full
         await asyncio.gather(*waiting)
-        assert not ingest.is_crowded
+        assert not ingest.is_queue_half_full
 
     run(path, work, max_queued=10)
 
@@ -155,7 +155,7 @@ def test_rejected_bodies_that_wait_are_limited_in_bytes(path: Path) -> None:
         await asyncio.gather(*waiting)
         await ingest.commit(rejected(5))
 
-    run(path, work, max_refused_bytes=3500)
+    run(path, work, max_queued_body_bytes=3500)
 
 
 def test_a_stop_commits_what_waits_and_takes_nothing_more(path: Path) -> None:

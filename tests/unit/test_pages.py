@@ -11,7 +11,7 @@ from exporter.metrics.process import Telemetry
 from exporter.store.protocol import StoreOptions
 from exporter.store.sqlite.store import SqliteStore
 from exporter.web.pages import handler as module
-from exporter.web.pages.handler import About, Pages
+from exporter.web.pages.handler import ExporterInfo, Pages
 from exporter.web.pages.status_page import Query
 from tests.contract.test_store import put, task
 from tests.unit.histories import T0, WINDOWS
@@ -35,7 +35,7 @@ def pages(tmp_path: Path, telemetry: Telemetry) -> Iterator[Pages]:
         telemetry=telemetry,
         rejections=RecentRejections(),
         fold_settings=WINDOWS,
-        about=About("1.2.3", "abc", "/m<etrics"),
+        info=ExporterInfo("1.2.3", "abc", "/m<etrics"),
         clock=lambda: T0 + 90.0,
     )
     store.close()

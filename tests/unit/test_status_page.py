@@ -32,8 +32,8 @@ from exporter.web.pages.task_page import TaskStatus, event_subject, link_to, sta
 from tests.unit.histories import T0, WINDOWS, Delivery, callback, deliver, tried
 
 Told = tuple[str, float, str]
-ABOUT = {"version": "1", "revision": "r", "telemetry_path": "/metrics"}
-TEMPLATES = load_templates(asset=str, about=ABOUT, started=T0, retry_seconds=3600.0)
+INFO = {"version": "1", "revision": "r", "telemetry_path": "/metrics"}
+TEMPLATES = load_templates(asset=str, info=INFO, started=T0, retry_seconds=3600.0)
 
 
 def task(*told: Told, task_id: str = "t", until: float | None = None, **more: Any) -> Task:

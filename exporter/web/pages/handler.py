@@ -50,7 +50,7 @@ RECORDS_BETWEEN_PAUSES = 64
 PAUSE_SECONDS = 0.00005
 
 
-class About(Struct, frozen=True):
+class ExporterInfo(Struct, frozen=True):
     """This program, as the pages show it.
 
     Args:
@@ -71,7 +71,7 @@ class Pages:
         telemetry: knows whether the store can be written.
         rejections: the recent rejections of this process.
         fold_settings: decides whether a task is failed or stopped.
-        about: this program.
+        info: this program.
         clock: returns UNIX time, seconds.
     """
 
@@ -82,7 +82,7 @@ class Pages:
         telemetry: Telemetry,
         rejections: RecentRejections,
         fold_settings: FoldSettings,
-        about: About,
+        info: ExporterInfo,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -94,7 +94,7 @@ class Pages:
         self.assets = Assets()
         self._templates = load_templates(
             asset=self.assets.url,
-            about=about,
+            info=info,
             started=rejections.since,
             retry_seconds=fold_settings.retry,
         )
