@@ -115,7 +115,7 @@ class Way:
         def work(transaction: Transaction) -> None:
             transaction.prefetch(keys)
             marks.append(time.thread_time())
-            self._folder.take(batch, transaction)
+            self._folder.apply(batch, transaction)
             marks.append(time.thread_time())
 
         prepared = self.store.begin(work, wait=True)

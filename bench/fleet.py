@@ -39,7 +39,7 @@ def fill(place: Path | StoreUrl, tasks: int) -> None:
     for begin in range(0, tasks, BATCH_TASKS):
         numbers = range(begin, min(begin + BATCH_TASKS, tasks))
         batch = [arrived for number in numbers for arrived in _history(parser, number, now - AGE_SECONDS)]
-        store.transact(partial(folder.take, batch))
+        store.transact(partial(folder.apply, batch))
     _settle(store, folder, now)
     store.close()
 

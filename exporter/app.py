@@ -32,7 +32,7 @@ from exporter.store.valkey.store import ValkeyStore
 from exporter.watched_files import WatchedFiles
 from exporter.web.authentication import BasicAuth
 from exporter.web.operators import operator_app
-from exporter.web.pages.handler import About, Pages
+from exporter.web.pages.handler import ExporterInfo, Pages
 from exporter.web.scrape import Scraper
 
 log = logging.getLogger(__name__)
@@ -220,7 +220,7 @@ class Service:
             telemetry=telemetry,
             rejections=rejections,
             # A body that is not JSON has no signature: with required signatures it is not from the sender.
-            keeps=frozenset({"schema"} if settings.callback_require_sign else {"json", "schema"}),
+            quarantine_for=frozenset({"schema"} if settings.callback_require_sign else {"json", "schema"}),
             max_body_bytes=settings.callback_max_body_bytes,
         )
         return DeferBody(callback_app(handler))
@@ -239,7 +239,7 @@ class Service:
             telemetry=telemetry,
             rejections=rejections,
             fold_settings=settings.fold_settings,
-            about=About(__version__, revision(), settings.web_telemetry_path),
+            info=ExporterInfo(__version__, revision(), settings.web_telemetry_path),
         )
         operators = operator_app(
             store=store,
@@ -256,11 +256,11 @@ class Service:
         settings = self._settings
         limit = settings.callback_rate_limit
         return CallbackAccess(
-            source=ClientAddress(
+            client_addresses=ClientAddress(
                 trusted=settings.callback_trusted_proxies, allowed=settings.callback_allow_from
             ),
             clock=time.monotonic,
-            rate=RateLimit(limit) if limit else None,
+            rate_limit=RateLimit(limit) if limit else None,
             tokens=self._files.tokens,
         )
 

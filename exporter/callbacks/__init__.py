@@ -1,1 +1,1 @@
-"""The public listener: who may send callbacks, how they are read, and how they are answered."""
+"""The callback listener: who may send callbacks, how a callback is read, and how it is answered."""

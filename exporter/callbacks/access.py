@@ -1,4 +1,4 @@
-"""Who may send callbacks: from where, how often, and by which path."""
+"""Access to the callback listener: client addresses, allowed networks, rate limits and path tokens."""
 
 import math
 from collections import OrderedDict
@@ -6,38 +6,44 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
-from exporter.callbacks.credentials import knows_token
+from exporter.callbacks.credentials import is_valid_token
 from exporter.config.flags import Networks
 from exporter.errors import CallbackError, Fault
 
 PATH = "/callbacks"
+#: A client that was idle may send this many seconds' worth of requests at once.
 BURST_SECONDS = 2.0
-#: Addresses whose place in the networks is remembered, and sources whose requests are counted.
-MAX_ADDRESSES, MAX_SOURCES = 4096, 10_000
+#: How many addresses have their network checks cached, and how many clients have a rate limit of their own.
+#: Both limits bound the memory, since anybody on the internet can send from many addresses.
+MAX_ADDRESSES, MAX_CLIENTS = 4096, 10_000
 
 
 class ClientAddress:
-    """Finds out where requests come from.
+    """Finds the client address of a request, and checks it against the allowed networks.
 
     Args:
-        trusted: networks of the proxies whose word is taken.
-        allowed: networks that may send, all if there are none.
+        trusted: networks of proxies; only their X-Forwarded-For entries are believed.
+        allowed: networks that may send callbacks; if empty, every address may.
     """
 
     def __init__(self, *, trusted: Networks = (), allowed: Networks = ()) -> None:
         self._trusted = trusted
         self._allowed = allowed
-        #: Whether an address is that of a trusted proxy, and whether one may send: the same few ask again.
+        # Parsing an address and comparing it with each network is slow, and the same few clients send most
+        # requests, so both results are cached. The caches belong to this object and are freed with it.
+        #: Returns whether an address is that of a trusted proxy.
         self.is_trusted: Callable[[str], bool] = lru_cache(MAX_ADDRESSES)(self._is_trusted)
+        #: Returns whether an address may send callbacks.
         self.may_send: Callable[[str], bool] = lru_cache(MAX_ADDRESSES)(self._may_send)
 
-    def of(self, peer: str, forwarded: str | None) -> str:
-        """Return the address that a request comes from.
+    def resolve(self, peer: str, forwarded: str | None) -> str:
+        """Return the client address of a request.
 
         Args:
-            peer: the other end of the connection.
-            forwarded: its X-Forwarded-For header. Each proxy adds whom it got the request from, so that it
-                is read from its end for as long as trusted proxies speak; anybody may have written the rest.
+            peer: the address at the other end of the connection.
+            forwarded: the X-Forwarded-For header, None without one. Each proxy appends the address that it
+                received the request from. The header is therefore read from its end, and only as long as the
+                entry before was a trusted proxy: the client may have written the rest.
         """
         if not forwarded or not self._trusted:
             return peer
@@ -45,6 +51,7 @@ class ClientAddress:
             if not self.is_trusted(peer):
                 break
             address = _address(_without_port(entry.strip()))
+            # An entry that is no address ends the chain: the last proxy is then the client.
             if address is None:
                 break
             peer = str(address)
@@ -63,11 +70,13 @@ def _is_in(text: str, networks: Networks) -> bool:
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:
-    """Return the address in `text`; an IPv4-mapped IPv6 address is one of IPv4."""
+    """Return the address in `text`, or None. An IPv4-mapped IPv6 address is returned as IPv4."""
     try:
+        # Link-local IPv6 addresses carry a zone ("fe80::1%eth0"), which is no part of the address.
         address = ip_address(text.partition("%")[0])
     except ValueError:
         return None
+    # A dual-stack socket reports IPv4 clients as ::ffff:a.b.c.d; operators configure IPv4 networks for them.
     return getattr(address, "ipv4_mapped", None) or address
 
 
@@ -75,43 +84,52 @@ def _without_port(entry: str) -> str:
     """Return the host of ADDRESS, ADDRESS:PORT or [ADDRESS]:PORT."""
     if entry.startswith("["):
         return entry[1:].partition("]")[0]
+    # One colon is IPv4 with a port. More colons are an IPv6 address without brackets, which has no port.
     return entry.partition(":")[0] if entry.count(":") == 1 else entry
 
 
 class RateLimit:
-    """Lets each source ask so many times a second, and twice as many at once.
+    """A token bucket for each client.
 
     Args:
-        per_second: requests of one source; all addresses of an IPv6 /64 are one.
-        remembered: sources that are kept in mind; past it the one heard longest ago is taken for a new one.
+        per_second: requests per second of one client, above 0; bursts may be BURST_SECONDS times as large.
+            All addresses of an IPv6 /64 network are one client.
+        max_clients: number of clients with a bucket. Past it the client that was idle longest loses its
+            bucket and starts with a full one next time.
     """
 
-    def __init__(self, per_second: float, *, remembered: int = MAX_SOURCES) -> None:
+    def __init__(self, per_second: float, *, max_clients: int = MAX_CLIENTS) -> None:
         self._per_second = per_second
-        self._full = max(per_second * BURST_SECONDS, 1.0)
-        self._remembered = remembered
+        # At least one: with a rate below 0.5 per second no request would ever be allowed otherwise.
+        self._capacity = max(per_second * BURST_SECONDS, 1.0)
+        self._max_clients = max_clients
+        #: Tokens left and the time of the last request, by client; the client idle longest comes first.
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def wait(self, source: str, now: float) -> float:
-        """Count a request; return 0, or if it is one too many, after how many seconds it would not be.
+    def acquire(self, source: str, now: float) -> float:
+        """Count a request; return 0 if it is allowed, else the seconds until the next one would be.
 
         Args:
-            source: the address it comes from.
-            now: seconds on a clock that never goes back.
+            source: the client address.
+            now: seconds on a monotonic clock.
         """
-        name = _household(source)
-        left, since = self._buckets.pop(name, (self._full, now))
-        left = min(self._full, left + (now - since) * self._per_second)
-        wait = 0.0 if left >= 1 else (1 - left) / self._per_second
-        self._buckets[name] = (left - 1 if wait == 0 else left), now
-        if len(self._buckets) > self._remembered:
+        client = _client(source)
+        # Removed and inserted again, so that the order of the buckets is that of the last requests.
+        tokens, updated_at = self._buckets.pop(client, (self._capacity, now))
+        tokens = min(self._capacity, tokens + (now - updated_at) * self._per_second)
+        # A request over the limit takes no token: a client that keeps trying is not shut out for ever.
+        wait_seconds = 0.0 if tokens >= 1 else (1 - tokens) / self._per_second
+        self._buckets[client] = (tokens - 1 if wait_seconds == 0 else tokens), now
+        if len(self._buckets) > self._max_clients:
             self._buckets.popitem(last=False)
-        return wait
+        return wait_seconds
 
 
-def _household(source: str) -> str:
+def _client(source: str) -> str:
+    """Return the key of a client's bucket: an IPv4 address, or the /64 network of an IPv6 address."""
     if ":" not in source:
         return source
+    # One IPv6 customer usually has a whole /64; a limit for each address would limit nothing.
     try:
         return str(ip_network((ip_address(source.partition("%")[0]), 64), strict=False))
     except ValueError:
@@ -119,51 +137,55 @@ def _household(source: str) -> str:
 
 
 class CallbackAccess:
-    """Lets in whom it should, and knows where they come from.
+    """Checks whether a request may be handled as a callback, and finds its client address.
 
     Args:
-        source: finds addresses, and says which may send.
-        clock: seconds on a clock that never goes back.
-        rate: how often each may, None for as often as it likes.
-        tokens: gives the secrets that the path must end with, None for a path without.
+        client_addresses: finds client addresses, and knows the allowed networks.
+        clock: returns seconds on a monotonic clock.
+        rate_limit: the rate limit, None for no limit.
+        tokens: returns the valid path tokens, of which the path must end with one; None if the path is
+            `/callbacks` without a token.
     """
 
     def __init__(
         self,
         *,
-        source: ClientAddress,
+        client_addresses: ClientAddress,
         clock: Callable[[], float],
-        rate: RateLimit | None = None,
+        rate_limit: RateLimit | None = None,
         tokens: Callable[[], Sequence[str]] | None = None,
     ) -> None:
-        self._source = source
-        self._rate = rate
+        self._client_addresses = client_addresses
+        self._rate_limit = rate_limit
         self._tokens = tokens
         self._clock = clock
 
-    def source_of(self, peer: str, forwarded: str | None) -> str:
-        """Return the address that a request comes from, as `Source.of` does."""
-        return self._source.of(peer, forwarded)
+    def client_address(self, peer: str, forwarded: str | None) -> str:
+        """Return the client address of a request, see `ClientAddress.resolve`."""
+        return self._client_addresses.resolve(peer, forwarded)
 
-    def admit(self, source: str, path: str) -> None:
-        """Let a request in.
+    def check(self, source: str, path: str) -> None:
+        """Check the address, the rate and the path of a request.
 
         Args:
-            source: the address it comes from.
-            path: what it asks for.
+            source: the client address.
+            path: the path of the request.
 
         Raises:
-            CallbackError: the address may not send, or sends too often, or the path is unknown. A wrong token
-                gets the answer of an unknown path.
+            CallbackError: the address is not allowed, is over the rate limit, or the path or its token is
+                wrong. A wrong token gets the same answer as a wrong path, so that nobody learns which it was.
         """
-        if not self._source.may_send(source):
-            raise CallbackError(403, "address", (Fault("", "this address may not send"),))
-        if self._rate is not None and (wait := self._rate.wait(source, self._clock())):
-            raise CallbackError(429, "rate", (Fault("", "too many"),), {"Retry-After": str(math.ceil(wait))})
-        if not self._leads_here(path):
-            raise CallbackError(404, "token", (Fault("", "there is nothing here"),))
+        # The cheap checks come first, and the rate is limited before tokens are compared: it limits guesses.
+        if not self._client_addresses.may_send(source):
+            raise CallbackError(403, "address", (Fault("", "this address may not send callbacks"),))
+        if self._rate_limit is not None and (wait := self._rate_limit.acquire(source, self._clock())):
+            retry = {"Retry-After": str(math.ceil(wait))}
+            raise CallbackError(429, "rate", (Fault("", "too many requests; send it again later"),), retry)
+        if not self._is_callback_path(path):
+            raise CallbackError(404, "token", (Fault("", "the path or its token is wrong"),))
 
-    def _leads_here(self, path: str) -> bool:
+    def _is_callback_path(self, path: str) -> bool:
         if self._tokens is None:
             return path == PATH
-        return knows_token(path.removeprefix(PATH + "/"), self._tokens()) and path.startswith(PATH + "/")
+        # The token is compared first, also for a path that can't be right: the time must not depend on it.
+        return is_valid_token(path.removeprefix(PATH + "/"), self._tokens()) and path.startswith(PATH + "/")

@@ -1,7 +1,7 @@
-"""The side that faces the internet: the app of the callback listener.
+"""The Falcon app of the callback listener.
 
-It says 200 only for what is committed; bad input is told what was expected, kept for a look, and never gets
-a 5xx.
+It answers 200 only when a callback is committed. The answer to an unusable callback is a 4xx, never a 5xx,
+and says what was expected. Bodies that are not JSON or do not match their schema go to the quarantine.
 """
 
 import asyncio
@@ -27,23 +27,26 @@ from exporter.store.protocol import QuarantineEntry
 
 log = logging.getLogger(__name__)
 
-#: The answer to what was taken.
-TAKEN = orjson.dumps({"code": 0})
+#: The body of every 200. The service's documentation recommends it.
+OK_BODY = orjson.dumps({"code": 0})
+#: Retry-After of a 503, for senders that read it. The service itself reads the status only.
 RETRY_AFTER_SECONDS = 5
 
 
 class CallbackHandler:
-    """Takes callbacks, and refuses what is none.
+    """Handles callbacks: checks access, reads, parses and commits them, and answers.
+
+    It is the Falcon resource of the callback paths and the middleware before them.
 
     Args:
-        admission: says who may send.
-        parser: turns bytes into callbacks.
-        ingest: makes them durable.
-        telemetry: counts refusals and times answers.
-        rejections: remembers refusals for the status page.
-        keeps: reasons for which a refused body is kept for a look.
-        max_body_bytes: the longest body that is read.
-        clock: gives the time of arrival, seconds.
+        access: checks who may send, and finds the client address.
+        parser: turns bodies into callbacks.
+        ingest: commits callbacks and quarantine entries.
+        telemetry: counts rejections and measures request times.
+        rejections: remembers rejections for the status page.
+        quarantine_for: reasons of rejections after which the body goes to the quarantine.
+        max_body_bytes: maximum length of a body, bytes.
+        clock: returns UNIX time, seconds.
     """
 
     def __init__(
@@ -54,7 +57,7 @@ class CallbackHandler:
         ingest: Ingest,
         telemetry: Telemetry,
         rejections: RecentRejections,
-        keeps: frozenset[str] = frozenset({"json", "schema"}),
+        quarantine_for: frozenset[str] = frozenset({"json", "schema"}),
         max_body_bytes: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -63,44 +66,63 @@ class CallbackHandler:
         self._ingest = ingest
         self._telemetry = telemetry
         self._rejections = rejections
-        self._keeps = keeps
+        self._quarantine_for = quarantine_for
         self._max_body_bytes = max_body_bytes
         self._clock = clock
 
     async def process_request(self, req: Request, resp: Response) -> None:
-        """Let a request in and note its source, or refuse it: before a path is looked for."""
+        """Check access; Falcon calls this before it routes the request.
+
+        Before routing, so that a wrong path is checked, counted and answered like a wrong token.
+
+        Raises:
+            CallbackError: the request is not allowed, see `CallbackAccess.check`.
+        """
         req.context.begun = time.perf_counter()
-        source = self._access.source_of(req.scope["client"][0], req.get_header("X-Forwarded-For"))
+        source = self._access.client_address(req.scope["client"][0], req.get_header("X-Forwarded-For"))
+        # Stored before the check: the answer to a rejected request logs it, too.
         req.context.source = source
-        self._access.admit(source, req.path)
+        self._access.check(source, req.path)
 
     async def on_post(self, req: Request, resp: Response, token: str = "") -> None:
-        """Take one callback: read, parse and commit it. Its token has been looked at."""
+        """Read, parse and commit a callback; `token` has been checked before.
+
+        Raises:
+            CallbackError: the callback is rejected, or the store is unavailable.
+        """
         raw = await self._read(req)
+        # In whole milliseconds, like the event times in callbacks.
         arrival = round(self._clock(), 3)
         source = req.context.source
         try:
             callback = self._parser.parse(raw)
-        except CallbackError as rejected:
-            if rejected.reason in self._keeps:
-                await self._keep(QuarantineEntry(rejected.reason, raw, source, arrival))
+        except CallbackError as error:
+            if error.reason in self._quarantine_for:
+                await self._quarantine(QuarantineEntry(error.reason, raw, source, arrival))
             raise
-        is_kept = isinstance(callback, Ignored) and callback.is_quarantined
-        refused = QuarantineEntry("unknown_event", raw, source, arrival) if is_kept else None
+        # An unknown event is answered 200, but quarantined: it may be replayed once its schema exists.
+        is_quarantined = isinstance(callback, Ignored) and callback.is_quarantined
+        entry = QuarantineEntry("unknown_event", raw, source, arrival) if is_quarantined else None
         try:
-            await self._ingest.commit(BatchItem(arrival, callback, refused))
+            await self._ingest.commit(BatchItem(arrival, callback, entry))
         except StoreUnavailable as exc:
             headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-            raise CallbackError(503, "unavailable", (Fault("", "not kept; send it again"),), headers) from exc
+            fault = Fault("", "the callback was not stored; send it again")
+            raise CallbackError(503, "unavailable", (fault,), headers) from exc
         self._telemetry.request.observe("200", time.perf_counter() - req.context.begun)
-        resp.data = TAKEN
+        resp.data = OK_BODY
 
     async def on_options(self, req: Request, resp: Response, token: str = "") -> None:
-        """Refuse, since falcon would answer OPTIONS by itself."""
+        """Reject OPTIONS; without this method Falcon would answer it with 200.
+
+        Raises:
+            falcon.HTTPMethodNotAllowed: always.
+        """
         raise falcon.HTTPMethodNotAllowed(["POST"])
 
     async def _read(self, req: Request) -> bytes:
-        """Return the body, whole: as long as its headers promise, in time, and not too long."""
+        """Return the body, if it is complete, in time and not too long."""
+        # What the headers show is checked first, so that a body that can't be used is not even read.
         encoding, length = req.get_header("Content-Encoding"), req.content_length
         if encoding and encoding.strip().lower() != "identity":
             raise CallbackError(415, "encoding", (Fault("", "expected a body without Content-Encoding"),))
@@ -110,60 +132,68 @@ class CallbackHandler:
             raise self._too_large()
         try:
             async with asyncio.timeout(BODY_SECONDS):
+                # One byte more than allowed, to notice a chunked body that is too long.
                 raw: bytes = await req.stream.read(self._max_body_bytes + 1)
         except TimeoutError as exc:
             late = Fault("", f"expected the whole body within {BODY_SECONDS:g} s")
             raise CallbackError(408, "length", (late,)) from exc
         if len(raw) > self._max_body_bytes:
             raise self._too_large()
-        if broken := req.scope.get(INCOMPLETE_BODY):
-            faults = (Fault("", broken),)
-            raise (
-                CallbackError(408, "length", faults)
-                if broken == EXPECTED_REST_OF_BODY
-                else CallbackError(400, "length", faults)
-            )
+        # The stream ends normally when the client disconnects or a chunk is malformed, so the connection
+        # reports it here. EXPECTED_REST_OF_BODY means disconnected; anything else is a malformed chunk.
+        broken = req.scope.get(INCOMPLETE_BODY)
+        if broken == EXPECTED_REST_OF_BODY:
+            raise CallbackError(408, "length", (Fault("", broken),))
+        if broken:
+            raise CallbackError(400, "length", (Fault("", broken),))
         return raw
 
     def _too_large(self) -> CallbackError:
-        return CallbackError(413, "too_large", (Fault("", f"expected at most {self._max_body_bytes} bytes"),))
+        fault = Fault("", f"expected a body of at most {self._max_body_bytes} bytes")
+        return CallbackError(413, "too_large", (fault,))
 
-    async def _keep(self, refused: QuarantineEntry) -> None:
-        """Keep a refused body for a look, if that can be done."""
+    async def _quarantine(self, entry: QuarantineEntry) -> None:
+        """Commit a rejected body to the quarantine, if the store allows it."""
         try:
-            await self._ingest.commit(BatchItem(refused.arrival, quarantine_entry=refused))
+            await self._ingest.commit(BatchItem(entry.arrival, quarantine_entry=entry))
         except StoreUnavailable as exc:
-            log.warning("a refused body is not kept: %s", exc)
+            # The answer stays the 4xx of the rejection: the body is unusable, whether the store works or not.
+            log.warning("rejected body was not quarantined: %s", exc)
 
-    async def on_rejected(
-        self, req: Request, resp: Response, rejected: Exception, params: dict[str, Any]
+    async def on_callback_error(
+        self, req: Request, resp: Response, error: Exception, params: dict[str, Any]
     ) -> None:
-        """Answer a rejection with its status, reason and faults; count it and remember it."""
-        if not isinstance(rejected, CallbackError):
-            raise rejected
-        source, reason, status = req.context.source, rejected.reason, rejected.status
+        """Answer with the status, reason and faults of a CallbackError; count, remember and log it."""
+        # Falcon's type of an error handler allows any exception; it is registered for CallbackError only.
+        if not isinstance(error, CallbackError):
+            raise error
+        source, reason, status = req.context.source, error.reason, error.status
         self._telemetry.rejected.labels(reason).inc()
-        self._rejections.add(rejected, source)
+        self._rejections.add(error, source)
         self._telemetry.request.observe(str(status), time.perf_counter() - req.context.begun)
-        faults = [{"pointer": fault.pointer, "message": fault.message} for fault in rejected.faults]
-        about = {"reason": reason, "status": status, "source": source, "faults": str(faults)}
-        log.warning("a callback was refused", extra=about)
+        faults = [{"pointer": fault.pointer, "message": fault.message} for fault in error.faults]
+        # Neither the path nor the body is logged: they may hold a token or a push key.
+        fields = {"reason": reason, "status": status, "source": source, "faults": str(faults)}
+        log.warning("callback rejected", extra=fields)
         resp.status = status
-        resp.set_headers(rejected.headers)
+        resp.set_headers(error.headers)
         resp.data = orjson.dumps({"code": status, "reason": reason, "errors": faults})
 
     async def on_http_error(
         self, req: Request, resp: Response, ex: Exception, params: dict[str, Any]
     ) -> None:
-        """Answer any other method than POST; the path was right, or it would not have come this far."""
-        rejected = CallbackError(405, "method", (Fault("", "expected POST"),), {"Allow": "POST"})
-        await self.on_rejected(req, resp, rejected, params)
+        """Answer 405 to an error of Falcon's own.
+
+        A wrong path is rejected before Falcon routes, so that a wrong method is the only error left.
+        """
+        error = CallbackError(405, "method", (Fault("", "expected POST"),), {"Allow": "POST"})
+        await self.on_callback_error(req, resp, error, params)
 
 
 def callback_app(handler: CallbackHandler) -> App[Request, Response]:
-    """Return the app of the callback listener: `POST /callbacks` or `/callbacks/<token>`, and no more."""
+    """Return the Falcon app of the callback listener: POST to `/callbacks` or `/callbacks/<token>` only."""
     app = App(middleware=[handler])
-    app.add_error_handler(CallbackError, handler.on_rejected)
+    app.add_error_handler(CallbackError, handler.on_callback_error)
     app.add_error_handler(falcon.HTTPError, handler.on_http_error)
     app.add_route(PATH, handler)
     app.add_route(PATH + "/{token}", handler)

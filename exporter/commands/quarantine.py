@@ -14,7 +14,7 @@ from exporter.commands import PAGE_SIZE, Commands, is_terminal, load_settings, p
 from exporter.config.settings import Settings
 from exporter.errors import ExporterError, SettingsError
 from exporter.ingest.batch import BatchFolder
-from exporter.ingest.replay import STAYS, Replay
+from exporter.ingest.replay import STILL_INVALID, Replayer
 from exporter.metrics.catalogue import QUARANTINE_REASONS
 from exporter.protocol.parser import Parser
 from exporter.protocol.redact import Redactor, redacted_json
@@ -35,7 +35,7 @@ class _Quarantine:
     def __init__(self, store: Store, settings: Settings) -> None:
         self.store = store
         self.redactor = Redactor(key=store.secret, plain_hosts=settings.redact_plain_hosts)
-        self.replay = Replay(
+        self.replayer = Replayer(
             store=store,
             parser=Parser(schemas=Schemas(), redactor=self.redactor),
             folder=BatchFolder(settings.fold_settings, settings.metrics_labels),
@@ -84,7 +84,7 @@ def list_bodies(args: Namespace) -> int:
                 utc_text(body.last),
                 len(body.body),
                 body.source,
-                quarantine.replay.look(body)[1] or "valid",
+                quarantine.replayer.validate(body)[1] or "valid",
             )
     return 0
 
@@ -104,7 +104,7 @@ def _show(quarantine: _Quarantine, body: QuarantinedBody) -> None:
     facts = {
         "digest": body.digest,
         "reason": body.reason,
-        "error": quarantine.replay.look(body)[1] or "valid",
+        "error": quarantine.replayer.validate(body)[1] or "valid",
         "received": f"{body.count} times, {utc_text(body.first)} to {utc_text(body.last)}",
         "last source": body.source,
         "bytes": len(body.body),
@@ -129,17 +129,17 @@ def _write_raw(body: QuarantinedBody) -> None:
 
 
 def replay_bodies(args: Namespace) -> int:
-    """Replay bodies; return the exit status, 1 if all of them stay in the quarantine."""
+    """Replayer bodies; return the exit status, 1 if all of them stay in the quarantine."""
     outcomes: Counter[str] = Counter()
     with _selected(args) as (quarantine, bodies):
         for body in bodies:
-            replayed = quarantine.replay.take(body)
+            replayed = quarantine.replayer.replay(body)
             outcomes[replayed.outcome] += 1
-            print_row(body.digest[:SHOWN_CHARACTERS], replayed.outcome, replayed.why)
+            print_row(body.digest[:SHOWN_CHARACTERS], replayed.outcome, replayed.problem)
     print(", ".join(f"{number} {outcome}" for outcome, number in sorted(outcomes.items())) or "no bodies")
     if "stale" in outcomes:
         print(STALE)
-    return 1 if outcomes.keys() == {STAYS} else 0
+    return 1 if outcomes.keys() == {STILL_INVALID} else 0
 
 
 def purge_bodies(args: Namespace) -> int:

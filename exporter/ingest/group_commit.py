@@ -1,7 +1,7 @@
-"""Group commit: callbacks that arrive while a commit is under way form the next batch.
+"""Group commit: callbacks that arrive during a commit form the next batch.
 
-Each batch is one atomic step: every callback in it is folded, all of it is made durable with one sync, and
-only then are their senders answered. A sweep settles what time alone decides.
+A batch is one transaction. All its callbacks are folded and made durable with one fsync. Only then are their
+senders answered. A periodic sweep settles tasks, marks lost ones and deletes forgotten ones.
 """
 
 import asyncio
@@ -22,25 +22,29 @@ R = TypeVar("R")
 log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 0.5
+#: Tasks of one sweep. A larger sweep would delay the callbacks that arrive during it.
 SWEEP_TASKS = 100
 EVICT_SECONDS = 60.0
-#: A commit that takes less is made in place; after a slower one the next go to a thread.
+#: A commit shorter than this may run on the event loop; after a longer one the next runs in the thread.
 QUICK_SECONDS = 0.01
 
-Waiting = tuple[BatchItem, "asyncio.Future[None]"]
+#: An item in the queue, and the future that its sender awaits.
+Queued = tuple[BatchItem, "asyncio.Future[None]"]
 
 
 class Ingest:
-    """Commits what arrives, in batches, and sweeps.
+    """Queues items, commits them in batches, and sweeps.
+
+    All methods but the constructor run on one event loop.
 
     Args:
-        store: where it is kept; only this object writes to it.
-        folder: what it means.
-        telemetry: what is told of the work itself.
-        max_queued: how much may wait; past it callers are turned away.
-        max_batch: how much is committed at once.
-        max_refused_bytes: how much of what is to be put into the quarantine may wait.
-        clock: gives the time, seconds.
+        store: the store; within this process only this object writes to it.
+        folder: folds batches into transactions.
+        telemetry: receives the queue's length, batch sizes, commit times and the store's state.
+        max_queued: maximum number of items in the queue; past it items are rejected.
+        max_batch: maximum number of items in one transaction.
+        max_queued_body_bytes: maximum total size of the bodies that wait to be quarantined, bytes.
+        clock: returns UNIX time, seconds.
     """
 
     def __init__(
@@ -51,7 +55,7 @@ class Ingest:
         telemetry: Telemetry,
         max_queued: int = 10_000,
         max_batch: int = 512,
-        max_refused_bytes: int = 16 * 1024 * 1024,
+        max_queued_body_bytes: int = 16 * 1024 * 1024,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -59,141 +63,158 @@ class Ingest:
         self._telemetry = telemetry
         self._max_queued = max_queued
         self._max_batch = max_batch
-        self._max_refused_bytes = max_refused_bytes
-        self._refused_bytes = 0
+        self._max_queued_body_bytes = max_queued_body_bytes
+        self._queued_body_bytes = 0
         self._clock = clock
-        self._queue: list[Waiting] = []
-        self._work = asyncio.Event()
-        self._closing = False
-        self._turn = asyncio.Lock()
-        self._probing: asyncio.Task[None] | None = None
+        self._queue: list[Queued] = []
+        self._has_work = asyncio.Event()
+        self._is_closing = False
+        #: Held during each use of the store: its writing methods must be called one at a time.
+        self._store_lock = asyncio.Lock()
+        self._probe_task: asyncio.Task[None] | None = None
+        #: Ends the pause between two sweeps when the exporter stops.
         self._stopping = asyncio.Event()
-        self._is_quick = True
+        self._is_disk_quick = True
         self._evict_at = 0.0
+        # One thread only: SQLite's connection and its transaction must not be used by two at a time.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._tasks: list[asyncio.Task[None]] = []
         telemetry.queued.set_function(lambda: len(self._queue))
 
     def start(self) -> None:
-        """Begin to commit and to sweep, in the running event loop."""
+        """Start to commit and to sweep, on the running event loop."""
         loop = self._loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._commit_for_ever()), loop.create_task(self._sweep_for_ever())]
+        self._tasks = [loop.create_task(self._commit_loop()), loop.create_task(self._sweep_loop())]
 
     def commit(self, item: BatchItem) -> "asyncio.Future[None]":
-        """Return what is done when `arrived` is durable.
+        """Queue an item; return a future that is done when the item is durable.
 
         Raises:
-            StoreUnavailable: it was not kept, and nothing of it was counted; awaiting it may raise it too.
+            StoreUnavailable: the queue is full, or the exporter is stopping. The future raises it if the
+                commit fails. In each case nothing of the item was counted.
         """
         if len(self._queue) >= self._max_queued:
-            raise StoreUnavailable("too many callbacks wait for the store")
-        if self._closing:
+            raise StoreUnavailable("too many callbacks are waiting for the store")
+        if self._is_closing:
             raise StoreUnavailable("the exporter is stopping")
         future: asyncio.Future[None] = self._loop.create_future()
         if item.quarantine_entry is not None:
-            self._hold(len(item.quarantine_entry.body), future)
+            self._reserve_bytes(len(item.quarantine_entry.body), future)
         self._queue.append((item, future))
-        self._work.set()
+        self._has_work.set()
         return future
 
     @property
-    def is_crowded(self) -> bool:
-        """Whether so much waits that others should be asked instead."""
+    def is_queue_half_full(self) -> bool:
+        """Whether the queue is more than half full; a load balancer should then use other replicas."""
         return len(self._queue) > self._max_queued // 2
 
-    def _hold(self, size_bytes: int, done: "asyncio.Future[None]") -> None:
-        """Make room for a body until it is put away: they are kept whole, and anybody may send them."""
-        if self._refused_bytes + size_bytes > self._max_refused_bytes:
-            raise StoreUnavailable("too many refused bodies wait for the store")
-        self._refused_bytes += size_bytes
-        done.add_done_callback(lambda _: self._let_go(size_bytes))
+    def _reserve_bytes(self, size_bytes: int, done: "asyncio.Future[None]") -> None:
+        """Count a body's size until `done`.
 
-    def _let_go(self, size_bytes: int) -> None:
-        self._refused_bytes -= size_bytes
+        Parsed callbacks are small, but bodies are kept whole, and anybody may send them. Without this limit a
+        full queue of them could use up the memory.
+        """
+        if self._queued_body_bytes + size_bytes > self._max_queued_body_bytes:
+            raise StoreUnavailable("too many rejected bodies are waiting for the store")
+        self._queued_body_bytes += size_bytes
+        done.add_done_callback(lambda _: self._release_bytes(size_bytes))
+
+    def _release_bytes(self, size_bytes: int) -> None:
+        self._queued_body_bytes -= size_bytes
 
     async def probe(self) -> None:
-        """Return when the store has proved that it can be written.
+        """Check that the store can be written; concurrent calls share one check.
 
         Raises:
-            StoreUnavailable: it can't.
+            StoreUnavailable: the store can't be written.
         """
-        if self._probing is None or self._probing.done():
-            self._probing = asyncio.get_running_loop().create_task(self._probe())
-        # One who gives up must not cancel it: the thread would go on with the store, out of turn.
-        await asyncio.shield(self._probing)
+        if self._probe_task is None or self._probe_task.done():
+            self._probe_task = asyncio.get_running_loop().create_task(self._probe())
+        # Shielded: a caller that times out must not cancel the check. The thread would keep using the store,
+        # but the lock would be free for others.
+        await asyncio.shield(self._probe_task)
 
     async def _probe(self) -> None:
-        async with self._turn:
-            with self._watched():
+        async with self._store_lock:
+            with self._reporting_state():
                 await self._in_thread(self._store.probe)
 
     async def stop(self) -> None:
-        """Commit what waits, then let go of the store."""
-        self._closing = True
-        self._work.set()
+        """Commit what is queued, then close the store."""
+        self._is_closing = True
+        # Both loops may be waiting; each event wakes one of them to see that the exporter stops.
+        self._has_work.set()
         self._stopping.set()
         await asyncio.gather(*self._tasks)
         self._thread.shutdown()
         self._store.close()
 
-    async def _commit_for_ever(self) -> None:
-        while self._queue or not self._closing:
-            await self._work.wait()
-            self._work.clear()
-            await self._gather()
+    async def _commit_loop(self) -> None:
+        while self._queue or not self._is_closing:
+            await self._has_work.wait()
+            self._has_work.clear()
+            await self._collect()
             while self._queue:
                 batch, self._queue = self._queue[: self._max_batch], self._queue[self._max_batch :]
                 await self._commit_batch(batch)
 
-    async def _gather(self) -> None:
-        """Let what is arriving at this moment into the batch: a sync costs the same for one as for many."""
-        waiting = 0
-        while waiting < len(self._queue) < self._max_batch:
-            waiting = len(self._queue)
+    async def _collect(self) -> None:
+        """Let the event loop run until no more callbacks arrive at once, or the batch is full.
+
+        One fsync costs the same for one callback as for many, so a few loop turns for a larger batch pay off.
+        """
+        queued = 0
+        while queued < len(self._queue) < self._max_batch:
+            queued = len(self._queue)
             await asyncio.sleep(0)
 
-    async def _commit_batch(self, batch: Sequence[Waiting]) -> None:
-        """Commit a batch and answer it; what can't be folded does not make the rest suffer."""
+    async def _commit_batch(self, batch: Sequence[Queued]) -> None:
+        """Commit a batch and complete its futures; an item that can't be folded fails alone."""
         begun = time.perf_counter()
         error: StoreUnavailable | None = None
         try:
-            await self._transact(partial(self._folder.take, [item for item, _ in batch]))
+            await self._transact(partial(self._folder.apply, [item for item, _ in batch]))
         except StoreUnavailable as exc:
             error = exc
         except Exception as exc:
+            # A fault in the fold. The transaction was rolled back, so that each item can be tried alone: only
+            # the one at fault fails.
             if len(batch) > 1:
-                for waiting in batch:
-                    await self._commit_batch([waiting])
+                for queued in batch:
+                    await self._commit_batch([queued])
                 return
-            log.exception("a callback could not be folded; it is answered 503")
-            error = StoreUnavailable(f"the callback could not be folded: {type(exc).__name__}")
+            log.exception("callback could not be processed and is answered 503; report this as a bug")
+            error = StoreUnavailable(f"the callback could not be processed: {type(exc).__name__}")
         self._telemetry.batch.observe(len(batch))
         self._telemetry.commit.observe(time.perf_counter() - begun)
         for _, future in batch:
-            if not future.done():
+            if not future.done():  # its sender may have disconnected, which cancels the future
                 future.set_exception(error) if error else future.set_result(None)
 
-    async def _sweep_for_ever(self) -> None:
-        while not self._closing:
+    async def _sweep_loop(self) -> None:
+        while not self._is_closing:
             try:
-                full = await self._sweep()
+                has_more = await self._sweep()
             except StoreUnavailable as exc:
-                log.debug("sweep: %s", exc)  # that the store is down has been said
-                full = False
+                log.debug("sweep failed; it is tried again: %s", exc)  # _reporting_state has logged it
+                has_more = False
             except Exception:
-                log.exception("a sweep failed; it is tried again")
-                full = False
+                # The loop must go on: without sweeps nothing is settled, marked lost or forgotten.
+                log.exception("sweep failed; it is tried again")
+                has_more = False
             with suppress(TimeoutError):
-                async with asyncio.timeout(0 if full else SWEEP_SECONDS):
+                async with asyncio.timeout(0 if has_more else SWEEP_SECONDS):
                     await self._stopping.wait()
 
     async def _sweep(self) -> bool:
-        """Settle what is due; return whether there may be more. A store that failed is tried first."""
+        """Sweep the tasks that are due and evict from the quarantine; return whether more may be due."""
+        # Without callbacks nothing else would notice that a store that failed works again.
         if not self._telemetry.is_writable:
             await self.probe()
         now = self._clock()
-        async with self._turn:
-            with self._watched(writes=False):
+        async with self._store_lock:
+            with self._reporting_state(writes=False):
                 keys = await self._in_thread(partial(self._store.due, now, SWEEP_TASKS))
         if keys:
             await self._transact(partial(self._folder.sweep, keys, now))
@@ -201,23 +222,25 @@ class Ingest:
         return len(keys) == SWEEP_TASKS
 
     async def _evict(self, now: float) -> None:
-        """Let the quarantine give up what is too old, now and then."""
+        """Delete quarantined bodies past the limits, every EVICT_SECONDS."""
         uptime = time.monotonic()
         if uptime >= self._evict_at:
             await self._transact(lambda transaction: transaction.evict(now))
             self._evict_at = uptime + EVICT_SECONDS
 
     async def _transact(self, work: Callable[[Transaction], None]) -> None:
-        """Run `work` in one step of the store and make it durable.
+        """Run `work` in a transaction and make it durable.
 
-        Python's part is done here, where no thread contends with it; so is the commit as long as the disk is
-        quick. What has to wait, for another process or for a slow disk, waits in the thread.
+        The work runs on the event loop: in a thread it would compete with the loop for the interpreter lock.
+        The commit runs there, too, while the disk is quick. Whatever has to wait for another process or for a
+        slow disk runs in the thread.
         """
-        async with self._turn:
-            with self._watched():
+        async with self._store_lock:
+            with self._reporting_state():
                 try:
                     prepared = self._store.begin(work, wait=False)
                 except WouldBlock:
+                    # Nothing was changed, so that the work can be run again from the start.
                     overflow = (await self._in_thread(partial(self._store.transact, work)))[1]
                 else:
                     overflow = (await self._commit_prepared(prepared.commit))[1]
@@ -226,25 +249,30 @@ class Ingest:
 
     async def _commit_prepared(self, commit: Callable[[], R]) -> R:
         begun = time.perf_counter()
-        result = commit() if self._is_quick else await self._in_thread(commit)
-        self._is_quick = time.perf_counter() - begun < QUICK_SECONDS
+        result = commit() if self._is_disk_quick else await self._in_thread(commit)
+        self._is_disk_quick = time.perf_counter() - begun < QUICK_SECONDS
         return result
 
     async def _in_thread(self, work: Callable[[], R]) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     @contextmanager
-    def _watched(self, *, writes: bool = True) -> Iterator[None]:
-        """Tell whether the store can be written; a read can show that it is down, not that it is up."""
+    def _reporting_state(self, *, writes: bool = True) -> Iterator[None]:
+        """Report whether the store can be written, to the telemetry and, when that changes, to the log.
+
+        Args:
+            writes: whether the store is written; a successful read does not prove that it can be.
+        """
         try:
             yield
         except StoreUnavailable as exc:
             if self._telemetry.is_writable:
-                log.error("callbacks are answered 503: %s", exc)  # noqa: TRY400 - the text says it all
+                # Without a traceback: the text of the exception says everything.
+                log.error("store can't be written, callbacks are answered 503: %s", exc)  # noqa: TRY400
             self._telemetry.record_store_access("write", succeeded=False)
             raise
         if not writes:
             return
         if not self._telemetry.is_writable:
-            log.warning("the store can be written again")
+            log.warning("store can be written again")
         self._telemetry.record_store_access("write", succeeded=True)

@@ -1,4 +1,4 @@
-"""What was rejected lately: a little memory of this process, for the status page."""
+"""Recently rejected callbacks, kept in this process's memory for the status page."""
 
 from collections.abc import Callable
 from time import time
@@ -8,16 +8,17 @@ from msgspec import Struct
 from exporter.errors import CallbackError, Fault
 
 MAX_KINDS = 50
+#: Longer texts are cut: faults quote field names from the body, which may be as long as the body.
 MAX_CHARACTERS = 200
 
 
 class Rejection(Struct, frozen=True):
-    """What callbacks that were rejected alike have in common.
+    """What equal rejections have in common.
 
     Args:
-        status, reason: as they were answered.
-        source: the address they came from.
-        pointer, message: the first fault.
+        status, reason: the HTTP status and the reason of the answer.
+        source: the client address.
+        pointer, message: the first fault; empty without one.
     """
 
     status: int
@@ -28,34 +29,42 @@ class Rejection(Struct, frozen=True):
 
 
 class RecentRejections:
-    """Remembers rejections: never a body and never a path, for those may hold a secret.
+    """Remembers recent rejections, without bodies and paths, since these may hold secrets.
 
-    Those that are alike are one, so that a caller who tries all day does not push the others out.
+    Equal rejections are one entry with a count, so that one client that keeps failing does not push out the
+    entries of all others.
 
     Args:
-        clock: gives the time, seconds.
-        max_kinds: how many are told apart.
+        clock: returns UNIX time, seconds.
+        max_kinds: maximum number of entries.
     """
 
     def __init__(self, clock: Callable[[], float] = time, max_kinds: int = MAX_KINDS) -> None:
         self._clock = clock
         self._max_kinds = max_kinds
+        #: The time of the last rejection and the count, by kind; the kind not seen for longest comes first.
         self._kinds: dict[Rejection, tuple[float, int]] = {}
-        #: When it began to remember, UNIX seconds, and how many there were since.
+        #: When this object was made, UNIX seconds, and the number of rejections since.
         self.since = clock()
         self.total = 0
 
-    def add(self, rejected: CallbackError, source: str) -> None:
-        """Remember a rejection; past the bound the one not seen for longest is given up."""
-        fault = rejected.faults[0] if rejected.faults else Fault("", "")
+    def add(self, error: CallbackError, source: str) -> None:
+        """Remember a rejection; past the limit, delete the entry that was not seen for longest.
+
+        Args:
+            error: the rejection.
+            source: the client address.
+        """
+        fault = error.faults[0] if error.faults else Fault("", "")
         texts = (text[:MAX_CHARACTERS] for text in (source, fault.pointer, fault.message))
-        kind = Rejection(rejected.status, rejected.reason, *texts)
-        _, times = self._kinds.pop(kind, (0.0, 0))
-        self._kinds[kind] = self._clock(), times + 1
+        kind = Rejection(error.status, error.reason, *texts)
+        # Removed and inserted again, so that the order of the dict is that of the last occurrences.
+        _, count = self._kinds.pop(kind, (0.0, 0))
+        self._kinds[kind] = self._clock(), count + 1
         self.total += 1
         if len(self._kinds) > self._max_kinds:
             del self._kinds[next(iter(self._kinds))]
 
     def newest_first(self) -> list[tuple[Rejection, tuple[float, int]]]:
-        """Return each kind with the time of its newest rejection, UNIX seconds, and their number."""
+        """Return each kind with the time of its last rejection, UNIX seconds, and the count."""
         return list(reversed(self._kinds.items()))

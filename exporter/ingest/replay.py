@@ -1,7 +1,7 @@
-"""Bodies that were refused, taken again: held against today's schemas, and folded as of when they came.
+"""Replay of quarantined bodies: validated with today's schemas, and applied as of their first arrival.
 
-A body leaves the quarantine in the same step of the store that counts it, so that it is counted once, however
-often, and by however many processes, it is replayed.
+The transaction that counts a body also deletes it from the quarantine. It is therefore counted once, however
+often and by however many processes it is replayed.
 """
 
 from collections.abc import Callable
@@ -15,29 +15,31 @@ from exporter.protocol.callback import Callback, Ignored
 from exporter.protocol.parser import Parser
 from exporter.store.protocol import QuarantinedBody, Store
 
-STAYS, GONE = "stays", "gone"
+#: Outcomes of a replay beside those of a callback: still invalid, and not in the quarantine any more.
+STILL_INVALID, NOT_FOUND = "stays", "gone"
 
 
-class Replayed(Struct, frozen=True):
-    """What became of a body.
+class ReplayResult(Struct, frozen=True):
+    """The result of replaying a body.
 
     Args:
-        outcome: one of `catalogue.OUTCOMES`, STAYS, or GONE if another process has taken it.
-        why: why it stays.
+        outcome: one of `catalogue.OUTCOMES` if the body was counted; STILL_INVALID; or NOT_FOUND if another
+            process replayed or deleted it first.
+        problem: what is still invalid, else empty.
     """
 
     outcome: str
-    why: str = ""
+    problem: str = ""
 
 
-class Replay:
-    """Takes bodies out of the quarantine, as far as they are valid today.
+class Replayer:
+    """Replays quarantined bodies that are valid by today's schemas.
 
     Args:
-        store: keeps them, and what is counted.
-        parser: says what is valid today.
-        folder: what it means.
-        clock: gives the time, seconds.
+        store: the store with the quarantine.
+        parser: validates bodies with today's schemas.
+        folder: folds callbacks into tasks.
+        clock: returns UNIX time, seconds.
     """
 
     def __init__(
@@ -48,21 +50,31 @@ class Replay:
         self._folder = folder
         self._clock = clock
 
-    def take(self, held: QuarantinedBody) -> Replayed:
-        """Count a body as of its first arrival, if it is valid today."""
-        callback, why = self.look(held)
-        if callback is None:
-            return Replayed(STAYS, why)
-        arrived = BatchItem(held.first, callback, replayed=self._clock())
-        outcome, _ = self._store.transact(partial(self._folder.replay, held.digest, arrived))
-        return Replayed(outcome or GONE)
+    def replay(self, quarantined: QuarantinedBody) -> ReplayResult:
+        """Count a body as of its first arrival and delete it from the quarantine, if it is valid today.
 
-    def look(self, held: QuarantinedBody) -> tuple[Callback | Ignored | None, str]:
-        """Return what a body says by today's schemas; if it is still of no use, None and why."""
+        Raises:
+            StoreUnavailable: the store does not answer; the body stays in the quarantine.
+        """
+        callback, problem = self.validate(quarantined)
+        if callback is None:
+            return ReplayResult(STILL_INVALID, problem)
+        # The first arrival is when its sender meant it to count; later ones are redeliveries.
+        item = BatchItem(quarantined.first, callback, replayed=self._clock())
+        outcome, _ = self._store.transact(partial(self._folder.replay, quarantined.digest, item))
+        return ReplayResult(outcome or NOT_FOUND)
+
+    def validate(self, quarantined: QuarantinedBody) -> tuple[Callback | Ignored | None, str]:
+        """Validate a body with today's schemas, without changing anything.
+
+        Returns:
+            The callback and an empty text; or None and what is still invalid.
+        """
         try:
-            callback = self._parser.parse(held.body)
-        except CallbackError as rejected:
-            return None, "; ".join(f"{fault.pointer} {fault.message}".strip() for fault in rejected.faults)
+            callback = self._parser.parse(quarantined.body)
+        except CallbackError as error:
+            return None, "; ".join(f"{fault.pointer} {fault.message}".strip() for fault in error.faults)
+        # Replaying an event that is still unknown would delete its body for nothing.
         if isinstance(callback, Ignored) and callback.is_quarantined:
-            return None, "its event is not known"
+            return None, "its event is still unknown"
         return callback, ""

@@ -1,1 +1,1 @@
-"""The operators' listener: scrapes, health, the JSON API and pages, and who may look at them."""
+"""The web listener, for operators and Prometheus: metrics, health, JSON API, pages, and authentication."""

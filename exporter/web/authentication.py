@@ -1,7 +1,7 @@
-"""What stands before everything on the web listener: a password, and headers of every answer.
+"""Authentication of the web listener, and the headers that are added to all its answers.
 
-Passwords are compared with bcrypt hashes: slow for wrong ones, fast for one that was right before. They are
-tried one at a time, in a thread that yields to all others, so that callbacks and scrapes don't wait for them.
+Passwords are checked against bcrypt hashes: slow for wrong passwords, fast for known ones. They are checked
+one at a time, in a thread of low priority, so that callbacks and scrapes do not wait for them.
 """
 
 import asyncio
@@ -29,21 +29,25 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-REALM = b'Basic realm="css-relay-exporter", charset="UTF-8"'
-BUSY_SECONDS = 1
+CHALLENGE = b'Basic realm="css-relay-exporter", charset="UTF-8"'
+#: Retry-After of a 429.
+RETRY_AFTER_SECONDS = 1
+#: Password checks that may wait; more are answered 429. Each takes tens of milliseconds.
 MAX_WAITING = 16
-MAX_KNOWN = 256
+#: Passwords that are remembered as right, so that they are not checked with bcrypt again.
+MAX_REMEMBERED = 256
+#: Nice value of the thread that runs bcrypt.
 NICENESS = 10
-#: bcrypt looks no further; some of its implementations refuse what is longer, others leave it out.
+#: bcrypt uses no more bytes. Some implementations reject longer passwords; here they are cut.
 MAX_PASSWORD_BYTES = 72
 
 
 class BasicAuth:
-    """Serves an app to those who know a password.
+    """Requires HTTP basic authentication before an ASGI app, if users are configured.
 
     Args:
-        app: what they look at.
-        config: returns who may look, as it is now.
+        app: the app.
+        config: returns the current web configuration.
     """
 
     def __init__(self, app: App, config: Callable[[], WebConfig]) -> None:
@@ -52,32 +56,34 @@ class BasicAuth:
         self._passwords = Passwords()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request: 401 without the right password, 429 if too many guesses wait for an answer."""
+        """Serve one request: 401 without a right password, 429 if too many password checks are waiting."""
+        # Read once, so that a reload in between does not mix two configurations in one answer.
         config = self._config()
         send = _with_headers(send, config.headers)
         try:
-            may_look = not config.users or await self._knows(scope, config.users)
-        except Busy:
-            await _refuse(send, 429, (b"retry-after", b"%d" % BUSY_SECONDS))
+            is_allowed = not config.users or await self._is_authenticated(scope, config.users)
+        except TooManyChecksError:
+            await _reject(send, 429, (b"retry-after", b"%d" % RETRY_AFTER_SECONDS))
             return
-        if may_look:
+        if is_allowed:
             await self._app(scope, receive, send)
         else:
-            await _refuse(send, 401, (b"www-authenticate", REALM))
+            await _reject(send, 401, (b"www-authenticate", CHALLENGE))
 
-    async def _knows(self, scope: Scope, users: Mapping[str, str]) -> bool:
+    async def _is_authenticated(self, scope: Scope, users: Mapping[str, str]) -> bool:
         credentials = _credentials(scope)
         if credentials is None:
             return False
-        if await self._passwords.are_right(users, *credentials):
+        if await self._passwords.verify(users, *credentials):
             return True
         client = scope.get("client") or ("unknown",)
-        log.warning("a password is wrong, or its user unknown", extra={"address": client[0]})
+        # Without the user's name: people type a password into that field by mistake.
+        log.warning("wrong user name or password", extra={"address": client[0]})
         return False
 
 
 def _credentials(scope: Scope) -> tuple[str, bytes] | None:
-    """Return name and password of a request, None if it has none that can be read."""
+    """Return the user name and password of a request, None without any or if they are malformed."""
     header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
     scheme, _, text = header.partition(b" ")
     try:
@@ -90,91 +96,100 @@ def _credentials(scope: Scope) -> tuple[str, bytes] | None:
 
 
 def _with_headers(send: Send, headers: Mapping[str, str]) -> Send:
-    """Return a `send` that adds headers; they come before those that the app would give."""
+    """Return a `send` that adds headers, and drops headers of the same names from the app's answer."""
     if not headers:
         return send
     added = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     names = {name for name, _ in added}
 
-    async def send_more(message: Message) -> None:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            others = [pair for pair in message.get("headers", ()) if bytes(pair[0]).lower() not in names]
-            message = {**message, "headers": [*others, *added]}
+            kept = [pair for pair in message.get("headers", ()) if bytes(pair[0]).lower() not in names]
+            message = {**message, "headers": [*kept, *added]}
         await send(message)
 
-    return send_more
+    return send_with_headers
 
 
-async def _refuse(send: Send, status: int, header: tuple[bytes, bytes]) -> None:
+async def _reject(send: Send, status: int, header: tuple[bytes, bytes]) -> None:
     body = b"Unauthorized\n" if status == 401 else b"Too Many Requests\n"
     headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body)), header]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
-class Busy(Exception):  # noqa: N818 - a state rather than a failure
-    """So many guesses wait that no further one is taken."""
+class TooManyChecksError(Exception):
+    """Too many password checks are waiting."""
 
 
 class Passwords:
-    """Tells whether a password is a user's."""
+    """Checks passwords against bcrypt hashes, and remembers the right ones."""
 
     def __init__(self) -> None:
-        # What was right is known again by its digest under a key that never leaves this process.
+        # Right passwords are remembered as digests with a random key, so that none is kept as it is.
         self._key = secrets.token_bytes(32)
-        self._known: dict[bytes, None] = {}
+        # A dict as an ordered set: the password remembered longest comes first.
+        self._remembered: dict[bytes, None] = {}
         self._users: Mapping[str, str] = {}
         self._waiting = 0
-        self._thread = ThreadPoolExecutor(1, "passwords", initializer=_yield_to_others)
+        self._thread = ThreadPoolExecutor(1, "passwords", initializer=_lower_priority)
 
-    async def are_right(self, users: Mapping[str, str], name: str, password: bytes) -> bool:
-        """Whether `password` is that of the user `name`.
+    async def verify(self, users: Mapping[str, str], name: str, password: bytes) -> bool:
+        """Return whether `password` is that of the user `name`.
 
         Args:
-            users: hashes by name, at least one; what is known is forgotten when they are others.
+            users: bcrypt hashes by user name, at least one. With another mapping than before, all remembered
+                passwords are deleted.
+            name: the user name.
+            password: the password, as bytes.
 
         Raises:
-            Busy: too many guesses wait.
+            TooManyChecksError: too many password checks are waiting.
         """
+        # By identity, not equality: a reload always makes a new mapping.
         if users is not self._users:
-            self._users, self._known = users, {}
-        # Who is unknown costs the same: the work is done for another, and its outcome counts for nothing.
-        text = users.get(name) or max(users.values(), key=_cost)
-        digest = self._digest(name, text, password)
-        if digest in self._known:
+            self._users, self._remembered = users, {}
+        # For an unknown user the costliest hash is checked and the result ignored, so that the response time
+        # does not reveal which users exist.
+        hashed = users.get(name) or max(users.values(), key=_cost)
+        digest = self._digest(name, hashed, password)
+        if digest in self._remembered:
             return True
         if self._waiting >= MAX_WAITING:
-            raise Busy
+            raise TooManyChecksError
         self._waiting += 1
         try:
             is_right = await asyncio.get_running_loop().run_in_executor(
-                self._thread, self._try, digest, text, password
+                self._thread, self._matches, digest, hashed, password
             )
         finally:
             self._waiting -= 1
         if not is_right or name not in users:
             return False
-        self._know(digest)
+        self._remember(digest)
         return True
 
-    def _try(self, digest: bytes, text: str, password: bytes) -> bool:
-        """Compare, unless the same was found right while this waited."""
-        return digest in self._known or bcrypt.checkpw(password[:MAX_PASSWORD_BYTES], text.encode())
+    def _matches(self, digest: bytes, hashed: str, password: bytes) -> bool:
+        # A client may send several requests at once: those that waited for the first check skip their own.
+        return digest in self._remembered or bcrypt.checkpw(password[:MAX_PASSWORD_BYTES], hashed.encode())
 
-    def _know(self, digest: bytes) -> None:
-        while len(self._known) >= MAX_KNOWN:
-            del self._known[next(iter(self._known))]
-        self._known[digest] = None
+    def _remember(self, digest: bytes) -> None:
+        while len(self._remembered) >= MAX_REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
+        self._remembered[digest] = None
 
-    def _digest(self, name: str, text: str, password: bytes) -> bytes:
-        parts = (name.encode("utf-8", "surrogateescape"), text.encode(), password)
+    def _digest(self, name: str, hashed: str, password: bytes) -> bytes:
+        parts = (name.encode("utf-8", "surrogateescape"), hashed.encode(), password)
+        # With the length before each part, so that no two different triples have the same bytes.
         return hmac.digest(self._key, b"".join(len(p).to_bytes(8, "big") + p for p in parts), "sha256")
 
 
-def _cost(text: str) -> str:
-    return text[4:6]
+def _cost(hashed: str) -> str:
+    """Return the cost of a bcrypt hash: "12" of "$2b$12$..."."""
+    return hashed[4:6]
 
 
-def _yield_to_others() -> None:
-    with contextlib.suppress(OSError):  # a sandbox may forbid it; then it has to do without
+def _lower_priority() -> None:
+    # On Linux a priority can be set for one thread, by its own id.
+    with contextlib.suppress(OSError):  # a sandbox may forbid it; then the priority stays as it is
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

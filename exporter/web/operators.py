@@ -1,4 +1,4 @@
-"""The side that Prometheus and operators look at: metrics, health, tasks, and the pages of `pages`."""
+"""The Falcon app of the web listener: metrics, health, the JSON API, and the HTML pages of `pages`."""
 
 import asyncio
 from typing import Any
@@ -19,18 +19,20 @@ from exporter.web.pages.task_page import TaskStatus
 from exporter.web.scrape import Scraper
 
 OPENMETRICS, TEXT = "application/openmetrics-text", "text/plain"
+#: How long the store and a scrape may take until the exporter counts as not ready.
 READY_SECONDS = 5.0
+#: Maximum number of tasks in one answer of the API.
 MAX_PAGE = 10_000
 
 
 class Metrics:
-    """`/metrics`: a scrape, in the format and encoding that the request prefers."""
+    """`/metrics`: a scrape, in the format and encoding of the request's Accept headers."""
 
     def __init__(self, scraper: Scraper) -> None:
         self._scraper = scraper
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        """Answer a scrape; whatever the headers say, with a status of 200."""
+        """Answer 200 with a scrape, whatever the Accept headers are."""
         openmetrics = _prefers_openmetrics(req.get_header("Accept") or "")
         compress = gzip_accepted(req.get_header("Accept-Encoding") or "")
         resp.data = await self._scraper.scrape(openmetrics=openmetrics, compress=compress)
@@ -57,20 +59,19 @@ class Ready:
         self._scraper = scraper
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        """Answer 200 if it is so, else 503 and what is the matter."""
+        """Answer 200 if the exporter is ready, else 503 with the reason."""
         resp.content_type = falcon.MEDIA_TEXT
-        if self._ingest.is_crowded:
-            resp.status, resp.text = "503", "not ready: too many callbacks wait for the store\n"
+        # Checked first: the probe below would have to wait for the commits of the queue.
+        if self._ingest.is_queue_half_full:
+            resp.status, resp.text = "503", "not ready: too many callbacks are waiting for the store\n"
             return
         try:
             async with asyncio.timeout(READY_SECONDS):
                 await self._ingest.probe()
                 await self._scraper.scrape(openmetrics=False, compress=False)
         except TimeoutError:
-            resp.status, resp.text = (
-                "503",
-                f"not ready: the store did not answer within {READY_SECONDS:g} s\n",
-            )
+            resp.status = "503"
+            resp.text = f"not ready: the store did not answer within {READY_SECONDS:g} s\n"
         except StoreUnavailable as exc:
             resp.status, resp.text = "503", f"not ready: {exc}\n"
         else:
@@ -78,37 +79,50 @@ class Ready:
 
 
 class Tasks:
-    """`/api/v1/tasks`: the tasks known, page by page, and one of them."""
+    """`/api/v1/tasks`: a page of the known tasks; `/api/v1/tasks/<appid>/<task_id>`: one task."""
 
     def __init__(self, store: Store, fold_settings: FoldSettings) -> None:
         self._store = store
-        self._windows = fold_settings
+        self._fold_settings = fold_settings
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        """Answer a page of tasks: `state`, `limit` and, for the next page, `after`."""
+        """Answer a page of tasks.
+
+        Query parameters: `state`, `limit` (tasks per page), and `after` (the `next` of the page before).
+
+        Raises:
+            falcon.HTTPInvalidParam: a parameter is malformed.
+            StoreUnavailable: the store does not answer.
+        """
         state = req.get_param("state")
         if state is not None and state not in STATES:
             raise falcon.HTTPInvalidParam("expected one of " + ", ".join(STATES), "state")
         limit = req.get_param_as_int("limit", min_value=1, max_value=MAX_PAGE, default=1000)
         after = req.get_param_as_int("after", min_value=0, max_value=2**62, default=0)
+        # In a thread: the store's methods block.
         page = await asyncio.to_thread(self._store.listing, state=state, after=after, limit=limit)
         resp.data = orjson.dumps(
             {
-                "tasks": [shown(decode_task(record), self._windows) for _, record in page],
+                "tasks": [task_json(decode_task(record), self._fold_settings) for _, record in page],
                 "next": page[-1][0] if len(page) == limit else None,
             }
         )
 
     async def on_get_one(self, req: Request, resp: Response, appid: int, task_id: str) -> None:
-        """Answer one task."""
+        """Answer one task.
+
+        Raises:
+            falcon.HTTPNotFound: the task is not known.
+            StoreUnavailable: the store does not answer.
+        """
         record = await asyncio.to_thread(self._store.find, task_key(appid, task_id))
         if record is None:
-            raise falcon.HTTPNotFound(description="no such task is known")
-        resp.data = orjson.dumps({"task": shown(decode_task(record), self._windows)})
+            raise falcon.HTTPNotFound(description="task not found; it may have been forgotten")
+        resp.data = orjson.dumps({"task": task_json(decode_task(record), self._fold_settings)})
 
 
-def shown(task: Task, fold_settings: FoldSettings) -> dict[str, Any]:
-    """Return what may be shown of a task, as JSON; times are UNIX seconds."""
+def task_json(task: Task, fold_settings: FoldSettings) -> dict[str, Any]:
+    """Return a task as the API shows it, ready for JSON; times are UNIX seconds."""
     status = TaskStatus(task, state_of(task, fold_settings))
     exited = status.exit
     return {
@@ -141,11 +155,13 @@ def _seconds(entry: Entry | None) -> float | None:
 
 
 def _prefers_openmetrics(accept: str) -> bool:
-    """Whether a request would rather have OpenMetrics; no header, however malformed, raises."""
+    """Return whether the header prefers OpenMetrics; a malformed one counts as not."""
     return _quality(accept, OPENMETRICS) > _quality(accept, TEXT)
 
 
 def _quality(accept: str, media_type: str) -> float:
+    """Return the highest weight, 0 to 1, that an Accept header gives to a media type."""
+    # A malformed part of the header counts as weight 0, so that the other parts still count.
     best = 0.0
     for part in accept.split(","):
         name, *parameters = (piece.strip().lower() for piece in part.split(";"))
@@ -153,12 +169,12 @@ def _quality(accept: str, media_type: str) -> float:
             best = max(
                 best,
                 *(_weight(p) for p in parameters if p.startswith("q=")),
-                0.0 if _weighted(parameters) else 1.0,
+                0.0 if _has_weight(parameters) else 1.0,
             )
     return best
 
 
-def _weighted(parameters: list[str]) -> bool:
+def _has_weight(parameters: list[str]) -> bool:
     return any(parameter.startswith("q=") for parameter in parameters)
 
 
@@ -169,7 +185,7 @@ def _weight(parameter: str) -> float:
         return 0.0
 
 
-async def _unavailable(req: Request, resp: Response, ex: Exception, params: dict[str, Any]) -> None:
+async def _answer_unavailable(req: Request, resp: Response, ex: Exception, params: dict[str, Any]) -> None:
     raise falcon.HTTPServiceUnavailable(description=str(ex), retry_after=5) from ex
 
 
@@ -182,9 +198,18 @@ def operator_app(
     pages: Pages,
     telemetry_path: str,
 ) -> App[Request, Response]:
-    """Return the app of the web listener."""
+    """Return the Falcon app of the web listener.
+
+    Args:
+        store: the store that the API shows.
+        ingest: checks whether the store can be written.
+        scraper: renders scrapes.
+        fold_settings: decides whether a task is failed or stopped.
+        pages: the HTML pages.
+        telemetry_path: path of the scrapes, `--web.telemetry-path`.
+    """
     app = App()
-    app.add_error_handler(StoreUnavailable, _unavailable)
+    app.add_error_handler(StoreUnavailable, _answer_unavailable)
     add_pages(app, pages)
     app.add_route(telemetry_path, Metrics(scraper))
     app.add_route("/-/healthy", Healthy())

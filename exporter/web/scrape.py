@@ -1,9 +1,9 @@
-"""A scrape: the store's snapshot, written as Prometheus text or OpenMetrics, and this process's own families.
+"""Renders scrapes: the store's snapshot and this process's own families, as Prometheus text or OpenMetrics.
 
-A scrape is rendered in a thread of its own. Each begins after the request came, so that it shows every commit
-made before; however many ask at once, there are never more than two renders' worth of work. The lines of a
-label set or a task are kept as long as its record is the same: most of them are as the last scrape wrote
-them. A test compares a scrape's bytes with prometheus_client's.
+A scrape is rendered in a separate thread. Its snapshot is taken after the request arrived, so that it shows
+every commit made before. Concurrent requests for one format share a render: one runs at a time, and at most
+one waits for each format. Rendered lines are cached by record, since few records change between two scrapes.
+A test compares the output with prometheus_client's, byte by byte.
 """
 
 import asyncio
@@ -24,25 +24,27 @@ from exporter.metrics.catalogue import Family, Scope, in_scope
 from exporter.metrics.process import Telemetry, WithoutCreated
 from exporter.relay import STATES, FoldSettings
 from exporter.store.protocol import Snapshot, Store
-from exporter.web.text_format import FLEET, LEDGER, STORE, TASK, Lines, Row
+from exporter.web.text_format import FLEET, LABEL_SET, STORE, TASK, LineWriter, RecordLines
 
 log = logging.getLogger(__name__)
 
-Form = tuple[bool, bool]
+#: Whether a scrape is OpenMetrics, and whether it is compressed.
+Format = tuple[bool, bool]
 
-# prometheus_client types it only in part.
+# A cast, since prometheus_client annotates the function only in part.
 _openmetrics_text = cast("Callable[[Collector], bytes]", openmetrics_exposition.generate_latest)
 
-_SHOWN = [f for scope in (Scope.STORE, Scope.LABELLED, Scope.FLEET, Scope.TASK) for f in in_scope(scope)]
+#: The families from the store, in the order of a scrape.
+_FAMILIES = [f for scope in (Scope.STORE, Scope.LABELLED, Scope.FLEET, Scope.TASK) for f in in_scope(scope)]
 
 
 class Exposition:
-    """Writes scrapes in one format.
+    """Writes the exposition of a snapshot in one format, and caches the lines of its records.
 
     Args:
-        openmetrics: OpenMetrics, with units, creation times and exemplars; else the text format.
-        labels: names of the labels of the fleet's families.
-        windows: what makes a task failed or stopped.
+        openmetrics: write OpenMetrics, with units, creation times and exemplars; else the text format.
+        labels: label names of the fleet's families, `--metrics.labels`.
+        fold_settings: decides whether a task is failed or stopped.
         telemetry: the families of this process.
     """
 
@@ -51,41 +53,42 @@ class Exposition:
     ) -> None:
         self._openmetrics = openmetrics
         self._telemetry = telemetry
-        self._lines = Lines(openmetrics=openmetrics, labels=labels, fold_settings=fold_settings)
-        self._headers = {family.name: self._lines.header(family) for family in _SHOWN}
-        self._label_sets: dict[tuple[str, tuple[int, ...]], Row] = {}
-        self._tasks: dict[str, Row] = {}
+        self._lines = LineWriter(openmetrics=openmetrics, labels=labels, fold_settings=fold_settings)
+        self._headers = {family.name: self._lines.header(family) for family in _FAMILIES}
+        self._label_sets: dict[tuple[str, tuple[int, ...]], RecordLines] = {}
+        self._tasks: dict[str, RecordLines] = {}
 
     def write(self, snapshot: Snapshot | None) -> bytes:
-        """Return a scrape; without a snapshot, of this process's own families alone."""
+        """Return the whole exposition; without a snapshot, only this process's own families."""
         return b"".join(self.parts(snapshot))
 
     def parts(self, snapshot: Snapshot | None) -> Iterator[bytes]:
-        """Yield a scrape part by part."""
+        """Yield the exposition in parts; without a snapshot, only this process's own families."""
         if snapshot is not None:
-            columns = self._columns(snapshot)
+            lines = self._lines_by_family(snapshot)
             for name, header in self._headers.items():
                 yield header
-                yield b"".join(columns[name])
+                yield b"".join(lines[name])
         registry = self._telemetry.registry
         yield _openmetrics_text(registry) if self._openmetrics else generate_latest(WithoutCreated(registry))
 
-    def _columns(self, snapshot: Snapshot) -> dict[str, Sequence[bytes]]:
-        """Return the lines of each family."""
-        self._label_sets = self._ledger_rows(snapshot)
-        known, lines = self._tasks, self._lines
+    def _lines_by_family(self, snapshot: Snapshot) -> dict[str, Sequence[bytes]]:
+        # New dicts, not updates of the old ones: this drops records that are gone from the cache.
+        self._label_sets = self._label_set_lines(snapshot)
+        cached, lines = self._tasks, self._lines
         self._tasks = {
-            record: known[record] if record in known else lines.task(record) for record in snapshot.tasks
+            record: cached[record] if record in cached else lines.task(record) for record in snapshot.tasks
         }
         return {
-            **_columns_of(STORE, [lines.store(snapshot.created, snapshot.quarantined)]),
-            **_columns_of(LEDGER, list(self._label_sets.values())),
-            **_columns_of(FLEET, [lines.fleet(snapshot.fleet)]),
-            **_columns_of(TASK, list(self._tasks.values())),
+            **_transposed(STORE, [lines.store(snapshot.created, snapshot.quarantined)]),
+            **_transposed(LABEL_SET, list(self._label_sets.values())),
+            **_transposed(FLEET, [lines.fleet(snapshot.fleet)]),
+            **_transposed(TASK, list(self._tasks.values())),
         }
 
-    def _ledger_rows(self, snapshot: Snapshot) -> dict[tuple[str, tuple[int, ...]], Row]:
+    def _label_set_lines(self, snapshot: Snapshot) -> dict[tuple[str, tuple[int, ...]], RecordLines]:
         """Return the lines of each label set, by its record and the number of its tasks in each state."""
+        # The numbers belong to the key, since they change without the record.
         numbers = {(labels, state): number for labels, state, number in snapshot.counts}
         keys = [
             (record, tuple(numbers.get((labels, state), 0) for state in STATES))
@@ -94,19 +97,19 @@ class Exposition:
         return {key: self._label_sets.get(key) or self._lines.label_set(*key) for key in keys}
 
 
-def _columns_of(families: Sequence[Family], rows: Sequence[Row]) -> dict[str, Sequence[bytes]]:
-    return {family.name: [row[index] for row in rows] for index, family in enumerate(families)}
+def _transposed(families: Sequence[Family], records: Sequence[RecordLines]) -> dict[str, Sequence[bytes]]:
+    return {family.name: [lines[index] for lines in records] for index, family in enumerate(families)}
 
 
 class Scraper:
-    """Renders the store and this process for a scrape.
+    """Renders scrapes of the store and of this process, in a thread of its own.
 
     Args:
-        store: whose snapshot is shown.
-        labels: names of the labels of the fleet's families.
-        windows: what makes a task failed or stopped.
-        max_tasks: tasks with series of their own.
-        telemetry: the families of this process.
+        store: the store.
+        labels: label names of the fleet's families, `--metrics.labels`.
+        fold_settings: decides whether a task is failed or stopped.
+        max_tasks: maximum number of tasks with series of their own.
+        telemetry: the families of this process; it also receives the store's state and the render times.
     """
 
     def __init__(
@@ -128,23 +131,31 @@ class Scraper:
             for openmetrics in (False, True)
         }
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="scrape")
-        self._waiting: dict[Form, asyncio.Task[bytes]] = {}
-        self._turn = asyncio.Lock()
+        #: Renders that have not begun: requests that arrive now may share them.
+        self._pending: dict[Format, asyncio.Task[bytes]] = {}
+        self._render_lock = asyncio.Lock()
 
     async def scrape(self, *, openmetrics: bool, compress: bool) -> bytes:
-        """Return a scrape that shows every commit made before this call; gzip if `compress`."""
+        """Return a scrape that shows every commit made before this call.
+
+        Args:
+            openmetrics: as OpenMetrics; else in the text format.
+            compress: whether it is compressed with gzip.
+        """
         form = openmetrics, compress
-        if form not in self._waiting:
-            self._waiting[form] = asyncio.get_running_loop().create_task(self._next(form))
-        return await asyncio.shield(self._waiting[form])
+        if form not in self._pending:
+            self._pending[form] = asyncio.get_running_loop().create_task(self._render_next(form))
+        # Shielded: a client that disconnects must not cancel the render that others share.
+        return await asyncio.shield(self._pending[form])
 
     def close(self) -> None:
-        """Let go of the thread."""
+        """Wait for the render under way, then stop the thread."""
         self._thread.shutdown()
 
-    async def _next(self, form: Form) -> bytes:
-        async with self._turn:
-            del self._waiting[form]
+    async def _render_next(self, form: Format) -> bytes:
+        async with self._render_lock:
+            # From here on the snapshot may be older than a new request, which must start another render.
+            del self._pending[form]
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._render, *form)
 
     def _render(self, openmetrics: bool, compress: bool) -> bytes:
@@ -154,7 +165,7 @@ class Scraper:
             self._telemetry.record_store_access("read", succeeded=True)
             self._telemetry.overflowed.labels("tasks").inc(snapshot.left_out)
         except StoreUnavailable as exc:
-            log.warning("a scrape without the store: %s", exc)
+            log.warning("scrape has only the process's own metrics: %s", exc)
             self._telemetry.record_store_access("read", succeeded=False)
             snapshot = None
         parts = self._expositions[openmetrics].parts(snapshot)
@@ -164,14 +175,14 @@ class Scraper:
 
 
 def _joined(parts: Iterable[bytes]) -> bytes:
-    # Unlike a join this never holds all parts and the whole at the same time.
-    whole = BytesIO()
-    whole.writelines(parts)
-    return whole.getvalue()
+    # Unlike b"".join, this frees each part once it is copied: memory use stays near the size of one scrape.
+    buffer = BytesIO()
+    buffer.writelines(parts)
+    return buffer.getvalue()
 
 
 def _gzip(parts: Iterable[bytes]) -> Iterator[bytes]:
-    # The fastest level: a scrape repeats itself so much that more effort saves little.
+    # The fastest level: a scrape is so repetitive that higher levels save little. 31 asks zlib for gzip.
     compressor = zlib.compressobj(level=1, wbits=31)
     yield from map(compressor.compress, parts)
     yield compressor.flush()

@@ -1,4 +1,7 @@
-"""The lines of a scrape: those that prometheus_client would write, of one record at a time."""
+"""Writes the lines of a scrape for one record at a time, exactly as prometheus_client would.
+
+prometheus_client writes a whole registry at once. Per record, lines of unchanged records can be cached.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import cast
@@ -19,85 +22,97 @@ from exporter.metrics.values import MICRO, SEP, Exemplar, LabelSetValues, histog
 from exporter.relay import NONE, STATES, FoldSettings, Task, state_of
 from exporter.store.records import decode_label_set, decode_task
 
-# prometheus_client types it only in part.
+# A cast, since prometheus_client has no annotations for it.
 _go_number = cast("Callable[[float], str]", floatToGoString)
 
+#: Longest task id in an exemplar: OpenMetrics allows 128 characters for the names and values of its labels.
 MAX_EXEMPLAR_CHARACTERS = 128 - len("task_id")
 
-#: The lines of one record, a column each family.
-Row = tuple[bytes, ...]
+#: The lines of one record: an item for each family.
+RecordLines = tuple[bytes, ...]
 
-#: Labels as they are written, each with its value.
+#: Labels in the form name="value", escaped.
 Pairs = Sequence[str]
 
 _TASK_LABELS = ("appid", "task_id", "to_host")
 
-#: Its series are counted from the tasks, and stand with the ledgers.
-COUNTED = CATALOGUE["tasks"]
+#: `css_relay_tasks`. Its values are counted from the tasks, but its series have the labels of a label set.
+TASKS = CATALOGUE["tasks"]
 
-#: The families that a row has lines of, in the order of its columns.
-STORE = tuple(family for family in in_scope(Scope.STORE) if family is not COUNTED)
-LEDGER = (COUNTED, *in_scope(Scope.LABELLED))
+#: The families in the lines of the store, of a label set, of the fleet and of a task, in their order.
+STORE = tuple(family for family in in_scope(Scope.STORE) if family is not TASKS)
+LABEL_SET = (TASKS, *in_scope(Scope.LABELLED))
 FLEET = in_scope(Scope.FLEET)
 TASK = in_scope(Scope.TASK)
 
 
-class Lines:
-    """Writes rows in one format.
+class LineWriter:
+    """Writes the lines of records in one format.
 
     Args:
-        openmetrics: OpenMetrics, with units, creation times and exemplars; else the text format.
-        labels: names of the labels of the fleet's families.
-        windows: what makes a task failed or stopped.
+        openmetrics: write OpenMetrics, with units, creation times and exemplars; else the text format.
+        labels: label names of the fleet's families, `--metrics.labels`.
+        fold_settings: decides whether a task is failed or stopped.
     """
 
     def __init__(self, *, openmetrics: bool, labels: tuple[str, ...], fold_settings: FoldSettings) -> None:
         self._openmetrics = openmetrics
         self._labels = labels
-        self._windows = fold_settings
+        self._fold_settings = fold_settings
 
     def _family_name(self, family: Family) -> str:
+        # OpenMetrics names a counter's family without the suffix _total of its samples.
         return family.full_name.removesuffix("_total") if self._openmetrics else family.full_name
 
     def header(self, family: Family) -> bytes:
-        """Return the lines that stand before a family's series."""
+        """Return the HELP, TYPE and UNIT lines of a family."""
         name = self._family_name(family)
         unit = f"# UNIT {name} {family.unit}\n" if self._openmetrics and family.unit else ""
         return f"# HELP {name} {family.help}\n# TYPE {name} {family.kind}\n{unit}".encode()
 
-    def store(self, created: float, quarantined: int) -> Row:
-        """Return the lines of the store itself."""
+    def store(self, created: float, quarantined: int) -> RecordLines:
+        """Return the lines of the store itself.
+
+        Args:
+            created: when the store was created, UNIX seconds.
+            quarantined: number of bodies in the quarantine.
+        """
         values = {"store_created_timestamp_seconds": created, "quarantined_callbacks": quarantined}
         return tuple(_line(family.full_name, [], values[family.name]).encode() for family in STORE)
 
-    def label_set(self, record: str, counts: Sequence[int]) -> Row:
-        """Return the lines of a label set, of which there are so many tasks in each state."""
+    def label_set(self, record: str, counts: Sequence[int]) -> RecordLines:
+        """Return the lines of a label set.
+
+        Args:
+            record: its encoded record.
+            counts: number of its tasks in each state, in the order of STATES.
+        """
         label_set = decode_label_set(record)
         labels = _pairs(self._labels, label_set.labels)
         tasks = zip(STATES, counts, strict=True)
         return (
-            "".join(_line(COUNTED.full_name, [*labels, _pair("state", s)], n) for s, n in tasks).encode(),
-            *("".join(self._series(family, label_set, labels)).encode() for family in LEDGER[1:]),
+            "".join(_line(TASKS.full_name, [*labels, _pair("state", s)], n) for s, n in tasks).encode(),
+            *("".join(self._series(family, label_set, labels)).encode() for family in LABEL_SET[1:]),
         )
 
-    def fleet(self, record: str) -> Row:
-        """Return the lines of the fleet as a whole."""
+    def fleet(self, record: str) -> RecordLines:
+        """Return the lines of the families without `--metrics.labels`, from their encoded record."""
         label_set = decode_label_set(record)
         return tuple("".join(self._series(family, label_set, [])).encode() for family in FLEET)
 
-    def task(self, record: str) -> Row:
-        """Return the lines of a task."""
+    def task(self, record: str) -> RecordLines:
+        """Return the lines of a task, from its encoded record."""
         task = decode_task(record)
         labels = _pairs(_TASK_LABELS, (str(task.appid), task.task_id, task.to_host or UNKNOWN))
         lines = dict.fromkeys((family.name for family in TASK), "")
-        for name, more, value in _task_samples(task, state_of(task, self._windows)):
+        for name, more, value in _task_samples(task, state_of(task, self._fold_settings)):
             lines[name] += _line(PREFIX + name, [*labels, *more], value)
         if self._openmetrics:
             lines["task_runs_total"] += _line("css_relay_task_runs_created", labels, task.first_seen)
         return tuple(text.encode() for text in lines.values())
 
     def _series(self, family: Family, label_set: LabelSetValues, labels: Pairs) -> Iterator[str]:
-        """Yield the lines of a family in one ledger: every series known in advance, and those it has."""
+        """Yield a family's lines for one label set, also of series known in advance that are still 0."""
         for values in _label_values(family, label_set):
             own = [*labels, *_pairs(family.labels, values)]
             key = series(family.name, *values)
@@ -116,6 +131,7 @@ class Lines:
     def _histogram(
         self, family: Family, label_set: LabelSetValues, keys: Sequence[str], labels: Pairs
     ) -> Iterator[str]:
+        # The store counts each bucket by itself; the exposition format wants cumulative counts.
         name, total = family.full_name, 0
         *buckets, sum_key = keys
         for bucket, edge in zip(buckets, (*family.buckets, float("inf")), strict=True):
@@ -140,25 +156,26 @@ class Lines:
 
 
 def _task_samples(task: Task, state: str) -> Iterator[tuple[str, Pairs, float]]:
-    now = task.current
+    """Yield the samples of a task: the family's name, further labels, and the value."""
+    run = task.current
     for name in STATES:
         yield "task_state", [_pair("state", name)], int(name == state)
     info = [task.source_host or UNKNOWN, task.stream_id or UNKNOWN, task.to_url or UNKNOWN]
     yield "task_info", _pairs(("source_host", "stream_id", "to_url"), info), 1
     yield "task_runs_total", (), task.runs
-    if now.start is not None:
-        yield "task_start_timestamp_seconds", (), now.start.ms / 1000
-    if not now.running and now.exit is not None and state != NONE:
-        yield "task_exit_timestamp_seconds", [_pair("code", now.exit.subject or UNKNOWN)], now.exit.ms / 1000
-    if now.running and now.file is not None:
-        yield "task_file_start_timestamp_seconds", (), now.file.ms / 1000
-        yield "task_file_duration_seconds", (), now.file.duration
-    elif now.running and now.played and now.finish is not None:
-        yield "task_file_finish_timestamp_seconds", (), now.finish.ms / 1000
+    if run.start is not None:
+        yield "task_start_timestamp_seconds", (), run.start.ms / 1000
+    if not run.running and run.exit is not None and state != NONE:
+        yield "task_exit_timestamp_seconds", [_pair("code", run.exit.subject or UNKNOWN)], run.exit.ms / 1000
+    if run.running and run.file is not None:
+        yield "task_file_start_timestamp_seconds", (), run.file.ms / 1000
+        yield "task_file_duration_seconds", (), run.file.duration
+    elif run.running and run.played and run.finish is not None:
+        yield "task_file_finish_timestamp_seconds", (), run.finish.ms / 1000
 
 
 def _label_values(family: Family, label_set: LabelSetValues) -> Sequence[tuple[str, ...]]:
-    """Return the values of a family's own labels in one ledger, those known in advance first."""
+    """Return the values of a family's own labels for one label set, those known in advance first."""
     if not family.labels:
         return [()]
     if family.name == "callbacks_total":
@@ -174,7 +191,7 @@ def _label_values(family: Family, label_set: LabelSetValues) -> Sequence[tuple[s
 
 
 def _line(name: str, labels: Pairs, value: float, exemplar: str = "") -> str:
-    # By name: it is followed by a sign that comes before all that names have in them.
+    # Sorting the pairs sorts them by name, as prometheus_client does: "=" comes before letters and "_".
     inside = f"{{{','.join(sorted(labels))}}}" if labels else ""
     return f"{name}{inside} {_number(value)}{exemplar}\n"
 
@@ -188,6 +205,7 @@ def _pair(name: str, value: str) -> str:
 
 
 def _number(value: float) -> str:
+    # Most values are small whole numbers; for these the general formatting is slow and its result the same.
     return f"{value}.0" if type(value) is int and value < 1_000_000 else _go_number(value)
 
 

@@ -1,7 +1,7 @@
-"""The web configuration file: who may look at the web listener, and how.
+"""Parses the web configuration file, `--web.config.file`: TLS, users and headers of the web listener.
 
-The format is that of the Prometheus exporter toolkit, or the part of it that its users set. Unsupported
-fields are refused, so that nobody relies on them. Nothing else is read or opened here.
+The format is the commonly used part of the Prometheus exporter toolkit's. Unsupported fields are refused, so
+that nobody relies on them. Certificates and keys are only named here; they are read elsewhere.
 """
 
 import re
@@ -24,13 +24,13 @@ CLIENT_AUTH = {
     "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
     "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
 }
-#: Those of the toolkit that take certificates which nobody verifies, and what to take.
+#: The toolkit's types that accept certificates without verifying them, and what to use instead.
 UNVERIFIED = {
     "RequestClientCert": "VerifyClientCertIfGiven",
     "RequireAnyClientCert": "RequireAndVerifyClientCert",
     "RequireClientCert": "RequireAndVerifyClientCert",
 }
-#: Headers that can be set, and the values of those that have no others.
+#: Headers that can be set, with their possible values; empty for any value.
 HEADERS = {
     "Content-Security-Policy": (),
     "Strict-Transport-Security": (),
@@ -38,28 +38,28 @@ HEADERS = {
     "X-Frame-Options": ("deny", "sameorigin"),
     "X-XSS-Protection": (),
 }
-#: The toolkit's other fields, and what holds instead.
+#: The toolkit's other fields, and what to do instead.
 UNSUPPORTED = {
-    "rate_limit": "there is no limit but that of guessed passwords; a proxy in front can set one",
-    "tls_server_config.cert": "name a file in cert_file",
-    "tls_server_config.key": "name a file in key_file",
-    "tls_server_config.client_ca": "name a file in client_ca_file",
+    "rate_limit": "only password checks are limited; set a rate limit in a proxy in front",
+    "tls_server_config.cert": "use cert_file",
+    "tls_server_config.key": "use key_file",
+    "tls_server_config.client_ca": "use client_ca_file",
     "tls_server_config.client_allowed_sans": (
-        "every certificate signed by client_ca_file is let in; have an authority for these clients alone"
+        "every certificate signed by client_ca_file is accepted; use a CA that signs only the allowed clients"
     ),
-    "tls_server_config.cipher_suites": "OpenSSL's own choice holds, min_version: TLS13 narrows it",
-    "tls_server_config.curve_preferences": "OpenSSL's own choice holds",
-    "tls_server_config.prefer_server_cipher_suites": "the server's preference always holds",
+    "tls_server_config.cipher_suites": "OpenSSL's defaults are used; min_version: TLS13 allows fewer",
+    "tls_server_config.curve_preferences": "OpenSSL's defaults are used",
+    "tls_server_config.prefer_server_cipher_suites": "the server's order is always preferred",
 }
 
 
 class WebConfig(Struct, frozen=True, kw_only=True):
-    """Who may look, and how.
+    """The settings of the web listener.
 
     Args:
-        tls: None for plain HTTP.
-        users: bcrypt hashes of passwords, by user; empty if anybody may look.
-        headers: of every answer.
+        tls: TLS settings, None for plain HTTP.
+        users: bcrypt hashes of passwords, by user name; empty for access without authentication.
+        headers: headers added to every answer.
     """
 
     tls: TlsConfig | None = None
@@ -86,7 +86,7 @@ class HttpSection(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class WebFile(Struct, frozen=True, forbid_unknown_fields=True):
-    """The whole file; what it does not give is empty."""
+    """The whole file; fields that it does not set are empty."""
 
     tls_server_config: TlsSection = TlsSection()
     http_server_config: HttpSection = HttpSection()
@@ -94,45 +94,48 @@ class WebFile(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_web_config(text: bytes, folder: Path) -> WebConfig:
-    """Return what the text of a web configuration file asks for.
+    """Return the settings in a web configuration file.
 
     Args:
-        folder: what paths in it are relative to.
+        text: the content of the file.
+        folder: the folder that relative paths in it start from.
 
     Raises:
-        SettingsError: a field is unknown, malformed or not supported; it is named, and no value is quoted.
+        SettingsError: a field is unknown, malformed or not supported. The text names the field, and quotes no
+            value, since values may be secrets.
     """
-    form = _read_form(text)
-    if form.http_server_config.http2.lower() not in ("", "false", "no", "off", "n"):
-        raise SettingsError("http_server_config.http2: expected false, for HTTP/1.1 alone is spoken")
+    file = _parse(text)
+    if file.http_server_config.http2.lower() not in ("", "false", "no", "off", "n"):
+        raise SettingsError("http_server_config.http2: expected false, since only HTTP/1.1 is supported")
     return WebConfig(
-        tls=None if form.tls_server_config == TlsSection() else _tls(form.tls_server_config, folder),
-        users=_users(form.basic_auth_users),
-        headers=_headers(form.http_server_config.headers),
+        tls=None if file.tls_server_config == TlsSection() else _tls(file.tls_server_config, folder),
+        users=_users(file.basic_auth_users),
+        headers=_headers(file.http_server_config.headers),
     )
 
 
 def _tls(section: TlsSection, folder: Path) -> TlsConfig:
     for field in ("cert_file", "key_file"):
         if not getattr(section, field):
-            raise _wrong(field, "required: TLS needs a certificate and a key")
+            raise _error(field, "required: TLS needs a certificate and a key")
     auth = section.client_auth_type or "NoClientCert"
     if auth in UNVERIFIED:
-        raise _wrong(
-            "client_auth_type", f"the certificate of a client would not be verified: take {UNVERIFIED[auth]}"
+        raise _error(
+            "client_auth_type", f"{auth} does not verify client certificates; use {UNVERIFIED[auth]}"
         )
     if auth not in CLIENT_AUTH:
-        raise _wrong("client_auth_type", "expected one of " + ", ".join(CLIENT_AUTH))
+        raise _error("client_auth_type", "expected one of " + ", ".join(CLIENT_AUTH))
+    # A CA without client_auth_type would verify nobody: probably a mistake, and a dangerous one.
     if section.client_ca_file and not CLIENT_AUTH[auth]:
-        raise _wrong("client_auth_type", "expected RequireAndVerifyClientCert, as there is a client_ca_file")
+        raise _error("client_auth_type", "expected RequireAndVerifyClientCert, since client_ca_file is set")
     if CLIENT_AUTH[auth] and not section.client_ca_file:
-        raise _wrong("client_ca_file", "required with this client_auth_type")
+        raise _error("client_ca_file", "required with this client_auth_type")
     versions = section.min_version or "TLS12", section.max_version or "TLS13"
     for field, version in zip(("min_version", "max_version"), versions, strict=True):
         if version not in VERSIONS:
-            raise _wrong(field, "expected TLS12 or TLS13; older ones are not safe")
+            raise _error(field, "expected TLS12 or TLS13; older versions are not secure")
     if versions[0] > versions[1]:
-        raise _wrong("max_version", f"expected at least {versions[0]}")
+        raise _error("max_version", f"expected at least {versions[0]}")
     cert, key, client_ca = (
         PemFile(f"tls_server_config.{field}", str(folder / getattr(section, field)))
         for field in ("cert_file", "key_file", "client_ca_file")
@@ -147,17 +150,17 @@ def _tls(section: TlsSection, folder: Path) -> TlsConfig:
     )
 
 
-def _wrong(field: str, problem: str) -> SettingsError:
+def _error(field: str, problem: str) -> SettingsError:
     return SettingsError(f"tls_server_config.{field}: {problem}")
 
 
 def _users(users: dict[str, str]) -> dict[str, str]:
-    for name, text in users.items():
-        if ":" in name:
+    for name, hashed in users.items():
+        if ":" in name:  # basic authentication sends name:password
             raise SettingsError(f"basic_auth_users.{name}: expected a name without a colon")
-        if not BCRYPT.fullmatch(text):
+        if not BCRYPT.fullmatch(hashed):
             raise SettingsError(
-                f"basic_auth_users.{name}: expected a bcrypt hash, such as htpasswd -nB gives"
+                f"basic_auth_users.{name}: expected a bcrypt hash; make one with htpasswd -nB"
             )
     return users
 
@@ -169,29 +172,31 @@ def _headers(headers: dict[str, str]) -> dict[str, str]:
             raise SettingsError(f"{field}: expected one of " + ", ".join(HEADERS))
         if value and HEADERS[name] and value not in HEADERS[name]:
             raise SettingsError(f"{field}: expected " + " or ".join(HEADERS[name]))
+        # A line break would let the value add headers of its own.
         if not (value.isascii() and value.isprintable()):
             raise SettingsError(f"{field}: expected one line of ASCII")
     return {name: value for name, value in headers.items() if value}
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads every scalar as the text that it is written as: a name or a password may look like a number."""
+    """Loads every scalar as a string, since a user name may look like a number or a date."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Return a mapping.
 
         Raises:
-            SettingsError: something stands twice in it.
+            SettingsError: a key occurs twice.
         """
+        # YAML forbids a key twice, but PyYAML would silently use the last one. Merge keys ("<<") may repeat.
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != MERGE]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise SettingsError(f"{twice}: is given twice (line {node.start_mark.line + 1} and after)")
+            raise SettingsError(f"{twice}: is set twice from line {node.start_mark.line + 1} on; remove one")
         return super().construct_mapping(node, deep)
 
 
 NULL, MERGE, *TEXTS = (f"tag:yaml.org,2002:{kind}" for kind in ("null", "merge", "str", "seq", "map"))
-# Nor as another kind where a tag asks for that: `!!int x` is refused like any unknown tag.
+# A tag must not change the type, either: `!!int x` is refused like any unknown tag.
 _Loader.yaml_constructors = {
     tag: make for tag, make in yaml.SafeLoader.yaml_constructors.items() if tag in (NULL, *TEXTS, None)
 }
@@ -201,28 +206,31 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
-def _read_form(text: bytes) -> WebFile:
+def _parse(text: bytes) -> WebFile:
     try:
-        given = _without_nulls(yaml.load(text, _Loader))  # noqa: S506 - a SafeLoader
-        return msgspec.convert({} if given is None else given, WebFile)
+        document = _without_nulls(yaml.load(text, _Loader))  # noqa: S506 - a SafeLoader
+        return msgspec.convert({} if document is None else document, WebFile)
     except msgspec.ValidationError as exc:
-        raise SettingsError(_named(" ".join(str(exc).split()))) from None
+        raise SettingsError(_field_first(" ".join(str(exc).split()))) from None
     except (yaml.YAMLError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as exc:
-        # No more of what it says: it may quote the file, and the file has secrets.
+        # Only the line number: the text of the exception may quote the file, which holds secrets.
         mark = getattr(exc, "problem_mark", None)
         raise SettingsError(f"line {mark.line + 1 if mark else 1}: expected YAML") from None
 
 
 def _without_nulls(value: Any, field: str = "") -> Any:
-    """Return `value` without what is null in it; but a user without a password stays, to be refused."""
+    """Return `value` without null fields, as if they were not set.
+
+    A user with a null password stays, so that it is refused: without users everybody would have access.
+    """
     if not isinstance(value, dict):
         return value
     kept = {name: _without_nulls(each, str(name)) for name, each in value.items()}
     return {name: each for name, each in kept.items() if each is not None or field == "basic_auth_users"}
 
 
-def _named(problem: str) -> str:
-    """Return what msgspec says, the field first."""
+def _field_first(problem: str) -> str:
+    """Return a message of msgspec's with the field at its beginning, and advice for unsupported fields."""
     what, _, place = problem.partition(" - at ")
     field = place.strip("`").removeprefix("$").removeprefix(".")
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what)
@@ -231,4 +239,4 @@ def _named(problem: str) -> str:
     field = f"{field}.{unknown[1]}".removeprefix(".")
     if field in UNSUPPORTED:
         return f"{field}: is not supported: {UNSUPPORTED[field]}"
-    return f"{field}: is not a field of this file"
+    return f"{field}: is not a field of this file; check its spelling"

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.embedded
 
 TASKS = 150
 #: Said, for those who debug, by a sweep that finds the store down.
-SWEEP = "sweep: "
+SWEEP = "sweep failed; it is tried again: "
 
 
 def post(exporter: Exporter, number: int) -> Answer:
@@ -60,7 +60,7 @@ def test_a_file_that_is_damaged_while_it_is_served_is_written_no_more(tmp_path: 
                 file.write(b"\xff" * (len(whole) - 4096))
         assert_down(exporter, "damaged")
         swept = exporter.log.count(SWEEP)
-        until(lambda: exporter.log.count(SWEEP) > swept + 2, "it has looked again and again")
+        until(lambda: exporter.log.count(SWEEP) > swept + 2, "it has tried again and again")
         assert post(exporter, 10**6)[0] == 503, "it does not forget"
         assert "damaged" in run(tmp_path, "check", status=1)
         assert "damaged" in run(tmp_path, "backup", "copy.db", status=1)

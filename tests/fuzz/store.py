@@ -51,7 +51,7 @@ def _commit_all(store: SqliteStore, came: Sequence[Came]) -> Snapshot:
     folder, numbers = BatchFolder(WINDOWS, LABELS), _numbers(store.snapshot(10))
     for begin in range(0, len(came), BATCH):
         batch = [BatchItem(each.arrival, each.callback) for each in came[begin : begin + BATCH]]
-        store.transact(partial(folder.take, batch))
+        store.transact(partial(folder.apply, batch))
         numbers = _check(store, numbers)
         keys = store.due(batch[-1].arrival, 100)
         store.transact(partial(folder.sweep, keys, batch[-1].arrival))

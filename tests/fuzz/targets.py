@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 from msgspec import Struct
 
 from exporter.callbacks.access import ClientAddress, RateLimit
-from exporter.callbacks.credentials import Signatures, knows_token
+from exporter.callbacks.credentials import Signatures, is_valid_token
 from exporter.config.flags import parse_networks
 from exporter.errors import REASONS, CallbackError
 from exporter.protocol.callback import Callback, Ignored
@@ -173,20 +173,20 @@ def _proxy(data: bytes) -> int | str | None:
 TRUSTED = ClientAddress(
     trusted=parse_networks("10.0.0.0/8,127.0.0.0/8,::1"), allowed=parse_networks("192.0.2.0/24")
 )
-RATE = RateLimit(10, remembered=100)
+RATE = RateLimit(10, max_clients=100)
 TICKS = count()
 
 
 def check_source(data: bytes) -> None:
     """Whatever a header says: a source is an address, an untrusted peer's own, and its rate is finite."""
     header = data.decode("latin-1")
-    assert TRUSTED.of("203.0.113.9", header) == "203.0.113.9"
-    source = TRUSTED.of("127.0.0.1", header)
+    assert TRUSTED.resolve("203.0.113.9", header) == "203.0.113.9"
+    source = TRUSTED.resolve("127.0.0.1", header)
     ip_address(source.partition("%")[0])
     assert isinstance(TRUSTED.may_send(source), bool)
     assert TRUSTED.may_send(header) in (True, False)
-    assert 0 <= RATE.wait(source, next(TICKS) / 50) <= 0.1
-    assert 0 <= RATE.wait(header, next(TICKS) / 50) <= 0.1
+    assert 0 <= RATE.acquire(source, next(TICKS) / 50) <= 0.1
+    assert 0 <= RATE.acquire(header, next(TICKS) / 50) <= 0.1
 
 
 KEYS = ("key one", "ключ")
@@ -196,8 +196,8 @@ SIGNATURES = Signatures(keys=lambda: KEYS, is_required=True)
 def check_credentials(data: bytes) -> None:
     """A signature is taken when it is MD5(key + t) and at no other time; a token when it is equal to one."""
     text = data.decode("latin-1")
-    assert knows_token(text, ["token"]) == (text == "token")
-    assert not knows_token(data.decode("utf-8", "surrogateescape"), ["another token"])
+    assert is_valid_token(text, ["token"]) == (text == "token")
+    assert not is_valid_token(data.decode("utf-8", "surrogateescape"), ["another token"])
     try:
         body = orjson.loads(data)
     except orjson.JSONDecodeError:

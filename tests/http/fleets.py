@@ -110,7 +110,7 @@ def put(folder: Path, bodies: Iterable[tuple[float, bytes]], now: float) -> None
     parser = Parser(schemas=Schemas(), redactor=redactor)
     batches = BatchFolder(settings.fold_settings, settings.metrics_labels)
     arrived = [BatchItem(at, parser.parse(body)) for at, body in sorted(bodies)]
-    store.transact(partial(batches.take, arrived))
+    store.transact(partial(batches.apply, arrived))
     while keys := store.due(now, 1000):
         store.transact(partial(batches.sweep, keys, now))
     store.close()

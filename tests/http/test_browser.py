@@ -28,7 +28,7 @@ SCHEMES = ("light", "dark")
 #: As it does by itself now and then; where it does so at this moment, once more.
 RENEW = """
 return (async () => {
-  while (asked) await new Promise(resolve => setTimeout(resolve, 20));
+  while (isFetching) await new Promise(resolve => setTimeout(resolve, 20));
   await refresh();
 })();
 """
@@ -132,12 +132,12 @@ def test_nothing_that_a_callback_says_runs(tmp_path: Path, browser: Browser) -> 
 
 
 def test_the_pages_break_none_of_their_own_policy(exporter: Exporter, browser: Browser) -> None:
-    """Neither at first nor when they renew themselves."""
+    """Neither at first nor when they refresh themselves."""
     for path in ("/", "/?state=failed&refresh=off", "/tasks/1250000001/118170", "/tasks/1/none"):
         browser.open(address(exporter, path))
         if browser.ask("return typeof refresh == 'function'"):
             browser.ask(RENEW)
-        styled = browser.ask("return getComputedStyle(document.querySelector('.answer')).borderLeftWidth")
+        styled = browser.ask("return getComputedStyle(document.querySelector('.summary')).borderLeftWidth")
         assert styled == "6px"
         complaints = [c for c in browser.complaints() if "404 (Not Found)" not in c]
         assert complaints == []
@@ -168,7 +168,7 @@ def test_tasks_are_filtered_sorted_and_paged_by_clicking(exporter: Exporter, bro
     assert browser.texts("h1") == ["Task 224031"]
 
 
-def test_it_renews_itself_in_place(tmp_path: Path, browser: Browser) -> None:
+def test_it_refreshes_itself_in_place(tmp_path: Path, browser: Browser) -> None:
     """Filter, scroll position, focus and what is typed stay; a paused page stays as it is."""
     fleet.fill(tmp_path / "data" / "css-relay.db", 60)
     with running(tmp_path) as exporter:
@@ -190,7 +190,7 @@ def test_it_renews_itself_in_place(tmp_path: Path, browser: Browser) -> None:
         assert browser.texts("#fresh a") == ["Resume"]
 
 
-def test_it_renews_itself_by_itself(tmp_path: Path, browser: Browser) -> None:
+def test_it_refreshes_itself_by_itself(tmp_path: Path, browser: Browser) -> None:
     """After a while, and tells when it can't any more."""
     with running(tmp_path) as exporter, browser.moved_clock():
         exporter.post(callback("TaskStart", "1", time.time(), {}))
@@ -201,7 +201,7 @@ def test_it_renews_itself_by_itself(tmp_path: Path, browser: Browser) -> None:
             browser.pass_seconds(REFRESH_SECONDS)
             return browser.text(selector)
 
-        until(lambda: later("h1") == "2 on air", "it is renewed")
+        until(lambda: later("h1") == "2 on air", "it is refreshed")
         assert browser.text("#stale") == ""
         exporter.stop()
         until(lambda: later("#stale").startswith("Not refreshed since 20"), "it says so")

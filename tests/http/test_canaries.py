@@ -165,7 +165,7 @@ def test_no_page_and_no_answer_of_the_api_has_one(aviary: Aviary) -> None:
 
 def test_the_log_has_none(aviary: Aviary) -> None:
     """In both forms, debug messages included; nor has it the exporter's own secrets."""
-    assert "a callback was refused" in aviary.exporter.log
+    assert "callback rejected" in aviary.exporter.log
     assert aviary.canaries.found_in(aviary.exporter.log) == []
     assert TOKEN not in aviary.exporter.log
     assert KEY not in aviary.exporter.log

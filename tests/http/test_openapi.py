@@ -34,7 +34,7 @@ from exporter.errors import REASONS
 from exporter.ingest.recent_rejections import RecentRejections
 from exporter.relay import FoldSettings
 from exporter.web.operators import operator_app
-from exporter.web.pages.handler import About, Pages
+from exporter.web.pages.handler import ExporterInfo, Pages
 from tests.support import HANG_SECONDS, SAMPLES, Exporter, request, running, sample
 
 ROOT = Path(__file__).parents[2]
@@ -144,7 +144,7 @@ def test_every_route_is_described_and_nothing_else() -> None:
         telemetry=none,
         rejections=RecentRejections(),
         fold_settings=FoldSettings(),
-        about=About("", "", "/metrics"),
+        info=ExporterInfo("", "", "/metrics"),
     )
     app = operator_app(
         store=none,

@@ -21,7 +21,7 @@ from exporter.metrics.process import Telemetry
 from exporter.relay import FoldSettings
 from exporter.store.protocol import StoreOptions
 from exporter.store.sqlite.store import SqliteStore
-from exporter.web.pages.handler import About, Pages
+from exporter.web.pages.handler import ExporterInfo, Pages
 from exporter.web.pages.humanize import visible
 from exporter.web.pages.status_page import Query
 from tests.clock import Clock
@@ -98,9 +98,9 @@ def test_with_no_task_the_page_says_so_and_how_to_begin(tmp_path: Path) -> None:
     """No empty table."""
     with running(tmp_path) as exporter:
         text = page(exporter)
-    assert "Nothing on air No task has been heard of yet." in seen(text)
+    assert "Nothing on air No task is known yet." in seen(text)
     assert "CallbackUrl" in text
-    assert "Nothing since this process started" in seen(text)
+    assert "None since this process started" in seen(text)
     assert 'class="tasks"' not in text
     assert "<form" not in text
 
@@ -148,11 +148,14 @@ def test_what_was_rejected_lately_is_told(tmp_path: Path) -> None:
             exporter.post(b'{"event_type":314,"appid":1,"callback_event":"TaskStart"}')
         exporter.post(b"", "/x")
         text = seen(page(exporter))
-    assert re.search(r"4 since this process started .* 404 token there is nothing here 127\.0\.0\.1", text)
+    assert re.search(
+        r"4 rejected since this process started .* 404 token the path or its token is wrong 127\.0\.0\.1",
+        text,
+    )
     assert re.search(
         r"400 schema /task_id : is missing 127\.0\.0\.1 (just now|\d+ (s|min) ago) , 3 times", text
     )
-    assert "Kept in quarantine 1" in text
+    assert "Quarantined bodies 1" in text
 
 
 def test_every_page_has_strict_headers(exporter: Exporter) -> None:
@@ -197,7 +200,7 @@ def test_nothing_of_it_is_seen_from_the_internet(exporter: Exporter) -> None:
 def test_an_unknown_task_is_404_and_a_page(exporter: Exporter, path: str) -> None:
     """With a way back."""
     text = page(exporter, path, 404)
-    assert "No such task is known" in text
+    assert "Task not found" in text
     assert 'href="/"' in text
 
 
@@ -243,7 +246,7 @@ def test_tasks_are_filtered_sorted_and_searched_by_the_address(exporter: Exporte
     assert links
     assert sum("q=5000" in link for link in links) >= len(links) - 1
     assert "1 to 1 of 1 failed with “ 118170 ” Show all" in seen(page(exporter, "/?state=failed&q=118170"))
-    assert "No task is like that." in seen(page(exporter, "/?q=nonsense"))
+    assert "No task matches." in seen(page(exporter, "/?q=nonsense"))
 
 
 def test_the_page_renews_itself_unless_it_is_paused(exporter: Exporter) -> None:
@@ -271,7 +274,7 @@ def test_what_is_asked_for_comes_before_what_failed(exporter: Exporter) -> None:
         ("/?page=2", False),
     ):
         text = page(exporter, path)
-        assert (text.index("What failed last") < text.index("Search</button>")) == failures_first
+        assert (text.index("Latest failures") < text.index("Search</button>")) == failures_first
 
 
 def test_every_task_has_a_page_whatever_its_id(tmp_path: Path) -> None:
@@ -300,14 +303,14 @@ def test_when_the_store_is_down_the_page_says_so_and_what_it_knows(tmp_path: Pat
         assert exporter.post(sample("documented/task_start"))[0] == 503
         text = seen(page(exporter))
         assert text.startswith("The store does not answer")
-        assert "Callbacks are answered 503 until it does, and sent again." in text
+        assert "Callbacks are answered 503 meanwhile and sent again later." in text
         assert "503 unavailable" in text
-        assert "Answers no" in text
+        assert "Reachable no" in text
         assert "on air ," not in text
         assert "The store does not answer" in page(exporter, "/tasks/1250000001/118148", 503)
         os.rename(tmp_path / "away.db", path)
         exporter.until_ready()
-        assert seen(page(exporter)).startswith("1 on air All is well")
+        assert seen(page(exporter)).startswith("1 on air No task has failed or is lost.")
 
 
 def cost(folder: Path, tasks: int, query: Query) -> tuple[int, str]:
@@ -321,7 +324,7 @@ def cost(folder: Path, tasks: int, query: Query) -> tuple[int, str]:
             telemetry=Telemetry(version="0", revision="0"),
             rejections=RecentRejections(),
             fold_settings=FoldSettings(),
-            about=About("", "", "/metrics"),
+            info=ExporterInfo("", "", "/metrics"),
         )
         pages.status(query, [])  # what is made once is made
         calls = 0

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.callbacks.access import ClientAddress, RateLimit
-from exporter.callbacks.credentials import Signatures, is_token, knows_token
+from exporter.callbacks.credentials import Signatures, is_token, is_valid_token
 from exporter.config.flags import parse_networks
 from exporter.errors import CallbackError
 from exporter.server.request_head import ProxyHeader, read_proxy_header
@@ -42,12 +42,12 @@ NOW = 1_795_500_000.0
 )
 def test_a_source_is_told_by_trusted_proxies_alone(peer: str, forwarded: str | None, source: str) -> None:
     """Read from the end of the header, as far as they speak."""
-    assert ClientAddress(trusted=PROXIES).of(peer, forwarded) == source
+    assert ClientAddress(trusted=PROXIES).resolve(peer, forwarded) == source
 
 
 def test_nobody_is_trusted_unless_it_is_said() -> None:
     """A header is then but a header."""
-    assert ClientAddress().of("10.0.0.1", "198.51.100.7") == "10.0.0.1"
+    assert ClientAddress().resolve("10.0.0.1", "198.51.100.7") == "10.0.0.1"
 
 
 def test_networks_that_may_send() -> None:
@@ -72,11 +72,11 @@ def test_what_is_no_network_is_refused(text: str) -> None:
 def test_any_of_the_tokens_will_do() -> None:
     """And nothing that is like one."""
     tokens = ("first-token", "second-token")
-    assert knows_token("first-token", tokens)
-    assert knows_token("second-token", tokens)
+    assert is_valid_token("first-token", tokens)
+    assert is_valid_token("second-token", tokens)
     for wrong in ("", "first-toke", "first-tokens", "FIRST-TOKEN", "first-token\0", "\udcff"):
-        assert not knows_token(wrong, tokens)
-    assert not knows_token("", ())
+        assert not is_valid_token(wrong, tokens)
+    assert not is_valid_token("", ())
 
 
 @pytest.mark.parametrize(
@@ -149,30 +149,30 @@ def test_without_keys_no_signature_is_looked_at() -> None:
 def test_a_source_may_ask_so_often() -> None:
     """Twice as many at once, and more as time goes by; another source is not touched by it."""
     rate = RateLimit(2)
-    assert [rate.wait("192.0.2.1", 0.0) for _ in range(5)] == [0, 0, 0, 0, 0.5]
-    assert rate.wait("192.0.2.2", 0.0) == 0
-    assert rate.wait("192.0.2.1", 0.25) == 0.25
-    assert rate.wait("192.0.2.1", 0.5) == 0
-    assert rate.wait("192.0.2.1", 0.5) == 0.5
-    assert [rate.wait("192.0.2.1", 1000.0) for _ in range(5)] == [0, 0, 0, 0, 0.5]
+    assert [rate.acquire("192.0.2.1", 0.0) for _ in range(5)] == [0, 0, 0, 0, 0.5]
+    assert rate.acquire("192.0.2.2", 0.0) == 0
+    assert rate.acquire("192.0.2.1", 0.25) == 0.25
+    assert rate.acquire("192.0.2.1", 0.5) == 0
+    assert rate.acquire("192.0.2.1", 0.5) == 0.5
+    assert [rate.acquire("192.0.2.1", 1000.0) for _ in range(5)] == [0, 0, 0, 0, 0.5]
 
 
 def test_addresses_of_one_ipv6_network_share_a_bucket() -> None:
     """Anybody has as many of them as they like."""
     rate = RateLimit(1)
-    assert [rate.wait(f"2001:db8:0:1::{n:x}", 0.0) for n in range(3)] == [0, 0, 1]
-    assert rate.wait("2001:db8:0:2::1", 0.0) == 0
-    assert rate.wait("fe80::1%eth0", 0.0) == 0
-    assert rate.wait("no:address", 0.0) == 0
+    assert [rate.acquire(f"2001:db8:0:1::{n:x}", 0.0) for n in range(3)] == [0, 0, 1]
+    assert rate.acquire("2001:db8:0:2::1", 0.0) == 0
+    assert rate.acquire("fe80::1%eth0", 0.0) == 0
+    assert rate.acquire("no:address", 0.0) == 0
 
 
 def test_what_is_remembered_of_sources_is_bounded() -> None:
     """The one heard longest ago is forgotten first."""
-    rate = RateLimit(1, remembered=2)
+    rate = RateLimit(1, max_clients=2)
     for source in ("a", "b", "a", "c"):
-        assert rate.wait(source, 0.0) == 0
-    assert rate.wait("a", 0.0) == 1
-    assert rate.wait("b", 0.0) == 0
+        assert rate.acquire(source, 0.0) == 0
+    assert rate.acquire("a", 0.0) == 1
+    assert rate.acquire("b", 0.0) == 0
 
 
 REQUEST = b"POST /callbacks HTTP/1.1\r\n"

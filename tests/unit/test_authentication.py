@@ -1,4 +1,4 @@
-"""Passwords: who is right is known again at once, who guesses waits, whoever it is."""
+"""Passwords: right ones are remembered, all others are checked one at a time."""
 
 import asyncio
 import threading
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import bcrypt
 import pytest
 
-from exporter.web.authentication import MAX_KNOWN, MAX_WAITING, Busy, Passwords
+from exporter.web.authentication import MAX_REMEMBERED, MAX_WAITING, Passwords, TooManyChecksError
 from tests.support import HANG_SECONDS
 
 compare: Callable[[bytes, bytes], bool] = bcrypt.checkpw
@@ -52,7 +52,7 @@ def test_the_right_password_and_no_other_is_right() -> None:
     async def run() -> None:
         passwords = Passwords()
         for name, password, right in cases * 2:
-            assert await passwords.are_right(users, name, password) is right, (name, password)
+            assert await passwords.verify(users, name, password) is right, (name, password)
 
     asyncio.run(run())
 
@@ -74,7 +74,7 @@ def test_what_was_right_is_known_again_and_what_was_wrong_is_not(compared: list[
         passwords = Passwords()
         for number, (those, password, right, times) in enumerate(cases):
             compared.clear()
-            assert await passwords.are_right(those, "alice", password) is right, number
+            assert await passwords.verify(those, "alice", password) is right, number
             assert len(compared) == times, number
 
     asyncio.run(run())
@@ -87,14 +87,14 @@ def test_who_is_unknown_costs_as_much_as_who_is_known(compared: list[str]) -> No
     async def run() -> None:
         passwords = Passwords()
         for name, password in (("nobody", b"no"), ("nobody", b"right"), ("", b"no")):
-            assert not await passwords.are_right(users, name, password)
+            assert not await passwords.verify(users, name, password)
 
     asyncio.run(run())
     assert compared == [users["alice"]] * 3
 
 
 def test_guesses_wait_for_one_another_and_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever has been let in does not wait with them."""
+    """A password that is remembered does not wait with them."""
     users = {"alice": hashed(b"right")}
     let_go, at_once = threading.Event(), threading.Semaphore(1)
 
@@ -109,18 +109,18 @@ def test_guesses_wait_for_one_another_and_only_so_many(monkeypatch: pytest.Monke
 
     async def run() -> None:
         passwords = Passwords()
-        assert await passwords.are_right(users, "alice", b"right")
-        guesses = [passwords.are_right(users, "alice", b"guess %d" % n) for n in range(3 * MAX_WAITING)]
+        assert await passwords.verify(users, "alice", b"right")
+        guesses = [passwords.verify(users, "alice", b"guess %d" % n) for n in range(3 * MAX_WAITING)]
         flood = asyncio.gather(*guesses, knows(passwords), return_exceptions=True)
         outcomes = await flood
         assert outcomes.pop() is True
         assert outcomes.count(False) == MAX_WAITING
-        assert sum(isinstance(outcome, Busy) for outcome in outcomes) == 2 * MAX_WAITING
-        assert not await passwords.are_right(users, "alice", b"wrong")
+        assert sum(isinstance(outcome, TooManyChecksError) for outcome in outcomes) == 2 * MAX_WAITING
+        assert not await passwords.verify(users, "alice", b"wrong")
 
     async def knows(passwords: Passwords) -> bool:
-        """Ask while all the guesses wait, and let them go only when there is an answer."""
-        answer = await passwords.are_right(users, "alice", b"right")
+        """Check a remembered password while all guesses wait, and only then let them finish."""
+        answer = await passwords.verify(users, "alice", b"right")
         let_go.set()
         return answer
 
@@ -133,8 +133,8 @@ def test_what_is_known_is_bounded() -> None:
 
     async def run() -> None:
         passwords = Passwords()
-        for number in range(MAX_KNOWN + 20):
-            assert await passwords.are_right(users, "alice", b"a" * (72 + number))
-        assert len(passwords._known) == MAX_KNOWN
+        for number in range(MAX_REMEMBERED + 20):
+            assert await passwords.verify(users, "alice", b"a" * (72 + number))
+        assert len(passwords._remembered) == MAX_REMEMBERED
 
     asyncio.run(run())

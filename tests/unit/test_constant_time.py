@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from exporter.callbacks.credentials import Signatures, knows_token
+from exporter.callbacks.credentials import Signatures, is_valid_token
 from exporter.errors import CallbackError
 
 SECRETS = ("first-secret", "second-secret", "third-secret")
@@ -51,7 +51,7 @@ class Unequal(str):
 def test_a_token_is_held_against_every_token_in_constant_time(comparisons: Comparisons, given: str) -> None:
     """As many comparisons whether the first, the last or none is right, of digests of one length."""
     tokens = [Unequal(secret) for secret in SECRETS]
-    assert knows_token(given, tokens) is (given in SECRETS)
+    assert is_valid_token(given, tokens) is (given in SECRETS)
     assert comparisons.lengths == [(32, 32)] * len(SECRETS)
 
 

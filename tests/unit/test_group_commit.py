@@ -26,11 +26,11 @@ LABELS = ("appid", "to_host")
 class Poisonable(BatchFolder):
     """A folder that can't take one task."""
 
-    def take(self, batch: Sequence[BatchItem], transaction: Transaction) -> None:
+    def apply(self, batch: Sequence[BatchItem], transaction: Transaction) -> None:
         """Raise on the task named poison."""
         if any(getattr(arrived.callback, "task_id", "") == "poison" for arrived in batch):
             raise ZeroDivisionError
-        super().take(batch, transaction)
+        super().apply(batch, transaction)
 
 
 def run(path: Path, work: Callable[[Ingest, Telemetry], Awaitable[None]], **settings: int) -> LabelSetValues:
@@ -102,7 +102,7 @@ def test_a_batch_has_a_bound(path: Path) -> None:
 def test_a_callback_that_can_not_be_folded_does_not_take_others_with_it(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It alone is turned away; the rest of its batch is counted once."""
+    """Only this callback is answered 503; the rest of its batch is counted once."""
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
         names = [*map(str, range(10)), "poison", *map(str, range(10, 20))]
@@ -110,7 +110,7 @@ def test_a_callback_that_can_not_be_folded_does_not_take_others_with_it(
         assert [isinstance(r, StoreUnavailable) for r in results] == [name == "poison" for name in names]
 
     assert applied(run(path, work)) == 20
-    assert "could not be folded" in caplog.text
+    assert "callback could not be processed and is answered 503" in caplog.text
 
 
 def test_past_its_bound_the_queue_turns_callers_away(path: Path) -> None:
@@ -132,30 +132,30 @@ def test_a_crowded_queue_is_told_before_it_is_full(path: Path) -> None:
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
         waiting = [ingest.commit(start(str(n))) for n in range(5)]
-        assert not ingest.is_crowded
+        assert not ingest.is_queue_half_full
         waiting.append(ingest.commit(start("6")))
-        assert ingest.is_crowded
+        assert ingest.is_queue_half_full
         await asyncio.gather(*waiting)
-        assert not ingest.is_crowded
+        assert not ingest.is_queue_half_full
 
     run(path, work, max_queued=10)
 
 
-def test_refused_bodies_that_wait_are_bounded_in_bytes(path: Path) -> None:
-    """Anybody may send them, and they are kept whole; callbacks are not touched by it."""
+def test_rejected_bodies_that_wait_are_limited_in_bytes(path: Path) -> None:
+    """Anybody may send them, and they are kept whole. The limit does not apply to callbacks."""
 
-    def refused(number: int) -> BatchItem:
+    def rejected(number: int) -> BatchItem:
         return BatchItem(T0, quarantine_entry=QuarantineEntry("json", b"%1000d" % number, "192.0.2.1", T0))
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
-        waiting = [ingest.commit(refused(n)) for n in range(3)]
-        with pytest.raises(StoreUnavailable, match="refused bodies"):
-            ingest.commit(refused(4))
+        waiting = [ingest.commit(rejected(n)) for n in range(3)]
+        with pytest.raises(StoreUnavailable, match="rejected bodies"):
+            ingest.commit(rejected(4))
         waiting.append(ingest.commit(start("good")))
         await asyncio.gather(*waiting)
-        await ingest.commit(refused(5))
+        await ingest.commit(rejected(5))
 
-    run(path, work, max_refused_bytes=3500)
+    run(path, work, max_queued_body_bytes=3500)
 
 
 def test_a_stop_commits_what_waits_and_takes_nothing_more(path: Path) -> None:
@@ -176,13 +176,13 @@ def test_a_stop_commits_what_waits_and_takes_nothing_more(path: Path) -> None:
 def test_a_slow_disk_sends_commits_to_the_thread_and_a_quick_one_brings_them_back(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wherever it is made, a commit is a commit."""
+    """Commits count the same in the thread and on the event loop."""
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
         for quick, number in ((0.0, 1), (0.0, 2), (inf, 3), (inf, 4)):
             monkeypatch.setattr(module, "QUICK_SECONDS", quick)
             await ingest.commit(start(str(number)))
-            assert ingest._is_quick == (quick > 0)
+            assert ingest._is_disk_quick == (quick > 0)
 
     assert applied(run(path, work)) == 4
 
@@ -230,14 +230,14 @@ def test_what_is_too_old_leaves_the_quarantine_though_nothing_comes(path: Path) 
 
 
 def test_a_sweep_that_can_read_does_not_say_that_the_store_can_be_written(path: Path) -> None:
-    """It may have waited for its turn behind a write that failed."""
+    """The read may have waited for the lock behind a write that failed."""
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
         telemetry.record_store_access("write", succeeded=False)
-        with ingest._watched(writes=False):
+        with ingest._reporting_state(writes=False):
             pass
         assert not telemetry.is_writable
-        with ingest._watched():
+        with ingest._reporting_state():
             pass
         assert telemetry.is_writable
 

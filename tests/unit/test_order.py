@@ -274,7 +274,7 @@ def test_the_tasks_by_state_are_as_many_as_the_known_tasks(
         closing(SqliteStore(Path(place) / "relay.db", StoreOptions(labels=("appid",)))) as store,
     ):
         for arrived in sorted(calls, key=lambda a: a.arrival):
-            store.transact(lambda transaction, arrived=arrived: folder.take([arrived], transaction))  # type: ignore[misc]
+            store.transact(lambda transaction, arrived=arrived: folder.apply([arrived], transaction))  # type: ignore[misc]
             compare_states(store)
         now = T0 + 5000 + later
         store.transact(lambda transaction: folder.sweep(store.due(now, 9), now, transaction))

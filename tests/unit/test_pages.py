@@ -11,7 +11,7 @@ from exporter.metrics.process import Telemetry
 from exporter.store.protocol import StoreOptions
 from exporter.store.sqlite.store import SqliteStore
 from exporter.web.pages import handler as module
-from exporter.web.pages.handler import About, Pages
+from exporter.web.pages.handler import ExporterInfo, Pages
 from exporter.web.pages.status_page import Query
 from tests.contract.test_store import put, task
 from tests.unit.histories import T0, WINDOWS
@@ -35,18 +35,18 @@ def pages(tmp_path: Path, telemetry: Telemetry) -> Iterator[Pages]:
         telemetry=telemetry,
         rejections=RecentRejections(),
         fold_settings=WINDOWS,
-        about=About("1.2.3", "abc", "/m<etrics"),
+        info=ExporterInfo("1.2.3", "abc", "/m<etrics"),
         clock=lambda: T0 + 90.0,
     )
     store.close()
 
 
-def test_what_was_not_looked_through_is_told(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The counts are of all tasks all the same, and those in trouble are shown."""
-    assert "looked through all but" not in pages.status(Query(), [])
+def test_tasks_that_are_left_out_are_mentioned(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The counts are still of all tasks, and the failed ones are shown."""
+    assert "leaves out" not in pages.status(Query(), [])
     monkeypatch.setattr(module, "MAX_TASKS", 1)
     text = pages.status(Query(), [])
-    assert "looked through all but 2 tasks" in text
+    assert "too many tasks for this page: it leaves out 2 tasks." in text
     assert "2 on air, 1 failed ·" in text
     assert "<bdi>failed</bdi>" in text
     assert "<bdi>active</bdi>" not in text

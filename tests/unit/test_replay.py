@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from exporter.ingest.batch import BatchFolder, BatchItem
-from exporter.ingest.replay import Replay, Replayed
+from exporter.ingest.replay import Replayer, ReplayResult
 from exporter.metrics.values import histogram_keys, series
 from exporter.protocol.callback import Callback
 from exporter.protocol.parser import Parser
@@ -48,11 +48,11 @@ class Bench:
     def live(self, raw: bytes, arrival: float) -> None:
         """Take a callback as it comes in."""
         arrived = BatchItem(arrival, PARSER.parse(raw))
-        self.store.transact(lambda transaction: FOLDER.take([arrived], transaction))
+        self.store.transact(lambda transaction: FOLDER.apply([arrived], transaction))
 
-    def replay(self, held: QuarantinedBody, now: float) -> Replayed:
+    def replay(self, held: QuarantinedBody, now: float) -> ReplayResult:
         """Replay a body."""
-        return Replay(store=self.store, parser=PARSER, folder=FOLDER, clock=lambda: now).take(held)
+        return Replayer(store=self.store, parser=PARSER, folder=FOLDER, clock=lambda: now).replay(held)
 
     @property
     def kept(self) -> int:
@@ -90,7 +90,7 @@ def test_a_body_counts_as_of_when_it_came(bench: Bench) -> None:
     """Its delay is that of its first arrival, and it moves its task as it would have then."""
     bench.live(body("TaskStart", T0), T0 + 0.5)
     held = bench.keep(body("TaskExit", T0 + 60, {"code": -22}), T0 + 61.0)
-    assert bench.replay(held, T0 + 1800.0) == Replayed("applied")
+    assert bench.replay(held, T0 + 1800.0) == ReplayResult("applied")
     assert bench.kept == 0
     assert bench.counted(series("tasks_exited_total", "-22")) == bench.counted("tasks_failed_total") == 1
     assert bench.task.current.exit is not None
@@ -111,7 +111,7 @@ def test_a_body_whose_redelivery_was_counted_is_a_duplicate(bench: Bench) -> Non
     raw = body("TaskStart", T0)
     held = bench.keep(raw, T0 + 1.0)
     bench.live(raw + b" ", T0 + 120.0)
-    assert bench.replay(held, T0 + 180.0) == Replayed("duplicate")
+    assert bench.replay(held, T0 + 180.0) == ReplayResult("duplicate")
     assert bench.counted("tasks_started_total") == 1
     assert bench.kept == 0
 
@@ -124,10 +124,10 @@ def test_a_body_that_can_not_be_told_from_a_counted_one_is_stale(bench: Bench, f
     bench.live(raw + b" ", first + 120.0)
     for n in range(3):
         bench.live(body("TaskAlarm", T0 + n * 2 * HOUR, {"type": str(n)}), T0 + n * 2 * HOUR + 1)
-    assert bench.replay(held, T0 + 9 * HOUR) == Replayed("stale")
+    assert bench.replay(held, T0 + 9 * HOUR) == ReplayResult("stale")
     bench.keep(raw, first)
     bench.store.transact(lambda transaction: transaction.delete("4/a"))
-    assert bench.replay(held, T0 + 9 * HOUR) == Replayed("stale")
+    assert bench.replay(held, T0 + 9 * HOUR) == ReplayResult("stale")
     assert bench.counted(series("tasks_exited_total", "0")) == 1
     assert bench.fleet[series("callbacks_total", "TaskExit", "stale")] == 2
     assert bench.store.find("4/a") is None
@@ -137,19 +137,19 @@ def test_an_old_body_counts_if_nothing_as_new_is_known_of_its_task(bench: Bench)
     """The exit that was refused last week ends a task that seems to run ever since."""
     bench.live(body("TaskStart", T0), T0 + 1.0)
     held = bench.keep(body("TaskExit", T0 + HOUR, {"code": -5}), T0 + HOUR + 1)
-    assert bench.replay(held, T0 + 100 * HOUR) == Replayed("applied")
+    assert bench.replay(held, T0 + 100 * HOUR) == ReplayResult("applied")
     assert not bench.task.current.running
     bench.keep(held.body, held.first)
-    assert bench.replay(held, T0 + 100 * HOUR) == Replayed("duplicate")
+    assert bench.replay(held, T0 + 100 * HOUR) == ReplayResult("duplicate")
     assert bench.counted(series("tasks_exited_total", "-5")) == 1
 
 
 def test_a_body_without_a_time_is_judged_by_its_task_within_the_retry_window_alone(bench: Bench) -> None:
     """After it no state can tell."""
     held = bench.keep(body("TaskStart", None), T0 + 1.0)
-    assert bench.replay(held, T0 + HOUR) == Replayed("applied")
+    assert bench.replay(held, T0 + HOUR) == ReplayResult("applied")
     bench.keep(held.body, held.first)
-    assert bench.replay(held, T0 + HOUR + 2) == Replayed("stale")
+    assert bench.replay(held, T0 + HOUR + 2) == ReplayResult("stale")
     assert bench.counted("tasks_started_total") == 1
 
 
@@ -158,12 +158,12 @@ def test_an_exit_without_a_task_finds_its_owner(bench: Bench) -> None:
     sources = {"source_urls": ["http://a/x"]}
     bench.live(body("TaskStart", T0, **sources), T0 + 1.0)
     held = bench.keep(body("TaskExit", T0 + 60, {"code": 0}, task_id=None, **sources), T0 + 61.0)
-    assert bench.replay(held, T0 + 120.0) == Replayed("applied")
+    assert bench.replay(held, T0 + 120.0) == ReplayResult("applied")
     assert not bench.task.current.running
     late = bench.keep(body("TaskExit", T0 + 59, {"code": 0}, task_id="", **sources), T0 + 62.0)
-    assert bench.replay(late, T0 + 9 * HOUR) == Replayed("stale")
+    assert bench.replay(late, T0 + 9 * HOUR) == ReplayResult("stale")
     timeless = bench.keep(body("TaskExit", None, {"code": 0}, task_id="", **sources), T0 + 62.0)
-    assert bench.replay(timeless, T0 + 9 * HOUR) == Replayed("stale")
+    assert bench.replay(timeless, T0 + 9 * HOUR) == ReplayResult("stale")
     assert bench.counted(series("tasks_exited_total", "0")) == 1
 
 
@@ -172,7 +172,7 @@ def test_an_exit_without_a_task_finds_its_owner(bench: Bench) -> None:
     [
         (b"{", "json", "expected JSON"),
         (body("TaskExit", T0, task_id=4.5), "schema", "/task_id"),
-        (body("TaskPause", T0), "unknown_event", "not known"),
+        (body("TaskPause", T0), "unknown_event", "still unknown"),
     ],
 )
 def test_what_is_still_of_no_use_stays_as_it_is(bench: Bench, raw: bytes, reason: str, why: str) -> None:
@@ -181,7 +181,7 @@ def test_what_is_still_of_no_use_stays_as_it_is(bench: Bench, raw: bytes, reason
     before = bench.store.snapshot(9)
     replayed = bench.replay(held, T0 + 9.0)
     assert replayed.outcome == "stays"
-    assert why in replayed.why
+    assert why in replayed.problem
     assert bench.store.snapshot(9) == before
     assert bench.store.bodies(limit=9) == [held]
 
@@ -192,9 +192,9 @@ def test_an_event_that_is_known_by_now_counts_under_its_name(bench: Bench) -> No
     ignored = BatchItem(
         T0 + 1.0, PARSER.parse(body("TaskPause", T0)), QuarantineEntry("unknown_event", raw, "::1", T0)
     )
-    bench.store.transact(lambda transaction: FOLDER.take([ignored], transaction))
+    bench.store.transact(lambda transaction: FOLDER.apply([ignored], transaction))
     (held,) = bench.store.bodies(limit=9)
-    assert bench.replay(held, T0 + 9.0) == Replayed("applied")
+    assert bench.replay(held, T0 + 9.0) == ReplayResult("applied")
     assert bench.fleet[series("callbacks_total", "other", "ignored")] == 1
     assert bench.fleet[series("callbacks_total", "TaskStart", "applied")] == 1
     assert series("quarantine_evicted_total") not in bench.fleet
@@ -213,5 +213,5 @@ def test_a_step_that_fails_leaves_the_body(bench: Bench, monkeypatch: pytest.Mon
         bench.replay(held, T0 + 9.0)
     assert (bench.kept, bench.counted("tasks_started_total")) == (1, 0)
     monkeypatch.undo()
-    assert bench.replay(held, T0 + 9.0) == Replayed("applied")
+    assert bench.replay(held, T0 + 9.0) == ReplayResult("applied")
     assert isinstance(PARSER.parse(held.body), Callback)

@@ -73,7 +73,7 @@ class Core:
         """Take in what comes, in batches, sweep after each, and sweep once all windows are over."""
         for begin in range(0, len(deliveries), BATCH):
             batch = [self._arrived(each.body, arrival(each)) for each in deliveries[begin : begin + BATCH]]
-            self._store.transact(lambda transaction, batch=batch: self._folder.take(batch, transaction))  # type: ignore[misc]
+            self._store.transact(lambda transaction, batch=batch: self._folder.apply(batch, transaction))  # type: ignore[misc]
             self._sweep(batch[-1].arrival)
         self._sweep(batch[-1].arrival + WINDOWS.reorder + 2)
 

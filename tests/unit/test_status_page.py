@@ -24,16 +24,16 @@ from exporter.web.pages.status_page import (
     Query,
     callbacks,
     failures,
-    headline,
     read_query,
+    summarize,
     table,
 )
 from exporter.web.pages.task_page import TaskStatus, event_subject, link_to, status_of
 from tests.unit.histories import T0, WINDOWS, Delivery, callback, deliver, tried
 
 Told = tuple[str, float, str]
-ABOUT = {"version": "1", "revision": "r", "telemetry_path": "/metrics"}
-TEMPLATES = load_templates(asset=str, about=ABOUT, started=T0, retry_seconds=3600.0)
+INFO = {"version": "1", "revision": "r", "telemetry_path": "/metrics"}
+TEMPLATES = load_templates(asset=str, info=INFO, started=T0, retry_seconds=3600.0)
 
 
 def task(*told: Told, task_id: str = "t", until: float | None = None, **more: Any) -> Task:
@@ -205,34 +205,40 @@ def test_a_column_asked_for_again_is_sorted_the_other_way_round() -> None:
 
 
 @pytest.mark.parametrize(
-    ("counts", "watches", "tone", "text", "detail"),
+    ("counts", "watches", "css_class", "text", "detail"),
     [
-        (None, {}, "down", "The store does not answer", "can't be told"),
-        ({}, {}, "quiet", "Nothing on air", "No task has been heard of yet"),
-        ({"stopped": 1234}, {}, "quiet", "Nothing on air", "1,234 stopped as planned"),
-        ({"active": 12}, {}, "well", "12 on air", "All is well"),
-        ({"active": 12, "stopped": 3}, {}, "well", "12 on air", "All is well"),
-        ({"active": 12, "failed": 2, "lost": 1}, {}, "trouble", "12 on air, 2 failed, 1 lost", "Failed: "),
-        ({"failed": 2}, {}, "trouble", "0 on air, 2 failed", "Failed: "),
-        ({"active": 1, "lost": 1}, {}, "trouble", "1 on air, 1 lost", "Lost: "),
-        ({"active": 2}, {"silent": 1}, "watch", "2 on air", "1 active task plays nothing."),
-        ({"active": 2}, {"silent": 2}, "watch", "2 on air", "2 active tasks play nothing."),
-        ({"active": 2}, {"overdue": 2, "": 3}, "watch", "2 on air", "2 files should have ended by now."),
+        (None, {}, "down", "The store does not answer", "It is unknown what is on air"),
+        ({}, {}, "idle", "Nothing on air", "No task is known yet"),
+        ({"stopped": 1234}, {}, "idle", "Nothing on air", "1,234 stopped as planned"),
+        ({"active": 12}, {}, "ok", "12 on air", "No task has failed or is lost."),
+        ({"active": 12, "stopped": 3}, {}, "ok", "12 on air", "No task has failed or is lost."),
+        ({"active": 12, "failed": 2, "lost": 1}, {}, "error", "12 on air, 2 failed, 1 lost", "Failed: "),
+        ({"failed": 2}, {}, "error", "0 on air, 2 failed", "Failed: "),
+        ({"active": 1, "lost": 1}, {}, "error", "1 on air, 1 lost", "Lost: "),
+        ({"active": 2}, {"silent_seconds": 1}, "warning", "2 on air", "1 active task plays nothing."),
+        ({"active": 2}, {"silent_seconds": 2}, "warning", "2 on air", "2 active tasks play nothing."),
+        (
+            {"active": 2},
+            {"overdue_seconds": 2, "": 3},
+            "warning",
+            "2 on air",
+            "2 files should have ended by now.",
+        ),
     ],
 )
-def test_the_big_answer_comes_first(
-    counts: dict[str, int] | None, watches: dict[str, int], tone: str, text: str, detail: str
+def test_the_headline_says_what_is_wrong(
+    counts: dict[str, int] | None, watches: dict[str, int], css_class: str, text: str, detail: str
 ) -> None:
-    """And all is well only where nothing is wrong."""
+    """Or that no task has failed or is lost, if nothing is wrong."""
     tasks = [
         TaskStatus(task(), ACTIVE, **({kind: 61.0} if kind else {}))
         for kind, times in watches.items()
         for _ in range(times)
     ]
-    answer = headline(counts, tasks)
-    assert (answer.tone, ", ".join(part for _, part in answer.parts)) == (tone, text)
-    assert detail in answer.detail
-    assert ("All is well" in answer.detail) == (tone == "well")
+    summary = summarize(counts, tasks)
+    assert (summary.css_class, ", ".join(part for _, part in summary.parts)) == (css_class, text)
+    assert detail in summary.detail
+    assert ("No task has failed" in summary.detail) == (css_class == "ok")
 
 
 # --- one task
@@ -242,7 +248,7 @@ def test_a_live_task_is_just_running() -> None:
     """Since its start."""
     status = seen(("S", 0, ""))
     assert (status.state, status.since, status.file, status.exit) == ("active", T0, None, None)
-    assert (status.overdue, status.silent, words("doing", status)) == (0, 0, "running")
+    assert (status.overdue_seconds, status.silent_seconds, words("doing", status)) == (0, 0, "running")
 
 
 @pytest.mark.parametrize(
@@ -261,7 +267,7 @@ def test_a_file_is_told_with_how_far_it_is(now: float, at: str, percent: int, ov
     status = seen(("S", 0, ""), ("F", 1, "3"), now=now, duration_seconds=600.0)
     late = f" overdue by {overdue}" if overdue else ""
     assert words("doing", status) == f"file 3, {at} of 10:00 {percent} %{late}"
-    assert status.overdue == (now - 601 if overdue else 0)
+    assert status.overdue_seconds == (now - 601 if overdue else 0)
 
 
 @pytest.mark.parametrize(
@@ -270,13 +276,13 @@ def test_a_file_is_told_with_how_far_it_is(now: float, at: str, percent: int, ov
 def test_a_long_file_may_be_late_by_a_tenth_of_its_length(length: float, now: float, overdue: bool) -> None:
     """Two minutes are not enough for it."""
     status = seen(("S", 0, ""), ("F", 1, "3"), now=now, duration_seconds=length)
-    assert bool(status.overdue) == overdue
+    assert bool(status.overdue_seconds) == overdue
 
 
 def test_a_file_of_unknown_length_has_no_end_to_be_late_for() -> None:
     """Only how long it has played; one known by its URL is told by the beginning of its digest."""
     status = seen(("S", 0, ""), ("F", 1, "b16e2c122117d111"), now=9000)
-    assert (words("doing", status), status.overdue) == ("file ~b16e2c12, 2:29:59", 0)
+    assert (words("doing", status), status.overdue_seconds) == ("file ~b16e2c12, 2:29:59", 0)
 
 
 @pytest.mark.parametrize(("now", "silence"), [(660, ""), (661, "1 min"), (5000, "1 h 13 min")])
@@ -284,7 +290,7 @@ def test_dead_air_is_told(now: float, silence: str) -> None:
     """When a task that has played a file has played none for a minute."""
     status = seen(("S", 0, ""), ("F", 1, "0"), ("N", 601, "0"), now=now, duration_seconds=600.0)
     assert words("doing", status) == (f"has played nothing for {silence}" if silence else "running")
-    assert status.silent == (now - 601 if silence else 0)
+    assert status.silent_seconds == (now - 601 if silence else 0)
 
 
 @pytest.mark.parametrize(
@@ -366,24 +372,26 @@ def test_a_task_page_tells_its_run_its_exits_and_its_past() -> None:
         "1 min ago 2026-11-24 06:00:00 UTC | run started | |",
     ]
     facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", page.replace("<br>", " ")))
-    assert read(facts["Began"]) == "40 s ago 2026-11-24 06:01:00 UTC"
+    assert read(facts["Started"]) == "40 s ago 2026-11-24 06:01:00 UTC"
     assert read(facts["Last exit"]) == "-22 EINVAL: Invalid argument 59 s ago 2026-11-24 06:00:40 UTC"
-    assert (facts["Runs counted"], "File began" in facts, "not shown" in page) == ("2", False, False)
+    assert (facts["Runs"], "File started" in facts, "not shown" in page) == ("2", False, False)
 
 
 def test_a_task_page_shows_a_bounded_past() -> None:
-    """And how much more is known."""
+    """And the number of older events."""
     page = task_page(task(*(("A", float(n), "FileEndEarly") for n in range(101))))
-    assert (page.count("<tr><td>"), "<p>1 older event, not shown.</p>" in page) == (100, True)
+    assert (page.count("<tr><td>"), "<p>1 older event not shown.</p>" in page) == (100, True)
     facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", page))
-    assert (facts["Began"], facts["Last exit"]) == ("unknown", "none known")
+    assert (facts["Started"], facts["Last exit"]) == ("unknown", "none")
 
 
 def test_a_run_that_is_known_from_its_file_says_so() -> None:
-    """And what plays tells when it began."""
+    """With the start of the file as the start of the run."""
     page = read(task_page(task(("F", 70, "0"), until=99.0)))
-    assert "Began30 s ago told from its file: no TaskStart came2026-11-24 06:01:10 UTC" in page
-    assert "File began30 s ago2026-11-24 06:01:10 UTC" in page
+    assert (
+        "Started30 s ago inferred from a file event; no TaskStart was received2026-11-24 06:01:10 UTC" in page
+    )
+    assert "File started30 s ago2026-11-24 06:01:10 UTC" in page
 
 
 # --- the fleet
@@ -458,7 +466,7 @@ def test_a_tile_shows_a_state_alone_and_keeps_the_rest() -> None:
         query=query,
         error="",
         is_writable=True,
-        headline=headline(counts),
+        summary=summarize(counts),
         counts=counts,
         known=1202,
         unread=0,

@@ -61,7 +61,7 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
     ]
     for offset, each in steps:
         arrived = BatchItem(T0 + offset, each)
-        store.transact(lambda transaction, a=arrived: folder.take([a], transaction))
+        store.transact(lambda transaction, a=arrived: folder.apply([a], transaction))
     yield store
     store.close()
 
@@ -216,7 +216,7 @@ def test_lines_of_what_has_not_changed_are_not_written_again(tmp_path: Path) -> 
 
     def start(numbers: range, at: float) -> None:
         arrived = [BatchItem(at, callback("S", at, task_id=f"{number}")) for number in numbers]
-        store.transact(lambda transaction: folder.take(arrived, transaction))
+        store.transact(lambda transaction: folder.apply(arrived, transaction))
 
     def scrape() -> int:
         return calls_of(lambda: writer.write(store.snapshot(20_000)))

@@ -1,1 +1,1 @@
-"""The pages of the web listener."""
+"""The HTML pages of the web listener."""

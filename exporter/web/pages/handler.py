@@ -1,7 +1,7 @@
-"""The pages of the web listener: how the fleet stands, and how one task does.
+"""The Falcon resources of the HTML pages: the status page of the fleet, and the page of one task.
 
-They are worked out anew for every request, from the store as it is; off the event loop, and one at a time,
-so that many who look wait for one another and no callback waits for them. They need nothing from elsewhere.
+Every request renders its page from the store's current state. Pages are rendered in a thread and one at a
+time: viewers wait for each other, and callbacks do not wait for them. Pages load nothing from other hosts.
 """
 
 import asyncio
@@ -24,15 +24,17 @@ from exporter.relay import STATES_BY_SEVERITY, FoldSettings, history
 from exporter.store.protocol import Store
 from exporter.store.records import decode_label_set, decode_task, task_key
 from exporter.web.pages.humanize import ago, code_hint, number, plural, position, span, utc, visible
-from exporter.web.pages.status_page import Query, callbacks, failures, headline, read_query, table
+from exporter.web.pages.status_page import Query, callbacks, failures, read_query, summarize, table
 from exporter.web.pages.task_page import MAX_HISTORY, event_subject, file_name, link_to, status_of
 
+#: Tasks that the status page reads from the store.
 MAX_TASKS = 20_000
+#: How often an open page refreshes itself.
 REFRESH_SECONDS = 15
 ASSET_TYPES = {"style.css": "text/css", "refresh.js": "text/javascript", "icon.svg": "image/svg+xml"}
 FILTERS = (ago, code_hint, event_subject, file_name, number, plural, position, span, utc)
 
-#: Nothing from elsewhere, nothing inline, no frame; a form leads to this listener alone.
+#: Pages may load and submit to this listener only, have no inline scripts or styles, and can't be framed.
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -43,12 +45,18 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-RECORDS_AT_ONCE = 64
+#: After so many records the rendering thread sleeps for PAUSE_SECONDS, see `_with_pauses`.
+RECORDS_BETWEEN_PAUSES = 64
 PAUSE_SECONDS = 0.00005
 
 
-class About(Struct, frozen=True):
-    """This program: its version and revision, and where its metrics are."""
+class ExporterInfo(Struct, frozen=True):
+    """This program, as the pages show it.
+
+    Args:
+        version, revision: of this program.
+        telemetry_path: path of the scrapes, `--web.telemetry-path`.
+    """
 
     version: str
     revision: str
@@ -59,12 +67,12 @@ class Pages:
     """`/` and `/tasks/<appid>/<task_id>`.
 
     Args:
-        store: what is shown.
-        telemetry: whether the store can be written.
-        rejections: what was rejected lately.
-        windows: what makes a task failed or stopped.
-        about: this program.
-        clock: gives the time, UNIX seconds.
+        store: the store with the tasks and counters.
+        telemetry: knows whether the store can be written.
+        rejections: the recent rejections of this process.
+        fold_settings: decides whether a task is failed or stopped.
+        info: this program.
+        clock: returns UNIX time, seconds.
     """
 
     def __init__(
@@ -74,67 +82,75 @@ class Pages:
         telemetry: Telemetry,
         rejections: RecentRejections,
         fold_settings: FoldSettings,
-        about: About,
+        info: ExporterInfo,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._telemetry = telemetry
         self._rejections = rejections
-        self._windows = fold_settings
+        self._fold_settings = fold_settings
         self._clock = clock
-        #: The files that the pages name.
+        #: Stylesheet, script and icon.
         self.assets = Assets()
         self._templates = load_templates(
-            asset=self.assets.address,
-            about=about,
+            asset=self.assets.url,
+            info=info,
             started=rejections.since,
             retry_seconds=fold_settings.retry,
         )
-        self._turn = asyncio.Lock()
+        self._render_lock = asyncio.Lock()
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        """Answer how the fleet stands, with 200 also when the store does not answer."""
+        """Answer 200 with the status page, also when the store does not answer."""
         query, rejected = read_query(req.get_param), self._rejections.newest_first()
         await self._answer(resp, lambda: (200, self.status(query, rejected)))
 
     async def on_get_task(self, req: Request, resp: Response, appid: int, task_id: str) -> None:
-        """Answer how a task does: 404 if it is not known, 503 if the store does not answer."""
+        """Answer with the page of a task: 404 if it is not known, 503 if the store does not answer."""
+        # An id of only dots is in the query instead of the path, see `link_to`.
         refresh, task_id = read_query(req.get_param).refresh, task_id or req.get_param("id") or ""
-        await self._answer(resp, lambda: self._task(appid, task_id, refresh))
+        await self._answer(resp, lambda: self._task_page(appid, task_id, refresh))
 
-    async def _answer(self, resp: Response, make: Callable[[], tuple[int, str]]) -> None:
-        async with self._turn:
-            status, page = await asyncio.to_thread(make)
+    async def _answer(self, resp: Response, render: Callable[[], tuple[int, str]]) -> None:
+        async with self._render_lock:
+            status, page = await asyncio.to_thread(render)
         resp.status = str(status)
         resp.content_type = falcon.MEDIA_HTML
         resp.set_headers(HEADERS)
         resp.text = page
 
     def status(self, query: Query, rejected: Sequence[tuple[Rejection, tuple[float, int]]]) -> str:
-        """Return the page of the fleet."""
+        """Return the status page.
+
+        Args:
+            query: filter, order and page of the task list.
+            rejected: the recent rejections, the newest first.
+        """
         now = self._clock()
         try:
             snapshot = self._store.snapshot(MAX_TASKS, STATES_BY_SEVERITY)
         except StoreUnavailable as exc:
-            error = f"{redact_text(str(exc))}. Callbacks are answered 503 until it does, and sent again."
-            shown: dict[str, Any] = {"error": error, "headline": headline(None)}
+            # Redacted: the text may quote the store's URL, which may hold a password.
+            error = f"{redact_text(str(exc))}. Callbacks are answered 503 meanwhile and sent again later."
+            fleet: dict[str, Any] = {"error": error, "summary": summarize(None)}
         else:
-            tasks = [status_of(decode_task(each), self._windows, now) for each in _giving_way(snapshot.tasks)]
+            records = _with_pauses(snapshot.tasks)
+            tasks = [status_of(decode_task(record), self._fold_settings, now) for record in records]
             counts = snapshot.count_by_state
-            shown = {
+            fleet = {
                 "error": "",
-                "headline": headline(counts, tasks),
+                "summary": summarize(counts, tasks),
                 "counts": {state: counts[state] for state in STATES_BY_SEVERITY},
                 "known": counts.total(),
                 "unread": snapshot.left_out,
-                "failures": failures(tasks, self._windows),
+                "failures": failures(tasks, self._fold_settings),
                 "table": table(tasks, query),
                 "callbacks": callbacks(decode_label_set(snapshot.fleet)),
                 "created": snapshot.created,
                 "quarantined": snapshot.quarantined,
             }
         return self._templates["status.html"].render(
-            shown,
+            fleet,
             now=now,
             refresh=query.refresh,
             here=query.link(refresh="on"),
@@ -144,75 +160,83 @@ class Pages:
             is_writable=self._telemetry.is_writable,
         )
 
-    def _task(self, appid: int, task_id: str, refresh: str) -> tuple[int, str]:
-        """Return the page of a task, and the HTTP status of the answer."""
+    def _task_page(self, appid: int, task_id: str, refresh: str) -> tuple[int, str]:
+        """Return the HTTP status and the page of a task."""
         now = self._clock()
-        always = {"now": now, "refresh": refresh, "here": link_to(appid, task_id)}
+        base = {"now": now, "refresh": refresh, "here": link_to(appid, task_id)}
         notice, page = self._templates["notice.html"], self._templates["task.html"]
         try:
             record = self._store.find(task_key(appid, task_id))
         except StoreUnavailable as exc:
-            return 503, notice.render(always, title="The store does not answer", detail=redact_text(str(exc)))
+            return 503, notice.render(base, title="The store does not answer", detail=redact_text(str(exc)))
         if record is None:
-            return 404, notice.render(
-                always, title="No such task is known", detail="It may have been forgotten."
-            )
+            detail = "No callback has named this task, or it has been forgotten since."
+            return 404, notice.render(base, title="Task not found", detail=detail)
         task = decode_task(record)
-        return 200, page.render(always, status=status_of(task, self._windows, now), events=history(task))
+        return 200, page.render(base, status=status_of(task, self._fold_settings, now), events=history(task))
 
 
 def add_pages(app: App[Request, Response], pages: Pages) -> None:
-    """Give the app its pages, and what they need."""
+    """Add the routes of the pages and of their assets."""
     app.add_route("/", pages)
     app.add_route("/tasks/{appid:int}/{task_id:path}", pages, suffix="task")
     for name in ASSET_TYPES:
         app.add_route(f"/-/{name}", pages.assets)
 
 
-def _giving_way(records: Sequence[str]) -> Iterator[str]:
-    """Yield records, with a pause after every few in which the thread that serves requests has its turn.
+def _with_pauses(records: Sequence[str]) -> Iterator[str]:
+    """Yield records, with a short sleep after every few, which hands the interpreter lock to the event loop.
 
-    Without them that thread would wait five milliseconds each time it wants the interpreter back.
+    Without the sleeps the event loop would wait 5 ms, Python's switch interval, each time it needs the lock.
     """
     for index, record in enumerate(records):
-        if index % RECORDS_AT_ONCE == 0:
+        if index % RECORDS_BETWEEN_PAUSES == 0:
             time.sleep(PAUSE_SECONDS)
         yield record
 
 
 class Assets:
-    """The stylesheet, the script and the icon: `/-/<name>`."""
+    """The stylesheet, the script and the icon of the pages: `/-/<name>`."""
 
     def __init__(self) -> None:
         folder = files("exporter.web.pages") / "assets"
         self._content = {name: (folder / name).read_bytes() for name in ASSET_TYPES}
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        """Answer a file."""
+        """Answer 200 with the file."""
+        # Only the routes of ASSET_TYPES lead here, so that the name is always known.
         name = req.path.rpartition("/")[2]
         resp.content_type = f"{ASSET_TYPES[name]}; charset=utf-8"
-        # It may be kept, since its address changes with its content.
+        # Browsers may cache it for ever: its URL changes with its content.
         resp.set_headers({**HEADERS, "Cache-Control": "max-age=31536000, immutable"})
         resp.data = self._content[name]
 
-    def address(self, name: str) -> str:
-        """Return the address of a file as it is now."""
+    def url(self, name: str) -> str:
+        """Return the URL of a file, with a digest of its content."""
         return f"/-/{name}?v={blake2b(self._content[name], digest_size=6).hexdigest()}"
 
 
 def load_templates(**variables: Any) -> dict[str, Template]:
-    """Return the templates by name, with `variables` for all of them; whatever they print is visible text."""
+    """Return the compiled templates by name.
+
+    Args:
+        variables: global variables of all templates.
+
+    Raises:
+        jinja2.TemplateError: a template is malformed.
+    """
     environment = Environment(
         loader=PackageLoader("exporter.web.pages"),
         autoescape=True,
-        # HTML is Markup, made of texts that have come by here.
+        # Every text that a template prints passes `visible`, so that no template can forget it. Markup is a
+        # subclass of str; its texts have passed here before.
         finalize=lambda value: visible(value) if type(value) is str else value,
-        undefined=StrictUndefined,
+        undefined=StrictUndefined,  # a misspelled variable is an error, not an empty text
         trim_blocks=True,
         lstrip_blocks=True,
         auto_reload=False,
     )
     environment.filters |= {function.__name__: function for function in FILTERS}
     environment.globals |= variables | {"refresh_seconds": REFRESH_SECONDS, "max_history": MAX_HISTORY}
-    # Read and compiled now, so that what is wrong with them is told at the start.
+    # Compiled now, so that a malformed template stops the start, not a request.
     return {name: environment.get_template(name) for name in environment.list_templates()}

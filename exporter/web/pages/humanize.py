@@ -1,17 +1,20 @@
-"""How the pages write times, numbers, exit codes and unprintable text. Pure: the present is an argument."""
+"""Times, numbers, exit codes and unprintable characters as texts for the pages. Pure functions: no clock."""
 
 import errno
 import os
 from datetime import UTC, datetime
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
+#: FFmpeg's error codes are negated tags of four bytes; smaller numbers can't have four.
 FIRST_TAG = 0x01000000
+#: First byte of tags such as HTTP's "404", which have only three characters.
 HTTP_TAG = 0xF8
-GENERIC = 1  # -1 says nothing but that it failed
+#: EPERM. Programs exit with -1 for any failure, so that its name would mislead.
+GENERIC = 1
 
 
 def utc(then: float) -> str:
-    """Return the time `then`, UNIX seconds, in UTC; empty if the calendar does not reach that far."""
+    """Return the time `then`, UNIX seconds, as text in UTC; empty if it is outside the calendar."""
     try:
         return f"{datetime.fromtimestamp(then, UTC):%Y-%m-%d %H:%M:%S} UTC"
     except (ValueError, OverflowError, OSError):
@@ -19,12 +22,13 @@ def utc(then: float) -> str:
 
 
 def ago(then: float, now: float) -> str:
-    """Return how long before `now` the time `then` is, both in UNIX seconds."""
+    """Return how long ago `then` is at `now`, both in UNIX seconds, such as "3 min ago"."""
+    # A time in the future comes from a clock that differs; a negative age would only confuse.
     return f"{span(now - then)} ago" if now - then >= 1 else "just now"
 
 
 def span(seconds: float) -> str:
-    """Return a length of time in its two largest units, short enough to be read at a glance."""
+    """Return a duration in its two largest units, such as "2 h 5 min"; the argument is in seconds."""
     whole = max(int(seconds), 0)
     for large, name, small, small_name in ((DAY, "d", HOUR, "h"), (HOUR, "h", MINUTE, "min")):
         if whole >= large:
@@ -34,26 +38,27 @@ def span(seconds: float) -> str:
 
 
 def position(seconds: float) -> str:
-    """Return a position in a file, as players show it."""
+    """Return a position in a file (seconds) as players show it, such as "1:02:03" or "4:10"."""
     whole = max(int(seconds), 0)
     hours, minutes = whole // HOUR, whole % HOUR // MINUTE
     return f"{hours}:{minutes:02}:{whole % MINUTE:02}" if hours else f"{minutes}:{whole % MINUTE:02}"
 
 
 def number(value: int) -> str:
-    """Return a whole number with separators between its thousands."""
+    """Return a whole number with thousands separators."""
     return f"{value:,}"
 
 
 def plural(value: int, noun: str) -> str:
-    """Return a number with its noun, which gets an `s` unless the number is 1."""
+    """Return a number and its noun, with an "s" unless the number is 1."""
     return f"{number(value)} {noun}" if value == 1 else f"{number(value)} {noun}s"
 
 
 def code_hint(code: str) -> str:
-    """Return what an exit code may stand for, empty if nothing is known: no list of them is published.
+    """Return the likely meaning of an exit code, empty if none is known.
 
-    Those seen are negated error numbers of Linux, or FFmpeg's tags of four characters.
+    The service publishes no list of exit codes. The known ones are negated errno values of Linux, or negated
+    FFmpeg error tags of four characters.
     """
     if not code.startswith("-") or not code[1:].isdecimal() or len(code) > len("-4294967295"):
         return ""
@@ -62,6 +67,7 @@ def code_hint(code: str) -> str:
         return f"{errno.errorcode[value]}: {os.strerror(value)}"
     if not FIRST_TAG <= value < 1 << 32:
         return ""
+    # FFmpeg builds a tag from its characters with the first one in the lowest byte.
     raw = value.to_bytes(4, "little")
     tag = (raw[1:] if raw[0] == HTTP_TAG else raw).decode("latin-1").strip()
     if not tag.isascii() or not tag.isalnum():
@@ -70,7 +76,11 @@ def code_hint(code: str) -> str:
 
 
 def visible(text: str) -> str:
-    """Return `text` with a mark for every character that can't be seen, or turns others around."""
+    """Return `text` with U+FFFD for each unprintable character.
+
+    These include control characters that reverse the direction of text: with them one task id could look like
+    another.
+    """
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

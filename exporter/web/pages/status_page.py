@@ -1,4 +1,7 @@
-"""The status page: what it was asked for, and what it shows of tasks and numbers. Pure."""
+"""The content of the status page: its query parameters, summary, task table, failures and callback counts.
+
+Pure functions: no I/O, no clock.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import nlargest
@@ -15,27 +18,29 @@ from exporter.relay import ACTIVE, FAILED, LOST, STATES, STATES_BY_SEVERITY, STO
 from exporter.web.pages.humanize import number, plural
 from exporter.web.pages.task_page import TaskStatus
 
+#: Rows of one page of the task table.
 ROWS = 50
 FAILURES = 6
+#: Maximum length of the search text, characters.
 MAX_TEXT = 256
 MAX_PAGE = 1_000_000
 
-#: Columns that tasks can be sorted by, and whether their largest values come first when first asked for.
+#: Columns of the task table, and whether a first click sorts by the largest value first.
 SORTS = {"state": False, "task": False, "destination": False, "since": True, "runs": True, "heard": True}
 _CHOICES = {"state": STATES, "sort": SORTS, "order": ("asc", "desc"), "refresh": ("on", "off")}
-_HEADLINE_WORDS = {ACTIVE: "on air", FAILED: "failed", LOST: "lost"}
+_STATE_WORDS = {ACTIVE: "on air", FAILED: "failed", LOST: "lost"}
 _RANKS = {state: rank for rank, state in enumerate(STATES_BY_SEVERITY)}
 
 
 class Query(Struct, frozen=True, kw_only=True):
-    """What is asked for.
+    """The query parameters of the status page.
 
     Args:
-        state: the state of the tasks shown, empty for all.
-        q: what their id, destination or stream contains, empty for anything.
-        sort, order: the column they are sorted by, one of SORTS, and `asc` or `desc`.
-        page: which page of them, from 1.
-        refresh: `on` while the page renews itself, else `off`.
+        state: show tasks in this state only; empty for all.
+        q: show tasks only whose id, destination, stream or account contains this text; empty for all.
+        sort, order: the column to sort by, one of SORTS, and `asc` or `desc`.
+        page: page number of the task table, from 1.
+        refresh: `on` if the page refreshes itself, else `off`.
     """
 
     state: str = ""
@@ -45,17 +50,17 @@ class Query(Struct, frozen=True, kw_only=True):
     page: int = 1
     refresh: str = "on"
 
-    def given(self) -> dict[str, Any]:
-        """Return the parameters that are not as by default."""
+    def non_defaults(self) -> dict[str, Any]:
+        """Return the parameters that differ from their defaults."""
         return {name: value for name, value in asdict(self).items() if value != getattr(_DEFAULT, name)}
 
     def link(self, **changes: Any) -> str:
-        """Return the address of the page with `changes`; what is as by default is left out."""
-        given = replace(self, **changes).given()
-        return f"/?{urlencode(given)}" if given else "/"
+        """Return the URL of this query with `changes`; parameters equal to their defaults are left out."""
+        parameters = replace(self, **changes).non_defaults()
+        return f"/?{urlencode(parameters)}" if parameters else "/"
 
     def sorted_by(self, column: str) -> str:
-        """Return the address of the first page sorted by `column`; asked again, the other way round."""
+        """Return the URL of the first page sorted by `column`, in the other order if it is already."""
         largest_first = self.order == "asc" if column == self.sort else SORTS[column]
         return self.link(sort=column, order="desc" if largest_first else "asc", page=1)
 
@@ -64,30 +69,43 @@ _DEFAULT = Query()
 
 
 def read_query(get: Callable[[str], str | None]) -> Query:
-    """Return what `get` gives for each parameter's name; what is malformed or absent is as by default."""
+    """Return the query of a request.
+
+    Malformed values become defaults: people edit URLs by hand, and need a page rather than an error.
+
+    Args:
+        get: returns the value of a query parameter, None if it is absent.
+    """
     chosen: dict[str, Any] = {name: get(name) for name, choices in _CHOICES.items() if get(name) in choices}
     page = get("page") or ""
+    # The length is checked, since Python's conversion of very long numbers is slow.
     is_number = page.isascii() and page.isdecimal() and len(page) < len(str(MAX_PAGE))
     q = (get("q") or "").strip()[:MAX_TEXT]
     return Query(**chosen, q=q, page=max(int(page), 1) if is_number else 1)
 
 
-class Headline(Struct, frozen=True):
-    """How the fleet stands: a tone for its colour, one line as (state, text), and a sentence about it."""
+class Summary(Struct, frozen=True):
+    """The first lines of the status page.
 
-    tone: str
+    Args:
+        css_class: the CSS class that sets their colour.
+        parts: the headline, as pairs of a state and a text.
+        detail: the sentences below it.
+    """
+
+    css_class: str
     parts: Sequence[tuple[str, str]]
     detail: str
 
 
 class Table(Struct, frozen=True):
-    """A page of the tasks that were asked for.
+    """One page of the task table.
 
     Args:
-        rows: the tasks on it.
-        found: how many tasks match.
-        first: the place of its first row, from 1.
-        page, pages: which page it is, from 1, and how many there are.
+        rows: the tasks on this page.
+        found: number of tasks that match the query.
+        first: position of the first row among them, from 1.
+        page, pages: the number of this page, from 1, and the number of pages.
     """
 
     rows: Sequence[TaskStatus]
@@ -97,36 +115,40 @@ class Table(Struct, frozen=True):
     pages: int
 
 
-def headline(counts: Mapping[str, int] | None, tasks: Sequence[TaskStatus] = ()) -> Headline:
-    """Return the headline for so many tasks by state, None where the store does not answer.
+def summarize(counts: Mapping[str, int] | None, tasks: Sequence[TaskStatus] = ()) -> Summary:
+    """Return the summary of the status page.
 
-    Active ones among `tasks` that play nothing, or a file that should have ended, are mentioned.
+    Args:
+        counts: number of tasks by state, None if the store does not answer.
+        tasks: the tasks read; active ones that play nothing or an overdue file are mentioned.
     """
     if counts is None:
-        return Headline("down", [("down", "The store does not answer")], "What is on air can't be told now.")
-    if not any(counts.get(state) for state in _HEADLINE_WORDS):
+        return Summary("down", [("down", "The store does not answer")], "It is unknown what is on air.")
+    if not any(counts.get(state) for state in _STATE_WORDS):
         stopped = counts.get(STOPPED, 0)
-        detail = f"{number(stopped)} stopped as planned." if stopped else "No task has been heard of yet."
-        return Headline("quiet", [("stopped", "Nothing on air")], detail)
+        detail = f"{number(stopped)} stopped as planned." if stopped else "No task is known yet."
+        return Summary("idle", [("stopped", "Nothing on air")], detail)
     parts = [
         (state, f"{number(counts.get(state, 0))} {words}")
-        for state, words in _HEADLINE_WORDS.items()
+        for state, words in _STATE_WORDS.items()
         if counts.get(state) or state == ACTIVE
     ]
-    silent, overdue = sum(each.silent > 0 for each in tasks), sum(each.overdue > 0 for each in tasks)
+    silent = sum(each.silent_seconds > 0 for each in tasks)
+    overdue = sum(each.overdue_seconds > 0 for each in tasks)
+    # A sentence applies if its value is above 0.
     sentences = {
         f"{plural(silent, 'active task')} {'plays' if silent == 1 else 'play'} nothing.": silent,
         f"{plural(overdue, 'file')} should have ended by now.": overdue,
         "Failed: ended with an error and not started again.": counts.get(FAILED),
-        "Lost: not heard of for so long that nobody can tell.": counts.get(LOST),
+        "Lost: no callback for so long that the state is unknown.": counts.get(LOST),
     }
-    detail = " ".join(sentence for sentence, holds in sentences.items() if holds)
-    tone = "trouble" if len(parts) > 1 else "watch" if detail else "well"
-    return Headline(tone, parts, detail or "All is well: nothing has failed, nothing is lost.")
+    detail = " ".join(sentence for sentence, count in sentences.items() if count)
+    css_class = "error" if len(parts) > 1 else "warning" if detail else "ok"
+    return Summary(css_class, parts, detail or "No task has failed or is lost.")
 
 
 def failures(tasks: Iterable[TaskStatus], fold_settings: FoldSettings) -> list[TaskStatus]:
-    """Return the tasks that failed last, those that have come back since included."""
+    """Return the tasks with the latest failures, including those that are active again."""
     failed = [
         (exit_.ms, each)
         for each in tasks
@@ -136,19 +158,19 @@ def failures(tasks: Iterable[TaskStatus], fold_settings: FoldSettings) -> list[T
 
 
 def table(tasks: Iterable[TaskStatus], query: Query) -> Table:
-    """Return the page of `tasks` that was asked for, the last one if there are not so many."""
+    """Return the page of the task table that `query` asks for, or the last page if there are fewer."""
     found = [each for each in tasks if query.state in ("", each.state)]
     if query.q:
         found = [each for each in found if _has_text(each.task, query.q.lower())]
     found.sort(key=_SORT_KEYS[query.sort], reverse=query.order == "desc")
-    pages = max(-(-len(found) // ROWS), 1)
+    pages = max(-(-len(found) // ROWS), 1)  # rounded up
     page = min(query.page, pages)
     before = (page - 1) * ROWS
     return Table(found[before : before + ROWS], len(found), before + 1, page, pages)
 
 
 def callbacks(fleet: LabelSetValues) -> list[tuple[str, dict[str, int], float]]:
-    """Return each event with its callbacks by outcome and the time of the newest, UNIX seconds, 0 if none."""
+    """Return each event with its callbacks by outcome, and the last arrival in UNIX seconds, 0 if none."""
     return [
         (
             event,
@@ -165,12 +187,14 @@ def _has_text(task: Task, wanted: str) -> bool:
 
 
 def _by_state(status: TaskStatus) -> Any:
-    """Sort the worst state first, in it what plays nothing or too long, then by the newest change."""
-    return _RANKS.get(status.state, len(_RANKS)), not (status.overdue or status.silent), -status.since
+    """Sort key: the worst state first, then tasks that are silent or overdue, then the latest change."""
+    is_playing = not (status.overdue_seconds or status.silent_seconds)
+    return _RANKS.get(status.state, len(_RANKS)), is_playing, -status.since
 
 
 def _by_task(status: TaskStatus) -> Any:
-    """Sort numbers by their value, before all other ids."""
+    """Sort key: numeric ids by value, before all others."""
+    # By length, then digits: the value without the conversion, which is slow for very long ids.
     text = status.task.task_id
     value = text.lstrip("0") if text.isascii() and text.isdecimal() else None
     return (1, 0, text) if value is None else (0, len(value), value)

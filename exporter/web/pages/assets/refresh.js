@@ -1,43 +1,48 @@
-// Renews what lives on the page, in place: scroll position, focus, selection and the search field stay.
+// Refreshes the parts of the page with `data-live` in place. Scroll position, focus, selection and the search
+// field stay as they are.
 "use strict";
 
 const seconds = Number(document.documentElement.dataset.refresh);
 const stale = document.getElementById("stale");
-let asked = false;
+let isFetching = false;
 
-function renew(fresh) {
+function update(fresh) {
   document.title = fresh.title;
   for (const old of document.querySelectorAll("[data-live]")) {
     const now = fresh.getElementById(old.id);
+    // An equal part is left alone, so that screen readers do not announce it again.
     if (!now || now.innerHTML === old.innerHTML) continue;
+    // A focused link is replaced with its part: the focus moves to the new link with the same target.
     const link = old.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
     old.replaceChildren(...now.childNodes);
     if (link) old.querySelector(`a[href="${CSS.escape(link)}"]`)?.focus({ preventScroll: true });
   }
 }
 
-function isReading() {
+// Refreshing would destroy a selection; a hidden page need not be fresh.
+function isPaused() {
   return document.hidden || !document.getSelection().isCollapsed;
 }
 
 async function refresh() {
-  if (asked || isReading()) return;
-  asked = true;
+  if (isFetching || isPaused()) return;
+  isFetching = true;
   try {
     const answer = await fetch(location.href, { signal: AbortSignal.timeout(seconds * 1000) });
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     if (!page.getElementById("main")) throw new Error(String(answer.status));
-    // Another page than this one: the task is gone, or the store does not answer, or does again.
+    // The new page has other parts: the task was forgotten, or the store stopped or started to answer. Only a
+    // reload can show it.
     if (page.querySelectorAll("[data-live]").length !== document.querySelectorAll("[data-live]").length) {
       location.reload();
       return;
     }
-    renew(page);
+    update(page);
     stale.textContent = "";
   } catch {
     stale.textContent ||= `Not refreshed since ${document.querySelector("#fresh time").textContent}: the exporter does not answer.`;
   } finally {
-    asked = false;
+    isFetching = false;
   }
 }
 
