@@ -70,7 +70,7 @@ def test_a_task_that_failed_is_told_until_it_is_back_and_a_planned_end_to_nobody
         "to_host": host,
         "code": "-22",
     }
-    assert alert["annotations"]["summary"] == "Relay task 118 has failed and is not back"
+    assert alert["annotations"]["summary"] == "Relay task 118 has failed and has not restarted"
     assert alert["annotations"]["runbook_url"].endswith("#cssrelaytaskfailed")
     assert alert["receivers"] == [{"name": "on-call"}]
     assert alert["status"]["state"] == "active"
