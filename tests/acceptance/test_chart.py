@@ -180,7 +180,7 @@ def test_an_sqlite_file_is_for_one() -> None:
     """A StatefulSet, which never runs two at once; told before it is tried."""
     assert Objects({}).workload["kind"] == "StatefulSet"
     assert Objects({"replicas": 0}).workload["spec"]["replicas"] == 0
-    with pytest.raises(HelmRenderError, match="replicas: an SQLite file takes one"):
+    with pytest.raises(HelmRenderError, match="replicas: an SQLite store allows only 1"):
         Objects({"replicas": 2})
 
 
@@ -283,20 +283,20 @@ def test_a_mistake_in_values_is_refused_and_named() -> None:
             pytest.fail(f"{values}: {exc}")
 
 
-QUARRELS: list[tuple[Form, str]] = [
+CONFLICTS: list[tuple[Form, str]] = [
     ({"ingress": {"enabled": True}}, "ingress.hosts: expected at least one"),
     ({"web": {"tls": True}}, "web.configSecret: expected the Secret"),
-    ({"web": {"configSecret": "a", "clientCertificates": True}}, "expected web.tls too"),
+    ({"web": {"configSecret": "a", "clientCertificates": True}}, "web.clientCertificates: set web.tls to true too"),
     (
         {"secrets": {"tokens": {"name": "a"}}, "settings": {"callback.token-file": "/b"}},
-        "settings.callback.token-file: it is set by the Secret a",
+        "settings.callback.token-file: the chart already sets it from the Secret a",
     ),
 ]
 
 
-def test_what_can_not_work_together_is_refused() -> None:
-    """With a line that says how to go on."""
-    for values, said in QUARRELS:
+def test_contradicting_values_are_refused() -> None:
+    """With a message that says what to change."""
+    for values, said in CONFLICTS:
         try:
             with pytest.raises(HelmRenderError, match=said):
                 Objects(values)
@@ -304,10 +304,10 @@ def test_what_can_not_work_together_is_refused() -> None:
             pytest.fail(f"{values}: {exc}")
 
 
-def test_notes_tell_who_may_send() -> None:
-    """Whoever installs it without a guard reads that."""
-    assert "ANYBODY" in Objects({}).notes
-    assert "ANYBODY" not in variants()["behind secrets"].notes
+def test_the_notes_warn_about_an_open_listener() -> None:
+    """A chart without token, signature or allow list."""
+    assert "WARNING: anybody" in Objects({}).notes
+    assert "WARNING: anybody" not in variants()["behind secrets"].notes
     assert (
         "https://release-callbacks.css-relay:8314/callbacks/<token>\n" in variants()["behind secrets"].notes
     )
