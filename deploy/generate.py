@@ -1,7 +1,8 @@
 """Write the generated files for Kubernetes: `python -m deploy.generate`.
 
-The settings in the values schema of the Helm chart come from the exporter's flags. deploy/kubernetes/ is rendered
-from the chart, for users without Helm. A test fails while a file differs from the output of this module.
+The settings in the values schema of the Helm chart come from the exporter's flags. deploy/kubernetes/ is
+rendered from the chart, for users without Helm. A test fails while a file differs from the output of this
+module.
 """
 
 import inspect
@@ -47,13 +48,15 @@ FORMS: Mapping[object, Form] = {
     parse_path: {"type": "string", "pattern": "^/."},
     parse_switch: {"type": "boolean"},
 }
-#: Schemas of flags that are stricter in the chart than in the exporter, or that no parser in FORMS determines.
+#: Schemas of flags that are stricter in the chart than in the exporter, or that no parser in FORMS
+#: determines.
 SPECIAL: Mapping[str, Form] = {
     "callback.rate-limit": {"anyOf": [{"const": "off"}, COUNT]},
     "metrics.labels": {
         "anyOf": [{"type": "string"}, {"type": "array", "items": {"enum": list(LABEL_CHOICES)}}]
     },
-    # An SQLite file must be on the volume /data. A URL with a password (`@`) is refused: it belongs into a Secret.
+    # An SQLite file must be on the volume /data. A URL with a password (`@`) is refused: it belongs into a
+    # Secret.
     "store.url": {
         "type": "string",
         "pattern": "^(sqlite:/data/.+|(valkeys?|rediss?|valkeys?-cluster)://[^@]+)$",
@@ -66,7 +69,8 @@ PLAIN_VALUES: Form = {
     "serviceMonitor": {"enabled": True},
     "prometheusRule": {"enabled": True},
 }
-#: Files with kinds of the Prometheus operator; a cluster without it refuses them, so they have a folder of their own.
+#: Files with kinds of the Prometheus operator; a cluster without it refuses them, so they have a folder of
+#: their own.
 OPERATOR = ("servicemonitor.yaml", "prometheusrule.yaml")
 
 
@@ -90,7 +94,7 @@ def schema() -> str:
 
 
 def render(values: Form, name: str = NAME) -> Rendered:
-    """Return the texts that the chart renders from values, by the name of the template; empty texts are left out."""
+    """Return the texts that the chart renders from values, by name of the template, without empty texts."""
     with Chart.load(CHART) as chart:
         rendered = chart.render(values, name=name, namespace=NAME)
     return {Path(path).name: text.strip() + "\n" for path, text in rendered.items() if text.strip()}

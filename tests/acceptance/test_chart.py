@@ -286,7 +286,10 @@ def test_a_mistake_in_values_is_refused_and_named() -> None:
 CONFLICTS: list[tuple[Form, str]] = [
     ({"ingress": {"enabled": True}}, "ingress.hosts: expected at least one"),
     ({"web": {"tls": True}}, "web.configSecret: expected the Secret"),
-    ({"web": {"configSecret": "a", "clientCertificates": True}}, "web.clientCertificates: set web.tls to true too"),
+    (
+        {"web": {"configSecret": "a", "clientCertificates": True}},
+        "web.clientCertificates: set web.tls to true too",
+    ),
     (
         {"secrets": {"tokens": {"name": "a"}}, "settings": {"callback.token-file": "/b"}},
         "settings.callback.token-file: the chart already sets it from the Secret a",
