@@ -1,4 +1,4 @@
-"""The benchmarks measure programs that really count: a few callbacks to each contender, a run of each section.
+"""The benchmarks measure programs that really count: few callbacks per contender, a run of every section.
 
 tests/unit/test_benchmarks.py tests the computation of figures on made-up measurements. `make bench` measures
 the speed.
