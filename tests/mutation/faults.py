@@ -1,7 +1,7 @@
 """The faults that can be inserted into a module.
 
 - Changed: comparisons (and their limits), `and` and `or`, `not`, signs, arithmetic, numbers, True and False,
-  the text of a comparison, `min` and `max`, `any` and `all`, the branches of `if`, conditions in comprehensions.
+  the text of a comparison, `min` and `max`, `any` and `all`, branches of `if`, comprehension conditions.
 - Removed: keyword arguments, and the statements call, early return, raise, and assignment in a block.
 - Not changed: annotations and docstrings; decorators and class options, because they only affect speed; texts
   that are shown.
