@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "css-relay-exporter"
-FOUND = "taken from the cache"
+FOUND = "from the cache"
 
 #: What this process needed from the cache, and whether it was there; printed at the end of a run.
 said: dict[str, str] = {}
