@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bench.contenders import DURABLE, SIDE_BY_SIDE, Contender, running
-from bench.load import OpenLoopResult, send_at_rate
+from bench.load import K6Result, send_at_rate
 from bench.report import Figure, Target
 
 RATE = 1_000
@@ -21,7 +21,7 @@ def measure(folder: Path, flags: Sequence[str], *, seconds: int, destinations: i
             yield from figures(contender.name, measure_once(contender, seconds, destinations))
 
 
-def measure_once(contender: Contender, seconds: int, destinations: int, rate: int = RATE) -> OpenLoopResult:
+def measure_once(contender: Contender, seconds: int, destinations: int, rate: int = RATE) -> K6Result:
     """Measure one contender; an answer other than 200 ends the benchmark.
 
     Raises:
@@ -33,7 +33,7 @@ def measure_once(contender: Contender, seconds: int, destinations: int, rate: in
     return found
 
 
-def figures(name: str, found: OpenLoopResult) -> Iterator[Figure]:
+def figures(name: str, found: K6Result) -> Iterator[Figure]:
     """Yield the figures of one contender."""
     ours = name in DURABLE
     yield Figure(f"arrivals {name} answered", found.answered)

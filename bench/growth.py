@@ -19,7 +19,7 @@ from bench.stores import size_mib, sqlite
 
 FLEET = 1_000
 #: The number of tasks that start and exit at a time, and the callbacks of each task, see life_cycles.lua.
-CONCURRENT_TASKS, CALLBACKS_PER_TASK = 200, 50
+LANES, PER_TASK = 200, 50
 WINDOWS = ("--relay.retry-window=3s", "--relay.reorder-window=1s", "--relay.forget-stopped-after=3s")
 SCRAPES = 20
 SETTLED_SECONDS = 600.0
@@ -36,27 +36,24 @@ def measure(
     *,
     marks: Sequence[int],
     fleet: int = FLEET,
-    concurrent_tasks: int = CONCURRENT_TASKS,
+    lanes: int = LANES,
     scrapes: int = SCRAPES,
     fold_settings: Sequence[str] = WINDOWS,
 ) -> Iterator[Figure]:
-    """Send callbacks; measure after a warm-up and after each number of callbacks in `marks`."""
+    """Send callbacks; measure after a warm-up and after each number of callbacks in `marks`.
+
+    Args:
+        lanes: the number of tasks that start and exit at a time, in addition to the fleet.
+    """
     yield Figure("growth tasks on air", fleet)
     with sqlite(folder) as url:
         fill(url, fleet)
         with Process(EXPORTER, folder, (*flags, *fold_settings), store=str(url)) as exporter:
-            workload, sent = (
-                Workload((exporter.callbacks_url,), LIFE_CYCLES, DESTINATIONS, tasks=concurrent_tasks),
-                0,
-            )
+            load, sent = Workload((exporter.callbacks_url,), LIFE_CYCLES, DESTINATIONS, tasks=lanes), 0
             first: tuple[float, ...] = ()
             limits: list[Target | None]
             for mark in (0, *marks):
-                yield Figure(
-                    f"growth {mark} rate",
-                    _send(workload, mark - sent or concurrent_tasks * CALLBACKS_PER_TASK),
-                    "1/s",
-                )
+                yield Figure(f"growth {mark} rate", _send(load, mark - sent or lanes * PER_TASK), "1/s")
                 sent = mark
                 _settle(exporter, fleet)
                 found = _scrape_ms(exporter, scrapes), exporter.memory_mib()
@@ -73,11 +70,11 @@ def _flat(first: float) -> Target:
     return Target(round(FLAT * first, 1))
 
 
-def _send(workload: Workload, number: int) -> float:
+def _send(load: Workload, number: int) -> float:
     """Send `number` callbacks; return the rate of accepted callbacks per second."""
-    if number % (workload.tasks * CALLBACKS_PER_TASK):  # tasks would stay on air
-        raise ValueError(f"{number} is not a multiple of {workload.tasks * CALLBACKS_PER_TASK}")
-    outcome = send_exactly(workload, number)
+    if number % (load.tasks * PER_TASK):  # tasks would stay on air
+        raise ValueError(f"{number} is not a multiple of {load.tasks * PER_TASK}")
+    outcome = send_exactly(load, number)
     if outcome.accepted != number:
         raise RuntimeError(f"only {outcome.accepted} of {number} callbacks were answered 200")
     return outcome.rate

@@ -28,7 +28,7 @@ CALLBACKS, PUSHES, LIFE_CYCLES = "callbacks", "pushes", "life_cycles"
 _first_tasks = count(10**9, 10**7)
 
 
-class ClosedLoopResult(Struct, frozen=True):
+class WrkResult(Struct, frozen=True):
     """The result of a run of wrk.
 
     Args:
@@ -58,7 +58,7 @@ class ClosedLoopResult(Struct, frozen=True):
         return self.accepted / self.seconds
 
 
-class OpenLoopResult(Struct, frozen=True):
+class K6Result(Struct, frozen=True):
     """The result of a run of k6.
 
     Args:
@@ -96,70 +96,60 @@ class Workload(Struct, frozen=True):
 
 
 def send(
-    workload: Workload,
+    load: Workload,
     seconds: int,
     cores: Sequence[int] = (),
     *,
     connections: int = CONNECTIONS,
     number: int = 0,
-) -> ClosedLoopResult:
+) -> WrkResult:
     """Send requests in a closed loop for `seconds`.
 
     Args:
         cores: the cores for wrk; empty: all.
         number: if above 0, send this number of requests to each server instead, without a time limit.
     """
-    each = connections // len(workload.urls)
+    each = connections // len(load.urls)
     seconds = HANG_SECONDS + number // SLOWEST_RATE if number else seconds
-    with ThreadPoolExecutor(len(workload.urls)) as pool:
-        return _sum(
-            list(pool.map(lambda url: _wrk(url, workload, seconds, number, each, cores), workload.urls))
-        )
+    with ThreadPoolExecutor(len(load.urls)) as pool:
+        return _sum(list(pool.map(lambda url: _wrk(url, load, seconds, number, each, cores), load.urls)))
 
 
-def send_exactly(workload: Workload, number: int) -> ClosedLoopResult:
+def send_exactly(load: Workload, number: int) -> WrkResult:
     """Send `number` requests in a closed loop, over at most as many connections as there are tasks."""
-    return send(workload, 0, connections=min(CONNECTIONS, workload.tasks), number=number)
+    return send(load, 0, connections=min(CONNECTIONS, load.tasks), number=number)
 
 
-def send_at_rate(workload: Workload, rate: int, seconds: int) -> OpenLoopResult:
+def send_at_rate(load: Workload, rate: int, seconds: int) -> K6Result:
     """Send `rate` requests per second for `seconds`, whether or not they are answered."""
     k6 = shutil.which("k6", path=str(Path(sys.executable).parent))
     if k6 is None:
         raise RuntimeError("k6 is not installed: it is one of the development dependencies")
     variables = {
-        "URLS": " ".join(workload.urls),
-        "SCRIPT": workload.script,
+        "URLS": " ".join(load.urls),
+        "SCRIPT": load.script,
         "RATE": str(rate),
         "SECONDS": str(seconds),
         "FIRST": str(next(_first_tasks)),
-        "DESTINATIONS": str(workload.destinations),
+        "DESTINATIONS": str(load.destinations),
     }
     command = [k6, "run", "--quiet", "--no-usage-report", str(FOLDER / "arrivals.js")]
     environment = os.environ | variables
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    return _found(done.stdout, OpenLoopResult)
+    return _found(done.stdout, K6Result)
 
 
 def _wrk(
-    url: str, workload: Workload, seconds: int, number: int, connections: int, cores: Sequence[int]
-) -> ClosedLoopResult:
+    url: str, load: Workload, seconds: int, number: int, connections: int, cores: Sequence[int]
+) -> WrkResult:
     wrk = shutil.which("wrk")
     if wrk is None:
-        raise RuntimeError(
-            "wrk is not installed; run `make bench`, which installs it, or install it with apt-get"
-        )
+        raise RuntimeError("wrk is not installed; `make bench` installs it")
     shape = ["--threads=1", f"--connections={connections}", f"--duration={seconds}s", "--latency"]
-    arguments = [
-        str(next(_first_tasks)),
-        str(number),
-        str(workload.destinations),
-        workload.fields,
-        str(workload.tasks),
-    ]
-    command = [*pinned(cores), wrk, *shape, f"--script={workload.script}.lua", url, "--", *arguments]
+    arguments = [str(next(_first_tasks)), str(number), str(load.destinations), load.fields, str(load.tasks)]
+    command = [*pinned(cores), wrk, *shape, f"--script={load.script}.lua", url, "--", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=FOLDER)
-    return _found(done.stdout, ClosedLoopResult)
+    return _found(done.stdout, WrkResult)
 
 
 def _found(printed: str, kind: type[T]) -> T:
@@ -167,9 +157,9 @@ def _found(printed: str, kind: type[T]) -> T:
     return convert(json.loads(line), kind)
 
 
-def _sum(outcomes: Sequence[ClosedLoopResult]) -> ClosedLoopResult:
+def _sum(outcomes: Sequence[WrkResult]) -> WrkResult:
     """Return the combined result of runs at the same time."""
-    return ClosedLoopResult(
+    return WrkResult(
         answered=sum(o.answered for o in outcomes),
         rejected=sum(o.rejected for o in outcomes),
         failed=sum(o.failed for o in outcomes),

@@ -71,9 +71,8 @@ def measure_once(
         RuntimeError: a callback was not answered with 200.
     """
     before = _spent(contender)
-    outcome = send(
-        contender.workload(destinations), seconds, cores.rest, connections=ALL_CONNECTIONS, number=number
-    )
+    load = contender.workload(destinations)
+    outcome = send(load, seconds, cores.rest, connections=ALL_CONNECTIONS, number=number)
     if outcome.rejected:
         raise RuntimeError(f"{contender.name} did not answer 200 to {outcome.rejected} of {outcome.answered}")
     each = [(b - a) / outcome.accepted * 1e6 for a, b in zip(before, _spent(contender), strict=True)]
@@ -95,12 +94,8 @@ def figures(one: Sequence[Cost], two: Sequence[Cost], cores: int) -> Iterator[Fi
     # The ratio that two replicas would reach on a core each, if nothing else limited them.
     could = median(2 * a.replicas_us / b.replicas_us for a, b in zip(one, two, strict=True))
     yield Figure("replicas 2 / 1, by processor time of the replicas", could, "", Target(LIMIT, at_least=True))
-    for number, rounds in ((1, one), (2, two)):
-        yield Figure(f"replicas {number}", median(r.rate for r in rounds), "1/s")
-        yield Figure(f"replicas {number}, processor time", median(r.replicas_us for r in rounds), "us")
-        yield Figure(
-            f"replicas {number}, processor time of Valkey", median(r.valkey_us for r in rounds), "us"
-        )
-        yield Figure(
-            f"replicas {number}, processor time of the load", median(r.load_us for r in rounds), "us"
-        )
+    for name, rounds in (("replicas 1", one), ("replicas 2", two)):
+        yield Figure(name, median(r.rate for r in rounds), "1/s")
+        yield Figure(f"{name}, processor time", median(r.replicas_us for r in rounds), "us")
+        yield Figure(f"{name}, processor time of Valkey", median(r.valkey_us for r in rounds), "us")
+        yield Figure(f"{name}, processor time of the load", median(r.load_us for r in rounds), "us")

@@ -52,12 +52,7 @@ class Figure(Struct, frozen=True):
 def table(figures: Sequence[Figure]) -> str:
     """Return the figures as a table in text."""
     rows = [
-        (
-            f.name,
-            number(f.value),
-            f.unit,
-            f"{f.target} {'met' if f.is_met else 'MISSED'}" if f.target else "",
-        )
+        (f.name, number(f.value), f.unit, f"{f.target} {'met' if f.is_met else 'MISSED'}" if f.target else "")
         for f in figures
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]

@@ -19,7 +19,7 @@ NAMES = {
     "pushgateway": "Pushgateway",
 }
 #: Patterns for the names of the figures in the table of targets, in their order.
-TARGET_PATTERNS = (
+TARGETS = (
     r"callbacks sqlite / .*",
     r"callbacks rejected or failed|callbacks answered 200 and not counted",
     r"arrivals .* p99",
@@ -35,9 +35,7 @@ Cells = Sequence[str]
 
 def targets_table(results: Results) -> str:
     """Return the table of targets."""
-    rows = [
-        (f.name, str(f), f.target, "yes" if f.met else "**no**") for f in targets(results, TARGET_PATTERNS)
-    ]
+    rows = [(f.name, str(f), f.target, "yes" if f.met else "**no**") for f in targets(results, TARGETS)]
     return _table(("figure", "measured", "target", "met"), rows)
 
 
@@ -118,9 +116,7 @@ def scrape_table(results: Results) -> str:
                 name = f"scrape {store} {tasks} tasks, {shown}"
                 if results.numbers_in(rf"scrape {store} ({tasks}) tasks, {shown}, text"):
                     rows.append((store, f"{tasks:,}", shown, *_scrape_cells(results, name)))
-    return _table(
-        ("store", "active tasks", "", "size", "size gzip", "first scrape", *FORMS, "peak memory"), rows
-    )
+    return _table(("store", "active tasks", "", "size", "gzip", "first scrape", *FORMS, "peak memory"), rows)
 
 
 def _scrape_cells(results: Results, name: str) -> Cells:

@@ -18,7 +18,7 @@ from bench.contenders import (
     Contender,
     running,
 )
-from bench.load import CONNECTIONS, ClosedLoopResult, send
+from bench.load import CONNECTIONS, WrkResult, send
 from bench.process import Process
 from bench.report import Figure, Target
 
@@ -35,7 +35,7 @@ Samples = Mapping[str, float]
 class RoundResult(Struct, frozen=True):
     """The result of a round, with the processor time of the servers per callback in microseconds."""
 
-    outcome: ClosedLoopResult
+    outcome: WrkResult
     cost_us: float
 
 
@@ -123,7 +123,7 @@ def _speeds(rounds: Rounds) -> Iterator[Figure]:
         yield Figure(f"callbacks {name} longest", max(o.max_ms for o in outcomes), "ms")
 
 
-def _exactness(outcomes: Sequence[ClosedLoopResult], counted: float) -> Iterator[Figure]:
+def _exactness(outcomes: Sequence[WrkResult], counted: float) -> Iterator[Figure]:
     """Compare the counted callbacks with the answered ones.
 
     At the end of a round wrk does not wait for the last answers: one more per connection may be counted.

@@ -86,7 +86,7 @@ def _now() -> Row:
         ).span(3),
         stat(
             "In quarantine",
-            "Distinct rejected bodies that are kept for inspection and replay. See `css-relay-exporter quarantine list`. Replay "
+            "Distinct bodies, rejected or with an unknown event, that are kept for inspection and replay. See `css-relay-exporter quarantine list`. Replay "
             "them after an update of the exporter that accepts them.",
             q.total(q.gauge("quarantined_callbacks")),
             steps=((None, GOOD), (1, WORRY)),

@@ -245,9 +245,7 @@ def _files() -> Row:
             unit="percentunit",
         ).span(6),
         quantile_graph(
-            "Play time of files",
-            "Time from the start of a file to its finish.",
-            "file_play_seconds",
+            "Play time of files", "Time from the start of a file to its finish.", "file_play_seconds"
         ).span(6),
     ]
 

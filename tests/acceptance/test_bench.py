@@ -149,8 +149,7 @@ def test_life_cycles_have_the_stated_events(pair: Mapping[str, Contender]) -> No
     exporter = cast(Process, pair[SQLITE].servers[0])
     before = exporter.samples()
     send_exactly(
-        Workload((exporter.callbacks_url,), LIFE_CYCLES, DESTINATIONS, tasks=20),
-        20 * growth.CALLBACKS_PER_TASK,
+        Workload((exporter.callbacks_url,), LIFE_CYCLES, DESTINATIONS, tasks=20), 20 * growth.PER_TASK
     )
     after = exporter.samples()
 
@@ -250,9 +249,7 @@ def test_tasks_that_come_and_go_leave_the_fleet_as_it_was(
     for name, value in clock.environment.items():
         monkeypatch.setenv(name, value)
     figures = {}
-    for figure in growth.measure(
-        tmp_path, (), marks=(), fleet=10, concurrent_tasks=20, scrapes=2, fold_settings=()
-    ):
+    for figure in growth.measure(tmp_path, (), marks=(), fleet=10, lanes=20, scrapes=2, fold_settings=()):
         figures[figure.name] = figure
         if figure.name == "growth 0 rate":  # all callbacks are sent
             clock.advance(DAY_SECONDS)

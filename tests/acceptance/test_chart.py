@@ -374,11 +374,7 @@ def test_the_network_lets_senders_to_the_one_port_and_operators_to_the_other() -
     for values, senders, lookers in (
         ({}, ["anybody"], ["own namespace", "monitoring"]),
         ({"networkPolicy": {"web": {"namespaces": []}}}, ["anybody"], ["own namespace"]),
-        (
-            VARIANTS["everything"],
-            ["192.0.2.0/24", "ingress"],
-            ["own namespace", "prometheus", "operators"],
-        ),
+        (VARIANTS["everything"], ["192.0.2.0/24", "ingress"], ["own namespace", "prometheus", "operators"]),
     ):
         objects = Objects(values)
         policy = objects.one("NetworkPolicy")["spec"]
@@ -393,10 +389,7 @@ def test_the_network_lets_senders_to_the_one_port_and_operators_to_the_other() -
 
 def test_the_network_lets_replicas_to_names_and_to_the_valkey_alone() -> None:
     """At any address, or at the configured ones."""
-    for values, there in (
-        (VALKEY, ["anybody"]),
-        (VARIANTS["everything"], ["2001:db8::/32", "databases"]),
-    ):
+    for values, there in ((VALKEY, ["anybody"]), (VARIANTS["everything"], ["2001:db8::/32", "databases"])):
         dns, valkey = Objects(values).one("NetworkPolicy")["spec"]["egress"]
         assert {port["port"] for port in dns["ports"]} == {53}
         assert peers(dns, "to") == ["any namespace", "169.254.20.10/32"]

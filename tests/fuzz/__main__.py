@@ -114,12 +114,7 @@ def guided(name: str, target: Target, seed: int, seconds: float) -> Row:
 
 
 def wire(
-    name: str,
-    seed: int,
-    *,
-    requests: int = ALL,
-    seconds: float = HANG_SECONDS,
-    guarded: bool = False,
+    name: str, seed: int, *, requests: int = ALL, seconds: float = HANG_SECONDS, guarded: bool = False
 ) -> Row:
     """Fuzz a real exporter with `requests` requests or for `seconds`.
 

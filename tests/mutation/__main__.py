@@ -33,9 +33,9 @@ from tests.mutation.run import (
     Verdict,
     make_deterministic,
     measure_baseline,
-    preimport,
     start,
     verdict,
+    warm_up,
 )
 
 CORE = (
@@ -149,7 +149,7 @@ def main(words: Sequence[str] | None = None) -> int:
         mutants = sorted(Random(given.seed).sample(mutants, min(given.sample, len(mutants))))
     print(f"{len(mutants)} faults; the tests without one first")
     baseline = measure_baseline(paths, [str(path) for path in given.tests])
-    preimport(baseline)
+    warm_up(baseline)
     run = MutationRun(paths, baseline, jobs=given.jobs, grace=given.grace)
     results = []
     for done, (fault, seen) in enumerate(run.all(mutants), 1):
@@ -173,9 +173,7 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="number of faults at a time")
     parser.add_argument("--again", type=Path, metavar="FILE", help="only the survivors in a file of --json")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result of each fault to a file")
-    parser.add_argument(
-        "--modules", type=Path, nargs="+", default=CORE, metavar="FILE", help="modules to test"
-    )
+    parser.add_argument("--modules", type=Path, nargs="+", default=CORE, metavar="FILE", help="modules")
     parser.add_argument("--tests", type=Path, nargs="+", default=[Path("tests/unit")], help="tests to run")
     parser.add_argument(
         "--grace", type=float, default=10, metavar="SECONDS", help="additional processor time for each test"
@@ -211,10 +209,10 @@ def report(results: Sequence[tuple[Mutant, Verdict]], accepted: dict[str, str], 
         score = (row["killed"] + row["hangs"]) / counting if counting else 1.0
         numbers = f"{total:8}{row['killed']:8}{row['hangs']:6}{row['survived']:9}{row['accepted']:10}"
         print(f"{module:32}{numbers}{score:8.1%}")
-    looked_at = {mutant.full_name for mutant, _ in results}
+    tested = {mutant.full_name for mutant, _ in results}
     modules = {mutant.module for mutant, _ in results}
-    gone = {name for name in accepted if name in looked_at - survivors} | {
-        name for name in accepted if is_whole and name.split(" ")[0] in modules and name not in looked_at
+    gone = {name for name in accepted if name in tested - survivors} | {
+        name for name in accepted if is_whole and name.split(" ")[0] in modules and name not in tested
     }
     for mutant, _ in sorted(r for r in results if r[1].outcome == "survived"):
         if mutant.full_name not in accepted:

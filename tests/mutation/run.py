@@ -136,7 +136,7 @@ class _TestTimer:
         return result
 
 
-def preimport(baseline: Baseline) -> None:
+def warm_up(baseline: Baseline) -> None:
     """Import the modules of other packages now, so that no fork has to."""
     for name in baseline.imported:
         with suppress(Exception):

@@ -7,16 +7,8 @@ from collections.abc import Iterable
 import pytest
 
 from bench import __main__, arrivals, budget, page, replicas, throughput
-from bench.contenders import (
-    BARE_HANDLER,
-    PLAIN_WAY,
-    PUSHGATEWAY,
-    SIDE_BY_SIDE,
-    SIGNED,
-    SQLITE,
-    Cores,
-)
-from bench.load import ClosedLoopResult, OpenLoopResult
+from bench.contenders import BARE_HANDLER, PLAIN_WAY, PUSHGATEWAY, SIDE_BY_SIDE, SIGNED, SQLITE, Cores
+from bench.load import K6Result, WrkResult
 from bench.plots import PLOTS
 from bench.replicas import Cost
 from bench.report import Figure
@@ -56,7 +48,7 @@ def values(figures: Iterable[Figure]) -> dict[str, float]:
 def measured(accepted: int, cost: float = 100.0, p50_ms: float = 5.0, **more: int) -> RoundResult:
     """Return a round of two seconds with so many callbacks answered 200."""
     counts = {"rejected": 0, "failed": 0} | more
-    outcome = ClosedLoopResult(
+    outcome = WrkResult(
         answered=accepted + counts["rejected"],
         **counts,
         seconds=2.0,
@@ -93,10 +85,7 @@ def test_contenders_are_compared_round_by_round() -> None:
     assert (
         found["callbacks sqlite / bare, lowest round"],
         found["callbacks sqlite / bare, highest round"],
-    ) == (
-        0.1,
-        2.0,
-    )
+    ) == (0.1, 2.0)
     assert found["callbacks sqlite / bare, by processor time"] == 0.4
     assert found["callbacks sqlite / pushgateway"] == found["callbacks sqlite / plain"] == 0.6
     assert found["callbacks sqlite signed / sqlite"] == 0.9
@@ -150,7 +139,7 @@ def test_only_the_exporter_has_targets() -> None:
         assert found[f"callbacks sqlite / {name}"].target
         assert not found[f"callbacks {name} p99"].target
     assert found["callbacks sqlite p99"].target
-    came = OpenLoopResult(answered=990, rejected=0, dropped=10, p50_ms=1, p95_ms=2, p99_ms=3, max_ms=4)
+    came = K6Result(answered=990, rejected=0, dropped=10, p50_ms=1, p95_ms=2, p99_ms=3, max_ms=4)
     for name in (SQLITE, PUSHGATEWAY):
         by_name = {figure.name: figure for figure in arrivals.figures(name, came)}
         for what in ("p99", "dropped"):
@@ -174,11 +163,7 @@ def test_a_second_replica_is_compared_with_one() -> None:
     assert found["replicas 2 / 1, by processor time of the replicas"] == 1.6
     assert [
         found[f"replicas 1{what}"] for what in ("", ", processor time", ", processor time of Valkey")
-    ] == [
-        1000,
-        200,
-        50,
-    ]
+    ] == [1000, 200, 50]
     assert found["replicas 2, processor time of the load"] == 30
     for cores in (2, 4):
         targets = {figure.name: figure.target for figure in replicas.figures(one, two, cores)}
