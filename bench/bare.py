@@ -41,7 +41,7 @@ class SingleApp:
     def preflight(self) -> None:
         """Do nothing: there is nothing to check."""
 
-    def reread(self, *, force: bool = False) -> None:
+    def reload(self, *, force: bool = False) -> None:
         """Do nothing: there are no files."""
 
     def start(self) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""`python -m exporter`, the same as `css-relay-exporter`."""
+"""Entry point of `python -m exporter`, the same as `css-relay-exporter`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The wiring: the store, the ingest, both apps and the server, from their start to their end."""
+"""The wiring: creates, starts and stops the store, the ingest, both apps and the server."""
 
 import asyncio
 import gc
@@ -14,7 +14,7 @@ from exporter import __version__
 from exporter.callbacks.access import CallbackAccess, ClientAddress, RateLimit
 from exporter.callbacks.credentials import Signatures
 from exporter.callbacks.handler import CallbackHandler, callback_app
-from exporter.config.reload import Files, secret_lines
+from exporter.config.reload import FileReader, secret_lines
 from exporter.config.settings import Settings
 from exporter.config.store_url import StoreUrl
 from exporter.ingest.batch import BatchFolder
@@ -37,30 +37,31 @@ from exporter.web.scrape import Scraper
 
 log = logging.getLogger(__name__)
 
-TIDY_SECONDS = 15.0
-#: Files that connections of callbacks leave for operators and the store.
+#: Interval of full garbage collections.
+GC_SECONDS = 15.0
+#: Open files that callback connections leave free for operators and the store.
 RESERVED_FILES = 100
 
 
 def serve(settings: Settings) -> None:
-    """Serve until told to stop.
+    """Serve until a signal stops the process.
 
     Raises:
-        ExporterError: it can't begin; the text says how to go on.
+        ExporterError: the server can't start; the text says what to do.
     """
     files = WatchedFiles(settings)
     Server(listeners(settings, files), Service(settings, files)).run()
 
 
 def listeners(settings: Settings, files: WatchedFiles) -> tuple[Listener, Listener]:
-    """Return the listener of callbacks and that of operators."""
+    """Return the callback listener and the web listener."""
     callbacks = Listener(
         "callbacks",
         str(settings.callback_listen_address),
         settings.http_idle_timeout,
         files.callback_tls,
-        speaks_for_others=ClientAddress(trusted=settings.callback_trusted_proxies).is_trusted,
-        reserve=RESERVED_FILES,
+        is_trusted_proxy=ClientAddress(trusted=settings.callback_trusted_proxies).is_trusted,
+        reserved_files=RESERVED_FILES,
     )
     web = Listener(
         "web",
@@ -68,7 +69,8 @@ def listeners(settings: Settings, files: WatchedFiles) -> tuple[Listener, Listen
         settings.http_idle_timeout,
         files.web_tls,
         lambda: files.web_config().headers,
-        reserve=RESERVED_FILES // 2,
+        # Fewer: under a flood of callbacks, operators and scrapes must still get in.
+        reserved_files=RESERVED_FILES // 2,
     )
     return callbacks, web
 
@@ -79,14 +81,14 @@ def open_store(
     """Return the store that the settings name.
 
     Args:
-        as_guest: beside the process that serves it.
-        passwords: returns the lines of --store.password-file as they are now; if not given, the file is read.
+        as_guest: whether another process serves the store at the same time.
+        passwords: returns the newest lines of --store.password-file; if None, the file is read once.
 
     Raises:
-        SettingsError: the file with its password is of no use.
-        StoreError: it can't be used; the text says how to go on.
+        SettingsError: the password file can't be used.
+        StoreError: the store can't be used; the text says what to do.
     """
-    terms = StoreOptions(
+    options = StoreOptions(
         labels=settings.metrics_labels,
         fold_settings_fingerprint=settings.fold_settings_fingerprint,
         as_guest=as_guest,
@@ -95,31 +97,32 @@ def open_store(
         max_quarantined_bytes=settings.quarantine_max_bytes,
         max_quarantined_age_seconds=settings.quarantine_max_age,
     )
+    # A served store asks for the newest password at each connection; a command reads the file once.
     url = settings.store_url if passwords else store_url(settings)
     if url.is_embedded:
-        return SqliteStore(Path(url.path), terms)
-    return ValkeyStore(url, terms, password=(lambda: passwords()[0]) if passwords else None)
+        return SqliteStore(Path(url.path), options)
+    return ValkeyStore(url, options, password=(lambda: passwords()[0]) if passwords else None)
 
 
 def store_url(settings: Settings) -> StoreUrl:
-    """Return where the store is, with its password.
+    """Return the URL of the store, with the password from --store.password-file.
 
     Raises:
-        SettingsError: the file with its password is of no use.
+        SettingsError: the password file can't be used.
     """
     path = settings.store_password_file
     if not path:
         return settings.store_url
-    password, *_ = secret_lines(path, "--store.password-file", bool, Files())
+    password, *_ = secret_lines(path, "--store.password-file", bool, FileReader())
     return replace(settings.store_url, password=password)
 
 
 class Service:
-    """Everything that a worker serves.
+    """The program that the worker runs: both apps, the ingest and the store.
 
     Args:
-        settings: everything that can be set.
-        files: those that the settings name.
+        settings: the settings.
+        files: the files that the settings name.
 
     Raises:
         ExporterError: a schema can't be used.
@@ -128,35 +131,38 @@ class Service:
     def __init__(self, settings: Settings, files: WatchedFiles) -> None:
         self._settings = settings
         self._files = files
-        #: Compiled before there is a worker, so that a file that breaks later hurts none that comes back.
+        #: Compiled in the master: a schema file that becomes unusable later does not stop a new worker.
         self._schemas = Schemas()
+        # Created in the worker: threads and connections do not survive its fork.
         self._ingest: Ingest | None = None
         self._scraper: Scraper | None = None
-        self._tidying: asyncio.Task[None] | None = None
+        self._gc_task: asyncio.Task[None] | None = None
 
     def preflight(self) -> None:
-        """Open the store as a worker will, so that what is wrong with it is told before one starts.
+        """Open the store as a worker will, to report problems before a worker starts.
 
         Raises:
-            StoreError: the store can't be used; the text says how to go on.
+            StoreError: the store can't be used; the text says what to do.
         """
+        # Closed again: connections to SQLite or a server must not be used after a fork.
         open_store(self._settings, passwords=self._files.store_passwords).close()
 
-    def reread(self, *, force: bool = False) -> None:
-        """Read again which of the settings' files have changed, or with `force` all of them."""
-        self._files.look(force=force)
+    def reload(self, *, force: bool = False) -> None:
+        """Reload the files that have changed, or with `force` all files."""
+        self._files.reload(force=force)
 
     def start(self) -> tuple[App, App]:
-        """Open the store and begin; return the apps of the callback and of the web listener.
+        """Open the store and start; return the apps of the callback listener and of the web listener.
 
         Raises:
-            StoreError: the store can't be used; the text says how to go on.
+            StoreError: the store can't be used; the text says what to do.
         """
         settings = self._settings
         if settings.is_open:
-            log.warning("anybody may send callbacks: set a token, require signatures or allow addresses")
+            log.warning("anybody may send callbacks; set a token, required signatures or allowed networks")
         store = open_store(settings, passwords=self._files.store_passwords)
         telemetry = Telemetry(version=__version__, revision=revision())
+        # Opening the store has written to it.
         telemetry.store_answered("write", well=True)
         telemetry.callback_open.set(settings.is_open)
         rejections = RecentRejections()
@@ -177,17 +183,19 @@ class Service:
             self._operator_app(store, self._ingest, self._scraper, telemetry, rejections),
         )
         self._ingest.start()
-        # What is there now stays; looking for rubbish among it after every few requests only costs time.
+        # The objects that exist now live as long as the process: exempt them from collections. Collect less
+        # often, too: the default thresholds would cost time every few requests.
         gc.freeze()
         gc.set_threshold(20_000, 20, 20)
-        self._tidying = asyncio.get_running_loop().create_task(_tidy())
+        self._gc_task = asyncio.get_running_loop().create_task(_collect_garbage())
         return apps
 
     async def stop(self) -> None:
-        """Commit what was accepted, then let go of everything."""
-        if self._tidying is not None:
-            self._tidying.cancel()
+        """Commit everything that was accepted, then close the store."""
+        if self._gc_task is not None:
+            self._gc_task.cancel()
         if self._scraper is not None and self._ingest is not None:
+            # The scraper first: it reads from the store, which the ingest closes.
             await asyncio.to_thread(self._scraper.close)
             await self._ingest.stop()
 
@@ -211,7 +219,7 @@ class Service:
             ingest=ingest,
             telemetry=telemetry,
             rejections=rejections,
-            # What is no JSON can't be signed: it is a stranger's, and not worth the room.
+            # A body that is not JSON has no signature: with required signatures it is not from the sender.
             keeps=frozenset({"schema"} if settings.callback_require_sign else {"json", "schema"}),
             max_body_bytes=settings.callback_max_body_bytes,
         )
@@ -241,7 +249,7 @@ class Service:
             pages=pages,
             telemetry_path=settings.web_telemetry_path,
         )
-        # Nobody's body is of use to the operators' side, so that nobody's is waited for.
+        # No request of the web listener needs its body, so no answer waits for one.
         return BasicAuth(DeferBody(operators), self._files.web_config)
 
     def _access(self) -> CallbackAccess:
@@ -257,13 +265,14 @@ class Service:
         )
 
 
-async def _tidy() -> None:
-    """Look for rubbish now and then: what connections leave behind is old by then, and would lie long."""
+async def _collect_garbage() -> None:
+    """Run a full garbage collection at a fixed interval."""
+    # Garbage of closed connections is in the oldest generation, which the thresholds rarely reach.
     while True:
-        await asyncio.sleep(TIDY_SECONDS)
+        await asyncio.sleep(GC_SECONDS)
         gc.collect()
 
 
 def revision() -> str:
-    """Return the revision this program was built from, where the build said so."""
+    """Return the source revision of this build, or `unknown` if the build did not set it."""
     return os.environ.get("EXPORTER_REVISION", "unknown")

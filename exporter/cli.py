@@ -1,4 +1,4 @@
-"""The command line: which commands there are, how their words are parsed, how a failure is reported."""
+"""The command line: the commands, the parsing of arguments, and the reporting of errors."""
 
 import os
 import platform
@@ -23,7 +23,7 @@ PROGRAM = "css-relay-exporter"
 
 
 def _serve(given: Namespace) -> int:
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the master takes it: all files are read soon anyway
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the master handles it: it would end the process
     serve(configured(given))
     return 0
 
@@ -42,13 +42,13 @@ def _version_text() -> str:
 
 
 FLAGS = {f"--{flag.name}": flag for rows in (Settings, Options) for flag in flags_of(rows).values()}
-#: Those of single commands, beside the flags.
+#: Options of single commands, which are not flags of the settings.
 SWITCHES = {"--help", "--version", "--all", "--raw", "--replace"}
 
 
 @cache
 def command_line() -> CommandLine:
-    """Return the parser of the whole command line, with every command in the order of the help."""
+    """Return the parser of the command line. The help lists the commands in the order they are added."""
     parser = CommandLine(
         prog=PROGRAM,
         description="Prometheus exporter for the relay-task callbacks of Tencent Cloud CSS.",
@@ -56,24 +56,25 @@ def command_line() -> CommandLine:
     )
     parser.add_argument("-V", "--version", action="version", version=_version_text())
     commands = Commands(parser)
-    commands.add("serve", _serve, "Take callbacks, show metrics.")
-    commands.add("check", store.check, "Check settings, schemas and the store, and say what is wrong.")
+    commands.add("serve", _serve, "Receive callbacks and serve metrics.")
+    commands.add("check", store.check, "Check settings, schemas and the store; report what is wrong.")
     for module in (tasks, quarantine, store):
         module.add_commands(commands)
-    sent = "Send what a fleet would send, and print the totals to expect."
-    commands.add("simulate", _simulate, sent, "--target URL", flag_parser(Options, has_variables=False))
+    text = "Send callbacks of a simulated fleet; print expected totals."
+    commands.add("simulate", _simulate, text, "--target URL", flag_parser(Options, has_variables=False))
     commands.add("version", _version, "Print the version.", flags=None)
     return parser
 
 
 def parse(words: Sequence[str]) -> Namespace:
-    """Return what a command line asks for; `run` in it carries it out.
+    """Return the parsed command line. Its `run` is the function of the command.
 
     Raises:
-        SettingsError: a word is unknown, malformed or missing; the text names it.
-        SystemExit: help or version was asked for, and is printed.
+        SettingsError: an argument is unknown, malformed or missing; the text names it.
+        SystemExit: the help or the version was requested, and is printed.
     """
     joined = _joined(words)
+    # Before argparse, whose own message would quote the whole word: it may contain a password.
     for word in joined[: joined.index("--")] if "--" in joined else joined:
         name = _flag_name(word)
         if name.startswith("--") and name not in FLAGS and name not in SWITCHES:
@@ -81,45 +82,45 @@ def parse(words: Sequence[str]) -> Namespace:
     given, unknown = command_line().parse_known_args(joined)
     if unknown:
         name = _flag_name(unknown[0])
-        hint = ": flags follow the command that takes them" if name in FLAGS else ""
+        hint = "; write flags after the command" if name in FLAGS else ""
         raise SettingsError(f"unknown flag {name}{hint}" if name else _unknown_argument(unknown[0]))
     return given
 
 
 def _flag_name(word: str) -> str:
-    """Return the flag in a word, without what follows it: a password perhaps; nothing if it is none."""
+    """Return the flag at the start of a word, without its value, which may be a password; empty if none."""
     found = re.match(r"--[\w.-]*|-\w?", word)
     return found[0] if found else ""
 
 
 def _unknown_argument(word: str) -> str:
-    """Return what is wrong with a word, which is repeated where it can hold no secret."""
+    """Return an error message. It quotes the word only if that can't contain a secret."""
     return f"unknown argument {word}" if re.fullmatch(r"[\w./-]+", word) else "unknown argument"
 
 
 def _joined(words: Sequence[str]) -> list[str]:
-    """Return `words` with `--flag value` as `--flag=value`: a value may begin with a dash, as -22."""
+    """Return `words` with `--flag value` joined to `--flag=value`: a value such as -22 looks like a flag."""
     rest = list(reversed(words))
     joined = []
     while rest:
         word = rest.pop()
         has_value = word in FLAGS and FLAGS[word].parse is not parse_switch
-        # Not another flag: then the value is missing.
+        # If another flag follows, the value is missing: argparse reports it.
         if has_value and rest and not {_flag_name(rest[-1])} & (FLAGS.keys() | SWITCHES):
             word = f"{word}={rest.pop()}"
         joined.append(word)
-        if word == "--":
+        if word == "--":  # everything after it is an argument, not a flag
             return joined + rest[::-1]
     return joined
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command in `arguments`; return its status: 2 for settings, 1 for errors, 130 if stopped."""
+    """Run a command; return its exit status: 2 for wrong settings, 1 for other errors, 130 after Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if sys.stdout is None:  # it was closed
+    if sys.stdout is None:  # the caller closed it, as with `>&-`
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may know few characters
+        sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that are not UTF-8
     try:
         status = _run(words)
         sys.stdout.flush()
@@ -129,21 +130,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except OSError as exc:
-        # Nobody reads any more, as after `| head`, or the disk is full: nothing more is written.
+        # The reader has closed the pipe, as `| head` does, which is no error to report; or the disk is full.
         if not isinstance(exc, BrokenPipeError):
             print(f"{PROGRAM}: {exc.strerror or exc}", file=sys.stderr)
+        # Python flushes standard output again when it exits: that must not fail too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return status
 
 
 def _run(words: list[str]) -> int:
+    # Without a command: the help, as an error.
     if words in ([], ["help"]):
         command_line().print_help()
         return 0 if words else 2
     try:
         given = parse(words)
-    except SystemExit:
+    except SystemExit:  # argparse has printed the help or the version
         return 0
     status: int = given.run(given)
     return status

@@ -1,8 +1,8 @@
-"""What can go wrong, as values: one root exception, and the fixed list of reasons to refuse a callback."""
+"""The exceptions of this program, and the fixed list of reasons to reject a callback."""
 
 from msgspec import Struct
 
-#: Every reason to refuse a callback: label value, log field and part of the answer at once.
+#: Every reason to reject a callback. Each is a label value, a log field and a part of the answer.
 REASONS = (
     "json",
     "schema",
@@ -19,39 +19,39 @@ REASONS = (
 
 
 class ExporterError(Exception):
-    """The root of all errors of this program; its text tells an operator what to do."""
+    """The root of all errors of this program. The text states what an operator can do."""
 
 
 class SettingsError(ExporterError):
-    """A flag or environment variable is unknown or malformed; the text names it."""
+    """An unknown or malformed flag, environment variable or file. The text names it."""
 
 
 class StoreError(ExporterError):
-    """The store can't be used as it is; the text says how to go on."""
+    """A store that can't be used as it is. The text states what to do."""
 
 
-class StoreUnavailable(StoreError):  # noqa: N818 - named for what it tells the sender
-    """The store does not answer now: nothing was written, try again."""
+class StoreUnavailable(StoreError):  # noqa: N818 - like the reason `unavailable`
+    """A store that does not answer now. Nothing was written; the caller may try again."""
 
 
-class WouldBlock(StoreError):  # noqa: N818
-    """The store can't do it without waiting for another process or a network: nothing was done."""
+class WouldBlock(StoreError):  # noqa: N818 - like BlockingIOError in other libraries
+    """An operation that would have to wait for another process or the network. Nothing was done."""
 
 
 class Fault(Struct, frozen=True):
-    """One thing that is wrong with a callback: where (a JSON pointer) and what was expected there."""
+    """One fault of a callback: its place, as a JSON pointer, and what was expected there."""
 
     pointer: str
     message: str
 
 
 class CallbackError(ExporterError):
-    """A callback is refused.
+    """A callback that is rejected.
 
     Args:
-        status: the HTTP status of the answer.
+        status: HTTP status of the answer.
         reason: one of REASONS.
-        faults: what is wrong, for the sender.
+        faults: the faults, which the sender gets in the answer.
         headers: further headers of the answer, such as Allow or Retry-After.
     """
 

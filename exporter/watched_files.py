@@ -1,6 +1,6 @@
-"""Every file that may change while the program serves: secrets, certificates, and who may look.
+"""The files that are reloaded when they change: secrets, certificates, and the web configuration.
 
-Flags, schema files, and whether a listener has TLS change with a restart alone.
+Changes of flags and schema files, and turning TLS on or off, need a restart.
 """
 
 from collections.abc import Callable
@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from exporter.callbacks.credentials import is_token
-from exporter.config.reload import Files, ReloadingFile, secret_lines
+from exporter.config.reload import FileReader, ReloadingFile, secret_lines
 from exporter.config.settings import Settings
 from exporter.errors import SettingsError
-from exporter.server.tls import Pem, TlsConfig, server_context
+from exporter.server.tls import PemFile, TlsConfig, server_context
 from exporter.web.web_config import WebConfig, read_web_config
 
 T = TypeVar("T")
@@ -25,23 +25,23 @@ CERT_FLAG, KEY_FLAG = "--callback.tls-cert-file", "--callback.tls-key-file"
 
 
 class WebAccess(Struct, frozen=True):
-    """Who may look, and the TLS of the web listener: one value, replaced as a whole."""
+    """The web configuration and the TLS context made from it: one value, so that both change together."""
 
     config: WebConfig = WebConfig()
     tls: SSLContext | None = None
 
 
 class WatchedFiles:
-    """The files that the settings name. Each attribute returns what one says now, or is None: there is none.
+    """The files that the settings name. Each attribute returns the newest value of a file; None: no file.
 
-    The master reads them before it starts a worker, which inherits what was read: a worker that takes the
-    place of another comes up even if a file has broken in the meantime.
+    The master reads the files before it starts a worker, and the worker inherits the values. So a worker that
+    replaces another one starts even if a file has become unusable in the meantime.
 
     Args:
-        settings: everything that can be set.
+        settings: the settings.
 
     Raises:
-        SettingsError: a file can't be read or used; the text names flag and field.
+        SettingsError: a file can't be read or used; the text names the flag, and the field in the file.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -52,28 +52,30 @@ class WatchedFiles:
         self.callback_tls: Callable[[], SSLContext] | None = None
         if settings.callback_tls_cert_file:
             cert, key = settings.callback_tls_cert_file, settings.callback_tls_key_file
-            config = TlsConfig(cert=Pem(CERT_FLAG, cert), key=Pem(KEY_FLAG, key))
+            config = TlsConfig(cert=PemFile(CERT_FLAG, cert), key=PemFile(KEY_FLAG, key))
             self.callback_tls = self._watch(CERT_FLAG, partial(server_context, config))
+        # Without a file: returns a new WebAccess with its defaults.
         self._web: Callable[[], WebAccess] = WebAccess
         if settings.web_config_file:
             self._web = self._watch(WEB_FLAG, partial(self._read_web, settings.web_config_file))
-        self.web_tls = self._newest_web_tls if self._web().tls else None
+        self.web_tls = self._current_web_tls if self._web().tls else None
 
     def web_config(self) -> WebConfig:
-        """Return who may look at the web listener; without a file anybody may."""
+        """Return the newest web configuration; without a file, one that allows everybody."""
         return self._web().config
 
-    def look(self, *, force: bool = False) -> None:
-        """Read again what has changed, or with `force` everything.
+    def reload(self, *, force: bool = False) -> None:
+        """Reload the files that have changed, or with `force` all files. Log the result for each.
 
-        The log says what was read again, and what can't be used and why: then what was read before holds.
+        If a file can't be used, its previous values stay in use.
         """
         for file in self._watched:
-            file.look(force=force)
+            file.reload(force=force)
 
-    def _watch(self, name: str, make: Callable[[Files], T]) -> Callable[[], T]:
+    def _watch(self, name: str, make: Callable[[FileReader], T]) -> Callable[[], T]:
         file = ReloadingFile(name, make)
         self._watched.append(file)
+        # Callers keep the method, not the value, and so get the newest value at each call.
         return file.current
 
     def _secrets(
@@ -81,36 +83,38 @@ class WatchedFiles:
     ) -> Callable[[], tuple[str, ...]] | None:
         return self._watch(flag, partial(secret_lines, path, flag, is_valid)) if path else None
 
-    def _read_web(self, path: str, files: Files) -> WebAccess:
+    def _read_web(self, path: str, files: FileReader) -> WebAccess:
+        # Only later reads are compared: the first one decides what is allowed.
         is_first = self._web is WebAccess
         try:
             config = read_web_config(files.read(path), Path(path).parent)
             if not is_first:
-                _refuse_less(self._web().config, config)
+                _refuse_weaker(self._web().config, config)
             access = WebAccess(config, server_context(config.tls, files) if config.tls else None)
         except OSError as exc:
             raise SettingsError(f"{WEB_FLAG}={path}: can't be read: {exc.strerror}") from None
         except SettingsError as exc:
             raise SettingsError(f"{WEB_FLAG}={path}: {exc}") from None
+        # Only a warning: Kubernetes mounts secrets world-readable by default. bcrypt hashes resist guessing.
         if config.users:
-            files.warn_if_open_to_others(path)
+            files.warn_if_world_readable(path)
         return access
 
-    def _newest_web_tls(self) -> SSLContext:
+    def _current_web_tls(self) -> SSLContext:
         tls = self._web().tls
-        assert tls is not None  # noqa: S101 - it is not turned off while this runs
+        assert tls is not None  # noqa: S101 - `_refuse_weaker` keeps it
         return tls
 
 
-def _refuse_less(before: WebConfig, now: WebConfig) -> None:
-    """Refuse to let in more callers than before: a file that is half written may ask for it.
+def _refuse_weaker(before: WebConfig, now: WebConfig) -> None:
+    """Refuse a configuration that would let in more callers: the file may be only half written.
 
     Raises:
-        SettingsError: TLS, passwords or certificates of clients would be turned off, or TLS on.
+        SettingsError: TLS, passwords or client certificates would be turned off, or TLS would be turned on.
     """
     if (now.tls is None) != (before.tls is None):
-        raise SettingsError("tls_server_config: restart to turn TLS on or off")
+        raise SettingsError("tls_server_config: added or removed; restart to turn TLS on or off")
     if before.users and not now.users:
-        raise SettingsError("basic_auth_users: restart to let in anybody")
+        raise SettingsError("basic_auth_users: no users; restart to allow access without a password")
     if before.tls and now.tls and now.tls.client_auth < before.tls.client_auth:
-        raise SettingsError("tls_server_config.client_auth_type: restart to ask for less")
+        raise SettingsError("tls_server_config.client_auth_type: restart to require less of clients")

@@ -22,7 +22,7 @@ from exporter.ingest.recent_rejections import RecentRejections
 from exporter.metrics.process import Telemetry
 from exporter.protocol.callback import Ignored
 from exporter.protocol.parser import Parser
-from exporter.server.connection import BODY_SECONDS, BROKEN_BODY, THE_REST
+from exporter.server.connection import BODY_SECONDS, EXPECTED_REST_OF_BODY, INCOMPLETE_BODY
 from exporter.store.protocol import QuarantineEntry
 
 log = logging.getLogger(__name__)
@@ -116,11 +116,11 @@ class CallbackHandler:
             raise CallbackError(408, "length", (late,)) from exc
         if len(raw) > self._max_body_bytes:
             raise self._too_large()
-        if broken := req.scope.get(BROKEN_BODY):
+        if broken := req.scope.get(INCOMPLETE_BODY):
             faults = (Fault("", broken),)
             raise (
                 CallbackError(408, "length", faults)
-                if broken == THE_REST
+                if broken == EXPECTED_REST_OF_BODY
                 else CallbackError(400, "length", faults)
             )
         return raw

@@ -1,1 +1,1 @@
-"""What can be set: flags and their values, files that change while the program runs, the log."""
+"""Configuration: flags, settings, files that are reloaded when they change, and logging."""

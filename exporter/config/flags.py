@@ -1,7 +1,7 @@
-"""How a flag is declared and read: a row beside each field of a frozen Struct.
+"""Flags: how they are declared, parsed and shown.
 
-Which flags there are is decided where the rows stand: in `config.settings` and `simulator.options`. Command
-line, help, environment, documentation and tests are made from the rows.
+A flag is a row in the annotation of a field of a frozen Struct. The rows are in `config.settings` and
+`simulator.options`. Command line, help, environment, documentation and tests are made from the rows.
 """
 
 import re
@@ -17,17 +17,18 @@ from exporter.errors import SettingsError
 S = TypeVar("S", bound=Struct)
 
 VARIABLE_PREFIX = "CSS_RELAY_"
-#: Kubernetes tells every pod of its services in variables; one named for this program is no flag.
+#: Kubernetes sets variables for every Service of a namespace, such as CSS_RELAY_EXPORTER_SERVICE_HOST for the
+#: Service css-relay-exporter. They are not settings, and must not be refused as unknown ones.
 SERVICE_LINK_PREFIX = "CSS_RELAY_EXPORTER_"
 DAY = 86400.0
 MAX_DURATION_SECONDS = 3650 * DAY
-UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": DAY, "w": 7 * DAY}
+UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": DAY, "w": 7 * DAY}
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
 
 
 class Address(Struct, frozen=True):
-    """A host and a port to listen on; port 0 takes a free one."""
+    """A host and a port to listen on. Port 0 means any free port."""
 
     host: str
     port: int
@@ -37,15 +38,23 @@ class Address(Struct, frozen=True):
 
     @property
     def is_public(self) -> bool:
-        """Whether others than this machine can reach it."""
+        """Whether other machines can reach the address."""
         try:
             return not ip_address(self.host).is_loopback
         except ValueError:
+            # Any other name may resolve to any address.
             return self.host != "localhost"
 
 
 class Flag(Struct, frozen=True):
-    """A row: how a flag is called, how its text is read, and what it means; whether it may hold a secret."""
+    """A row: one flag.
+
+    Args:
+        name: without the leading dashes.
+        parse: returns the value of a text; raises ValueError if the text is malformed.
+        help: the meaning, with the unit, and what 0 or an empty value means.
+        is_secret: whether the value may contain a password. Error messages never quote such a value.
+    """
 
     name: str
     parse: Callable[[str], Any]
@@ -54,16 +63,16 @@ class Flag(Struct, frozen=True):
 
     @property
     def variable(self) -> str:
-        """The environment variable of the flag."""
+        """Return the name of the environment variable."""
         return VARIABLE_PREFIX + re.sub(r"[.-]", "_", self.name).upper()
 
 
 def parse_address(text: str) -> Address:
-    """Return the address in `text`, HOST:PORT, [HOST]:PORT or :PORT."""
+    """Return the address in `text`: HOST:PORT, [HOST]:PORT or :PORT."""
     host, colon, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]") or "0.0.0.0"  # noqa: S104 - as other exporters read it
+    host = host.removeprefix("[").removesuffix("]") or "0.0.0.0"  # noqa: S104 - as in other exporters
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError("expected HOST:PORT")
+        raise ValueError("expected HOST:PORT, [HOST]:PORT or :PORT")
     return Address(host, int(port))
 
 
@@ -71,7 +80,7 @@ def parse_duration(text: str) -> float:
     """Return the seconds in `text`, such as 90s, 3m, 1h30m or 31d."""
     if not re.fullmatch(r"(\d+(\.\d+)?(ms|s|m|h|d|w))+", text):
         raise ValueError("expected a duration such as 90s, 3m, 1h30m or 31d")
-    seconds = sum(float(n) * UNITS[u] for n, u in re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)", text))
+    seconds = sum(float(n) * UNIT_SECONDS[u] for n, u in re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)", text))
     if seconds > MAX_DURATION_SECONDS:
         raise ValueError("expected at most ten years")
     return seconds
@@ -79,37 +88,38 @@ def parse_duration(text: str) -> float:
 
 def parse_count(text: str) -> int:
     """Return the whole number above 0 in `text`."""
+    # `isdigit` alone accepts the digits of every script.
     if not text.isascii() or not text.isdigit() or not 0 < int(text) <= 1_000_000_000:
         raise ValueError("expected a whole number from 1 to 1000000000")
     return int(text)
 
 
 def parse_limit(text: str) -> float:
-    """Return the number above 0 in `text`, 0 for off."""
+    """Return the number above 0 in `text`, or 0 for `off`."""
     return 0.0 if text == "off" else float(parse_count(text))
 
 
 def parse_rate(text: str) -> float:
-    """Return the share in `text`, 0 to 1."""
+    """Return the share in `text`, from 0 to 1."""
     if not re.fullmatch(r"[01](\.\d+)?|\.\d+", text) or float(text) > 1:
         raise ValueError("expected a share from 0 to 1, such as 0.05")
     return float(text)
 
 
 def parse_switch(text: str) -> bool:
-    """Return whether `text` says on."""
+    """Return whether `text` is `true`."""
     if text not in ("true", "false"):
         raise ValueError("expected true or false")
     return text == "true"
 
 
 def parse_list(text: str) -> tuple[str, ...]:
-    """Return what stands between the commas of `text`."""
+    """Return the items of a comma-separated list, without empty ones."""
     return tuple(item.strip() for item in text.split(",") if item.strip())
 
 
 def parse_networks(text: str) -> Networks:
-    """Return the networks in `text`, in CIDR notation with commas between them."""
+    """Return the networks in `text`: CIDR notation, comma-separated."""
     try:
         return tuple(ip_network(item) for item in parse_list(text))
     except ValueError as exc:
@@ -117,14 +127,14 @@ def parse_networks(text: str) -> Networks:
 
 
 def parse_path(text: str) -> str:
-    """Return a path on the web listener."""
+    """Return `text` if it can be a path on the web listener."""
     if not re.fullmatch(r"/[A-Za-z0-9._~/-]*[A-Za-z0-9._~-]", text):
         raise ValueError("expected a path such as /metrics")
     return text
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
-    """Return a reader of one of `choices`."""
+    """Return a parser that accepts only one of `choices`."""
 
     def parse(text: str) -> str:
         if text not in choices:
@@ -135,13 +145,14 @@ def one_of(*choices: str) -> Callable[[str], str]:
 
 
 def flags_of(rows: type[Struct]) -> dict[str, Flag]:
-    """Return every flag of `rows` by the name of its field."""
+    """Return the flags of `rows`, by the names of their fields."""
     hints = get_type_hints(rows, include_extras=True)
     return {field: hint.__metadata__[0] for field, hint in hints.items()}
 
 
 def text_of(flag: Flag, value: Any) -> str:
-    """Return `value` as it would be written for `flag`."""
+    """Return `value` as an operator would write it for `flag`."""
+    # By the parser, not by the type: durations and limits are both floats.
     if flag.parse is parse_duration:
         return _duration_text(value)
     if flag.parse is parse_switch:
@@ -154,63 +165,70 @@ def text_of(flag: Flag, value: Any) -> str:
 
 
 def default_text(rows: type[Struct], field: str) -> str:
-    """Return the default of a flag as it would be written."""
+    """Return the default of a flag as an operator would write it."""
     return text_of(flags_of(rows)[field], getattr(rows(), field))
 
 
 def flag_parser(rows: type[Struct], *, has_variables: bool) -> ArgumentParser:
-    """Return a parser that stores the texts of flags by their fields, to be a parent of commands' parsers."""
+    """Return a parent parser for argparse. It stores the text of each given flag under its field's name."""
     parser = ArgumentParser(add_help=False)
     groups: dict[str, Any] = {}
     for field, flag in flags_of(rows).items():
+        # The first word of a name is its group in the help: `callback flags`, `web flags`.
         word, dot, _ = flag.name.partition(".")
         title = f"{word} flags" if dot else "flags"
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
         default = f"default {default_text(rows, field) or 'none'}"
-        facts = f"{flag.variable}, {default}" if has_variables else default
+        notes = f"{flag.variable}, {default}" if has_variables else default
         form: dict[str, Any] = {"metavar": "VALUE"}
         if flag.parse is parse_switch:
             form = {"metavar": "true|false", "nargs": "?", "const": "true"}
-        text = f"{flag.help} ({facts})".replace("%", "%%")
+        # argparse expands % in help texts.
+        text = f"{flag.help} ({notes})".replace("%", "%%")
+        # SUPPRESS: a flag that is not given leaves no value, so that its environment variable is used.
         groups[title].add_argument(f"--{flag.name}", dest=field, default=SUPPRESS, help=text, **form)
     return parser
 
 
 def read_flags(rows: type[S], given: Mapping[str, Any], environment: Mapping[str, str]) -> S:
-    """Return `rows` as set: a flag before its environment variable before its default.
+    """Return the settings. A flag has priority over its environment variable, and that over the default.
 
     Args:
-        given: the texts of flags on the command line by their fields; other names in it are ignored.
+        given: texts of the flags on the command line, by the names of their fields. Other names are ignored.
 
     Raises:
-        SettingsError: one is unknown or malformed; the text names it.
+        SettingsError: a flag or variable is unknown or malformed; the text names it.
     """
     flags = flags_of(rows)
-    texts = _environment(rows, environment)
+    # For each field: the name to show in an error message, and the text.
+    texts = _environment_texts(rows, environment)
     texts |= {field: (f"--{flag.name}", given[field]) for field, flag in flags.items() if field in given}
-    return rows(**{field: _value(flags[field], name, text) for field, (name, text) in texts.items()})
+    return rows(**{field: _parsed(flags[field], name, text) for field, (name, text) in texts.items()})
 
 
-def _environment(rows: type[Struct], environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+def _environment_texts(rows: type[Struct], environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     fields = {flag.variable: field for field, flag in flags_of(rows).items()}
+    # Other variables belong to other programs; an unknown one of ours is a typing error.
     ours = {name for name in environment if name.startswith(VARIABLE_PREFIX)}
     unknown = {name for name in ours - fields.keys() if not name.startswith(SERVICE_LINK_PREFIX)}
     if unknown:
-        raise SettingsError(f"unknown environment variable {min(unknown)}")
+        raise SettingsError(f"unknown environment variable {min(unknown)}; correct its name or unset it")
     return {fields[name]: (name, environment[name]) for name in ours & fields.keys()}
 
 
-def _value(flag: Flag, name: str, text: str) -> object:
+def _parsed(flag: Flag, name: str, text: str) -> object:
     try:
         return flag.parse(text)
     except ValueError as exc:
         if flag.is_secret:
+            # `from None`: the cause may quote the text in a traceback.
             raise SettingsError(f"{name}: {exc}") from None
         raise SettingsError(f"{name}={text!r}: {exc}") from exc
 
 
 def _duration_text(seconds: float) -> str:
+    # The largest unit that divides it without a rest: 3600.0 is 1h, not 60m.
     for unit, size in (("d", DAY), ("h", 3600.0), ("m", 60.0)):
         if seconds >= size and seconds % size == 0:
             return f"{seconds / size:g}{unit}"

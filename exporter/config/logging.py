@@ -1,4 +1,4 @@
-"""The log: one line an event, as logfmt or JSON, with no secret in it and no flood of it."""
+"""Logging: one line per record, as logfmt or JSON, without secrets and with a limit on repeated lines."""
 
 import logging
 import sys
@@ -9,11 +9,11 @@ import structlog
 
 from exporter.protocol.redact import HIDDEN, names_secret, redact_text
 
-LINES_A_SECOND = 10
+MAX_LINES_PER_SECOND = 10
 
 
 def configure_logging(level: str, form: str) -> None:
-    """Send every log of this process to standard error, in `form` (logfmt or json), from `level` on."""
+    """Write every log record of at least `level` to standard error, in `form` (logfmt or json)."""
     shared: list[Any] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.ExtraAdder(),
@@ -34,35 +34,42 @@ def configure_logging(level: str, form: str) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
         )
     )
-    handler.addFilter(FloodGate())
+    handler.addFilter(RepeatFilter())
+    # One handler on the root logger, for the lines of gunicorn, uvicorn and asyncio too.
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # It warns of every caller that sends no HTTP.
+    # uvicorn logs a warning for each caller that does not speak HTTP: anybody could fill the log.
     logging.getLogger("uvicorn.error").setLevel(max(root.level, logging.ERROR))
 
 
 def _redacted(_logger: object, _method: str, event: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of a line without what may be secret in them."""
+    """Return the fields of a line without secrets."""
     return {name: HIDDEN if names_secret(name) else _shown(value) for name, value in event.items()}
 
 
+# Only texts are redacted: numbers and booleans hold no secrets.
 def _shown(value: object) -> object:
     return redact_text(value) if isinstance(value, str) else value
 
 
-class FloodGate(logging.Filter):
-    """Lets through only so many lines a second of one kind, so that a caller can't fill the disk."""
+class RepeatFilter(logging.Filter):
+    """A filter that drops repeated lines above a rate, so that a caller can't fill the disk.
+
+    Lines of one logger with the same message are one kind, whatever their fields say.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        #: For each kind of line: the current second, and the number of lines in it.
         self._seen: dict[tuple[str, object], tuple[int, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether the line is to be written."""
+        """Return whether the line is written."""
         kind, second = (record.name, record.msg), int(record.created)
-        begun, count = self._seen.get(kind, (second, 0))
-        count = count + 1 if begun == second else 1
+        counted_second, count = self._seen.get(kind, (second, 0))
+        count = count + 1 if counted_second == second else 1
+        # A library may put changing values into its messages: each of them would be a new kind.
         if kind in self._seen or len(self._seen) < 1000:
             self._seen[kind] = second, count
-        return count <= LINES_A_SECOND
+        return count <= MAX_LINES_PER_SECOND

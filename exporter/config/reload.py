@@ -1,4 +1,4 @@
-"""Values that are made from files, and made again when those change; secrets among them."""
+"""Values that are built from files, and rebuilt when the files change. Secrets are such values."""
 
 import logging
 import os
@@ -13,128 +13,135 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class Stamp(NamedTuple):
-    """What differs between a file and what is later found at its path."""
+class FileStamp(NamedTuple):
+    """The attributes of a file that show whether it has changed or was replaced."""
 
     mode: int
-    modified: int
-    size: int
+    modified_ns: int
+    size_bytes: int
     inode: int
     device: int
 
 
-class Files:
-    """Reads files, and knows whether they are still as they were then."""
+class FileReader:
+    """A reader of files that can check later whether one of them has changed."""
 
     def __init__(self) -> None:
-        self._stamps: dict[str, Stamp | None] = {}
+        #: By path; None for a path that has no file.
+        self._stamps: dict[str, FileStamp | None] = {}
 
     def read(self, path: str) -> bytes:
         """Return the bytes of a file.
 
         Raises:
-            OSError: it can't be read.
+            OSError: the file can't be read.
             ValueError: no file can have that path.
         """
-        self._stamps[path] = _stamp_of(path)
+        # First by path: a file that can't be opened is also tracked, and reported once, not every second.
+        self._stamps[path] = _stamp_at(path)
         with open(path, "rb") as file:
+            # Then of the open file: another one may have been moved to the path in between.
             self._stamps[path] = _stamp(os.fstat(file.fileno()))
             return file.read()
 
-    def is_open_to_others(self, path: str) -> bool:
-        """Whether any user of this machine could read a file when it was read here."""
+    def is_world_readable(self, path: str) -> bool:
+        """Whether all users of this machine could read the file when it was read here."""
+        # Group access is allowed: this is how a container's user reads a mounted secret.
         stamp = self._stamps[path]
         return stamp is not None and bool(stamp.mode & stat.S_IROTH)
 
-    def warn_if_open_to_others(self, path: str) -> None:
-        """Log that a file with a secret is open to others, if it was so when it was read here."""
-        if self.is_open_to_others(path):
-            log.warning("secret file is readable by others; run chmod o-rwx", extra={"path": path})
+    def warn_if_world_readable(self, path: str) -> None:
+        """Log a warning if all users of this machine could read a secret file when it was read here."""
+        if self.is_world_readable(path):
+            log.warning("secret file is readable by all users; run chmod o-rwx on it", extra={"path": path})
 
-    def are_to_be_read(self, *, force: bool) -> bool:
-        """Whether one of those that were read is another now, or with `force` whether they can be read again.
+    def must_be_reloaded(self, *, force: bool) -> bool:
+        """Whether one of the files has changed, or with `force` whether all of them can be read again.
 
-        A pipe can't: it has nothing to say a second time, and to wait for it would stop everything.
+        A pipe can't be read again: its content is gone, and waiting for new content would block the worker.
         """
-        now = {path: _stamp_of(path) for path in self._stamps}
+        now = {path: _stamp_at(path) for path in self._stamps}
         has_pipe = any(stamp is not None and stat.S_ISFIFO(stamp.mode) for stamp in now.values())
         return not has_pipe and (force or now != self._stamps)
 
 
 class ReloadingFile(Generic[T]):
-    """A value made from a file, or from several that belong together: replaced as a whole or not at all.
+    """A value built from one file, or from several that belong together. It is replaced as a whole.
 
     Args:
-        name: what it is called in the log.
-        make: makes it, and reads its files with what it is given.
+        name: its name in the log.
+        make: returns the value; reads its files with the FileReader that it is given.
 
     Raises:
         SettingsError: from `make`.
     """
 
-    def __init__(self, name: str, make: Callable[[Files], T]) -> None:
+    def __init__(self, name: str, make: Callable[[FileReader], T]) -> None:
         self._name = name
         self._make = make
-        self._files = Files()
+        self._files = FileReader()
         self._value = make(self._files)
 
     def current(self) -> T:
-        """Return the value; any thread may ask."""
+        """Return the newest value. Any thread may call this."""
         return self._value
 
-    def look(self, *, force: bool = False) -> None:
-        """Make the value again if a file has changed, or in any case; the log says how that went.
+    def reload(self, *, force: bool = False) -> None:
+        """Rebuild the value if a file has changed, or with `force` in any case. Log the result.
 
-        Where it can't be made, the one before stays.
+        If the value can't be rebuilt, the previous one stays.
         """
-        if not self._files.are_to_be_read(force=force):
+        if not self._files.must_be_reloaded(force=force):
             return
-        self._files = Files()
+        # New stamps even if `make` fails: a broken file is reported once, not at every check.
+        self._files = FileReader()
         try:
             self._value = self._make(self._files)
         except SettingsError as exc:
             problem = {"of": self._name, "reason": str(exc)}
-            log.error("can't be used; what was read before holds", extra=problem)  # noqa: TRY400
+            log.error("reload failed; the previous values stay in use", extra=problem)  # noqa: TRY400
         except Exception as exc:
-            # A fault of this program, or no more file can be opened: neither must end what serves.
-            # Only its kind is told, as its text may quote a secret.
+            # A bug, or too many open files: neither may stop the worker.
+            # Only the class is logged: the text may quote a secret.
             problem = {"of": self._name, "reason": type(exc).__name__}
-            log.error("can't be used; what was read before holds", extra=problem)  # noqa: TRY400
+            log.error("reload failed; the previous values stay in use", extra=problem)  # noqa: TRY400
         else:
-            log.info("read again", extra={"of": self._name})
+            log.info("file reloaded", extra={"of": self._name})
 
 
-def _stamp_of(path: str) -> Stamp | None:
+def _stamp_at(path: str) -> FileStamp | None:
+    # By `stat`, not `lstat`: Kubernetes changes a mounted file by replacing a link on its path.
     try:
         return _stamp(os.stat(path))
     except (OSError, ValueError):
         return None
 
 
-def _stamp(found: os.stat_result) -> Stamp:
-    return Stamp(found.st_mode, found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev)
+def _stamp(found: os.stat_result) -> FileStamp:
+    return FileStamp(found.st_mode, found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev)
 
 
-def secret_lines(path: str, flag: str, is_valid: Callable[[str], bool], files: Files) -> tuple[str, ...]:
-    """Return the lines of a file; to rotate a secret, add the new one, and take the old one away later.
+def secret_lines(path: str, flag: str, is_valid: Callable[[str], bool], files: FileReader) -> tuple[str, ...]:
+    """Return the secrets in a file, one per line. All of them are valid at the same time, for rotation.
 
     Args:
-        path: the file.
-        flag: what names it, for messages.
-        is_valid: whether a line can be used.
-        files: what it is read with.
+        path: path of the file.
+        flag: the flag that names the file, for error messages.
+        is_valid: whether a line can be used as a secret.
+        files: reads the file.
 
     Raises:
-        SettingsError: it can't be read, others can read it, or there is nothing of use in it.
+        SettingsError: the file can't be read, is readable by all users, is empty, or has an invalid line.
     """
     try:
         text = files.read(path).decode()
     except (OSError, ValueError) as exc:
-        reason = getattr(exc, "strerror", None) or "it is not text"
+        reason = getattr(exc, "strerror", None) or "it is not UTF-8 text"
         raise SettingsError(f"{flag}: {path} can't be read: {reason}") from exc
-    if files.is_open_to_others(path):
-        raise SettingsError(f"{flag}: others can read {path}; chmod o-rwx it")
+    if files.is_world_readable(path):
+        raise SettingsError(f"{flag}: all users of this machine can read {path}; run chmod o-rwx {path}")
     lines = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not lines or not all(map(is_valid, lines)):
-        raise SettingsError(f"{flag}: expected a secret a line in {path}")
+        # The line itself is not quoted: it may be a secret with a typing error.
+        raise SettingsError(f"{flag}: {path} is empty or has an invalid line; write one secret per line")
     return lines

@@ -1,4 +1,4 @@
-"""The flags of the exporter: one row each, with their defaults and meanings.
+"""The flags of the exporter: one row for each flag, with its default and its meaning.
 
 A row is a field of Settings. Command line, environment, documentation and tests are made from the rows.
 """
@@ -33,108 +33,110 @@ from exporter.relay import FoldSettings
 
 
 def parse_labels(text: str) -> tuple[str, ...]:
-    """Return the label names in `text`."""
+    """Return the label names in `text`, in the order of LABEL_CHOICES."""
     names = parse_list(text)
     if not names or len(set(names)) < len(names) or not set(names) <= set(LABEL_CHOICES):
-        raise ValueError("expected some of " + ", ".join(LABEL_CHOICES))
+        raise ValueError("expected a comma-separated list of " + ", ".join(LABEL_CHOICES))
+    # One order, however the flag is written: a store keeps its labels as text and compares that.
     return tuple(name for name in LABEL_CHOICES if name in names)
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """Everything that can be set. Defaults here are what the flags' defaults are read as."""
+    """The settings of the exporter. Each default is the parsed default of its flag."""
 
     callback_listen_address: Annotated[
         Address,
-        Flag("callback.listen-address", parse_address, "Where callbacks come in. Port 0 takes a free one."),
+        Flag("callback.listen-address", parse_address, "HOST:PORT for callbacks. Port 0: any free port."),
     ] = Address("0.0.0.0", 8314)  # noqa: S104 - this listener faces the internet
     callback_token_file: Annotated[
         str,
         Flag(
             "callback.token-file",
             str,
-            "File with secret tokens, one a line; callbacks then come in at `/callbacks/<token>` alone. "
-            "Read again when it changes.",
+            "File with secret tokens, one per line (letters, digits and `._~-`). Callbacks are then accepted "
+            "only at `/callbacks/<token>`. Empty: no token is needed. Reloaded when it changes.",
         ),
     ] = ""
     callback_sign_key_file: Annotated[
         str,
         Flag(
-            "callback.sign-key-file", str, "File with keys of `sign`, one a line. Read again when it changes."
+            "callback.sign-key-file",
+            str,
+            "File with the keys for checking `sign`, one per line. Empty: signatures are not checked. "
+            "Reloaded when it changes.",
         ),
     ] = ""
     callback_require_sign: Annotated[
-        bool, Flag("callback.require-sign", parse_switch, "Whether a callback without signature is refused.")
+        bool, Flag("callback.require-sign", parse_switch, "Reject callbacks without a signature.")
     ] = False
     callback_sign_leeway: Annotated[
         float,
         Flag(
             "callback.sign-leeway",
             parse_duration,
-            "For how long after its end a signature still holds; the sender may try again for longer.",
+            "Accept a signature for this long after its expiry time. "
+            "A redelivery that arrives even later is rejected.",
         ),
     ] = 60.0
     callback_allow_from: Annotated[
-        Networks, Flag("callback.allow-from", parse_networks, "Networks that may send; none means all.")
+        Networks, Flag("callback.allow-from", parse_networks, "Networks that may send callbacks. Empty: all.")
     ] = ()
     callback_trusted_proxies: Annotated[
         Networks,
         Flag(
             "callback.trusted-proxies",
             parse_networks,
-            "Networks of proxies whose X-Forwarded-For and PROXY protocol are taken for true.",
+            "Networks of trusted proxies, comma-separated. X-Forwarded-For and the PROXY protocol are used "
+            "only if a proxy of these networks sends them. Empty: never.",
         ),
     ] = ()
     callback_rate_limit: Annotated[
         float,
-        Flag("callback.rate-limit", parse_limit, "Requests a second of one source, twice as many at once."),
+        Flag(
+            "callback.rate-limit",
+            parse_limit,
+            "Maximum requests per second from one address; bursts up to twice that. `off`: no limit.",
+        ),
     ] = 0.0
     callback_max_body_bytes: Annotated[
         int,
-        Flag(
-            "callback.max-body-bytes",
-            parse_count,
-            "Longest body of a callback; longer ones are answered 413.",
-        ),
+        Flag("callback.max-body-bytes", parse_count, "Maximum body size in bytes. Larger bodies get a 413."),
     ] = 65536
     callback_tls_cert_file: Annotated[
         str,
         Flag(
             "callback.tls-cert-file",
             str,
-            "PEM file with the callback listener's certificate, and those between it and its root. "
-            "Read again when it changes.",
+            "PEM file with the certificate of the callback listener, then its intermediate certificates. "
+            "Empty: plain HTTP. Reloaded when it changes.",
         ),
     ] = ""
     callback_tls_key_file: Annotated[
         str,
-        Flag(
-            "callback.tls-key-file",
-            str,
-            "PEM file with the key of that certificate. Read again when it changes.",
-        ),
+        Flag("callback.tls-key-file", str, "PEM file with the unencrypted key. Reloaded when it changes."),
     ] = ""
     http_idle_timeout: Annotated[
         float,
         Flag(
             "http.idle-timeout",
             parse_duration,
-            "Time after which a connection without a request is closed, on both listeners. "
-            "Keep it longer than a proxy in front keeps its own connections.",
+            "Close a connection that has sent no request for this long, on both listeners. "
+            "Set it longer than the idle timeout of a proxy in front.",
         ),
     ] = 75.0
     web_listen_address: Annotated[
-        Address, Flag("web.listen-address", parse_address, "Where Prometheus and operators look.")
+        Address, Flag("web.listen-address", parse_address, "HOST:PORT for Prometheus and operators.")
     ] = Address("127.0.0.1", 10314)
     web_config_file: Annotated[
         str,
         Flag(
             "web.config.file",
             str,
-            "TLS, passwords and headers of the web listener, in the exporter toolkit's format; "
-            "unsupported fields are refused. Read again when it changes.",
+            "File with TLS, passwords and headers of the web listener, in the exporter toolkit's format. "
+            "Empty: plain HTTP, no password. Unsupported fields are refused. Reloaded when it changes.",
         ),
     ] = ""
-    web_telemetry_path: Annotated[str, Flag("web.telemetry-path", parse_path, "Path of the metrics.")] = (
+    web_telemetry_path: Annotated[str, Flag("web.telemetry-path", parse_path, "URL path of the metrics.")] = (
         "/metrics"
     )
     store_url: Annotated[
@@ -142,9 +144,9 @@ class Settings(Struct, frozen=True, kw_only=True):
         Flag(
             "store.url",
             parse_store,
-            "Where everything is kept: `sqlite:PATH`, or for several replicas "
-            "`valkey://[USER:PASSWORD@]HOST[:PORT][/DATABASE]`; also `redis`, with TLS `valkeys`, `rediss`, "
-            "and `valkey-cluster`.",
+            "The store: `sqlite:PATH`, or for several replicas a server, "
+            "`valkey://[USER:PASSWORD@]HOST[:PORT][/DATABASE]`. Other schemes: `redis`; with TLS `valkeys`, "
+            "`rediss`; for a cluster `valkey-cluster`, `valkeys-cluster`.",
             is_secret=True,
         ),
     ] = StoreUrl(path="data/css-relay.db")
@@ -153,8 +155,8 @@ class Settings(Struct, frozen=True, kw_only=True):
         Flag(
             "store.password-file",
             str,
-            "File with the password of the store's server in its first line, rather than in the URL. "
-            "Read again when it changes.",
+            "File with the password of the store's server in its first line. Empty: the password in "
+            "`--store.url` is used. Reloaded when it changes.",
         ),
     ] = ""
     metrics_labels: Annotated[
@@ -162,90 +164,91 @@ class Settings(Struct, frozen=True, kw_only=True):
         Flag(
             "metrics.labels",
             parse_labels,
-            "Labels of the fleet's families, of "
+            "Labels of the fleet's families, comma-separated: some of "
             + ", ".join(f"`{name}`" for name in LABEL_CHOICES)
-            + ". Fixed when a store is made.",
+            + ". They can't be changed after the store is created.",
         ),
     ] = ("appid", "to_host")
     metrics_max_label_sets: Annotated[
         int,
-        Flag(
-            "metrics.max-label-sets",
-            parse_count,
-            "Sets of those labels told apart; past it all are `_other`.",
-        ),
+        Flag("metrics.max-label-sets", parse_count, "Maximum label sets. Further ones count as `_other`."),
     ] = 1000
     metrics_max_tasks: Annotated[
         int,
         Flag(
             "metrics.max-tasks",
             parse_count,
-            "Tasks with series of their own; past it stopped ones are left out first, then lost and "
-            "failed, active last.",
+            "Maximum number of tasks with series of their own. Above it, stopped tasks are left out first, "
+            "then lost and failed ones, active ones last.",
         ),
     ] = 2000
     relay_retry_window: Annotated[
-        float, Flag("relay.retry-window", parse_duration, "For how long the sender may repeat a callback.")
+        float, Flag("relay.retry-window", parse_duration, "How long the sender may redeliver a callback.")
     ] = 3600.0
     relay_reorder_window: Annotated[
         float,
-        Flag(
-            "relay.reorder-window",
-            parse_duration,
-            "For how long later callbacks may overtake one; what is missing is told after it.",
-        ),
+        Flag("relay.reorder-window", parse_duration, "Wait this long before a callback counts as missing."),
     ] = 180.0
     relay_ok_exit_codes: Annotated[
         tuple[str, ...],
-        Flag("relay.ok-exit-codes", parse_list, "Exit codes of a planned end; every other one is a failure."),
+        Flag("relay.ok-exit-codes", parse_list, "Exit codes of a planned end; any other code is a failure."),
     ] = ("0",)
     relay_lost_after: Annotated[
         float,
-        Flag("relay.lost-after", parse_duration, "An active task without any callback for so long is lost."),
+        Flag(
+            "relay.lost-after",
+            parse_duration,
+            "An active task is lost after this long without a callback. Healthy ones may send none for days.",
+        ),
     ] = 31 * DAY
     relay_forget_after: Annotated[
-        float, Flag("relay.forget-after", parse_duration, "When a failed or lost task is forgotten.")
+        float, Flag("relay.forget-after", parse_duration, "Delete a failed or lost task after this long.")
     ] = 7 * DAY
     relay_forget_stopped_after: Annotated[
         float,
         Flag(
             "relay.forget-stopped-after",
             parse_duration,
-            "When a stopped task is forgotten; never before the retry window is over.",
+            "Delete a stopped task after this long, but never before `--relay.retry-window` has passed.",
         ),
     ] = 3600.0
     quarantine_max_bodies: Annotated[
-        int, Flag("quarantine.max-bodies", parse_count, "Refused bodies and unknown events kept for a look.")
+        int, Flag("quarantine.max-bodies", parse_count, "Maximum number of bodies in the quarantine.")
     ] = 1000
     quarantine_max_bytes: Annotated[
-        int, Flag("quarantine.max-bytes", parse_count, "How long all of them may be together.")
+        int, Flag("quarantine.max-bytes", parse_count, "Maximum total size of the quarantine, in bytes.")
     ] = 16 * 1024 * 1024
     quarantine_max_age: Annotated[
-        float, Flag("quarantine.max-age", parse_duration, "When one that came no more is given up.")
+        float,
+        Flag(
+            "quarantine.max-age",
+            parse_duration,
+            "Delete a quarantined body this long after it was last received.",
+        ),
     ] = 30 * DAY
     redact_plain_hosts: Annotated[
         tuple[str, ...],
         Flag(
             "redact.plain-hosts",
             parse_list,
-            "Destinations whose last path segment is a stream name; elsewhere it may be a key, "
-            "and a digest stands for it.",
+            "Destination hosts, comma-separated, whose last path segment is a stream name and is shown. "
+            "Elsewhere it may be a stream key; a digest is shown instead.",
         ),
     ] = ("*.myqcloud.com",)
     log_level: Annotated[
-        str, Flag("log.level", one_of("debug", "info", "warning", "error"), "Least severity that is logged.")
+        str, Flag("log.level", one_of("debug", "info", "warning", "error"), "Minimum severity of log lines.")
     ] = "info"
-    log_format: Annotated[str, Flag("log.format", one_of("logfmt", "json"), "Form of the log.")] = "logfmt"
+    log_format: Annotated[str, Flag("log.format", one_of("logfmt", "json"), "Log line format.")] = "logfmt"
 
     @property
     def is_open(self) -> bool:
-        """Whether anybody may send callbacks."""
-        guarded = self.callback_token_file or self.callback_require_sign or self.callback_allow_from
-        return self.callback_listen_address.is_public and not guarded
+        """Whether anybody may send callbacks: no token, required signature or allowed network."""
+        is_protected = self.callback_token_file or self.callback_require_sign or self.callback_allow_from
+        return self.callback_listen_address.is_public and not is_protected
 
     @property
     def fold_settings(self) -> FoldSettings:
-        """The settings of the fold."""
+        """Return the settings of the fold."""
         return FoldSettings(
             retry=self.relay_retry_window,
             reorder=self.relay_reorder_window,
@@ -257,9 +260,10 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     @property
     def fold_settings_fingerprint(self) -> str:
-        """The settings that decide what is counted, as flags."""
+        """Return the settings that decide what is counted, written as flags."""
         flags = flags_of(Settings)
         deciding = {field: flag for field, flag in flags.items() if field.startswith("relay_")}
+        # It decides which callbacks are counted as `_other`.
         deciding["metrics_max_label_sets"] = flags["metrics_max_label_sets"]
         return " ".join(
             f"--{flag.name}={text_of(flag, getattr(self, field))}" for field, flag in deciding.items()
@@ -267,22 +271,21 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 def read(given: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
-    """Return the settings: a flag before its environment variable before its default.
+    """Return the settings. A flag has priority over its environment variable, and that over the default.
 
     Raises:
-        SettingsError: one is unknown or malformed, or two go ill together; the text names it.
+        SettingsError: a setting is unknown or malformed, or contradicts another one; the text names it.
     """
     settings = read_flags(Settings, given, environment)
     ports = settings.callback_listen_address.port, settings.web_listen_address.port
     if settings.callback_require_sign and not settings.callback_sign_key_file:
-        raise SettingsError("--callback.require-sign: expected a --callback.sign-key-file")
+        raise SettingsError("--callback.require-sign: needs --callback.sign-key-file")
+    # Two different hosts could share a port, but a mistake is more likely. Port 0 is a free port each time.
     if ports[0] and ports[0] == ports[1]:
-        raise SettingsError(
-            "--web.listen-address: expected another port than that of --callback.listen-address"
-        )
+        raise SettingsError("--web.listen-address: expected a different port than --callback.listen-address")
     url = settings.store_url
     if settings.store_password_file and (url.is_embedded or url.password):
-        raise SettingsError("--store.password-file: expected a server in --store.url, without a password")
+        raise SettingsError("--store.password-file: needs a server in --store.url, and no password there")
     if bool(settings.callback_tls_cert_file) != bool(settings.callback_tls_key_file):
-        raise SettingsError("--callback.tls-cert-file, --callback.tls-key-file: expected both or none")
+        raise SettingsError("--callback.tls-cert-file, --callback.tls-key-file: set both or neither")
     return settings

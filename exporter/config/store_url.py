@@ -1,4 +1,4 @@
-"""Where a store is: what `--store.url` says, and how that may be shown."""
+"""The value of `--store.url`: how it is parsed, and how it is shown without its password."""
 
 import re
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -10,7 +10,7 @@ TLS_OPTIONS = frozenset({"ca-file", "cert-file", "key-file"})
 WAIT_OPTION = "wait-replicas"
 DEFAULT_PORT = 6379
 
-#: Schemes of a server, and whether it is spoken to over TLS and is a cluster.
+#: Schemes of a server. For each: whether the connection uses TLS, and whether the server is a cluster.
 SERVERS = {
     "valkey": (False, False),
     "redis": (False, False),
@@ -22,14 +22,14 @@ SERVERS = {
 
 
 class StoreUrl(Struct, frozen=True, kw_only=True):
-    """Where a store is; as text it is without the password.
+    """The location of a store. Its text does not contain the password.
 
     Args:
         scheme: sqlite, or one of SERVERS.
         path: the file of an embedded store.
         host, port, database, user, password: of a server.
-        ca_file, cert_file, key_file: PEM files for TLS: whom to believe, and who this is.
-        wait_replicas: how many replicas of a server must have a commit before it is answered.
+        ca_file, cert_file, key_file: PEM files for TLS: trusted authorities, client certificate and its key.
+        wait_replicas: number of replicas that must have a commit before its callbacks are answered.
     """
 
     scheme: str = "sqlite"
@@ -50,30 +50,31 @@ class StoreUrl(Struct, frozen=True, kw_only=True):
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}/{self.database}"
 
+    # msgspec would show all fields, and the password with them: in a traceback, for example.
     def __repr__(self) -> str:
         return f"StoreUrl({str(self)!r})"
 
     @property
     def is_embedded(self) -> bool:
-        """Whether it is a file."""
+        """Whether the store is an SQLite file."""
         return self.scheme == "sqlite"
 
     @property
     def is_encrypted(self) -> bool:
-        """Whether the server is spoken to over TLS."""
+        """Whether the connection to the server uses TLS."""
         return SERVERS[self.scheme][0]
 
     @property
     def is_cluster(self) -> bool:
-        """Whether the server is one of a cluster."""
+        """Whether the server belongs to a cluster."""
         return SERVERS[self.scheme][1]
 
 
 def parse_store(text: str) -> StoreUrl:
-    """Return where the store is.
+    """Return the location in `text`.
 
     Raises:
-        ValueError: the text is malformed; what is said of it names no password.
+        ValueError: the text is malformed. The message never quotes the text: it may contain a password.
     """
     scheme, _, rest = text.partition(":")
     if scheme == "sqlite" and rest:
@@ -84,20 +85,20 @@ def parse_store(text: str) -> StoreUrl:
         parts = urlsplit(text)
         port = parts.port
     except ValueError:
-        raise ValueError(EXPECTED) from None  # it may quote the text
+        raise ValueError(EXPECTED) from None  # the original message may quote the text
     database = parts.path.removeprefix("/")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    # A fragment is the rest of a password with an unescaped #. Refuse it here, with a clear message.
     if not parts.hostname or parts.fragment or not re.fullmatch(r"[0-9]{0,5}", database):
         raise ValueError(EXPECTED)
+    # One digit is enough, and no typing error asks for more replicas than any server has.
     replicas = options.pop(WAIT_OPTION, "0")
     if not re.fullmatch(r"[0-9]", replicas):
-        raise ValueError(f"expected in {WAIT_OPTION} a number up to 9")
+        raise ValueError(f"expected a number from 0 to 9 for {WAIT_OPTION}")
     if not options.keys() <= TLS_OPTIONS or (options and not SERVERS[scheme][0]):
-        raise ValueError(
-            f"expected after ? only {WAIT_OPTION}, and ca-file, cert-file, key-file of rediss:// or valkeys://"
-        )
+        raise ValueError(f"expected after ? only {WAIT_OPTION}; with TLS also ca-file, cert-file, key-file")
     if SERVERS[scheme][1] and int(database or 0):
-        raise ValueError("a cluster has no databases but 0")
+        raise ValueError("expected database 0: a cluster has no other one")
     return StoreUrl(
         scheme=scheme,
         host=parts.hostname,

@@ -1,4 +1,4 @@
-"""What the callbacks mean: tasks, their runs, the files in them. No clock, no I/O, no framework."""
+"""The pure core: tasks, their runs, and the files in them. It knows no clock, no I/O and no framework."""
 
 from exporter.relay.attribution import Attribution, attribute
 from exporter.relay.counted import Counted, Measurement, Observed

@@ -1,7 +1,7 @@
-"""Whose is an exit that names no task?
+"""Attribution: finds the task of an exit that has no task id.
 
-It belongs to the only active task with the same account and sources. What has been seen of such exits is
-remembered by account and sources, in a task without an id that is never shown.
+The exit belongs to the only active task with the same account and sources. What is needed to recognize its
+redeliveries is kept per account and sources, in a nameless task: a task without an id, which is never shown.
 """
 
 from collections.abc import Sequence
@@ -12,19 +12,19 @@ from msgspec.structs import replace
 from exporter.protocol.callback import Callback
 from exporter.protocol.events import EventKind
 from exporter.relay.counted import Counted, Measurement
-from exporter.relay.deduplication import EventTime, Verdict, judge, remember
-from exporter.relay.fold import counts, timing
+from exporter.relay.deduplication import EventTime, Verdict, deduplicate, remember
+from exporter.relay.fold import measurements_of
 from exporter.relay.task import Entry, FoldSettings, RunState, Task
 
 
 class Attribution(Struct, frozen=True, gc=False):
-    """Whose an exit is.
+    """The result for one exit without a task id.
 
     Args:
-        verdict: whether it counts.
-        nameless: what is now remembered of exits without a task from these sources.
-        owner: the task it belongs to, None if there is none or more than one.
-        tales: what is told of an exit without an owner.
+        verdict: whether it is counted.
+        nameless: the nameless task after it.
+        owner: the task that it belongs to; None if there is none, or more than one.
+        measurements: what is counted and observed for an exit without an owner.
     """
 
     verdict: Verdict
@@ -35,18 +35,22 @@ class Attribution(Struct, frozen=True, gc=False):
 
 def attribute(
     nameless: Task,
-    tasks_with_sources: Sequence[Task],
+    candidates: Sequence[Task],
     callback: Callback,
     arrival: float,
     settings: FoldSettings,
 ) -> Attribution:
-    """Find the owner of an exit without a task id among the tasks with its account and sources."""
-    result = judge(nameless, callback, arrival, settings)
-    if result.verdict is not Verdict.APPLIED and not _has_started_since(
-        nameless, tasks_with_sources, result.event_time
-    ):
-        return Attribution(result.verdict, nameless)
+    """Find the owner of an exit without a task id.
+
+    Args:
+        nameless: the nameless task of its account and sources.
+        candidates: the tasks with its account and sources.
+        arrival: when it was received, seconds.
+    """
+    result = deduplicate(nameless, callback, arrival, settings)
     event_time = result.event_time
+    if result.verdict is not Verdict.APPLIED and not _has_started_since(nameless, candidates, event_time):
+        return Attribution(result.verdict, nameless)
     entry = Entry(
         EventKind.EXIT,
         event_time.ms,
@@ -56,7 +60,7 @@ def attribute(
         callback.subject,
     )
     identities, floor = remember(nameless, result.identities, arrival, settings)
-    seen = replace(
+    remembered = replace(
         nameless,
         last_callback_at=arrival,
         newest_ms=max(nameless.newest_ms, event_time.ms if event_time.is_stated else 0),
@@ -64,19 +68,19 @@ def attribute(
         dedup_floor_ms=floor,
         current=RunState(exit=entry),
     )
-    active = [task for task in tasks_with_sources if task.current.running]
+    active = [task for task in candidates if task.current.running]
+    # Without sources the account alone says too little: any of its tasks could have exited.
     if len(active) == 1 and callback.sources:
-        return Attribution(Verdict.APPLIED, seen, active[0])
+        return Attribution(Verdict.APPLIED, remembered, active[0])
+    measurements = measurements_of(callback, result, arrival, settings)
     unattributed = Counted.UNATTRIBUTED_EXIT.increment
-    measurements = (*counts(callback, settings), unattributed, *timing(callback, event_time, arrival))
-    return Attribution(Verdict.APPLIED, seen, None, measurements)
+    return Attribution(Verdict.APPLIED, remembered, None, (*measurements, unattributed))
 
 
-def _has_started_since(nameless: Task, tasks_with_sources: Sequence[Task], event_time: EventTime) -> bool:
-    """Whether an exit without a time can be a new one after all: something has started since the last."""
+def _has_started_since(nameless: Task, candidates: Sequence[Task], event_time: EventTime) -> bool:
+    """Return whether an exit without an event time is a new one: a task has started since the last exit."""
     last = nameless.current.exit
     if event_time.is_stated or last is None:
         return False
-    return any(
-        t.current.start is not None and t.current.start.arrival > last.arrival for t in tasks_with_sources
-    )
+    starts = [task.current.start for task in candidates]
+    return any(start is not None and start.arrival > last.arrival for start in starts)

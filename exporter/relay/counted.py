@@ -1,16 +1,17 @@
-"""What the fold counts and observes beside the counter of each event, every name once.
+"""What the fold counts and observes beside the counter of each event. Each name is here once.
 
-`exporter.metrics.values` holds the names to the catalogue when it is imported.
+`exporter.metrics.values` checks at import that the catalogue has all of them.
 """
 
 from enum import Enum, StrEnum
 
-#: A tale of a callback: a metric family (without prefix), a label value or "", and an amount.
+#: An increment of a counter or an observation of a histogram: the metric family (without prefix), the value
+#: of its own label ("" if it has none), and the amount.
 Measurement = tuple[str, str, float]
 
 
 class Counted(Enum):
-    """One more of a counter; the value is the tale."""
+    """A counter that the fold increases by one; the value is the measurement."""
 
     TASK_RESTARTED = ("tasks_restarted_total", "", 1)
     TASK_FAILED = ("tasks_failed_total", "", 1)
@@ -26,12 +27,12 @@ class Counted(Enum):
 
     @property
     def increment(self) -> Measurement:
-        """The tale of one more."""
+        """The increment by one."""
         return self.value
 
 
 class Observed(StrEnum):
-    """A histogram that durations are observed in; the value is its family."""
+    """A histogram that the fold observes durations in; the value is its family."""
 
     START_TO_FILE = "start_to_file_latency_seconds"
     FILE_GAP = "file_gap_seconds"

@@ -1,7 +1,8 @@
-"""Does a callback count? When did it happen, and is it a redelivery of one that was counted?
+"""Deduplication: the event time of a callback, and whether it is a redelivery of one that is counted already.
 
-With an event time a callback has an identity, remembered for the retry window; without one, the task's
-state tells. The order of arrival does not enter.
+A callback that states its event time has an identity: event, subject and event time. The task remembers the
+identities of the retry window. For a callback without an event time, the run state of the task decides. Both
+give the same answer in whatever order callbacks arrive.
 """
 
 from enum import Enum
@@ -14,14 +15,18 @@ from exporter.protocol.events import EventKind, of_moving_kinds
 from exporter.relay.counted import Counted, Measurement
 from exporter.relay.task import Entry, FoldSettings, RunState, Task
 
+#: An event time further ahead of the arrival is invalid: no clock that is set at all is so wrong.
 MAX_AHEAD_SECONDS = 60.0
+#: An event time so far ahead of the arrival is counted as clock skew.
 SKEW_SECONDS = 2.0
+#: Alarms and resets have no run state that could decide, so an equal one within this time is a redelivery.
 EQUAL_ALARM_SECONDS = 120.0
+#: Identities that one task remembers at most. It bounds the size of a task's record.
 MAX_IDENTITIES = 512
 
 
 class Verdict(Enum):
-    """What became of a callback answered 200; the value is its `outcome` label."""
+    """The outcome of a callback that is answered 200; the value is its `outcome` label."""
 
     APPLIED = "applied"
     DUPLICATE = "duplicate"
@@ -29,13 +34,13 @@ class Verdict(Enum):
 
 
 class EventTime(Struct, frozen=True, gc=False):
-    """When a callback happened.
+    """The event time of a callback.
 
     Args:
-        ms: event time in milliseconds; the arrival where it is unknown.
-        exact: whether it is more than a whole second.
-        is_stated: whether it is the callback's own.
-        bad: whether a time was stated that can't be true.
+        ms: milliseconds; the arrival if the callback states no valid time.
+        has_milliseconds: whether `ms` is exact to the millisecond, not to the second.
+        is_stated: whether the callback states it.
+        is_invalid: whether the callback states a time that can't be true.
     """
 
     ms: int
@@ -45,7 +50,14 @@ class EventTime(Struct, frozen=True, gc=False):
 
 
 class DedupResult(Struct, frozen=True, gc=False):
-    """Whether a callback counts, when it happened, and what is remembered of it."""
+    """The result for one callback.
+
+    Args:
+        verdict: whether it is counted.
+        event_time: when the event happened.
+        identities: the identities to remember, if it is counted.
+        measurements: what to count beside the callback itself.
+    """
 
     verdict: Verdict
     event_time: EventTime
@@ -54,47 +66,52 @@ class DedupResult(Struct, frozen=True, gc=False):
 
 
 def event_time_of(callback: Callback, arrival: float, settings: FoldSettings) -> EventTime:
-    """Return when `callback` happened: the msg's own time, else event_time, else `arrival` (seconds)."""
+    """Return the event time of `callback`: the time in its msg, or else `event_time`, or else the arrival.
+
+    A time is valid if it is at most 60 s ahead of the arrival and at most `lost_after` behind it.
+
+    Args:
+        arrival: seconds.
+    """
     stated, seconds = callback.stated_ms, callback.event_time_seconds
     earliest, latest = arrival - settings.lost_after, arrival + MAX_AHEAD_SECONDS
     if stated is not None and earliest <= stated / 1000 <= latest:
         return EventTime(stated, has_milliseconds=True, is_stated=True)
     if seconds is not None and earliest <= seconds <= latest:
-        return EventTime(
-            seconds * 1000, has_milliseconds=False, is_stated=True, is_invalid=stated is not None
-        )
+        is_invalid = stated is not None
+        return EventTime(seconds * 1000, has_milliseconds=False, is_stated=True, is_invalid=is_invalid)
     is_invalid = stated is not None or seconds is not None
     return EventTime(int(arrival * 1000), has_milliseconds=True, is_stated=False, is_invalid=is_invalid)
 
 
-def judge(task: Task, callback: Callback, arrival: float, settings: FoldSettings) -> DedupResult:
-    """Decide whether `callback` counts for `task`."""
+def deduplicate(task: Task, callback: Callback, arrival: float, settings: FoldSettings) -> DedupResult:
+    """Decide whether `callback`, which arrived at `arrival` (seconds), is counted for `task`."""
     event_time = event_time_of(callback, arrival, settings)
     if event_time.is_stated:
-        return _judge_by_identity(task, callback, event_time, arrival, settings)
+        return _compare_identity(task, callback, event_time, arrival, settings)
     if _was_counted(task, callback, arrival, settings) or _is_repeated(task, callback, arrival, settings):
         return DedupResult(Verdict.DUPLICATE, event_time)
-    name = _identity(None, callback)
-    remembered = () if callback.kind.moves else (name,)
-    return DedupResult(Verdict.APPLIED, event_time, remembered)
+    # The run state recognizes a redelivery of an event that moves the task. Others need an identity.
+    identities = () if callback.kind.moves else (_identity(None, callback),)
+    return DedupResult(Verdict.APPLIED, event_time, identities)
 
 
 def remember(
-    task: Task, names: tuple[str, ...], arrival: float, settings: FoldSettings
+    task: Task, identities: tuple[str, ...], arrival: float, settings: FoldSettings
 ) -> tuple[dict[str, float], int]:
-    """Return the task's identities with `names` among them, and its floor; what is remembered is bounded.
+    """Return the identities of `task` with `identities` added, and its `dedup_floor_ms`.
 
-    Past MAX_IDENTITIES those with the oldest event times are given up, and the floor rises: what happened
-    before it and is not known can't be told from a redelivery.
+    Identities older than the retry window are dropped. Past MAX_IDENTITIES, those with the oldest event times
+    are dropped and the floor rises to them: below it, a redelivery is no longer recognized.
     """
     oldest = arrival - settings.retry
-    kept = {name: came for name, came in task.identities.items() if came >= oldest}
-    for name in names:
-        kept[name] = arrival
+    kept = {identity: seen for identity, seen in task.identities.items() if seen >= oldest}
+    for identity in identities:
+        kept[identity] = arrival
     floor = task.dedup_floor_ms
     while len(kept) > MAX_IDENTITIES:
-        first = min(kept, key=_happened_ms)
-        floor = max(floor, _happened_ms(first))
+        first = min(kept, key=_event_ms)
+        floor = max(floor, _event_ms(first))
         del kept[first]
     return kept, floor
 
@@ -102,10 +119,14 @@ def remember(
 def with_replay_horizon(
     task: Task, callback: Callback, arrival: float, now: float, settings: FoldSettings
 ) -> Task | None:
-    """Return `task` as one must see it who takes at `now` what came at `arrival` (seconds), None if blind.
+    """Return the task to compare a replayed callback with, or None if a redelivery can't be recognized.
 
-    By now the identity of what was counted before the retry window may be forgotten: what happened before
-    it counts only if it is newer than all that is known of the task.
+    The identities of callbacks that were counted before the retry window are dropped by now. So a callback
+    with an event time before that window is counted only if it is newer than every event time of the task.
+
+    Args:
+        arrival: when the callback was received, seconds.
+        now: when it is replayed, seconds.
     """
     horizon_ms = int((now - settings.retry) * 1000)
     if not event_time_of(callback, arrival, settings).is_stated:
@@ -114,109 +135,114 @@ def with_replay_horizon(
     return replace(task, dedup_floor_ms=floor) if floor > task.dedup_floor_ms else task
 
 
-def _identity(moment_ms: int | None, callback: Callback) -> str:
-    return f"{moment_ms or ''}|{callback.kind.letter}{callback.subject}"
+def _identity(event_ms: int | None, callback: Callback) -> str:
+    return f"{event_ms or ''}|{callback.kind.letter}{callback.subject}"
 
 
-def _happened_ms(identity: str) -> int:
+def _event_ms(identity: str) -> int:
     return int(identity.partition("|")[0] or 0)
 
 
-def _judge_by_identity(
+def _compare_identity(
     task: Task, callback: Callback, event_time: EventTime, arrival: float, settings: FoldSettings
 ) -> DedupResult:
-    name = _identity(event_time.ms, callback)
+    identity = _identity(event_time.ms, callback)
     seconds = callback.event_time_seconds
-    twin = (
-        f"{name}|{seconds}"
-        if callback.kind is EventKind.START and event_time.has_milliseconds and seconds
-        else ""
-    )
-    if _is_remembered(task, twin or name, arrival, settings):
+    # A start states two times. Its second identity has both: that tells a start with the same
+    # `task_start_time` and another `event_time` from a redelivery.
+    has_both = callback.kind is EventKind.START and event_time.has_milliseconds and seconds
+    with_seconds = f"{identity}|{seconds}" if has_both else ""
+    if _is_remembered(task, with_seconds or identity, arrival, settings):
         return DedupResult(Verdict.DUPLICATE, event_time)
-    if twin and seconds and _is_remembered(task, name, arrival, settings):
-        return _judge_conflict(task, event_time, seconds, twin)
-    if event_time.ms <= task.dedup_floor_ms or (
-        _is_old(event_time, arrival, settings) and event_time.ms <= task.newest_ms
-    ):
+    if with_seconds and seconds and _is_remembered(task, identity, arrival, settings):
+        return _compare_conflicting_start(task, event_time, seconds, with_seconds)
+    is_old = event_time.ms / 1000 < arrival - settings.retry
+    if event_time.ms <= task.dedup_floor_ms or (is_old and event_time.ms <= task.newest_ms):
         return DedupResult(Verdict.STALE, event_time)
-    return DedupResult(Verdict.APPLIED, event_time, (name, twin) if twin else (name,))
-
-
-def _is_old(event_time: EventTime, arrival: float, settings: FoldSettings) -> bool:
-    return event_time.ms / 1000 < arrival - settings.retry
+    identities = (identity, with_seconds) if with_seconds else (identity,)
+    return DedupResult(Verdict.APPLIED, event_time, identities)
 
 
 def _was_counted(task: Task, callback: Callback, arrival: float, settings: FoldSettings) -> bool:
-    """Whether it was counted when its time was still one that could be true: the clock was set back since."""
+    """Return whether the callback was counted with its event time while that time was still valid.
+
+    That happens when the clock of this machine was set back in between.
+    """
     seconds = callback.event_time_seconds
     stated_ms = callback.stated_ms or (seconds * 1000 if seconds else None)
     return stated_ms is not None and _is_remembered(task, _identity(stated_ms, callback), arrival, settings)
 
 
-def _judge_conflict(task: Task, event_time: EventTime, seconds: int, twin: str) -> DedupResult:
-    """A counted start's time in milliseconds comes with another event_time: a redelivery, or a new run?"""
+def _compare_conflicting_start(task: Task, event_time: EventTime, seconds: int, identity: str) -> DedupResult:
+    """Decide about a start with the `task_start_time` of a counted one but another `event_time`.
+
+    It is a redelivery, unless the newest exit lies between the two event times. Then the sender keeps one
+    `task_start_time` for all runs, and this is a new run that started at its `event_time`.
+    """
     exit_ = task.current.exit
     if exit_ is None or task.start_stated is None or task.start_stated[0] != event_time.ms:
         return DedupResult(Verdict.DUPLICATE, event_time)
-    earlier, is_later = sorted((task.start_stated[1], seconds))
-    if not earlier <= exit_.second <= is_later:
+    earlier, later = sorted((task.start_stated[1], seconds))
+    if not earlier <= exit_.second <= later:
         return DedupResult(Verdict.DUPLICATE, event_time)
-    own = EventTime(seconds * 1000, has_milliseconds=False, is_stated=True, is_invalid=event_time.is_invalid)
-    return DedupResult(Verdict.APPLIED, own, (twin,), (Counted.TIME_CONFLICT.increment,))
+    own = EventTime(seconds * 1000, has_milliseconds=False, is_stated=True)
+    return DedupResult(Verdict.APPLIED, own, (identity,), (Counted.TIME_CONFLICT.increment,))
 
 
-def _is_remembered(task: Task, name: str, arrival: float, settings: FoldSettings) -> bool:
-    came = task.identities.get(name)
-    return came is not None and came >= arrival - settings.retry
+def _is_remembered(task: Task, identity: str, arrival: float, settings: FoldSettings) -> bool:
+    seen = task.identities.get(identity)
+    return seen is not None and seen >= arrival - settings.retry
 
 
 def _is_repeated(task: Task, callback: Callback, arrival: float, settings: FoldSettings) -> bool:
-    """Whether a callback without a time is a redelivery, by the state of its task."""
+    """Return whether a callback without an event time is a redelivery."""
     if callback.kind.moves:
-        return _REPEATED[callback.kind](task.current, callback, arrival, settings)
-    came = task.identities.get(_identity(None, callback))
-    return came is not None and arrival - came <= EQUAL_ALARM_SECONDS
+        return _IS_REPEATED[callback.kind](task.current, callback, arrival, settings)
+    seen = task.identities.get(_identity(None, callback))
+    return seen is not None and arrival - seen <= EQUAL_ALARM_SECONDS
 
 
-def _start_repeated(now: RunState, callback: Callback, arrival: float, settings: FoldSettings) -> bool:
-    if not now.running or now.inferred or now.start is None:
+def _is_start_repeated(run: RunState, callback: Callback, arrival: float, settings: FoldSettings) -> bool:
+    if not run.running or run.inferred or run.start is None:
         return False
-    has_finished = now.played and now.finish is not None and now.finish.arrival > now.start.arrival
-    return now.start.arrival >= arrival - settings.retry and not has_finished
+    has_finished = run.played and run.finish is not None and run.finish.arrival > run.start.arrival
+    return run.start.arrival >= arrival - settings.retry and not has_finished
 
 
-def _file_start_repeated(now: RunState, callback: Callback, arrival: float, settings: FoldSettings) -> bool:
-    return now.file is not None and _same(now.file, callback) and arrival < _end_of(now.file, settings)
+def _is_file_start_repeated(
+    run: RunState, callback: Callback, arrival: float, settings: FoldSettings
+) -> bool:
+    if run.file is None or not _is_same(run.file, callback):
+        return False
+    # A playlist may play the same file again, but not before the file has played once.
+    return arrival < run.file.arrival + (run.file.duration or settings.retry)
 
 
-def _finish_repeated(now: RunState, callback: Callback, arrival: float, settings: FoldSettings) -> bool:
-    playing = now.file is not None and _same(now.file, callback)
-    return not playing and _is_recent(now.finish, callback, arrival - settings.retry)
+def _is_file_finish_repeated(
+    run: RunState, callback: Callback, arrival: float, settings: FoldSettings
+) -> bool:
+    is_playing = run.file is not None and _is_same(run.file, callback)
+    return not is_playing and _is_recent(run.finish, callback, arrival - settings.retry)
 
 
-def _exit_repeated(now: RunState, callback: Callback, arrival: float, settings: FoldSettings) -> bool:
-    return not now.running and _is_recent(now.exit, callback, arrival - settings.retry)
+def _is_exit_repeated(run: RunState, callback: Callback, arrival: float, settings: FoldSettings) -> bool:
+    return not run.running and _is_recent(run.exit, callback, arrival - settings.retry)
 
 
-_REPEATED = of_moving_kinds(
+#: How a redelivery without an event time is recognized, for each event that moves its task.
+_IS_REPEATED = of_moving_kinds(
     {
-        EventKind.START: _start_repeated,
-        EventKind.FILE_START: _file_start_repeated,
-        EventKind.FILE_FINISH: _finish_repeated,
-        EventKind.EXIT: _exit_repeated,
+        EventKind.START: _is_start_repeated,
+        EventKind.FILE_START: _is_file_start_repeated,
+        EventKind.FILE_FINISH: _is_file_finish_repeated,
+        EventKind.EXIT: _is_exit_repeated,
     }
 )
 
 
-def _same(entry: Entry, callback: Callback) -> bool:
+def _is_same(entry: Entry, callback: Callback) -> bool:
     return entry.subject == callback.subject
 
 
 def _is_recent(entry: Entry | None, callback: Callback, oldest: float) -> bool:
-    return entry is not None and _same(entry, callback) and entry.arrival >= oldest
-
-
-def _end_of(file: Entry, settings: FoldSettings) -> float:
-    """Return when a file may begin once more; one of unknown length plays for the retry window."""
-    return file.arrival + (file.duration or settings.retry)
+    return entry is not None and _is_same(entry, callback) and entry.arrival >= oldest

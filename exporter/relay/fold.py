@@ -1,9 +1,13 @@
-"""The fold: one callback, or the passing of time, taken into a task.
+"""The fold: applies one callback, or the passing of time, to a task.
 
-*Does it count* is asked of `deduplication`, *does it move the task* of `state_machine`. What counts is told
-at once. So is a duration between two callbacks that came promptly; any other, and all that was missing, is
-told when the reorder window has passed, because only then nothing can come in between any more. Pure: time is
-an argument, and no argument is changed.
+`deduplication` decides whether a callback is counted, `state_machine` what it does to the run.
+
+Counters increase immediately. A duration is recorded immediately if it ends with the newest callback of the
+task and both callbacks arrived within 5 s of their event time. It is not corrected if a callback from in
+between arrives later. All other durations, and everything that was missing, are recorded when the reorder
+window has passed, because no callback can arrive in between any more.
+
+The fold is pure: the time is an argument, and no argument is changed.
 """
 
 from bisect import bisect_right
@@ -14,16 +18,25 @@ from msgspec.structs import replace
 from exporter.protocol.callback import Callback
 from exporter.protocol.events import EventKind
 from exporter.relay.counted import Counted, Measurement, Observed
-from exporter.relay.deduplication import SKEW_SECONDS, DedupResult, EventTime, Verdict, judge, remember
+from exporter.relay.deduplication import (
+    SKEW_SECONDS,
+    DedupResult,
+    EventTime,
+    Verdict,
+    deduplicate,
+    remember,
+)
 from exporter.relay.state_machine import Transition, apply, apply_log, is_later, state_after
 from exporter.relay.task import Entry, FoldSettings, RunState, Task, entry_due, forgotten_at, lost_at
 
+#: Entries that a log has at most. It bounds the size of a task's record and the work of reading the log.
 MAX_LOG = 128
+#: Flags of `Entry.emitted`: which measurements of an entry are recorded already.
 EMITTED_OBSERVATIONS, EMITTED_RESTART = 1, 2
 
 
 class Folded(Struct, frozen=True, gc=False):
-    """A task after a callback or after some time, and what is to be told."""
+    """A task after a callback or after some time, and the measurements to record."""
 
     task: Task
     verdict: Verdict
@@ -31,93 +44,86 @@ class Folded(Struct, frozen=True, gc=False):
 
 
 def fold(task: Task, callback: Callback, arrival: float, settings: FoldSettings) -> Folded:
-    """Take `callback`, which came at `arrival` (seconds), into `task`.
+    """Apply `callback`, which arrived at `arrival` (seconds), to `task`.
 
-    A redelivery or a stale one changes nothing. One that is older than what is settled counts without
-    moving anything. Whatever was due before the arrival is settled first.
+    What is due before the arrival is settled first. A redelivery or a stale callback changes nothing. A
+    callback older than what is settled is counted, but does not change the run state.
     """
     settled = settle(task, arrival, settings)
-    result = judge(settled.task, callback, arrival, settings)
+    task, result = settled.task, deduplicate(settled.task, callback, arrival, settings)
     if result.verdict is not Verdict.APPLIED:
-        return Folded(settled.task, result.verdict, settled.measurements)
-    known, event_time = settled.task, result.event_time
-    identities, floor = remember(known, result.identities, arrival, settings)
+        return Folded(task, result.verdict, settled.measurements)
+    event_time = result.event_time
+    identities, floor = remember(task, result.identities, arrival, settings)
     counted = replace(
-        known,
-        to_host=callback.to_host or known.to_host,
-        source_host=callback.source_host or known.source_host,
-        stream_id=callback.stream_id or known.stream_id,
-        to_url=callback.to_url or known.to_url,
-        sources=callback.sources or known.sources,
-        last_callback_at=max(arrival, known.last_callback_at),
-        newest_ms=max(known.newest_ms, event_time.ms if event_time.is_stated else 0),
-        runs=known.runs + (callback.kind is EventKind.START),
-        start_stated=_start_stated(known, callback, result),
+        task,
+        to_host=callback.to_host or task.to_host,
+        source_host=callback.source_host or task.source_host,
+        stream_id=callback.stream_id or task.stream_id,
+        to_url=callback.to_url or task.to_url,
+        sources=callback.sources or task.sources,
+        last_callback_at=max(arrival, task.last_callback_at),
+        newest_ms=max(task.newest_ms, event_time.ms if event_time.is_stated else 0),
+        runs=task.runs + (callback.kind is EventKind.START),
+        start_stated=_start_stated(task, callback),
         identities=identities,
         dedup_floor_ms=floor,
     )
-    emitted = (
-        *settled.measurements,
-        *counts(callback, settings),
-        *result.measurements,
-        *timing(callback, event_time, arrival),
-    )
     moved, measurements = _move(counted, callback, event_time, arrival, settings)
-    return Folded(moved, Verdict.APPLIED, (*emitted, *measurements))
+    return Folded(
+        moved,
+        Verdict.APPLIED,
+        (*settled.measurements, *measurements_of(callback, result, arrival, settings), *measurements),
+    )
 
 
 def settle(task: Task, now: float, settings: FoldSettings) -> Folded:
-    """Take the log into what is settled, as far as the reorder window has passed at `now` (seconds).
+    """Settle the entries of the log whose reorder window has passed at `now` (seconds); mark a lost task.
 
     Doing it again changes nothing.
     """
     measurements: tuple[Measurement, ...] = ()
-    if task.log:
-        ripe = [i for i, entry in enumerate(task.log) if entry_due(entry, settings) <= now]
-        if ripe:
-            task, measurements = _settle_through(task, ripe[-1])
+    due = [i for i, entry in enumerate(task.log) if entry_due(entry, settings) <= now]
+    if due:
+        task, measurements = _settle_through(task, due[-1])
     if not task.log and lost_at(task, settings) <= now:
-        state = replace(task.current, running=False, lost=True, file=None)
-        task = replace(task, settled=state, current=state)
+        lost = replace(task.current, running=False, lost=True, file=None)
+        task = replace(task, settled=lost, current=lost)
         measurements = (*measurements, Counted.TASK_LOST.increment)
     return Folded(task, Verdict.APPLIED, measurements)
 
 
 def with_counters_reset(task: Task) -> Task:
-    """Return `task` as a new generation of counters begins with it: no runs counted, nothing left to tell."""
+    """Return `task` for a store whose counters start at 0: no runs counted, nothing left to record."""
     settled = _settle_through(task, len(task.log) - 1)[0] if task.log else task
     return replace(settled, runs=0)
 
 
 def is_forgotten(task: Task, now: float, settings: FoldSettings) -> bool:
-    """Whether nothing is left to know of `task` at `now` (seconds)."""
+    """Return whether `task` is to be deleted at `now` (seconds)."""
     return not task.log and forgotten_at(task, settings) <= now
 
 
-def counts(callback: Callback, settings: FoldSettings) -> tuple[Measurement, ...]:
-    """Return what a callback counts for, wherever it stands in its task."""
-    kind = callback.kind
-    counted: Measurement = (kind.counts, callback.subject if kind.label else "", 1)
+def measurements_of(
+    callback: Callback, result: DedupResult, arrival: float, settings: FoldSettings
+) -> tuple[Measurement, ...]:
+    """Return what is counted and observed for a callback, whatever it does to its task."""
+    kind, event_time = callback.kind, result.event_time
+    measurements: list[Measurement] = [(kind.counts, callback.subject if kind.label else "", 1)]
     if kind is EventKind.EXIT and callback.subject not in settings.ok_codes:
-        return counted, Counted.TASK_FAILED.increment
-    return (counted,)
+        measurements.append(Counted.TASK_FAILED.increment)
+    measurements += result.measurements
+    if event_time.is_invalid:
+        measurements.append(Counted.BAD_TIME.increment)
+    if event_time.is_stated:
+        delay = arrival - event_time.ms / 1000
+        measurements.append((Observed.CALLBACK_DELAY, kind.callback_event, max(delay, 0.0)))
+        if delay <= -SKEW_SECONDS:
+            measurements.append(Counted.CLOCK_SKEW.increment)
+    return tuple(measurements)
 
 
-def timing(callback: Callback, event_time: EventTime, arrival: float) -> tuple[Measurement, ...]:
-    """Return what a callback's times tell: its delay, a clock that is ahead, a time that can't be."""
-    is_invalid: tuple[Measurement, ...] = (Counted.BAD_TIME.increment,) if event_time.is_invalid else ()
-    if not event_time.is_stated:
-        return is_invalid
-    delay = arrival - event_time.ms / 1000
-    emitted: Measurement = (Observed.CALLBACK_DELAY, callback.kind.callback_event, max(delay, 0.0))
-    return (
-        (*is_invalid, emitted, Counted.CLOCK_SKEW.increment)
-        if delay <= -SKEW_SECONDS
-        else (*is_invalid, emitted)
-    )
-
-
-def _start_stated(task: Task, callback: Callback, result: DedupResult) -> tuple[int, int] | None:
+def _start_stated(task: Task, callback: Callback) -> tuple[int, int] | None:
     if callback.kind is not EventKind.START:
         return task.start_stated
     if callback.stated_ms is None or callback.event_time_seconds is None:
@@ -129,6 +135,7 @@ def _start_stated(task: Task, callback: Callback, result: DedupResult) -> tuple[
 def _move(
     task: Task, callback: Callback, event_time: EventTime, arrival: float, settings: FoldSettings
 ) -> tuple[Task, tuple[Measurement, ...]]:
+    """Put the callback into the log of `task` and return what it does to the run."""
     if not callback.kind.moves:
         return task, ()
     entry = Entry(
@@ -141,69 +148,65 @@ def _move(
         callback.duration_seconds,
         message=callback.message,
     )
-    if entry.kind is EventKind.START and (claimed := _claim(task, entry, settings)) is not None:
-        entry = claimed
-        if _begins_settled_run(task.settled, entry):
-            return _begin_settled_run(task, entry)
+    if entry.kind is EventKind.START and (start := _start_of_inferred_run(task, entry, settings)):
+        entry = start
+        if _is_start_of_settled_run(task.settled, entry):
+            return _start_settled_run(task, entry)
     if entry.second < task.settled_until:
+        # Too late to change the run. A start is a restart all the same: the task had a later run.
         return task, (Counted.TASK_RESTARTED.increment,) if entry.kind is EventKind.START else ()
     place = bisect_right(task.log, entry.second, key=lambda e: e.second)
     log = (*task.log[:place], entry, *task.log[place:])
     if len(log) > MAX_LOG:
-        task, measurements = _settle_through(replace(task, log=log), 0)
-        return task, measurements
-    return _take_in(task, log, entry)
+        return _settle_through(replace(task, log=log), 0)
+    return _insert(task, log, entry)
 
 
-def _claim(task: Task, start: Entry, settings: FoldSettings) -> Entry | None:
-    """Return `start` as the start of the inferred run, if it is that run's; None if it is another's.
+def _start_of_inferred_run(task: Task, start: Entry, settings: FoldSettings) -> Entry | None:
+    """Return `start` if it may be the missing start of the inferred run, or None.
 
-    A start without a time was overtaken by its run's first file: it happened just before.
+    A start without an event time gets one just before the first file of the run, which overtook it.
     """
-    now = task.current
-    if not now.running or not now.inferred or now.start is None:
+    run = task.current
+    if not run.running or not run.inferred or run.start is None:
         return None
     if start.has_event_time:
         return start
-    if now.played or start.arrival - now.start.arrival > settings.retry:
+    if run.played or start.arrival - run.start.arrival > settings.retry:
         return None
-    return replace(
-        start, ms=now.start.ms - now.start.has_milliseconds, has_milliseconds=now.start.has_milliseconds
-    )
+    ms = run.start.ms - run.start.has_milliseconds
+    return replace(start, ms=ms, has_milliseconds=run.start.has_milliseconds)
 
 
-def _begins_settled_run(settled: RunState, start: Entry) -> bool:
+def _is_start_of_settled_run(settled: RunState, start: Entry) -> bool:
     if not settled.running or not settled.inferred or settled.start is None:
         return False
-    after_exit = settled.exit is None or is_later(start, settled.exit)
-    return start.second <= settled.start.second and after_exit
+    is_after_exit = settled.exit is None or is_later(start, settled.exit)
+    return start.second <= settled.start.second and is_after_exit
 
 
-def _begin_settled_run(task: Task, start: Entry) -> tuple[Task, tuple[Measurement, ...]]:
-    """The start of an inferred run came after its absence had been told."""
+def _start_settled_run(task: Task, start: Entry) -> tuple[Task, tuple[Measurement, ...]]:
+    """Give the inferred run its start, after it was counted as missing."""
     settled = replace(task.settled, start=start)
-    is_restart = settled.exit is not None
-    return replace(task, settled=settled, current=state_after(settled, task.log)), (
-        Counted.TASK_RESTARTED.increment,
-    ) if is_restart else ()
+    moved = replace(task, settled=settled, current=state_after(settled, task.log))
+    return moved, (Counted.TASK_RESTARTED.increment,) if settled.exit is not None else ()
 
 
-def _take_in(task: Task, log: tuple[Entry, ...], entry: Entry) -> tuple[Task, tuple[Measurement, ...]]:
-    """Walk the log with `entry` in it, and tell at once what can't change any more."""
+def _insert(task: Task, log: tuple[Entry, ...], entry: Entry) -> tuple[Task, tuple[Measurement, ...]]:
+    """Read the log with `entry` in it, and record what later callbacks can't change."""
     if log[-1] is entry and (len(log) == 1 or log[-2].second < entry.second):
-        mine = last = apply(task.current, entry)  # the usual case: it is the newest
+        # The usual case: the entry is the newest, so the log need not be read again.
+        own = last = apply(task.current, entry)
     else:
         transitions = list(apply_log(task.settled, log))
-        mine, last = (
-            next(transition for transition in transitions if transition.entry is entry),
-            transitions[-1],
-        )
+        own, last = next(t for t in transitions if t.entry is entry), transitions[-1]
     measurements: tuple[Measurement, ...] = ()
     emitted = 0
-    if mine is last and mine.is_prompt:
-        measurements, emitted = mine.observations, EMITTED_OBSERVATIONS
-    if mine.is_restart:
-        measurements, emitted = (*measurements, Counted.TASK_RESTARTED.increment), emitted | EMITTED_RESTART
+    if own is last and own.is_prompt:
+        measurements, emitted = own.observations, EMITTED_OBSERVATIONS
+    if own.is_restart:
+        measurements = (*measurements, Counted.TASK_RESTARTED.increment)
+        emitted |= EMITTED_RESTART
     if emitted:
         marked = replace(entry, emitted=emitted)
         log = tuple(marked if e is entry else e for e in log)
@@ -216,9 +219,11 @@ def _settle_through(task: Task, last: int) -> tuple[Task, tuple[Measurement, ...
     count = bisect_right(task.log, settled_until, key=lambda e: e.second)
     measurements: list[Measurement] = []
     state = task.settled
+    # All of the log is read: what follows decides whether a finish was only overtaken.
     for transition in list(apply_log(state, task.log))[:count]:
         measurements += _not_yet_emitted(transition)
         state = transition.state
+    # A finish starts and ends no run, so callbacks from before it may still change the run.
     moving = [e.second for e in task.log[:count] if e.kind is not EventKind.FILE_FINISH]
     task = replace(
         task,

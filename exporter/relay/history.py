@@ -1,21 +1,21 @@
-"""What is still known of a task: what its state rests on, and what was counted within the retry window."""
+"""The history of a task: the events of the retry window, and those that its state depends on."""
 
 from collections.abc import Iterator
 
 from msgspec import Struct
 
 from exporter.protocol.events import BY_LETTER, EventKind
-from exporter.relay.task import Entry, RunState, Task
+from exporter.relay.task import Entry, Task
 
 
 class HistoryEvent(Struct, frozen=True, gc=False):
-    """Something that happened to a task.
+    """An event of a task.
 
     Args:
-        ms: when, milliseconds; the arrival where the callback stated no time.
-        kind: its event.
-        subject: the file, the exit code or the alarm's type.
-        message: what an exit said of itself, as far as it is still known.
+        ms: its event time, milliseconds; its arrival if the callback stated no time.
+        kind: which event.
+        subject: the file, the exit code or the type of the alarm.
+        message: the text that an exit has beside its code, if it is still known.
     """
 
     ms: int
@@ -25,35 +25,31 @@ class HistoryEvent(Struct, frozen=True, gc=False):
 
 
 def history(task: Task) -> list[HistoryEvent]:
-    """Return what is known to have happened to `task`, the newest first, each thing once."""
-    found = {(h.ms, h.kind.letter, h.subject): h for h in _counted(task)}
-    found |= {(e.ms, e.kind.letter, e.subject): _happening(e) for e in _standing(task)}
+    """Return the known events of `task`, the newest first, each once."""
+    found = {(event.ms, event.kind.letter, event.subject): event for event in _remembered(task)}
+    # An entry knows more than an identity: the message of an exit.
+    for entry in _entries(task):
+        event = HistoryEvent(entry.ms, entry.kind, entry.subject, entry.message)
+        found[event.ms, event.kind.letter, event.subject] = event
     return [found[key] for key in sorted(found, reverse=True)]
 
 
-def _standing(task: Task) -> Iterator[Entry]:
+def _entries(task: Task) -> Iterator[Entry]:
     for state in (task.settled, task.current):
-        yield from _ends(state)
+        for entry in (state.start, state.exit, state.file, state.finish):
+            if entry is not None:
+                yield entry
     yield from task.log
 
 
-def _ends(state: RunState) -> Iterator[Entry]:
-    for entry in (state.start, state.exit, state.file, state.finish):
-        if entry is not None:
-            yield entry
-
-
-def _happening(entry: Entry) -> HistoryEvent:
-    return HistoryEvent(entry.ms, entry.kind, entry.subject, entry.message)
-
-
-def _counted(task: Task) -> Iterator[HistoryEvent]:
-    """Read the identities; see `deduplication` for their form."""
-    for name, came in task.identities.items():
-        ms, _, rest = name.partition("|")
+def _remembered(task: Task) -> Iterator[HistoryEvent]:
+    """Yield the events of the identities; `deduplication` has their form."""
+    for identity, arrival in task.identities.items():
+        ms, _, rest = identity.partition("|")
         kind, subject = BY_LETTER[rest[:1]], rest[1:]
-        if kind is EventKind.START and subject:  # the event_time beside a start's own time
-            if task.identities.get(f"{ms}|{kind.letter}") != came:  # that of a run which began at it
-                yield HistoryEvent(int(subject[1:]) * 1000, kind)
-        else:
-            yield HistoryEvent(int(ms) if ms else int(came * 1000), kind, subject)
+        if kind is not EventKind.START or not subject:
+            yield HistoryEvent(int(ms) if ms else int(arrival * 1000), kind, subject)
+        elif task.identities.get(f"{ms}|{kind.letter}") != arrival:
+            # A start with two times. The identity with the first of them arrived with another start, so this
+            # one is of a run that started at its `event_time`.
+            yield HistoryEvent(int(subject[1:]) * 1000, kind)

@@ -1,6 +1,6 @@
-"""What is remembered of a task, as plain values.
+"""The values that are kept of a task, and the times at which something about it becomes due.
 
-Everything that a decision of the fold rests on is here; nothing here decides.
+The fold decides by these values alone.
 """
 
 from math import inf
@@ -11,21 +11,23 @@ from exporter.protocol.events import EventKind
 
 ACTIVE, FAILED, LOST, STOPPED, NONE = "active", "failed", "lost", "stopped", "none"
 
-#: The states a task can be seen in, those kept longest first. NONE is a task no run is known of.
+#: The states of a task, in the order in which a scrape shows tasks when there are too many. The store keeps
+#: each state as its place in this order. A task of which no run is known has the state NONE; it is not shown.
 STATES = (ACTIVE, FAILED, LOST, STOPPED)
 
-#: The same states in the order in which somebody on call looks at them.
+#: The same states, with those first that somebody on call must look at.
 STATES_BY_SEVERITY = (FAILED, LOST, ACTIVE, STOPPED)
 
 
 class FoldSettings(Struct, frozen=True, kw_only=True):
-    """How long the fold waits and remembers, all in seconds; see `--relay.*`.
+    """The settings of the fold: the flags `--relay.*`, all times in seconds.
 
     Args:
-        retry: for how long the sender may repeat a callback.
-        reorder: for how long a callback may be overtaken by later ones.
-        lost_after: an active task without any callback for so long is lost.
-        forget_after, forget_stopped_after: when a failed or lost task, and a stopped one, is forgotten.
+        retry: how long a redelivery of a callback may arrive after it.
+        reorder: how long a callback may arrive after later ones.
+        lost_after: an active task is lost when it has had no callback for this long.
+        forget_after: when a failed or lost task is deleted.
+        forget_stopped_after: when a stopped task is deleted.
         ok_codes: exit codes of a planned end.
     """
 
@@ -38,18 +40,18 @@ class FoldSettings(Struct, frozen=True, kw_only=True):
 
 
 class Entry(Struct, frozen=True, gc=False, array_like=True):
-    """A counted callback that begins or ends something.
+    """A counted callback that starts or ends a run or a file.
 
     Args:
-        kind: its event, one that moves its task.
-        ms: its event time, milliseconds; the arrival stands in where it is unknown.
-        has_milliseconds: whether `ms` is more than a whole second.
-        has_event_time: whether `ms` is the callback's own.
-        arrival: when it came, seconds.
+        kind: its event.
+        ms: its event time, milliseconds; its arrival if the event time is unknown.
+        has_milliseconds: whether `ms` is exact to the millisecond, not to the second.
+        has_event_time: whether `ms` is the event time, not the arrival.
+        arrival: when it was received, seconds.
         subject: the file or the exit code.
         duration: the declared length of the file, seconds.
-        emitted: what has been told of it already (see `state_machine`).
-        message: what an exit says of itself.
+        emitted: which of its measurements are counted already: the `EMITTED_` flags of `fold`.
+        message: the text that an exit has beside its code.
     """
 
     kind: EventKind
@@ -64,20 +66,21 @@ class Entry(Struct, frozen=True, gc=False, array_like=True):
 
     @property
     def second(self) -> int:
+        """The whole second of `ms`."""
         return self.ms // 1000
 
 
 class RunState(Struct, frozen=True, gc=False, array_like=True):
-    """Where a task stands after some of its callbacks, taken in the order of their event times.
+    """The state of a task's current or last run, after some of its callbacks in the order of event times.
 
     Args:
-        running: it is between a start and an exit.
-        lost: its run was given up.
-        start: what began its current or last run; a file's start if that run was inferred.
-        exit: its last exit.
-        file: the file being played.
-        finish: the last file that finished.
-        played: a file finished in the current run.
+        running: whether the task is between a start and an exit.
+        lost: whether the run ended without an exit: no callback arrived for too long.
+        start: the TaskStart of the run; if the run is inferred, the start of its first file.
+        exit: the last exit of the task.
+        file: the start of the file that plays.
+        finish: the last finish of a file.
+        played: whether a file has finished in the current run.
     """
 
     running: bool = False
@@ -90,25 +93,26 @@ class RunState(Struct, frozen=True, gc=False, array_like=True):
 
     @property
     def inferred(self) -> bool:
-        """Whether the current or last run is known from a file alone."""
+        """Whether the run is known from a file only, without its TaskStart."""
         return self.start is not None and self.start.kind is EventKind.FILE_START
 
 
 class Task(Struct, frozen=True, gc=False, kw_only=True, array_like=True):
-    """A task: what is shown of it, and what it takes to judge its next callback.
+    """A task: what is shown of it, and what is needed to apply its next callback.
 
     Args:
         appid, task_id, to_host, source_host, stream_id, to_url, sources: as in `Callback`.
-        first_seen, last_callback_at: arrival of its first and of its newest counted callback, seconds.
-        newest_ms: the newest event time known of it.
-        runs: TaskStarts counted.
-        start_stated: the time in milliseconds and the event_time of the newest start that stated both.
-        identities: what has been counted within the retry window, by arrival.
-        dedup_floor_ms: event times up to here can't be told from redeliveries: identities were given up.
-        settled: where it stood when everything older than the reorder window was taken in.
-        log: the counted callbacks since then, by event time.
-        current: `settled` with the log taken in: where it stands.
-        settled_until: the second up to which `settled` reaches.
+        first_seen: arrival of its first callback, seconds.
+        last_callback_at: arrival of its newest counted callback, seconds.
+        newest_ms: its newest event time, milliseconds.
+        runs: number of TaskStarts counted.
+        start_stated: `task_start_time` (milliseconds) and `event_time` of the newest start that had both.
+        identities: the callbacks counted within the retry window, with their arrivals in seconds.
+        dedup_floor_ms: callbacks with an event time up to this one are stale: identities were dropped.
+        settled: the run state after all callbacks older than the reorder window.
+        log: the callbacks since then, by event time.
+        current: the run state after the whole log.
+        settled_until: the second up to which callbacks are settled.
     """
 
     appid: int
@@ -132,58 +136,57 @@ class Task(Struct, frozen=True, gc=False, kw_only=True, array_like=True):
 
 
 def state_of(task: Task, settings: FoldSettings) -> str:
-    """Return the state of `task`, NONE while no run of it is known."""
-    now = task.current
+    """Return the state of `task`: one of STATES, or NONE if no run of it is known."""
+    run = task.current
     if not task.task_id:
         return NONE
-    if now.running:
+    if run.running:
         return ACTIVE
-    if now.lost:
+    if run.lost:
         return LOST
-    if now.exit is None:
+    if run.exit is None:
         return NONE
-    return STOPPED if now.exit.subject in settings.ok_codes else FAILED
+    return STOPPED if run.exit.subject in settings.ok_codes else FAILED
 
 
 def entry_due(entry: Entry, settings: FoldSettings) -> float:
-    """Return when nothing can come before `entry` any more, seconds.
+    """Return when no callback can arrive any more that belongs before `entry`, seconds.
 
-    A time in whole seconds may stand for anything within that second, so that it must be over; a time
-    ahead of the arrival is not waited for.
+    An event time in whole seconds may be any time within that second, so the second must be over. If the
+    event time is ahead of the arrival, at most one second more is waited.
     """
-    over = entry.ms // 1000 + 1.0
-    if over <= entry.arrival:
-        return entry.arrival + settings.reorder
-    return min(over, entry.arrival + 1.0) + settings.reorder
+    end_of_second = entry.ms // 1000 + 1.0
+    return min(max(end_of_second, entry.arrival), entry.arrival + 1.0) + settings.reorder
 
 
 def lost_at(task: Task, settings: FoldSettings) -> float:
-    """Return when `task` is lost unless another callback comes, seconds; infinity if it is not running."""
-    return _silent_until(task, settings) if task.current.running else inf
+    """Return when `task` is lost if no other callback arrives, seconds; infinity if it is not running."""
+    return _max_silence_until(task, settings) if task.current.running else inf
 
 
-def _silent_until(task: Task, settings: FoldSettings) -> float:
-    """Return up to when a run may go on without a callback, seconds."""
-    now = task.current
-    if now.inferred and now.start is not None:
-        length = (now.file or now.finish or now.start).duration
+def _max_silence_until(task: Task, settings: FoldSettings) -> float:
+    """Return until when a run may stay without a callback, seconds."""
+    run = task.current
+    if run.inferred and run.start is not None:
+        # Its callbacks are about files, so the next one is due when the file has played.
+        length = (run.file or run.finish or run.start).duration
         return task.last_callback_at + min(length + settings.retry, settings.lost_after)
     return task.last_callback_at + settings.lost_after
 
 
 def forgotten_at(task: Task, settings: FoldSettings) -> float:
-    """Return when `task` is forgotten, seconds; never before its redeliveries can be told no more."""
+    """Return when `task` is deleted, seconds; not before the retry window of its callbacks has passed."""
     state = state_of(task, settings)
     if state == ACTIVE:
         return inf
-    # A lost task is first known to be one when it is given up, not when it was last heard of.
-    since = _silent_until(task, settings) if state == LOST else task.last_callback_at
+    # A task becomes lost at the end of its silence: count from there, not from its last callback.
+    since = _max_silence_until(task, settings) if state == LOST else task.last_callback_at
     after = settings.forget_after if state in (FAILED, LOST) else settings.forget_stopped_after
     return since + max(after, settings.retry, settings.reorder + 1.0)
 
 
 def next_due(task: Task, settings: FoldSettings) -> float:
-    """Return when time alone next changes something about `task`, seconds."""
+    """Return when a sweep must look at `task` next, if no other callback arrives, seconds."""
     if task.log:
         return min([entry_due(entry, settings) for entry in task.log])
     return min(lost_at(task, settings), forgotten_at(task, settings))

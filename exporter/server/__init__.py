@@ -1,1 +1,1 @@
-"""The server: sockets, processes and TLS. It serves the apps it is given, and knows no route."""
+"""The server: sockets, processes and TLS. It runs the apps that it is given and has no routes of its own."""

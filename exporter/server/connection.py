@@ -1,8 +1,7 @@
-"""A connection of a listener: uvicorn's, held to limits of time and size, and to its turn.
+"""A connection of a listener: uvicorn's protocol class with limits of time, size and fairness.
 
-uvicorn parses HTTP and calls the application. It leaves open, and this module decides: how long a caller may
-take; how much is parsed of what it sends before other connections have their turn; and what it is told where
-that is no HTTP.
+uvicorn parses HTTP and calls the app. This module adds: time limits for slow callers; a limit on the bytes
+that are parsed before other connections are served; and answers to requests that are not valid HTTP.
 """
 
 import asyncio
@@ -14,41 +13,41 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from exporter.server.listener import Listener, State
+from exporter.server.listener import Listener, WorkerState
 from exporter.server.request_head import (
     HEAD_TOO_LONG,
     MAX_HEAD_BYTES,
-    NO_HTTP,
-    Refusal,
-    answer,
+    NOT_HTTP,
+    ErrorAnswer,
+    check_head,
+    error_bytes,
     origin_form,
     read_proxy_header,
-    refusal_of,
 )
-from exporter.server.transport import Flow, LingeringTransport
+from exporter.server.transport import ConnectionFlowControl, LingeringTransport
 
-#: How long the headers of a request may take to come, and its body.
+#: Time limits for receiving the headers of a request, and its body.
 HEADERS_SECONDS, BODY_SECONDS = 10.0, 10.0
-#: How long a caller may take to read what it is sent.
+#: Time limit for a caller to read an answer.
 SEND_SECONDS = 10.0
-#: How long it is waited for to close its side, when it has been told all.
+#: How long a closing connection waits for the caller to close its side.
 LINGER_SECONDS = 2.0
-#: So often a caller is told to go before it must: who asks meanwhile learns it from its answer.
-LAST_CALLS = 10
-#: So much is parsed of what a connection sent before other connections have their turn.
+#: Calls of `shutdown` before an idle connection is closed. A request in between is still answered.
+SHUTDOWN_CALLS = 10
+#: Maximum number of bytes of one connection that are parsed before other connections are served.
 PIECE_BYTES = 4096
-#: What the size of a small chunk takes: it does not count among what is no body.
-CHUNK_BYTES = 8
-#: In a request's scope when no more of its body will come, though its end is missing: what was expected.
-BROKEN_BODY = "css_relay.broken_body"
-#: That, where the caller is gone.
-THE_REST = "expected the rest of the body"
+#: Bytes around a small chunk (size and line ends) that do not count toward MAX_HEAD_BYTES.
+CHUNK_FRAME_BYTES = 8
+#: Key in a request's scope if its body ended too early. The value states what was expected.
+INCOMPLETE_BODY = "css_relay.incomplete_body"
+#: That value if the caller has closed its side.
+EXPECTED_REST_OF_BODY = "expected the rest of the body"
 
 
-class Reading(Enum):
-    """What the next bytes of a connection belong to."""
+class ReadState(Enum):
+    """The part of a request that the next received bytes belong to."""
 
-    NOTHING = "between two requests"
+    IDLE = "between two requests"
     HEAD = "first line and headers"
     BODY = "body"
 
@@ -57,33 +56,33 @@ class Connection(HttpToolsProtocol):
     """A connection of a listener.
 
     Args:
-        config: uvicorn's, with the application.
-        state: what all connections of the worker share.
-        listener: where it came in.
+        config: uvicorn's settings, with the app.
+        state: the state that all connections of the worker share.
+        listener: the listener that accepted the connection.
     """
 
-    server_state: State
-    flow: Flow
+    server_state: WorkerState
+    flow: ConnectionFlowControl
     transport: LingeringTransport  # type: ignore[assignment]
 
-    def __init__(self, config: Config, state: State, listener: Listener) -> None:
+    def __init__(self, config: Config, state: WorkerState, listener: Listener) -> None:
         super().__init__(config, state, {})
         self._listener = listener
-        self._reading = Reading.NOTHING
+        self._read_state = ReadState.IDLE
         self._unparsed = bytearray()
         self._awaits_proxy_header = False
-        self._calls_left = LAST_CALLS
-        self._has_ended = False
-        #: Whether the caller waits to be asked for its body, and might not send it.
+        self._shutdown_calls_left = SHUTDOWN_CALLS
+        self._has_received_eof = False
+        #: Whether the request has `Expect: 100-continue` and nothing of its body has arrived.
         self._expects_continue = False
-        #: Bytes of the request that are no body.
+        #: Bytes of the request outside its body.
         self._head_bytes = 0
-        #: Why the request is refused, where the parser has nothing against it.
-        self._refusal: Refusal | None = None
-        #: What is sent once all requests are answered, before the connection closes; None while it goes on.
-        self._farewell: bytes | None = None
-        #: By when the caller must have sent what is waited for, and read what was sent (`_now`).
-        self._send_by = self._read_by = float("inf")
+        #: The answer to a request that the parser accepts and this class refuses.
+        self._error: ErrorAnswer | None = None
+        #: Bytes to send after the last answer, before the connection closes; None while it stays open.
+        self._final_bytes: bytes | None = None
+        #: Deadlines on the clock of `_now`: for the caller to send, and to read what was sent.
+        self._receive_deadline = self._send_deadline = float("inf")
 
     @property
     def _now(self) -> float:
@@ -91,26 +90,27 @@ class Connection(HttpToolsProtocol):
 
     @property
     def _is_answered(self) -> bool:
-        """Whether every request so far has its answer."""
+        """Whether every request received so far has been answered."""
         return self.cycle is None or self.cycle.response_complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for headers."""
         super().connection_made(transport)
-        self.flow, self.transport = Flow(transport), LingeringTransport(transport)
-        if encrypted := transport.get_extra_info("ssl_object"):
-            self.server_state.handshakes.discard(encrypted)
-        self.client = self.client or ("", 0)  # it may be gone already
+        self.flow, self.transport = ConnectionFlowControl(transport), LingeringTransport(transport)
+        if tls_object := transport.get_extra_info("ssl_object"):
+            self.server_state.handshakes.discard(tls_object)
+        self.client = self.client or ("", 0)  # None if the caller has already disconnected
         if self.server_state.is_full(self._listener):
+            # The rest of the files is reserved for the store and for operators.
             transport.abort()
             return
-        self._awaits_proxy_header = self._listener.speaks_for_others(self.client[0])
-        self._send_by = self._now + HEADERS_SECONDS
+        self._awaits_proxy_header = self._listener.is_trusted_proxy(self.client[0])
+        self._receive_deadline = self._now + HEADERS_SECONDS
 
     def data_received(self, data: bytes) -> None:
-        """Take in bytes, and parse as many as have their turn."""
-        if self._farewell is not None or self.transport.is_closing():
+        """Parse received bytes, or buffer them while an earlier request is in progress."""
+        if self._final_bytes is not None or self.transport.is_closing():
             return
+        # The usual case: a small request on an idle connection needs no buffer.
         if len(data) <= PIECE_BYTES and not (self._unparsed or self.pipeline or self._awaits_proxy_header):
             self._parse(data)
         else:
@@ -118,49 +118,49 @@ class Connection(HttpToolsProtocol):
             self._parse_unparsed()
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Stay until the answers are out, where a caller ends its side as soon as it has asked."""
-        if self._reading is Reading.BODY:
-            self._break_body(THE_REST)
+        """Keep the connection open for answers: a caller may close its side right after its request."""
+        if self._read_state is ReadState.BODY:
+            self._end_body_early(EXPECTED_REST_OF_BODY)
         if self._is_answered:
             return False
-        self._has_ended = True
+        self._has_received_eof = True
         if not self._unparsed:
             self._close_after_answer()
-        return self.scheme == "http"
+        return self.scheme == "http"  # a TLS connection can't stay half open
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of everything; who waits for the rest of a body is told that it will not come."""
-        if self._reading is Reading.BODY:
-            self._break_body(THE_REST)
-        self._farewell = b""
+        """Release everything. An app that waits for the rest of a body gets an error."""
+        if self._read_state is ReadState.BODY:
+            self._end_body_early(EXPECTED_REST_OF_BODY)
+        self._final_bytes = b""  # nothing more is parsed
         self.pipeline.clear()
-        if self.timeout_keep_alive_task is not None:  # uvicorn leaves it where the connection was reset
+        if self.timeout_keep_alive_task is not None:  # uvicorn does not, after a reset
             self.timeout_keep_alive_task.cancel()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Give the caller some time to read."""
+        """Start the caller's time limit for reading."""
         super().pause_writing()
-        self._read_by = self._now + SEND_SECONDS
+        self._send_deadline = self._now + SEND_SECONDS
 
     def resume_writing(self) -> None:
-        """The caller has read."""
+        """Stop the time limit: the caller has read enough."""
         super().resume_writing()
-        self._read_by = float("inf")
+        self._send_deadline = float("inf")
 
-    def look_after(self) -> None:
-        """Close the connection if its caller takes too long."""
+    def check_deadlines(self) -> None:
+        """Close the connection if its caller has exceeded a time limit."""
         now = self._now
-        if now > self._read_by:
+        if now > self._send_deadline:
             self.transport.abort()
         elif self.transport.is_closing():
-            patience = SEND_SECONDS if self.transport.has_unsent else LINGER_SECONDS
-            self._read_by = min(self._read_by, now + patience)
-        elif self._is_answered and now > self._send_by:
-            self._let_go()
+            grace_seconds = SEND_SECONDS if self.transport.has_unsent else LINGER_SECONDS
+            self._send_deadline = min(self._send_deadline, now + grace_seconds)
+        elif self._is_answered and now > self._receive_deadline:
+            self._close_now()
 
     def _parse_unparsed(self) -> None:
-        """Parse piece after piece, until a request waits behind another one."""
+        """Parse buffered bytes until a request has to wait for the answer to the one before it."""
         if self._awaits_proxy_header:
             self._read_proxy_header()
         while self._unparsed and not self._awaits_proxy_header and not self.pipeline:
@@ -168,22 +168,23 @@ class Connection(HttpToolsProtocol):
             del self._unparsed[:PIECE_BYTES]
             self._parse(piece)
         if self._unparsed and not self._awaits_proxy_header:
-            self.flow.is_held = True
+            # Unread bytes stay in the socket, so that a caller with many requests fills no memory here.
+            self.flow.has_unparsed = True
             self.flow.pause_reading()
 
     def _parse(self, piece: bytes) -> None:
         self._head_bytes += len(piece)
         super().data_received(piece)
-        is_too_long = self._head_bytes > MAX_HEAD_BYTES and self._reading is not Reading.NOTHING
-        if is_too_long and self._farewell is None:
-            self._refusal = HEAD_TOO_LONG
+        is_head_too_long = self._head_bytes > MAX_HEAD_BYTES and self._read_state is not ReadState.IDLE
+        if is_head_too_long and self._final_bytes is None:
+            self._error = HEAD_TOO_LONG
             self.send_400_response("")
 
     def _read_proxy_header(self) -> None:
         try:
             header = read_proxy_header(bytes(self._unparsed))
         except ValueError as exc:
-            self._refusal = HTTPStatus.BAD_REQUEST, str(exc)
+            self._error = HTTPStatus.BAD_REQUEST, str(exc)
             self.send_400_response("")
             return
         if header is not None:
@@ -192,108 +193,106 @@ class Connection(HttpToolsProtocol):
             del self._unparsed[: header.length]
 
     def on_message_begin(self) -> None:
-        """Begin to read a request."""
-        self._reading, self.transport.is_sent_to = Reading.HEAD, True
-        self._send_by = self._now + HEADERS_SECONDS
+        self._read_state, self.transport.is_receiving = ReadState.HEAD, True
+        self._receive_deadline = self._now + HEADERS_SECONDS
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Call the application, unless a request is ambiguous or out of bounds."""
+        """Call the app, unless the head of the request is refused."""
         version = self.parser.get_http_version()
-        self._refusal = refusal_of(version, self.url, self.headers)
-        if self._refusal is not None:
-            raise ValueError(self._refusal)
+        self._error = check_head(version, self.url, self.headers)
+        if self._error is not None:
+            raise ValueError(self._error)  # the parser stops, and uvicorn calls `send_400_response`
         self.url = origin_form(self.url)
-        self.expect_100_continue &= version == "1.1"
+        self.expect_100_continue &= version == "1.1"  # HTTP/1.0 has no `100 Continue`
         super().on_headers_complete()
-        self._reading = Reading.BODY
-        self.headers = []  # what follows the last chunk is no header
+        self._read_state = ReadState.BODY
+        self.headers = []  # trailers must not be added to the headers of the request
         self._expects_continue = self.expect_100_continue and self.cycle.keep_alive
         if self.server_state.is_draining or self._expects_continue:
             self._close_after_answer()
-        if self.parser.should_upgrade():  # the parser stops here: what comes next may be no HTTP
-            self._break_body("expected no Upgrade")
+        if self.parser.should_upgrade():  # the parser stops here: the next bytes may not be HTTP
+            self._end_body_early("expected a request without Upgrade")
 
     def on_body(self, body: bytes) -> None:
-        """Take in a part of a body."""
-        self._head_bytes -= len(body) + CHUNK_BYTES
+        self._head_bytes -= len(body) + CHUNK_FRAME_BYTES
         if self._expects_continue and not self.server_state.is_draining:
-            # It sends its body after all, so that what follows is the next request.
+            # The body arrived, so the next bytes are a new request: the connection can stay open.
             self.cycle.keep_alive, self.cycle.default_headers = True, self.server_state.default_headers
         self._expects_continue = False
-        self.cycle.waiting_for_100_continue = False  # it did not wait
+        self.cycle.waiting_for_100_continue = False  # the caller did not wait for it
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Wait for another request."""
-        self._reading, self._head_bytes, self.transport.is_sent_to = Reading.NOTHING, 0, False
-        self._send_by = self._now + self._listener.idle_seconds
+        self._read_state, self._head_bytes, self.transport.is_receiving = ReadState.IDLE, 0, False
+        self._receive_deadline = self._now + self._listener.idle_seconds
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Go on with what has come meanwhile."""
+        """Continue with the bytes that arrived during the answer."""
         super().on_response_complete()
         if self.transport.is_closing():
             return
-        if self.flow.is_held and not self.pipeline:
-            self.flow.is_held = False
+        if self.flow.has_unparsed and not self.pipeline:
+            self.flow.has_unparsed = False
             self._parse_unparsed()
-            if not self.flow.is_held and len(self.cycle.body) <= HIGH_WATER_LIMIT:
+            # Above that limit uvicorn has paused reading itself, until the app reads the body.
+            if not self.flow.has_unparsed and len(self.cycle.body) <= HIGH_WATER_LIMIT:
                 self.flow.resume_reading()
         if self._is_answered:
             self._wait_or_close()
 
     def _wait_or_close(self) -> None:
-        """Wait for what the caller owes, if the connection goes on."""
-        if self._farewell is not None:
-            self.transport.write(self._farewell)
+        """Start the time limit for the caller's next bytes, or close the connection."""
+        if self._final_bytes is not None:
+            self.transport.write(self._final_bytes)
             self.transport.close()
-        elif self._has_ended:
+        elif self._has_received_eof:
             self.transport.close()
         else:
-            seconds = {Reading.NOTHING: self._listener.idle_seconds, Reading.HEAD: HEADERS_SECONDS}
-            self._send_by = self._now + seconds.get(self._reading, BODY_SECONDS)
+            seconds = {ReadState.IDLE: self._listener.idle_seconds, ReadState.HEAD: HEADERS_SECONDS}
+            self._receive_deadline = self._now + seconds.get(self._read_state, BODY_SECONDS)
 
     def send_400_response(self, msg: str) -> None:
-        """Tell the caller that this is no HTTP, when it has its answers to what came before; then close."""
+        """Answer bytes that are not valid HTTP, after the answers to earlier requests; then close."""
         self._unparsed.clear()
-        self.transport.is_sent_to = True
-        if self._reading is Reading.BODY:  # its request is answered as one whose body is cut off
-            self._farewell = b""
-            self._break_body("expected well-formed chunks, of more than a few bytes each")
+        self.transport.is_receiving = True
+        if self._read_state is ReadState.BODY:  # the app answers, as to a body that ended too early
+            self._final_bytes = b""
+            self._end_body_early("expected well-formed chunks of more than a few bytes each")
         else:
             headers = {name.decode(): value.decode() for name, value in self.server_state.default_headers}
-            self._farewell = answer(self._refusal or NO_HTTP, headers | dict(self._listener.headers()))
+            self._final_bytes = error_bytes(self._error or NOT_HTTP, headers | dict(self._listener.headers()))
         if self._is_answered:
             self._wait_or_close()
 
-    def _break_body(self, expected: str) -> None:
-        """Have the application know that no more of a body will come."""
-        self._reading = Reading.NOTHING
+    def _end_body_early(self, expected: str) -> None:
+        """Let the app know that no more of the body will arrive."""
+        self._read_state = ReadState.IDLE
         if not self.cycle.response_complete:
             scope: Any = self.cycle.scope
-            scope[BROKEN_BODY] = expected
+            scope[INCOMPLETE_BODY] = expected
             self.cycle.more_body = False
             self.cycle.message_event.set()
             self._close_after_answer()
 
     def _close_after_answer(self) -> None:
-        """Tell the caller with the answer that the connection closes; not every version of uvicorn does."""
-        if self.cycle.keep_alive and not self._farewell:
+        """Close the connection after the answer. Announce it there: not all versions of uvicorn do."""
+        if self.cycle.keep_alive and not self._final_bytes:
             self.cycle.keep_alive = False
             self.cycle.default_headers = [*self.cycle.default_headers, (b"connection", b"close")]
 
     def shutdown(self) -> None:
-        """Close the connection, after the answer under way or the last of so many calls without a request."""
-        self._calls_left -= 1
+        """Close the connection: after the current answer, or if idle after SHUTDOWN_CALLS calls."""
+        self._shutdown_calls_left -= 1
         if not self._is_answered:
             self._close_after_answer()
-        elif self._calls_left < 0:
-            self._let_go()
+        elif self._shutdown_calls_left < 0:
+            self._close_now()
 
-    def _let_go(self) -> None:
-        """Close the connection of a caller that has all its answers; whatever it still sends is in vain."""
-        if self._reading is Reading.NOTHING:
+    def _close_now(self) -> None:
+        """Close a connection without pending answers; abort it if a request has only partly arrived."""
+        if self._read_state is ReadState.IDLE:
             self.transport.close()
         else:
             self.transport.abort()

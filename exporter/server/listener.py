@@ -1,4 +1,4 @@
-"""What a listener is, what all connections of a worker share, and what stands in front of an app."""
+"""A listener, the state that all connections of a worker share, and a wrapper of apps."""
 
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
@@ -11,21 +11,21 @@ from uvicorn.server import ServerState
 #: An ASGI application.
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
-#: What an app is told of a body of which nothing has come.
-NOTHING_YET = {"type": "http.request", "body": b"", "more_body": True}
+#: The first part of a body that an app receives: empty, and more follows.
+EMPTY_FIRST_PART = {"type": "http.request", "body": b"", "more_body": True}
 
 
 class Listener(Struct, frozen=True):
-    """What is special about a listener.
+    """A listener: an address and the rules for its connections.
 
     Args:
         name: callbacks or web.
         address: HOST:PORT.
-        idle_seconds: how long a connection may wait for its next request.
-        tls: returns what a new connection is encrypted with, None for plain HTTP.
-        headers: returns further headers of answers to what is no HTTP.
-        speaks_for_others: whether the proxy at an address may say for whom it asks.
-        reserve: open files that its connections must leave for everything else.
+        idle_seconds: how long a connection may stay open without a request.
+        tls: returns the TLS context for a new connection; None for plain HTTP.
+        headers: returns further headers for answers to requests that are not valid HTTP.
+        is_trusted_proxy: whether the proxy at an address may send a PROXY protocol header.
+        reserved_files: open files that the connections of this listener must leave free.
     """
 
     name: str
@@ -33,59 +33,60 @@ class Listener(Struct, frozen=True):
     idle_seconds: float
     tls: Callable[[], ssl.SSLContext] | None = None
     headers: Callable[[], Mapping[str, str]] = dict
-    speaks_for_others: Callable[[str], bool] = lambda address: False
-    reserve: int = 0
+    is_trusted_proxy: Callable[[str], bool] = lambda address: False
+    reserved_files: int = 0
 
 
-class State(ServerState):
-    """What all connections of a worker share.
+class WorkerState(ServerState):
+    """The state that all connections of a worker share.
 
     Args:
-        max_open_files: how many this process may have open.
+        max_open_files: how many files this process may have open. Each connection is one.
     """
 
     def __init__(self, max_open_files: int) -> None:
         super().__init__()
         self.max_open_files = max_open_files
-        #: The clock of all time limits of connections. It stands still while this process does: what came
-        #: meanwhile is not late.
+        #: The clock of all time limits of connections. It advances only while the event loop runs: after the
+        #: process was stopped or starved, bytes that are already in the socket buffers are not too late.
         self.running_seconds = 0.0
-        #: TLS handshakes that are under way.
+        #: TLS handshakes in progress. uvicorn does not count their connections. Weak: failed ones disappear.
         self.handshakes: WeakSet[ssl.SSLObject] = WeakSet()
-        #: Whether the worker is to end, so that each answer is the last one of its connection.
+        #: Whether the worker is shutting down. Each answer is then the last one of its connection.
         self.is_draining = False
 
     def is_full(self, listener: Listener) -> bool:
-        """Whether a listener has as many connections as it may have.
+        """Whether a listener has more connections than it may have.
 
-        One more would rather wait until no file can be opened, the store's least of all.
+        The limit keeps files free for the store, for scrapes and for the operators' listener.
         """
-        return len(self.connections) + len(self.handshakes) > self.max_open_files - listener.reserve
+        # Handshakes count too: their sockets are open, but uvicorn has no connection for them yet.
+        return len(self.connections) + len(self.handshakes) > self.max_open_files - listener.reserved_files
 
 
 class DeferBody:
-    """Calls an app as soon as headers have come.
+    """An ASGI wrapper that calls an app as soon as the headers of a request are complete.
 
-    falcon waits for the first part of a body before it calls a handler; a caller that promises a body and
-    sends none would be held without a limit, and one with a wrong path or a body too long not be told. Nor
-    would anyone who sends `Expect: 100-continue` be refused without the body.
+    Falcon waits for the first part of a body before it calls a handler. Without this wrapper a caller that
+    announces a body and sends none would wait without a limit. A request with a wrong path or a body that is
+    too long would not be answered before its body arrives, not even with `Expect: 100-continue`.
 
     Args:
-        app: a falcon app.
+        app: a Falcon app.
     """
 
     def __init__(self, app: App) -> None:
         self._app = app
 
     async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Any) -> None:
-        """Serve one request."""
-        has_begun = False
+        """Handle one request."""
+        is_first_call = True
 
         async def deferred() -> Any:
-            nonlocal has_begun
-            if has_begun:
+            nonlocal is_first_call
+            if not is_first_call:
                 return await receive()
-            has_begun = True
-            return NOTHING_YET
+            is_first_call = False
+            return EMPTY_FIRST_PART
 
         await self._app(scope, deferred, send)

@@ -1,4 +1,4 @@
-"""The server: one gunicorn master, one worker, two listeners."""
+"""The server: one gunicorn master with one worker and two listeners."""
 
 import logging
 import os
@@ -11,71 +11,75 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 
 from exporter.server.listener import Listener
-from exporter.server.worker import Served, Worker
+from exporter.server.worker import Worker, WorkerService
 
 log = logging.getLogger(__name__)
 
+#: A stopping master kills its worker after this time. It is longer than the worker's DRAIN_SECONDS.
 GRACE_SECONDS = 25
-HEARTBEAT_SECONDS = 60
+#: The master kills a worker without a heartbeat for this long. Long, so that a busy machine causes no kill.
+WORKER_TIMEOUT_SECONDS = 60
 
 
 class Master(Arbiter):  # type: ignore[misc]
-    """gunicorn's master, which on SIGHUP does not replace the worker."""
+    """gunicorn's master. SIGHUP does not replace its worker, so that connections stay open."""
 
     def handle_hup(self) -> None:
-        """Have the worker read its files again; it goes on, and so do its connections."""
+        """Pass SIGHUP on to the worker, which reloads its files."""
         self.kill_workers(signal.SIGHUP)
 
 
 class Server(BaseApplication):  # type: ignore[misc]
-    """gunicorn, set up for this program.
+    """A gunicorn server with the settings of this program.
 
     Args:
-        listeners: where requests come in.
-        served: gives an app for each of them, in the same order.
+        listeners: the listeners.
+        service: returns an app for each listener, in the same order.
     """
 
-    def __init__(self, listeners: Sequence[Listener], served: Served) -> None:
+    def __init__(self, listeners: Sequence[Listener], service: WorkerService) -> None:
         self.listeners = listeners
-        self._served = served
+        self._service = service
         super().__init__()
 
     def load_config(self) -> None:
-        """Set what differs from gunicorn's defaults."""
+        """Set the settings that differ from gunicorn's defaults."""
         chosen = {
             "bind": [listener.address for listener in self.listeners],
             "worker_class": Worker,
-            "workers": 1,
-            "backlog": 4096,
+            "workers": 1,  # all callbacks share one group commit
+            "backlog": 4096,  # connections that wait while the worker is busy or restarts
             "logger_class": GunicornLogger,
-            "accesslog": None,
-            "worker_tmp_dir": _memory_folder(),
+            "accesslog": None,  # requests are counted as metrics
+            "worker_tmp_dir": _in_memory_folder(),
             "graceful_timeout": GRACE_SECONDS,
-            "timeout": HEARTBEAT_SECONDS,
+            "timeout": WORKER_TIMEOUT_SECONDS,
             "when_ready": self._when_ready,
             "pre_fork": self._pre_fork,
         }
-        if "control_socket_disable" in self.cfg.settings:  # versions before 25 have no such socket
+        if "control_socket_disable" in self.cfg.settings:  # versions before 25 have no control socket
             chosen["control_socket_disable"] = True
         for name, value in chosen.items():
             self.cfg.set(name, value)
 
     def run(self) -> None:
-        """Serve until told to stop.
+        """Serve until a signal stops the server.
 
         Raises:
-            ExporterError: it can't begin; the text says how to go on.
+            ExporterError: the server can't start; the text says what to do.
         """
-        self._served.preflight()
+        # In the master, before it forks: an error is reported once, and no worker is started in vain.
+        self._service.preflight()
         try:
             Master(self).run()
         finally:
-            # Python takes its handlers away at its end; one more SIGHUP would then decide its exit status.
+            # Python removes its signal handlers when it exits. One more SIGHUP would then kill the process
+            # and change its exit status.
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
 
-    def load(self) -> Served:
-        """Return what a worker serves."""
-        return self._served
+    def load(self) -> WorkerService:
+        """Return the service, which the worker gets as its `wsgi`."""
+        return self._service
 
     def _when_ready(self, arbiter: Any) -> None:
         for listener, socket in zip(self.listeners, arbiter.LISTENERS, strict=True):
@@ -83,21 +87,23 @@ class Server(BaseApplication):  # type: ignore[misc]
             log.info("listening", extra={"listener": listener.name, "address": f"{host}:{port}"})
 
     def _pre_fork(self, _arbiter: Any, _worker: Any) -> None:
-        self._served.reread()  # this may be long after the start
+        # A worker that replaces another one may start long after the master read the files.
+        self._service.reload()
 
 
-def _memory_folder() -> str | None:
-    """Return a folder in memory for the worker's heartbeat: a slow disk must not look like a dead worker."""
+def _in_memory_folder() -> str | None:
+    """Return a folder in memory for the heartbeat file: a slow disk must not look like a dead worker."""
     folder = "/dev/shm"  # noqa: S108 - gunicorn makes a private file in it and unlinks it
     return folder if os.path.isdir(folder) and os.access(folder, os.W_OK) else None
 
 
 class GunicornLogger(Logger):  # type: ignore[misc]
-    """gunicorn's log, through this process's one handler."""
+    """gunicorn's log. Its lines go through the handler of the root logger, which formats and redacts them."""
 
     def setup(self, cfg: Any) -> None:
-        """Leave formatting to the root logger."""
+        """Pass all lines on to the root logger."""
         super().setup(cfg)
         self.error_log.handlers[:] = []
         self.error_log.propagate = True
+        # At level info gunicorn reports its own start and workers: more than an operator needs.
         self.error_log.setLevel(max(logging.getLogger().level, logging.WARNING))

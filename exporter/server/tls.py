@@ -1,4 +1,4 @@
-"""TLS of a listener: from the files that are set to the handshakes of its connections."""
+"""TLS of a listener: contexts from certificate files, and the handshakes of new connections."""
 
 import logging
 import os
@@ -9,19 +9,19 @@ from typing import Any
 
 from msgspec import Struct
 
-from exporter.config.reload import Files
+from exporter.config.reload import FileReader
 from exporter.errors import SettingsError
-from exporter.server.listener import Listener, State
+from exporter.server.listener import Listener, WorkerState
 
 log = logging.getLogger(__name__)
 
 
-class Pem(Struct, frozen=True):
-    """A file with certificates or a key.
+class PemFile(Struct, frozen=True):
+    """A file with certificates or a key, in PEM format.
 
     Args:
-        field: the flag or field that names it.
-        path: where it is.
+        field: the flag or field of the web configuration that names the file; for error messages.
+        path: path of the file.
     """
 
     field: str
@@ -29,50 +29,53 @@ class Pem(Struct, frozen=True):
 
 
 class TlsConfig(Struct, frozen=True, kw_only=True):
-    """How a listener encrypts.
+    """The TLS settings of a listener.
 
     Args:
-        cert, key: its own certificate, and those that lead to its authority.
-        client_ca: who must have signed the certificates of clients.
-        client_auth: whether clients show certificates; those shown are verified.
-        min_version, max_version: the oldest and the newest version that is spoken.
+        cert, key: the certificate of the listener with its intermediate certificates, and the private key.
+        client_ca: certificates of the authorities that may sign client certificates.
+        client_auth: whether clients must, may or need not send a certificate. Each one sent is verified.
+        min_version, max_version: the oldest and the newest TLS version that is accepted.
     """
 
-    cert: Pem
-    key: Pem
-    client_ca: Pem | None = None
+    cert: PemFile
+    key: PemFile
+    client_ca: PemFile | None = None
     client_auth: ssl.VerifyMode = ssl.CERT_NONE
     min_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
     max_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
 
 
-def server_context(config: TlsConfig, files: Files) -> ssl.SSLContext:
-    """Return a context that does as `config` says.
+def server_context(config: TlsConfig, files: FileReader) -> ssl.SSLContext:
+    """Return the TLS context for `config`.
 
     Args:
-        files: what certificates and keys are read with.
+        config: the settings.
+        files: reads the certificates and keys.
 
     Raises:
-        SettingsError: one of them can't be read or used; its field is named.
+        SettingsError: a file can't be read or used; the text names its flag or field.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.sslobject_class = _LoggedHandshake
+    # A caller could force expensive handshakes over one connection.
     context.options |= ssl.OP_NO_RENEGOTIATION
+    # Clients that also offer HTTP/2 must not choose it.
     context.set_alpn_protocols(["http/1.1"])
     context.minimum_version = config.min_version
     context.maximum_version = config.max_version
-    _show_certificate(context, config.cert, config.key, files)
+    _load_certificate(context, config.cert, config.key, files)
     context.verify_mode = config.client_auth
-    # As in Go, whoever is believed need not be the root of all.
+    # As in Go, and so in the exporter toolkit: a trusted certificate need not be a root.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if config.client_ca is not None:
-        _believe(context, config.client_ca, _read(config.client_ca, files))
-    files.warn_if_open_to_others(config.key.path)
+        _trust(context, config.client_ca, _read(config.client_ca, files))
+    files.warn_if_world_readable(config.key.path)
     return context
 
 
 class _LoggedHandshake(ssl.SSLObject):
-    """A connection. Why its handshake failed is logged at debug alone: anybody can make any number fail."""
+    """A connection that logs why its handshake failed, at debug level: anybody can cause failures."""
 
     def do_handshake(self) -> None:
         try:
@@ -80,88 +83,90 @@ class _LoggedHandshake(ssl.SSLObject):
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise
         except ssl.SSLError as exc:
-            log.debug("a handshake failed", extra={"reason": exc.reason or exc.strerror})
+            log.debug("TLS handshake failed", extra={"reason": exc.reason or exc.strerror})
             raise
 
 
-def _show_certificate(context: ssl.SSLContext, cert: Pem, key: Pem, files: Files) -> None:
+def _load_certificate(context: ssl.SSLContext, cert: PemFile, key: PemFile, files: FileReader) -> None:
     cert_text, key_text = _read(cert, files), _read(key, files)
-    # Alone, so that the error names it: a certificate and a key are loaded together.
-    _believe(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), cert, cert_text)
-    with _as_file(cert_text) as cert_path, _as_file(key_text) as key_path:
+    # Load the certificate alone first. `load_cert_chain` loads both, and its error does not say which is bad.
+    _trust(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), cert, cert_text)
+    with _in_memory_file(cert_text) as cert_path, _in_memory_file(key_text) as key_path:
         try:
-            # An encrypted key would have it ask on the terminal.
+            # With an encrypted key and no password, OpenSSL would ask on the terminal and block.
             context.load_cert_chain(cert_path, key_path, password="")
         except (ssl.SSLError, ValueError) as exc:
-            is_other = getattr(exc, "reason", "") == "KEY_VALUES_MISMATCH"
-            problem = "is of another certificate" if is_other else "expected a PEM key without a passphrase"
+            is_mismatch = getattr(exc, "reason", "") == "KEY_VALUES_MISMATCH"
+            problem = "does not match the certificate" if is_mismatch else "expected an unencrypted PEM key"
             raise SettingsError(f"{key.field}: {problem}") from None
 
 
-def _read(pem: Pem, files: Files) -> bytes:
+def _read(pem: PemFile, files: FileReader) -> bytes:
     try:
         return files.read(pem.path)
     except OSError as exc:
         raise SettingsError(f"{pem.field}: {pem.path} can't be read: {exc.strerror}") from None
     except ValueError:
-        raise SettingsError(f"{pem.field}: expected a path without odd characters") from None
+        raise SettingsError(f"{pem.field}: expected a valid path") from None
 
 
-def _believe(context: ssl.SSLContext, pem: Pem, text: bytes) -> None:
+def _trust(context: ssl.SSLContext, pem: PemFile, text: bytes) -> None:
     try:
         context.load_verify_locations(cadata=text.decode("ascii", "ignore"))
     except (ssl.SSLError, ValueError):
-        raise SettingsError(f"{pem.field}: expected certificates in PEM form") from None
+        raise SettingsError(f"{pem.field}: expected certificates in PEM format") from None
 
 
 @contextmanager
-def _as_file(text: bytes) -> Iterator[str]:
-    """Give a text a path, in memory: Python's ssl reads keys from files alone."""
+def _in_memory_file(text: bytes) -> Iterator[str]:
+    """Yield the path of a file in memory with `text`: Python's ssl reads keys from files only."""
     with open(os.memfd_create("pem"), "wb") as file:
         file.write(text)
         file.flush()
         yield f"/proc/self/fd/{file.fileno()}"
 
 
-class _Refused(ssl.SSLObject):
-    """A connection that ends before it begins."""
+class _RefusedHandshake(ssl.SSLObject):
+    """A handshake that always fails, for a connection above the limit."""
 
     def do_handshake(self) -> None:
-        """Refuse; the caller learns no more than that."""
+        """Fail. The event loop then closes the connection."""
         raise ssl.SSLError(1, "too many connections")
 
 
 class HandshakeContext(ssl.SSLContext):
-    """Encrypts new connections of a listener with the context that is the newest then, unless it is full.
+    """A TLS context that starts each handshake with the newest certificates, and counts handshakes.
 
-    Until its handshake is over a connection is open and uvicorn does not know of it. A listener would have
-    any number of those, and a worker would stop in their midst.
+    During its handshake a connection is open, but uvicorn does not know it yet. Without the count a listener
+    could have any number of such connections, and a worker would stop in the middle of handshakes.
 
     Args:
-        newest: returns that context.
-        listener: where the connections come in.
-        state: what all connections of the worker share.
+        current: returns the context with the newest certificates.
+        listener: the listener of the connections.
+        state: the state that all connections of the worker share.
     """
 
-    _newest: Callable[[], ssl.SSLContext]
+    _current: Callable[[], ssl.SSLContext]
     _listener: Listener
-    _state: State
+    _state: WorkerState
+    #: Its handshakes always fail.
     _refusing: ssl.SSLContext
 
+    # `SSLContext` is created in `__new__`, which accepts no other arguments.
     def __new__(
-        cls, newest: Callable[[], ssl.SSLContext], listener: Listener, state: State
+        cls, current: Callable[[], ssl.SSLContext], listener: Listener, state: WorkerState
     ) -> "HandshakeContext":
-        """Return one; its own settings are never used."""
+        """Return a context. Its own settings are never used, only those of `current`."""
         self = super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
-        self._newest, self._listener, self._state = newest, listener, state
+        self._current, self._listener, self._state = current, listener, state
         self._refusing = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._refusing.sslobject_class = _Refused
+        self._refusing.sslobject_class = _RefusedHandshake
         return self
 
     def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
-        """Begin a handshake."""
+        """Start a handshake, or one that fails if the listener is full."""
         if self._state.is_full(self._listener):
             return self._refusing.wrap_bio(*arguments, **named)
-        begun = self._newest().wrap_bio(*arguments, **named)
-        self._state.handshakes.add(begun)
-        return begun
+        handshake = self._current().wrap_bio(*arguments, **named)
+        self._state.handshakes.add(handshake)
+        return handshake

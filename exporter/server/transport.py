@@ -1,4 +1,4 @@
-"""How bytes go out and come in: the last of an answer is not lost, and nothing is read before its turn."""
+"""The transport of a connection: it closes without losing an answer, and stops reading on demand."""
 
 import asyncio
 
@@ -6,53 +6,56 @@ from uvicorn.protocols.http.flow_control import FlowControl
 
 
 class LingeringTransport:
-    """A transport that, told to close, reads on for a while where more is to come.
+    """A transport with a lingering close: it goes on reading while the caller still sends.
 
-    Closed at once it would be reset by what comes, and the caller might never see its answer (RFC 9112, 9.6).
+    If a socket is closed while bytes arrive, TCP resets the connection, and the caller may lose the answer
+    (RFC 9112, 9.6).
 
     Args:
-        transport: the one of the event loop.
+        transport: the transport of the event loop.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self.abort = transport.abort
-        #: Whether the caller is still sending something.
-        self.is_sent_to = False
+        #: Whether the caller is still sending a request.
+        self.is_receiving = False
         self._is_closing = False
 
     def write(self, data: bytes) -> None:
-        """Send bytes, unless it closes."""
+        """Send bytes, unless the transport is closing."""
         if not self.is_closing():
             self._transport.write(data)
 
     def close(self) -> None:
-        """Send what was written, then close: when the caller has closed its side, if it is still sending."""
+        """Send everything written, then close. Wait for a caller that is still sending to close its side."""
         if self._is_closing:
             return
         self._is_closing = True
-        if self.is_sent_to and self._transport.can_write_eof() and not self._transport.is_closing():
+        # TLS connections can't close one direction only.
+        if self.is_receiving and self._transport.can_write_eof() and not self._transport.is_closing():
             self._transport.write_eof()
+            # Bytes that stay unread would cause the reset.
             self._transport.resume_reading()
         else:
             self._transport.close()
 
     @property
     def has_unsent(self) -> bool:
-        """Whether the caller has not read all that was sent."""
+        """Whether bytes wait to be sent because the caller does not read."""
         return self._transport.get_write_buffer_size() > 0
 
     def is_closing(self) -> bool:
-        """Whether it closes, or has closed."""
+        """Whether the transport is closing or closed."""
         return self._is_closing or self._transport.is_closing()
 
 
-class Flow(FlowControl):
-    """Reads nothing more while what has come waits for its turn."""
+class ConnectionFlowControl(FlowControl):
+    """uvicorn's flow control, which does not resume reading while received bytes wait to be parsed."""
 
-    is_held = False
+    has_unparsed = False
 
     def resume_reading(self) -> None:
-        """Read on, unless it is held."""
-        if not self.is_held:
+        """Resume reading, unless received bytes wait to be parsed."""
+        if not self.has_unparsed:
             super().resume_reading()

@@ -1,6 +1,6 @@
-"""The worker: gunicorn's, with uvicorn's connections, and what differs between the two listeners.
+"""The worker: a gunicorn worker that serves both listeners with uvicorn's connections.
 
-gunicorn's master starts it, watches it and tells it to stop. It serves each socket as its listener says.
+gunicorn's master starts the worker, watches its heartbeat, and stops it with a signal.
 """
 
 import asyncio
@@ -17,176 +17,185 @@ from gunicorn.workers.base import Worker as GunicornWorker
 from uvicorn.config import Config
 
 from exporter.server.connection import Connection
-from exporter.server.listener import App, Listener, State
+from exporter.server.listener import App, Listener, WorkerState
 from exporter.server.tls import HandshakeContext
 
+#: Interval of the heartbeat, and of the checks for changed files and for exceeded time limits.
 HEARTBEAT_SECONDS = 1.0
-#: How long connections are waited for when the worker is to stop; the master kills it soon after.
-GRACE_SECONDS = 22.0
-#: How often connections are looked at then, and told to go.
-LOOK_SECONDS = 0.05
-#: For so many looks a TLS handshake is waited for: the callback of an honest caller comes by then.
-HANDSHAKE_LOOKS = 40
+#: How long a stopping worker waits for its connections. The master kills it 3 s later, time for a commit.
+DRAIN_SECONDS = 22.0
+#: Interval between two checks of the connections while the worker drains.
+DRAIN_CHECK_SECONDS = 0.05
+#: Number of checks for which the worker waits for TLS handshakes in progress: 2 s, enough for a real sender.
+HANDSHAKE_CHECKS = 40
+#: Upper bound of the limit of open files: it bounds the number of connections and their memory.
 MAX_OPEN_FILES = 16_384
-OUT_OF_MEMORY = b'level=error msg="the memory ran out: another worker takes over"\n'
-#: gunicorn's master goes on after any status but 3 and 4.
-EXIT_WITHOUT_MEMORY = 1
-#: Connections have a limit of their own, which counts where uvicorn's does not.
+OUT_OF_MEMORY = b'level=error msg="out of memory; the worker exits and the master starts another one"\n'
+#: gunicorn's master starts another worker after any exit status except 3 and 4.
+EXIT_OUT_OF_MEMORY = 1
+#: Turns uvicorn's keep-alive limit off. `Connection` has its own, which also applies before a first request.
 NO_LIMIT_SECONDS = 1_000_000_000
-#: How long a TLS handshake may take, and a goodbye go unanswered.
-HANDSHAKE_SECONDS, GOODBYE_SECONDS = 10.0, 5.0
+#: Time limits of a TLS handshake, and of waiting for the other side's answer when a TLS connection closes.
+HANDSHAKE_SECONDS, TLS_CLOSE_SECONDS = 10.0, 5.0
 
 
-class Served(Protocol):
-    """What a worker serves."""
+class WorkerService(Protocol):
+    """The program that a worker runs."""
 
     def preflight(self) -> None:
-        """Do what `start` does, as far as it may fail, and undo it.
+        """Check that `start` will succeed, and leave nothing open.
 
         Raises:
-            Exception: it can't start; the text says how to go on.
+            Exception: the service can't start; the text says what to do.
         """
 
     def start(self) -> Sequence[App]:
-        """Begin; return an application for each listener.
+        """Start the service; return an app for each listener.
 
         Raises:
-            Exception: it can't; the text says how to go on.
+            Exception: the service can't start; the text says what to do.
         """
 
-    def reread(self, *, force: bool = False) -> None:
-        """Read again which files have changed, or with `force` all of them."""
+    def reload(self, *, force: bool = False) -> None:
+        """Reload the files that have changed, or with `force` all files."""
 
     async def stop(self) -> None:
-        """Make everything durable that was accepted, and let go of it."""
+        """Commit everything that was accepted, and close the store."""
 
 
-def raise_open_files() -> int:
-    """Allow this process as many open files as it may have, and return how many that are."""
+def raise_file_limit() -> int:
+    """Raise this process's limit of open files as far as allowed, and return the new limit."""
+    # Many systems start a process with a soft limit of 1024, which few slow connections would use up.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     return wanted
 
 
-def end_without_memory(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """End this process where memory ran out in the event loop; tell of all other exceptions.
+def exit_if_out_of_memory(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Exit after a MemoryError in the event loop; log every other exception.
 
-    The loop takes no more connections then: an exception between a caller's arrival and its acceptance
-    leaves the listener deaf, and all else looks well. The master starts another worker at once.
+    After an exception while it accepts a connection the loop accepts no more connections, and everything else
+    looks healthy. The master starts another worker at once.
     """
     if isinstance(context.get("exception"), MemoryError):
-        os.write(2, OUT_OF_MEMORY)  # a logger needs memory
-        os._exit(EXIT_WITHOUT_MEMORY)
+        os.write(2, OUT_OF_MEMORY)  # logging would need memory
+        os._exit(EXIT_OUT_OF_MEMORY)  # `sys.exit` would only raise an exception inside the loop
     loop.default_exception_handler(context)
 
 
-def config_of(app: App) -> Config:
-    """Return what connections that serve `app` are made with."""
+def uvicorn_config(app: App) -> Config:
+    """Return uvicorn's settings for the connections that serve `app`."""
     config = Config(
         app,
         interface="asgi3",
-        lifespan="off",
+        lifespan="off",  # the service starts and stops the apps
         ws="none",
         workers=1,
         log_config=None,
         access_log=False,
-        proxy_headers=False,
+        proxy_headers=False,  # `ClientAddress` reads X-Forwarded-For, from trusted proxies only
         timeout_keep_alive=NO_LIMIT_SECONDS,
     )
     config.load()
     return config
 
 
-def look_after(state: State, seconds: float) -> None:
-    """Close the connections whose callers take too long; called every so many seconds."""
+def check_connections(state: WorkerState, seconds: float) -> None:
+    """Close the connections that have exceeded a time limit. Call this every `seconds`."""
+    # The interval, not the real time: see `WorkerState.running_seconds`.
     state.running_seconds += seconds
     for connection in list(state.connections):
         assert isinstance(connection, Connection)  # noqa: S101 - no other kind is made
-        connection.look_after()
+        connection.check_deadlines()
 
 
 class Worker(GunicornWorker):  # type: ignore[misc]
-    """Serves each socket as its listener says; `app.listeners` are in the order of the sockets.
+    """A gunicorn worker that serves each socket by the rules of its listener.
 
-    What is served rereads its files once a second, and all of them on SIGHUP.
+    `app.listeners` are in the order of the sockets. The worker reloads changed files once per second, and all
+    files on SIGHUP.
     """
 
-    #: gunicorn takes the handlers of these away, and SIGHUP would end a worker that has none. The master's,
-    #: which does nothing here, stays until the loop has another.
+    #: gunicorn resets the handlers of these signals, and SIGHUP ends a process without a handler. The
+    #: handler inherited from the master, which does nothing here, stays until the loop has its own.
     SIGNALS: ClassVar = [sign for sign in GunicornWorker.SIGNALS if sign != signal.SIGHUP]
 
     def run(self) -> None:
-        """Serve until the master says to stop, or is gone."""
+        """Serve until the master sends SIGTERM or is gone."""
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(end_without_memory)
+        loop.set_exception_handler(exit_if_out_of_memory)
         stop = asyncio.Event()
         loop.add_signal_handler(signal.SIGTERM, stop.set)
-        served: Served = self.wsgi
-        loop.add_signal_handler(signal.SIGHUP, lambda: served.reread(force=True))
-        state = State(raise_open_files())
-        apps = self._start(served)
+        service: WorkerService = self.wsgi
+        loop.add_signal_handler(signal.SIGHUP, lambda: service.reload(force=True))
+        state = WorkerState(raise_file_limit())
+        apps = self._start(service)
         servers = [
             await self._listen(bound.sock, listener, app, state)
             for bound, listener, app in zip(self.sockets, self.app.listeners, apps, strict=True)
         ]
+        # Another parent means that the master has died: without it nobody would ever stop this worker.
         while self.alive and not stop.is_set() and self.ppid == os.getppid():
-            self._beat(state, HEARTBEAT_SECONDS)
-            served.reread()
+            self._heartbeat(state, HEARTBEAT_SECONDS)
+            service.reload()
             await _wait(stop, HEARTBEAT_SECONDS)
+        # First no new connections, then the last answers, then the store: answers need the store.
         for server in servers:
             server.close()
         await self._drain(state)
-        await served.stop()
+        await service.stop()
 
-    def _start(self, served: Served) -> Sequence[App]:
-        """Start what is served; what can't start ends the master too: the next worker would fare alike."""
+    def _start(self, service: WorkerService) -> Sequence[App]:
+        """Start the service. If it can't start, end the master too: the next worker would fail as well."""
         try:
-            return served.start()
+            return service.start()
         except Exception as exc:
-            self.log.error("can't start: %s", exc)  # noqa: TRY400 - a line for operators
+            self.log.error("can't start: %s", exc)  # noqa: TRY400 - one line for operators
             raise SystemExit(Arbiter.WORKER_BOOT_ERROR) from exc
 
-    async def _listen(self, bound: Any, listener: Listener, app: App, state: State) -> asyncio.Server:
-        config, newest = config_of(app), listener.tls
-        tls = HandshakeContext(newest, listener, state) if newest else None
+    async def _listen(self, bound: Any, listener: Listener, app: App, state: WorkerState) -> asyncio.Server:
+        config, current_tls = uvicorn_config(app), listener.tls
+        tls = HandshakeContext(current_tls, listener, state) if current_tls else None
         return await asyncio.get_running_loop().create_server(
             lambda: Connection(config, state, listener),
             sock=bound,
-            backlog=self.cfg.backlog,  # it listens anew, by default with room for a hundred
+            backlog=self.cfg.backlog,  # the loop calls listen again, by default with 100
             ssl=tls,
             ssl_handshake_timeout=HANDSHAKE_SECONDS if tls else None,
-            ssl_shutdown_timeout=GOODBYE_SECONDS if tls else None,
+            ssl_shutdown_timeout=TLS_CLOSE_SECONDS if tls else None,
         )
 
-    def _beat(self, state: State, seconds: float) -> None:
-        """Show the master that all goes on, set the date of answers, and look after the connections."""
+    def _heartbeat(self, state: WorkerState, seconds: float) -> None:
+        """Notify the master, update the Date header of answers, and check the connections."""
         self.notify()
+        # Once per heartbeat is enough: the Date header has whole seconds.
         state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
-        look_after(state, seconds)
+        check_connections(state, seconds)
 
-    async def _drain(self, state: State) -> None:
-        """Answer what is under way, and what comes on open connections; then close these."""
+    async def _drain(self, state: WorkerState) -> None:
+        """Answer the requests in progress and those that arrive on open connections, then close these."""
         state.is_draining = True
         loop = asyncio.get_running_loop()
-        ends, looks = loop.time() + GRACE_SECONDS, 0
-        while loop.time() < ends and (
-            state.connections or state.tasks or (state.handshakes and looks < HANDSHAKE_LOOKS)
+        deadline, checks = loop.time() + DRAIN_SECONDS, 0
+        while loop.time() < deadline and (
+            state.connections or state.tasks or (state.handshakes and checks < HANDSHAKE_CHECKS)
         ):
-            # Looks, not seconds: what came while this process stood still is read before the next one.
+            # Count checks, not seconds. After a pause of the process, the loop reads the bytes that arrived
+            # meanwhile before it comes to the next check.
             for connection in list(state.connections):
                 connection.shutdown()
-            looks += 1
-            self._beat(state, LOOK_SECONDS)
-            await asyncio.sleep(LOOK_SECONDS)
+            checks += 1
+            self._heartbeat(state, DRAIN_CHECK_SECONDS)
+            await asyncio.sleep(DRAIN_CHECK_SECONDS)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
-    """Wait for an event, but not longer."""
+    """Wait for an event, at most for `seconds`."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()

@@ -15,7 +15,7 @@ import yaml
 from msgspec import Struct
 
 from exporter.errors import SettingsError
-from exporter.server.tls import Pem, TlsConfig
+from exporter.server.tls import PemFile, TlsConfig
 
 BCRYPT = re.compile(r"\$2[abxy]\$(0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
 VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
@@ -134,7 +134,7 @@ def _tls(section: TlsSection, folder: Path) -> TlsConfig:
     if versions[0] > versions[1]:
         raise _wrong("max_version", f"expected at least {versions[0]}")
     cert, key, client_ca = (
-        Pem(f"tls_server_config.{field}", str(folder / getattr(section, field)))
+        PemFile(f"tls_server_config.{field}", str(folder / getattr(section, field)))
         for field in ("cert_file", "key_file", "client_ca_file")
     )
     return TlsConfig(

@@ -32,8 +32,8 @@ def reload(exporter: Exporter, *said: str) -> None:
 
 
 def read_again(flag: str) -> str:
-    """Return what the log says of a file that was read again."""
-    return f'msg="read again" of={flag}'
+    """Return the part of the log line for a reloaded file."""
+    return f'msg="file reloaded" of={flag}'
 
 
 def tokens(folder: Path, *lines: str) -> Path:

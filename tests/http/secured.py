@@ -57,7 +57,7 @@ def served(port: int, context: ssl.SSLContext) -> Iterator[ssl.SSLSocket]:
         yield connection
 
 
-def configure(exporter: Exporter, path: Path, text: str, said: str = "read again") -> None:
+def configure(exporter: Exporter, path: Path, text: str, said: str = "file reloaded") -> None:
     """Replace the web configuration file and wait until the log says that it was noticed.
 
     Where the file asks for less than before, and that is to be read, the exporter is restarted.

@@ -77,7 +77,7 @@ def test_tokens_are_rotated_without_a_restart(tmp_path: Path) -> None:
         until(
             lambda: (
                 exporter.post(BODY, "/callbacks/new-token")[0] == 200
-                and "what was read before holds" in exporter.log
+                and "the previous values stay in use" in exporter.log
             ),
             "told",
         )
@@ -87,7 +87,7 @@ def test_tokens_are_rotated_without_a_restart(tmp_path: Path) -> None:
 @pytest.mark.parametrize("flag", ["callback.token-file", "callback.sign-key-file"])
 @pytest.mark.parametrize(
     ("lines", "mode", "message"),
-    [(("a-token",), 0o604, "chmod o-rwx"), ((), 0o600, "expected a secret a line")],
+    [(("a-token",), 0o604, "chmod o-rwx"), ((), 0o600, "write one secret per line")],
 )
 def test_a_file_of_secrets_must_be_of_use(
     tmp_path: Path,

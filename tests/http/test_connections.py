@@ -17,14 +17,14 @@ import uvloop
 
 from exporter.server import connection
 from exporter.server.connection import Connection
-from exporter.server.listener import Listener, State
-from exporter.server.worker import config_of, look_after
+from exporter.server.listener import Listener, WorkerState
+from exporter.server.worker import check_connections, uvicorn_config
 from tests.support import HANG_SECONDS
 
 REQUEST = b"POST /callbacks HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\n{}"
 CALLERS = 20
 FOR_EVER = 3600
-LOOK_SECONDS = 0.05
+CHECK_SECONDS = 0.05
 
 
 class Served:
@@ -38,8 +38,8 @@ class Served:
     def __init__(self, idle_seconds: float = FOR_EVER, answer: bytes = b"{}") -> None:
         self._listener = Listener("callbacks", "", idle_seconds=idle_seconds)
         self._answer = answer
-        self._config = config_of(self._app)
-        self._state = State(max_open_files=10_000)
+        self._config = uvicorn_config(self._app)
+        self._state = WorkerState(max_open_files=10_000)
         self._made: list[weakref.ref[Connection]] = []
         #: The path of every request, in the order of their answers.
         self.asked: list[str] = []
@@ -55,22 +55,22 @@ class Served:
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator["Served"]:
-        """Serve on a free port, and look after the connections as the worker does, only more often."""
+        """Serve on a free port. Check the connections as the worker does, only more often."""
         loop = asyncio.get_running_loop()
-        looking = loop.create_task(self._look_after())
+        checking = loop.create_task(self._check_connections())
         async with await loop.create_server(self._connection, "127.0.0.1", 0) as server:
             self.port = server.sockets[0].getsockname()[1]
             try:
                 yield self
             finally:
-                looking.cancel()
+                checking.cancel()
                 for made in list(self._state.connections):
                     made.transport.abort()
 
-    async def _look_after(self) -> None:
+    async def _check_connections(self) -> None:
         while True:
-            look_after(self._state, LOOK_SECONDS)
-            await asyncio.sleep(LOOK_SECONDS)
+            check_connections(self._state, CHECK_SECONDS)
+            await asyncio.sleep(CHECK_SECONDS)
 
     def _connection(self) -> Connection:
         made = Connection(self._config, self._state, self._listener)

@@ -173,7 +173,7 @@ def test_a_broken_certificate_leaves_the_old_one(secured: Secured) -> None:
     secured.configure("")
     old = secured.ours.issue("server")
     until(lambda: secured.certificate() == old, "it is served")
-    said = "tls_server_config.key_file: is of another certificate"
+    said = "tls_server_config.key_file: does not match the certificate"
     good = key.read_text()
     secured.theirs.issue("another")
     key.write_text((secured.folder / "another.key").read_text())
@@ -370,5 +370,5 @@ def test_why_a_handshake_failed_is_told_to_who_asks(tmp_path: Path) -> None:
             with answered(False), served(exporter.ports["web"], authority.client(name)):
                 pass
         assert exporter.get("/-/healthy")[0] == 200
-        lines = [line for line in exporter.log.splitlines() if "a handshake failed" in line]
+        lines = [line for line in exporter.log.splitlines() if "TLS handshake failed" in line]
     assert ["RETURN_A_CERTIFICATE" in lines[0], "VERIFY_FAILED" in lines[1], len(lines)] == [True, True, 2]

@@ -42,7 +42,7 @@ class Guarded:
         self.config.write_text(users(alice="right"))
         self.exporter: Exporter
 
-    def configure(self, text: str, said: str = "read again") -> None:
+    def configure(self, text: str, said: str = "file reloaded") -> None:
         """Have the file say something else."""
         configure(self.exporter, self.config, text, said)
 
@@ -149,7 +149,7 @@ def test_users_change_without_a_restart(guarded: Guarded) -> None:
     assert guarded.get("/metrics", "alice", "other")[0] == 200
     guarded.configure(users(bob="right"))
     assert guarded.get("/metrics", "alice", "other")[0] == 401
-    guarded.configure("", "basic_auth_users: restart to let in anybody")
+    guarded.configure("", "basic_auth_users: no users; restart to allow access without a password")
     assert guarded.exporter.get("/metrics")[0] == 401
     assert guarded.get("/metrics", "bob", "right")[0] == 200
 
@@ -211,11 +211,11 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("tls_server_config: {cert_file: good.crt, key_file: web.yml}", "tls_server_config.key_file"),
         (
             "tls_server_config: {cert_file: good.crt, key_file: bad.key}",
-            "key_file: is of another certificate",
+            "key_file: does not match the certificate",
         ),
         (
             "tls_server_config: {cert_file: good.crt, key_file: locked.key}",
-            "key_file: expected a PEM key without",
+            "key_file: expected an unencrypted PEM key",
         ),
         ("tls_server_config: {cert: none, key_file: good.key}", "tls_server_config.cert: is not supported"),
         ("rate_limit: {interval: 1s, burst: 1}", "rate_limit: is not supported"),

@@ -1,5 +1,7 @@
 """What the fold does exactly at its bounds, and what a value of the core is when nothing is said of it."""
 
+import doctest
+
 import pytest
 from msgspec.structs import replace
 
@@ -12,6 +14,7 @@ from exporter.relay import (
     is_forgotten,
     next_due,
     settle,
+    state_machine,
     state_of,
     with_replay_horizon,
 )
@@ -276,3 +279,9 @@ def test_a_course_that_was_inferred_is_one_until_its_start_is_known() -> None:
     begun = after((400, "S", 0.25, ""), task=inferred)
     assert (begun.current.inferred, begun.settled.inferred) == (False, False)
     assert begun.current.file == inferred.current.file
+
+
+def test_the_worked_example_of_the_state_machine_is_true() -> None:
+    """The example in the docstring of the state machine gives the output that it shows."""
+    result = doctest.testmod(state_machine)
+    assert (result.failed, result.attempted > 0) == (0, True)

@@ -205,7 +205,7 @@ def test_a_command_that_fails_says_why_in_one_line(
         ([], 2, ""),
         (["dance"], 2, "'dance'"),
         (["serve", "--nope"], 2, "unknown flag --nope"),
-        (["--log.level=debug", "serve"], 2, "unknown flag --log.level: flags follow the command"),
+        (["--log.level=debug", "serve"], 2, "unknown flag --log.level; write flags after the command"),
         (["serve", "--log.lev=debug"], 2, "unknown flag --log.lev"),
         (["serve", "--log.level"], 2, "--log.level"),
         (["serve", "--", "--log.level=debug"], 2, "unknown flag --"),

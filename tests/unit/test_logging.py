@@ -1,11 +1,11 @@
-"""The log: no caller can flood it, and it keeps no secret."""
+"""Logging: no caller can flood the log, and no secret is written."""
 
 import logging
 from collections.abc import Iterator
 
 import pytest
 
-from exporter.config.logging import LINES_A_SECOND, FloodGate, configure_logging
+from exporter.config.logging import MAX_LINES_PER_SECOND, RepeatFilter, configure_logging
 from exporter.protocol.redact import SECRET_WORDS
 
 SECRET = "s3cr3t"
@@ -29,20 +29,20 @@ def record(message: str, second: float, level: int = logging.WARNING) -> logging
 
 
 def test_a_kind_of_line_is_written_so_often_a_second() -> None:
-    """Errors too; another kind, and the next second, are not held back."""
+    """Errors too. Lines of another kind and of the next second are written."""
     for level in (logging.INFO, logging.ERROR):
-        gate = FloodGate()
-        passed = [gate.filter(record("refused", 100.5, level)) for _ in range(50)]
-        assert passed.count(True) == LINES_A_SECOND
-        assert gate.filter(record("another", 100.6, level))
-        assert gate.filter(record("refused", 101.0, level))
+        repeat_filter = RepeatFilter()
+        passed = [repeat_filter.filter(record("refused", 100.5, level)) for _ in range(50)]
+        assert passed.count(True) == MAX_LINES_PER_SECOND
+        assert repeat_filter.filter(record("another", 100.6, level))
+        assert repeat_filter.filter(record("refused", 101.0, level))
 
 
-def test_the_gate_itself_is_bounded() -> None:
-    """Whatever is logged."""
-    gate = FloodGate()
-    assert all(gate.filter(record(f"line {n}", 100.0)) for n in range(5000))
-    assert len(gate._seen) <= 1000
+def test_the_memory_of_the_filter_is_bounded() -> None:
+    """However many different lines are logged."""
+    repeat_filter = RepeatFilter()
+    assert all(repeat_filter.filter(record(f"line {n}", 100.0)) for n in range(5000))
+    assert len(repeat_filter._seen) <= 1000
 
 
 @pytest.mark.parametrize("form", ["logfmt", "json"])

@@ -16,6 +16,7 @@ from exporter.config.flags import flags_of
 from exporter.config.settings import Settings
 from exporter.metrics.catalogue import FAMILIES
 from exporter.simulator.options import Options
+from tests.each import each
 from tests.rules import RECORDED
 
 ROOT = Path(__file__).parents[2]
@@ -97,11 +98,41 @@ def test_every_flag_and_metric_in_the_documentation_exists() -> None:
             assert flag in known_flags, (page.name, flag)
 
 
-def test_every_link_of_the_documentation_leads_somewhere() -> None:
-    """Within the project."""
-    for page in tracked("*.md"):
-        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
-            assert (page.parent / target).exists(), (page.name, target)
+def links(page: Path) -> list[tuple[Path, str]]:
+    """Return where the links of a page lead within the project: the file, and the anchor in it if any."""
+    targets = re.findall(r"\]\(([^)\s]+)\)", without_code(page))
+    parts = (target.partition("#") for target in targets if "://" not in target)
+    return [((page.parent / path).resolve() if path else page, anchor) for path, _, anchor in parts]
+
+
+def without_code(page: Path) -> str:
+    """Return the text of a page without its blocks of code."""
+    return re.sub(r"^( *)```.*?^\1```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that renderers make of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", without_code(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@each({str(page.relative_to(ROOT)): page for page in tracked("*.md")})
+def test_every_link_of_the_documentation_leads_somewhere(page: Path) -> None:
+    """Within the project: to a file that is there, and to a heading of that name."""
+    lost = [
+        (str(target), anchor)
+        for target, anchor in links(page)
+        if not target.exists() or (anchor and anchor not in anchors(target))
+    ]
+    assert lost == []
+
+
+def test_the_index_has_every_page_once_and_the_readme_leads_to_it() -> None:
+    """What is not in it is not found."""
+    index = ROOT / "docs" / "README.md"
+    listed = [target for target, _ in links(index) if target.parent == index.parent]
+    assert sorted(listed) == sorted(set(tracked("docs/*.md", "docs/openapi.yaml")) - {index})
+    assert (index, "") in links(ROOT / "README.md")
 
 
 @pytest.mark.parametrize(

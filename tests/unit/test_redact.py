@@ -86,7 +86,7 @@ def test_a_log_line_keeps_no_secret_of_a_url(text: str) -> None:
         "KeyError: 'index'",
         "store valkey://127.0.0.1:6379/0: a new one",
         "store valkey-cluster://127.0.0.1:6379/0: a new one",
-        "tls_server_config.key_file: is of another certificate",
+        "tls_server_config.key_file: does not match the certificate",
         "basic_auth_users.keymaster: expected a bcrypt hash",
         "give --store.url ?ca-file= of those who signed, or lower ?wait-replicas= of it",
         *file.ADVICE.values(),

@@ -1,4 +1,4 @@
-"""Values made from files: made again when those change, and kept while what changed is of no use."""
+"""Values built from files: rebuilt after a change, and kept if the changed file can't be used."""
 
 import logging
 import os
@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config.reload import Files, ReloadingFile
+from exporter.config.reload import FileReader, ReloadingFile
 from exporter.config.settings import read
 from exporter.errors import SettingsError
 from exporter.watched_files import WatchedFiles
 
 
 def number_in(path: Path) -> ReloadingFile[int]:
-    """Return the number that a file has in it."""
+    """Return a reloading value: the number in a file."""
 
-    def make(files: Files) -> int:
+    def make(files: FileReader) -> int:
         try:
             return int(files.read(str(path)))
         except (OSError, ValueError) as exc:
@@ -29,7 +29,7 @@ def number_in(path: Path) -> ReloadingFile[int]:
 def test_a_change_is_read_and_a_broken_one_is_not(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, force: bool
 ) -> None:
-    """The last good value stays; the log says why, once a change, and each time where it is forced."""
+    """The last good value stays. The reason is logged once per change, and each time with `force`."""
     caplog.set_level(logging.INFO)
     path = tmp_path / "number"
     path.write_text("1")
@@ -45,31 +45,33 @@ def test_a_change_is_read_and_a_broken_one_is_not(
         path.unlink() if text is None else path.write_text(text)
         os.utime(path, ns=(0, len(text))) if text else None
         for _ in range(3):
-            value.look(force=force)
+            value.reload(force=force)
             assert value.current() == expected
         assert [record.levelno for record in caplog.records] == [level] * (3 if force else 1)
         assert caplog.records[0].__dict__["of"] == "a number"
 
 
-def test_a_file_that_can_not_be_opened_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Not each second: it is there, as one without permission is, and has not changed since."""
+def test_a_file_that_can_not_be_opened_is_reported_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not every second: it exists, like a file without permission, and has not changed since."""
     path = tmp_path / "number"
     path.write_text("1")
     value = number_in(path)
     path.unlink()
     path.mkdir()
     for _ in range(3):
-        value.look()
+        value.reload()
     assert (value.current(), len(caplog.records)) == (1, 1)
 
 
 def test_a_fault_of_this_program_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The last good value stays, and the log names the kind of the fault, whose text may quote a secret."""
+    """The last good value stays. Only the class of the exception is logged: its text may quote a secret."""
     path = tmp_path / "numbers"
     path.write_text("1,2")
     value = ReloadingFile("numbers", lambda files: files.read(str(path)).split(b",")[1])
     path.write_text("1")
-    value.look()
+    value.reload()
     assert value.current() == b"2"
     assert caplog.records[0].__dict__["reason"] == "IndexError"
 
@@ -80,14 +82,14 @@ def test_what_has_not_changed_is_not_read(tmp_path: Path, caplog: pytest.LogCapt
     path = tmp_path / "number"
     path.write_text("1")
     value = number_in(path)
-    value.look()
+    value.reload()
     assert caplog.records == []
-    value.look(force=True)
-    assert [record.message for record in caplog.records] == ["read again"]
+    value.reload(force=True)
+    assert [record.message for record in caplog.records] == ["file reloaded"]
 
 
 def test_a_file_that_is_replaced_by_one_like_it_is_read_again(tmp_path: Path) -> None:
-    """Also through a link, as in Kubernetes, and with the size and the time of the old one."""
+    """Also through a link, as in Kubernetes, and with the same size and time."""
     link = tmp_path / "link"
     for name in ("1", "2"):
         (tmp_path / name).write_text(name)
@@ -96,14 +98,14 @@ def test_a_file_that_is_replaced_by_one_like_it_is_read_again(tmp_path: Path) ->
     value = number_in(link)
     (tmp_path / "other").symlink_to("2")
     os.replace(tmp_path / "other", link)
-    value.look()
+    value.reload()
     assert value.current() == 2
 
 
 @pytest.mark.parametrize("becomes", [False, True])
 @pytest.mark.parametrize("force", [False, True])
 def test_a_pipe_is_read_once(tmp_path: Path, becomes: bool, force: bool) -> None:
-    """It has nothing to say a second time, and waiting for it would stop everything."""
+    """Its content is gone, and waiting for new content would block the worker."""
     path, pipe = tmp_path / "number", tmp_path / "pipe"
     os.mkfifo(pipe)
     if becomes:
@@ -115,37 +117,37 @@ def test_a_pipe_is_read_once(tmp_path: Path, becomes: bool, force: bool) -> None
         writer.start()
         value = number_in(pipe)
         writer.join()
-    value.look(force=force)
+    value.reload(force=force)
     assert value.current() == 7
 
 
 @pytest.mark.parametrize("path", ["none", "with\0nothing"])
 def test_the_first_time_an_error_is_raised(tmp_path: Path, path: str) -> None:
-    """There is nothing to go on with."""
+    """There is no previous value to keep."""
     with pytest.raises(SettingsError, match="a number"):
         number_in(tmp_path / path)
 
 
 def test_a_path_that_no_file_can_have_is_looked_for_in_vain() -> None:
-    """A configuration may name it."""
-    files = Files()
+    """A web configuration file may name such a path."""
+    files = FileReader()
     with pytest.raises(ValueError, match="null"):
         files.read("with\0nothing")
-    assert not files.are_to_be_read(force=False)
+    assert not files.must_be_reloaded(force=False)
 
 
 @pytest.mark.parametrize(("mode", "is_open"), [(0o600, False), (0o640, False), (0o644, True), (0o604, True)])
 def test_who_else_may_read_is_seen(tmp_path: Path, mode: int, is_open: bool) -> None:
-    """Anybody, that is; groups are how secrets are mounted for a container's user."""
-    path, files = tmp_path / "key", Files()
+    """Only world-readable counts: group access is how a container's user reads mounted secrets."""
+    path, files = tmp_path / "key", FileReader()
     path.touch()
     path.chmod(mode)
     files.read(str(path))
-    assert files.is_open_to_others(str(path)) is is_open
+    assert files.is_world_readable(str(path)) is is_open
 
 
-def test_secrets_that_others_can_read_are_taken_when_they_can_no_more(tmp_path: Path) -> None:
-    """Nothing else of the file changes then."""
+def test_world_readable_secrets_are_accepted_after_chmod(tmp_path: Path) -> None:
+    """A changed mode alone causes a reload."""
     path = tmp_path / "tokens"
     path.write_text("old\n")
     path.chmod(0o600)
@@ -154,12 +156,12 @@ def test_secrets_that_others_can_read_are_taken_when_they_can_no_more(tmp_path: 
     path.write_text("renewed\n")
     for mode, expected in ((0o604, "old"), (0o600, "renewed")):
         path.chmod(mode)
-        files.look()
+        files.reload()
         assert files.tokens() == (expected,)
 
 
 def test_one_broken_file_keeps_no_other_from_being_read(tmp_path: Path) -> None:
-    """Each holds as it was last good."""
+    """Each file keeps its own last good value."""
     tokens, keys = tmp_path / "tokens", tmp_path / "keys"
     for path in (tokens, keys):
         path.write_text("old\n")
@@ -167,19 +169,19 @@ def test_one_broken_file_keeps_no_other_from_being_read(tmp_path: Path) -> None:
     files = WatchedFiles(read({"callback_token_file": str(tokens), "callback_sign_key_file": str(keys)}, {}))
     tokens.write_text("not a token\n")
     keys.write_text("renewed\n")
-    files.look(force=True)
+    files.reload(force=True)
     assert files.tokens is not None
     assert files.sign_keys is not None
     assert (files.tokens(), files.sign_keys()) == (("old",), ("renewed",))
 
 
 def test_what_is_not_set_is_none() -> None:
-    """And anybody may look."""
+    """And the web listener needs no password."""
     files = WatchedFiles(read({}, {}))
     given = (files.tokens, files.sign_keys, files.store_passwords, files.callback_tls, files.web_tls)
     assert given == (None,) * 5
     assert files.web_config().users == {}
-    files.look(force=True)
+    files.reload(force=True)
 
 
 HASH = "$2y$04$" + "a" * 21 + "e" + "a" * 31
@@ -205,6 +207,6 @@ def test_a_file_that_is_cut_off_lets_nobody_in(
     path.write_text(f"basic_auth_users:\n  alice: {HASH}\n")
     files = WatchedFiles(read({"web_config_file": str(path)}, {}))
     path.write_text(text)
-    files.look()
+    files.reload()
     assert files.web_config().users == {"alice": HASH}
     assert "basic_auth_users" in caplog.records[-1].__dict__["reason"]

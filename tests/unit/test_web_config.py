@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from exporter.errors import SettingsError
 from exporter.protocol.redact import redact_text
-from exporter.server.tls import Pem, TlsConfig
+from exporter.server.tls import PemFile, TlsConfig
 from exporter.web.web_config import (
     HEADERS,
     UNSUPPORTED,
@@ -58,10 +58,10 @@ def test_what_gives_nothing_asks_for_nothing(text: str) -> None:
 
 def test_files_are_found_from_where_the_configuration_is() -> None:
     """Unless they say where they are."""
-    assert tls().cert == Pem("tls_server_config.cert_file", path="/etc/exporter/server.crt")
+    assert tls().cert == PemFile("tls_server_config.cert_file", path="/etc/exporter/server.crt")
     assert tls().key.path == "/etc/exporter/tls/server.key"
     there = tls("  client_ca_file: /ca.pem\n  client_auth_type: RequireAndVerifyClientCert\n").client_ca
-    assert there == Pem("tls_server_config.client_ca_file", path="/ca.pem")
+    assert there == PemFile("tls_server_config.client_ca_file", path="/ca.pem")
 
 
 @pytest.mark.parametrize(
