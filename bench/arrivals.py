@@ -27,7 +27,7 @@ def measure_once(contender: Contender, seconds: int, destinations: int, rate: in
     Raises:
         RuntimeError: the contender rejected a request.
     """
-    found = send_at_rate(contender.workload(destinations), rate, seconds)
+    found = send_at_rate(contender.load(destinations), rate, seconds)
     if found.rejected:
         raise RuntimeError(f"{contender.name} did not answer 200 to {found.rejected} of {found.answered}")
     return found

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bench.load import Workload, send_exactly
+from bench.load import Load, send_exactly
 from bench.process import EXPORTER, Process
 from bench.report import Figure, Target
 from bench.throughput import APPLIED
@@ -12,7 +12,7 @@ from bench.throughput import APPLIED
 def measure(folder: Path, flags: Sequence[str], *, callbacks: int, destinations: int) -> Iterator[Figure]:
     """Send `callbacks` callbacks as fast as possible to an exporter that has just started."""
     with Process(EXPORTER, folder, flags) as exporter:
-        outcome = send_exactly(Workload((exporter.callbacks_url,), destinations=destinations), callbacks)
+        outcome = send_exactly(Load((exporter.callbacks_url,), destinations=destinations), callbacks)
         counted = exporter.samples()[APPLIED]
     yield Figure("burst callbacks", callbacks)
     yield Figure("burst callbacks lost", callbacks - outcome.accepted, "", Target(0))

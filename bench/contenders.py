@@ -8,7 +8,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from bench.load import CALLBACKS, PUSHES, Workload
+from bench.load import CALLBACKS, PUSHES, Load
 from bench.peers import Pushgateway, Valkey
 from bench.process import BARE, EXPORTER, PLAIN, Process
 from bench.program import Program
@@ -43,10 +43,10 @@ class Contender(Struct, frozen=True):
     script: str = CALLBACKS
     fields: str = ""
 
-    def workload(self, destinations: int) -> Workload:
-        """Return the workload for this contender."""
+    def load(self, destinations: int) -> Load:
+        """Return the load for this contender."""
         urls = self.urls or tuple(s.callbacks_url for s in self.servers if isinstance(s, Process))
-        return Workload(urls, self.script, destinations, self.fields)
+        return Load(urls, self.script, destinations, self.fields)
 
     def cpu_seconds(self) -> float:
         """Return the processor time that its servers have used, without that of the store."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 
 from bench.fleet import DESTINATIONS, fill
-from bench.load import LIFE_CYCLES, Workload, send_exactly
+from bench.load import LIFE_CYCLES, Load, send_exactly
 from bench.process import EXPORTER, Process
 from bench.report import Figure, Target
 from bench.scrapes import scrape
@@ -49,7 +49,7 @@ def measure(
     with sqlite(folder) as url:
         fill(url, fleet)
         with Process(EXPORTER, folder, (*flags, *fold_settings), store=str(url)) as exporter:
-            load, sent = Workload((exporter.callbacks_url,), LIFE_CYCLES, DESTINATIONS, tasks=lanes), 0
+            load, sent = Load((exporter.callbacks_url,), LIFE_CYCLES, DESTINATIONS, tasks=lanes), 0
             first: tuple[float, ...] = ()
             limits: list[Target | None]
             for mark in (0, *marks):
@@ -70,7 +70,7 @@ def _flat(first: float) -> Target:
     return Target(round(FLAT * first, 1))
 
 
-def _send(load: Workload, number: int) -> float:
+def _send(load: Load, number: int) -> float:
     """Send `number` callbacks; return the rate of accepted callbacks per second."""
     if number % (load.tasks * PER_TASK):  # tasks would stay on air
         raise ValueError(f"{number} is not a multiple of {load.tasks * PER_TASK}")

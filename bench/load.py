@@ -77,7 +77,7 @@ class K6Result(Struct, frozen=True):
     max_ms: float
 
 
-class Workload(Struct, frozen=True):
+class Load(Struct, frozen=True):
     """The requests of a run and their URLs.
 
     Args:
@@ -96,12 +96,7 @@ class Workload(Struct, frozen=True):
 
 
 def send(
-    load: Workload,
-    seconds: int,
-    cores: Sequence[int] = (),
-    *,
-    connections: int = CONNECTIONS,
-    number: int = 0,
+    load: Load, seconds: int, cores: Sequence[int] = (), *, connections: int = CONNECTIONS, number: int = 0
 ) -> WrkResult:
     """Send requests in a closed loop for `seconds`.
 
@@ -115,12 +110,12 @@ def send(
         return _sum(list(pool.map(lambda url: _wrk(url, load, seconds, number, each, cores), load.urls)))
 
 
-def send_exactly(load: Workload, number: int) -> WrkResult:
+def send_exactly(load: Load, number: int) -> WrkResult:
     """Send `number` requests in a closed loop, over at most as many connections as there are tasks."""
     return send(load, 0, connections=min(CONNECTIONS, load.tasks), number=number)
 
 
-def send_at_rate(load: Workload, rate: int, seconds: int) -> K6Result:
+def send_at_rate(load: Load, rate: int, seconds: int) -> K6Result:
     """Send `rate` requests per second for `seconds`, whether or not they are answered."""
     k6 = shutil.which("k6", path=str(Path(sys.executable).parent))
     if k6 is None:
@@ -140,7 +135,7 @@ def send_at_rate(load: Workload, rate: int, seconds: int) -> K6Result:
 
 
 def _wrk(
-    url: str, load: Workload, seconds: int, number: int, connections: int, cores: Sequence[int]
+    url: str, load: Load, seconds: int, number: int, connections: int, cores: Sequence[int]
 ) -> WrkResult:
     wrk = shutil.which("wrk")
     if wrk is None:

@@ -71,7 +71,7 @@ def measure_once(
         RuntimeError: a callback was not answered with 200.
     """
     before = _spent(contender)
-    load = contender.workload(destinations)
+    load = contender.load(destinations)
     outcome = send(load, seconds, cores.rest, connections=ALL_CONNECTIONS, number=number)
     if outcome.rejected:
         raise RuntimeError(f"{contender.name} did not answer 200 to {outcome.rejected} of {outcome.answered}")

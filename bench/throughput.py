@@ -81,7 +81,7 @@ def measure_once(contender: Contender, seconds: int, destinations: int, number: 
         RuntimeError: a callback was not answered with 200.
     """
     before = contender.cpu_seconds()
-    outcome = send(contender.workload(destinations), seconds, number=number)
+    outcome = send(contender.load(destinations), seconds, number=number)
     if outcome.rejected:
         raise RuntimeError(f"{contender.name} did not answer 200 to {outcome.rejected} of {outcome.answered}")
     return RoundResult(outcome, (contender.cpu_seconds() - before) / outcome.accepted * 1e6)

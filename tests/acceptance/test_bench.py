@@ -27,7 +27,7 @@ from bench.contenders import (
     Contender,
     running,
 )
-from bench.load import LIFE_CYCLES, Workload, send, send_exactly
+from bench.load import LIFE_CYCLES, Load, send, send_exactly
 from bench.peers import Pushgateway, Valkey
 from bench.process import Process
 from bench.report import Figure
@@ -107,7 +107,7 @@ def test_the_exporter_beside_the_bare_handler_counts_what_both_are_sent(
 def test_a_closed_loop_ends_with_its_time(pair: Mapping[str, Contender]) -> None:
     """Callbacks that were unanswered at the end may be counted in addition to the answered ones."""
     before = counted(pair[SQLITE])
-    outcome = send(pair[SQLITE].workload(DESTINATIONS), 1, connections=2)
+    outcome = send(pair[SQLITE].load(DESTINATIONS), 1, connections=2)
     assert outcome.seconds >= 1
     assert outcome.rejected == 0
     assert 0 <= counted(pair[SQLITE]) - before - outcome.accepted <= 2
@@ -148,9 +148,7 @@ def test_life_cycles_have_the_stated_events(pair: Mapping[str, Contender]) -> No
     """A thousand callbacks are 20 tasks with sixteen files each, and two deliveries of each file start."""
     exporter = cast(Process, pair[SQLITE].servers[0])
     before = exporter.samples()
-    send_exactly(
-        Workload((exporter.callbacks_url,), LIFE_CYCLES, DESTINATIONS, tasks=20), 20 * growth.PER_TASK
-    )
+    send_exactly(Load((exporter.callbacks_url,), LIFE_CYCLES, DESTINATIONS, tasks=20), 20 * growth.PER_TASK)
     after = exporter.samples()
 
     def grown(event: str, outcome: str) -> float:
