@@ -11,7 +11,7 @@ from falcon.asgi import App, Request, Response
 
 from exporter.app import listeners
 from exporter.cli import parse
-from exporter.commands import configured
+from exporter.commands import load_settings
 from exporter.server.master import Server
 from exporter.watched_files import WatchedFiles
 
@@ -54,7 +54,7 @@ class SingleApp:
 
 def serve(app: App[Request, Response], server: type[Server] = Server) -> None:
     """Serve an app on both listeners until a signal arrives."""
-    settings = configured(parse(["serve", *sys.argv[1:]]))
+    settings = load_settings(parse(["serve", *sys.argv[1:]]))
     server(listeners(settings, WatchedFiles(settings)), SingleApp(app)).run()
 
 

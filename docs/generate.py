@@ -24,18 +24,18 @@ from exporter.simulator.options import Options
 DOCS = Path(__file__).parent
 
 INTRODUCTIONS = {
-    Scope.STORE: "Counted from the store at each scrape. `css_relay_tasks` also carries the labels of `--metrics.labels`.",
+    Scope.STORE: "Computed from the store at each scrape. `css_relay_tasks` also has the labels of `--metrics.labels`.",
     Scope.LABELLED: (
-        "Kept in the store; they also carry the labels of `--metrics.labels` (`appid`, `to_host` unless set otherwise). "
-        "A value that a callback lacks is `_unknown`; past `--metrics.max-label-sets` all values are `_other`. When a "
-        "label set is first seen, all its series appear at 0."
+        "Kept in the store. These families also have the labels of `--metrics.labels` (by default `appid` and `to_host`). "
+        "A value that a callback lacks is `_unknown`. Label sets over `--metrics.max-label-sets` share one whose values "
+        "are all `_other`. When a label set is first seen, all its series appear with the value 0."
     ),
-    Scope.FLEET: "Kept in the store. `event` is a known name or `other`.",
+    Scope.FLEET: "Kept in the store. `event` is the name of a known event, or `other`.",
     Scope.TASK: (
-        "One series a task, for at most `--metrics.max-tasks` of them; each also carries `appid`, `task_id` and "
-        "`to_host`. They vanish when the task is forgotten."
+        "For at most `--metrics.max-tasks` tasks. Each series also has the labels `appid`, `task_id` and `to_host`. "
+        "The series of a task disappear when the task is forgotten."
     ),
-    Scope.PROCESS: "They begin at 0 with the process: sum them over replicas. `process_*` and `python_info` are there too.",
+    Scope.PROCESS: "They start at 0 with each process: sum them over replicas. `process_*` and `python_info` are exposed too.",
 }
 
 ONE_REPLICA = "max without (instance, pod) ({})"
@@ -45,22 +45,23 @@ def metrics() -> str:
     """Return docs/metrics.md."""
     parts = [
         "# Metrics\n\n<!-- Made by `make docs` from exporter/metrics/catalogue.py. -->\n\n"
-        "Families of the store show the same numbers from every process on it, and their counters never go backwards, "
-        "restarts included. Several replicas are therefore not summed: take `max without (instance, pod)` of the rate, or of "
-        "the gauge, and sum after that.\n\n"
-        "What counts is told at once. So is a duration between two callbacks that both came promptly (within 5 s) and in "
-        "order; it stands, whatever turns up in between later. Any other duration, and everything that was *missing*, is "
-        "told when `--relay.reorder-window` has passed since the arrival that showed it. See [the fold](fold.md).\n"
+        "Every replica on a store exposes the same values for the families of that store. Their counters never decrease, "
+        "not even after a restart. Do not sum replicas: take `max without (instance, pod)` of the rate or of the gauge "
+        "first, then sum.\n\n"
+        "Counters increase immediately. A duration is recorded immediately if both callbacks arrived in order and within 5 s "
+        "of their event time; it is not corrected if another callback arrives later. Every other duration, and every "
+        "*missing* callback, is recorded when `--relay.reorder-window` has passed since the arrival that showed it. See "
+        "[the fold](fold.md).\n"
     ]
     for scope in Scope:
         parts.append(f"## Of {scope.value}\n\n{INTRODUCTIONS[scope]}\n")
         rows = [_row(family) for family in in_scope(scope)]
         parts.append(
-            "| metric | type | labels | meaning | for example |\n| --- | --- | --- | --- | --- |\n"
+            "| metric | type | labels | meaning | example query |\n| --- | --- | --- | --- | --- |\n"
             + "\n".join(rows)
             + "\n"
         )
-    parts.append("## Buckets\n\n| histogram | upper edges |\n| --- | --- |\n" + "\n".join(_buckets()) + "\n")
+    parts.append("## Buckets\n\n| histogram | upper bounds |\n| --- | --- |\n" + "\n".join(_buckets()) + "\n")
     return "\n".join(parts)
 
 
@@ -96,9 +97,8 @@ def callbacks() -> str:
     documents = {path.stem: json.loads(path.read_bytes()) for path in schema_folder().glob("*.json")}
     parts = [
         "# Callbacks\n\n<!-- Made by `make docs` from schemas/ and exporter/protocol/events.py. -->\n\n"
-        "A callback is held against the JSON Schema file of its event in `schemas/`, after the JSON texts inside `msg` and "
-        "`source_urls` are unpacked. Fields that no schema names are allowed, and counted in "
-        "`css_relay_unknown_fields_total`.\n",
+        "A callback is validated against the JSON Schema file of its event in `schemas/`, after the JSON strings in `msg` and "
+        "`source_urls` are decoded. Other fields are allowed; they are counted in `css_relay_unknown_fields_total`.\n",
         "## Every callback\n",
         _fields(documents["envelope"]["properties"], documents),
     ]
@@ -108,10 +108,12 @@ def callbacks() -> str:
         fields = msg.get("properties") or _resolved(msg, documents).get("properties", {})
         parts.append(
             f"## {kind.callback_event}\n\n{document['description']} Schema: `schemas/{kind.schema}.json`. "
-            f"Counted in `{PREFIX}{kind.counts}`; on the pages: {kind.words}.\n"
+            f"Counted in `{PREFIX}{kind.counter}`; on the pages: {kind.description}.\n"
         )
         parts.append(
-            _fields(fields, documents, prefix="msg.") if fields else "Its `msg` is not documented.\n"
+            _fields(fields, documents, prefix="msg.")
+            if fields
+            else "The vendor does not document its `msg`.\n"
         )
     return "\n".join(parts)
 
@@ -139,7 +141,7 @@ def _values(family: Family) -> str:
 
 
 def _example(family: Family) -> str:
-    """Return a query to begin with: of one replica what the store tells, of all what processes tell."""
+    """Return an example query: one replica for families of the store, the sum of all for those of processes."""
     name = family.full_name
     shared = "{}" if family.scope is Scope.PROCESS else ONE_REPLICA
     if family.kind == "histogram":

@@ -76,12 +76,12 @@ def listeners(settings: Settings, files: WatchedFiles) -> tuple[Listener, Listen
 
 
 def open_store(
-    settings: Settings, *, as_guest: bool = False, passwords: Callable[[], Sequence[str]] | None = None
+    settings: Settings, *, attach_only: bool = False, passwords: Callable[[], Sequence[str]] | None = None
 ) -> Store:
     """Return the store that the settings name.
 
     Args:
-        as_guest: whether another process serves the store at the same time.
+        attach_only: use a store that another process serves; do not create it.
         passwords: returns the newest lines of --store.password-file; if None, the file is read once.
 
     Raises:
@@ -91,7 +91,7 @@ def open_store(
     options = StoreOptions(
         labels=settings.metrics_labels,
         fold_settings_fingerprint=settings.fold_settings_fingerprint,
-        as_guest=as_guest,
+        attach_only=attach_only,
         max_label_sets=settings.metrics_max_label_sets,
         max_quarantined=settings.quarantine_max_bodies,
         max_quarantined_bytes=settings.quarantine_max_bytes,
@@ -163,7 +163,7 @@ class Service:
         store = open_store(settings, passwords=self._files.store_passwords)
         telemetry = Telemetry(version=__version__, revision=revision())
         # Opening the store has written to it.
-        telemetry.store_answered("write", well=True)
+        telemetry.record_store_access("write", succeeded=True)
         telemetry.callback_open.set(settings.is_open)
         rejections = RecentRejections()
         self._ingest = Ingest(

@@ -12,7 +12,7 @@ from io import TextIOWrapper
 
 from exporter import __version__
 from exporter.app import revision, serve
-from exporter.commands import CommandLine, Commands, configured, plain, quarantine, store, tasks
+from exporter.commands import CommandLine, Commands, load_settings, printable, quarantine, store, tasks
 from exporter.config.flags import flag_parser, flags_of, parse_switch
 from exporter.config.settings import Settings
 from exporter.errors import ExporterError, SettingsError
@@ -24,7 +24,7 @@ PROGRAM = "css-relay-exporter"
 
 def _serve(given: Namespace) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the master handles it: it would end the process
-    serve(configured(given))
+    serve(load_settings(given))
     return 0
 
 
@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = _run(words)
         sys.stdout.flush()
     except ExporterError as exc:
-        print(f"{PROGRAM}: {plain(str(exc))}", file=sys.stderr)
+        print(f"{PROGRAM}: {printable(str(exc))}", file=sys.stderr)
         return 2 if isinstance(exc, SettingsError) else 1
     except KeyboardInterrupt:
         return 130

@@ -85,7 +85,7 @@ class CallbackHandler:
             if rejected.reason in self._keeps:
                 await self._keep(QuarantineEntry(rejected.reason, raw, source, arrival))
             raise
-        is_kept = isinstance(callback, Ignored) and callback.keep
+        is_kept = isinstance(callback, Ignored) and callback.is_quarantined
         refused = QuarantineEntry("unknown_event", raw, source, arrival) if is_kept else None
         try:
             await self._ingest.commit(BatchItem(arrival, callback, refused))

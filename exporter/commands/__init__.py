@@ -1,4 +1,4 @@
-"""The commands that an operator needs beside `serve`, and what they have in common."""
+"""The commands other than `serve`, and their common functions."""
 
 import os
 import sys
@@ -13,29 +13,31 @@ from exporter.config.settings import Settings, read
 from exporter.errors import SettingsError
 from exporter.protocol.redact import redact_text
 
-PAGE = 100
+#: Lists are read from the store in pages of this size, so that a long list needs little memory.
+PAGE_SIZE = 100
 SETTINGS_FLAGS = flag_parser(Settings, has_variables=True)
 
 
 class CommandLine(ArgumentParser):
-    """argparse's parser, whose errors are exceptions with a text of one line."""
+    """An argparse parser that reports an error as an exception with one line of text."""
 
     def __init__(self, **settings: Any) -> None:
+        # No abbreviations: a new flag would make the ones that people use ambiguous.
         super().__init__(allow_abbrev=False, **settings)
 
     def error(self, message: str) -> NoReturn:
-        """Raise SettingsError; URLs in the text lose their secrets."""
+        """Raise SettingsError with `message`, without the secrets of its URLs."""
         raise SettingsError(f"{redact_text(message)} (see {self.prog} --help)")
 
 
 class Commands:
-    """Adds the commands of `parser`, one of which must be given."""
+    """Adds commands to `parser`. The command line must contain one of them."""
 
     def __init__(self, parser: ArgumentParser) -> None:
         self._add = parser.add_subparsers(title="commands", metavar="COMMAND", required=True).add_parser
 
     def group(self, name: str, text: str) -> "Commands":
-        """Return what adds the commands whose first word is `name`."""
+        """Return a group of commands: each is `name` followed by a second word."""
         return Commands(self._add(name, help=text, description=text))
 
     def add(
@@ -46,48 +48,48 @@ class Commands:
         usage: str = "",
         flags: ArgumentParser | None = SETTINGS_FLAGS,
     ) -> ArgumentParser:
-        """Add a command, and return its parser for its own arguments.
+        """Add a command, and return its parser, to which its own arguments can be added.
 
         Args:
-            name: how it is called.
-            run: carries out what was given, and returns the exit status.
-            text: what it does, in one line.
-            usage: its own arguments.
-            flags: the flags it takes.
+            name: name of the command.
+            run: runs the command with its arguments, and returns the exit status.
+            text: help text, one line.
+            usage: its own arguments, as shown in the usage line.
+            flags: the flags that it accepts, None for none.
         """
-        shown = ["%(prog)s", *filter(None, [usage, "[--flag value ...]" if flags else ""])]
+        words = ["%(prog)s", *filter(None, [usage, "[--flag value ...]" if flags else ""])]
         parents = [flags] if flags else []
-        parser = self._add(name, help=text, description=text, usage=" ".join(shown), parents=parents)
-        parser.set_defaults(run=run)
+        parser = self._add(name, help=text, description=text, usage=" ".join(words), parents=parents)
+        parser.set_defaults(run=run)  # so that the parsed arguments state which command to run
         return parser
 
 
-def configured(given: Namespace) -> Settings:
-    """Return the settings, and let the log follow them.
+def load_settings(args: Namespace) -> Settings:
+    """Return the settings, and configure the log accordingly.
 
     Raises:
-        SettingsError: one is unknown or malformed.
+        SettingsError: a flag or variable is unknown or malformed.
     """
-    settings = read(vars(given), os.environ)
+    settings = read(vars(args), os.environ)
     configure_logging(settings.log_level, settings.log_format)
     return settings
 
 
-def row(*columns: object) -> None:
-    """Print a line of a table, without characters that could move the terminal's cursor."""
-    print(*(plain(str(column)) for column in columns), sep="\t")
+def print_row(*columns: object) -> None:
+    """Print one row of a table, without control characters."""
+    print(*(printable(str(column)) for column in columns), sep="\t")
 
 
-def plain(text: str) -> str:
-    """Return `text` with what can't be printed replaced."""
+def printable(text: str) -> str:
+    """Return `text` with `?` for each character that is not printable, such as an escape code."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def moment(seconds: float) -> str:
-    """Return a time as text, in UTC."""
+def utc_text(seconds: float) -> str:
+    """Return a UNIX time as UTC text."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def is_terminal() -> bool:
-    """Whether what is printed goes to a terminal."""
+    """Whether standard output is a terminal."""
     return sys.stdout.isatty()

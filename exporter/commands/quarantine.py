@@ -1,4 +1,4 @@
-"""`quarantine`: look at bodies that were refused, take them again, give them up."""
+"""The command `quarantine`: lists, shows, replays and deletes the bodies in the quarantine."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ from operator import methodcaller
 from typing import Any
 
 from exporter.app import open_store
-from exporter.commands import PAGE, Commands, configured, is_terminal, moment, plain, row
+from exporter.commands import PAGE_SIZE, Commands, is_terminal, load_settings, print_row, printable, utc_text
 from exporter.config.settings import Settings
 from exporter.errors import ExporterError, SettingsError
 from exporter.ingest.batch import BatchFolder
@@ -21,15 +21,16 @@ from exporter.protocol.redact import Redactor, redacted_json
 from exporter.protocol.schemas import Schemas
 from exporter.store.protocol import QuarantinedBody, Store
 
+#: Characters of a digest in a list: enough to select a body.
 SHOWN_CHARACTERS = 12
 STALE = (
-    "stale: they came longer ago than --relay.retry-window and are not newer than what is known of their "
-    "task; they can't be told from redeliveries that were counted, and count as stale alone"
+    "stale: these callbacks are older than --relay.retry-window and not newer than the newest callback of "
+    "their task. They may be redeliveries of callbacks that were counted, so they were counted as stale only."
 )
 
 
-class _Desk:
-    """What the commands work with."""
+class _Quarantine:
+    """The quarantine of an open store, as the commands use it."""
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self.store = store
@@ -41,136 +42,141 @@ class _Desk:
             clock=time.time,
         )
 
-    def all(self, reason: str | None = None) -> Iterator[QuarantinedBody]:
-        """Yield every body, of a reason if given, that came before now."""
+    def bodies(self, reason: str | None = None) -> Iterator[QuarantinedBody]:
+        """Yield the bodies that are in the quarantine now, or those with one reason."""
+        # Without the limit in time, a replay would not end while new bodies arrive as fast as it reads.
         began, after = time.time(), None
-        while page := self.store.bodies(limit=PAGE, reason=reason, after=after):
-            yield from (held for held in page if held.first <= began)
+        while page := self.store.bodies(limit=PAGE_SIZE, reason=reason, after=after):
+            yield from (body for body in page if body.first <= began)
             after = page[-1]
 
-    def one(self, prefix: str) -> QuarantinedBody:
+    def body(self, prefix: str) -> QuarantinedBody:
         """Return the body whose digest begins with `prefix`.
 
         Raises:
-            ExporterError: there is none, or more than one.
+            ExporterError: no body or more than one has such a digest.
         """
         found = self.store.bodies(limit=2, prefix=prefix.lower()) if prefix else []
         if len(found) != 1:
-            what = "more than one digest begins" if found else "no digest begins"
-            raise ExporterError(f"{what} with {plain(prefix)}: `quarantine list` shows them")
+            problem = "more than one digest begins" if found else "no digest begins"
+            raise ExporterError(f"{problem} with {printable(prefix)}; run `quarantine list` for the digests")
         return found[0]
 
 
 @contextmanager
-def _desk(given: Namespace) -> Iterator[_Desk]:
-    settings = configured(given)
-    with closing(open_store(settings, as_guest=True)) as store:
-        yield _Desk(store, settings)
+def _open_quarantine(args: Namespace) -> Iterator[_Quarantine]:
+    settings = load_settings(args)
+    # Attached: a replay under other fold settings than the serving process has would count differently.
+    with closing(open_store(settings, attach_only=True)) as store:
+        yield _Quarantine(store, settings)
 
 
-def list_bodies(given: Namespace) -> int:
-    """Print the bodies, those of a reason if given, with what is wrong with them today."""
-    with _desk(given) as desk:
-        row("DIGEST", "REASON", "COUNT", "FIRST", "LAST", "BYTES", "SOURCE", "TODAY")
-        for held in desk.all(given.reason):
-            row(
-                held.digest[:SHOWN_CHARACTERS],
-                held.reason,
-                held.count,
-                moment(held.first),
-                moment(held.last),
-                len(held.body),
-                held.source,
-                desk.replay.look(held)[1] or "valid",
+def list_bodies(args: Namespace) -> int:
+    """Print the bodies, or those with one reason, each with its errors; return the exit status."""
+    with _open_quarantine(args) as quarantine:
+        print_row("DIGEST", "REASON", "COUNT", "FIRST", "LAST", "BYTES", "SOURCE", "ERROR")
+        for body in quarantine.bodies(args.reason):
+            print_row(
+                body.digest[:SHOWN_CHARACTERS],
+                body.reason,
+                body.count,
+                utc_text(body.first),
+                utc_text(body.last),
+                len(body.body),
+                body.source,
+                quarantine.replay.look(body)[1] or "valid",
             )
     return 0
 
 
-def show_body(given: Namespace) -> int:
-    """Print a body without its secrets, or write it as it came."""
-    with _desk(given) as desk:
-        held = desk.one(given.digest)
-        if given.raw:
-            _write_raw(held)
+def show_body(args: Namespace) -> int:
+    """Print a body without its secrets, or write its bytes as received; return the exit status."""
+    with _open_quarantine(args) as quarantine:
+        body = quarantine.body(args.digest)
+        if args.raw:
+            _write_raw(body)
         else:
-            _show(desk, held)
+            _show(quarantine, body)
     return 0
 
 
-def _show(desk: _Desk, held: QuarantinedBody) -> None:
+def _show(quarantine: _Quarantine, body: QuarantinedBody) -> None:
     facts = {
-        "digest": held.digest,
-        "reason": held.reason,
-        "today": desk.replay.look(held)[1] or "valid",
-        "came": f"{held.count} times, {moment(held.first)} to {moment(held.last)}, last from {held.source}",
-        "bytes": len(held.body),
+        "digest": body.digest,
+        "reason": body.reason,
+        "error": quarantine.replay.look(body)[1] or "valid",
+        "received": f"{body.count} times, {utc_text(body.first)} to {utc_text(body.last)}",
+        "last source": body.source,
+        "bytes": len(body.body),
     }
     for name, fact in facts.items():
-        print(plain(f"{name}: {fact}"))
-    text = redacted_json(held.body, desk.redactor)
+        print(printable(f"{name}: {fact}"))
+    text = redacted_json(body.body, quarantine.redactor)
     print()
     if text is None:
-        print("Not JSON: a secret may stand anywhere in it. `--raw > FILE` writes it as it came.")
+        print("Not JSON. It is not shown, because it may hold a secret. Use `--raw > FILE` to get its bytes.")
     for line in (text or "").splitlines():
-        print(plain(line))
+        print(printable(line))
 
 
-def _write_raw(held: QuarantinedBody) -> None:
+def _write_raw(body: QuarantinedBody) -> None:
     if is_terminal():
         raise ExporterError(
-            "a raw body may hold push keys and move the terminal's cursor: write it to a file"
+            "a raw body may hold push keys and control characters; redirect the output to a file"
         )
-    sys.stdout.buffer.write(held.body)
+    sys.stdout.buffer.write(body.body)
     sys.stdout.flush()
 
 
-def replay_bodies(given: Namespace) -> int:
-    """Take bodies again; return 1 if all of them stay."""
+def replay_bodies(args: Namespace) -> int:
+    """Replay bodies; return the exit status, 1 if all of them stay in the quarantine."""
     outcomes: Counter[str] = Counter()
-    with _chosen(given) as (desk, bodies):
-        for held in bodies:
-            replayed = desk.replay.take(held)
+    with _selected(args) as (quarantine, bodies):
+        for body in bodies:
+            replayed = quarantine.replay.take(body)
             outcomes[replayed.outcome] += 1
-            row(held.digest[:SHOWN_CHARACTERS], replayed.outcome, replayed.why)
-    print(", ".join(f"{number} {outcome}" for outcome, number in sorted(outcomes.items())) or "nothing there")
+            print_row(body.digest[:SHOWN_CHARACTERS], replayed.outcome, replayed.why)
+    print(", ".join(f"{number} {outcome}" for outcome, number in sorted(outcomes.items())) or "no bodies")
     if "stale" in outcomes:
         print(STALE)
     return 1 if outcomes.keys() == {STAYS} else 0
 
 
-def purge_bodies(given: Namespace) -> int:
-    """Delete bodies."""
+def purge_bodies(args: Namespace) -> int:
+    """Delete bodies; return the exit status."""
     purged = 0
-    with _chosen(given) as (desk, bodies):
-        for held in bodies:
-            purged += desk.store.transact(methodcaller("release", held.digest))[0]
+    with _selected(args) as (quarantine, bodies):
+        for body in bodies:
+            # 0 if another process has released or evicted the body meanwhile.
+            purged += quarantine.store.transact(methodcaller("release", body.digest))[0]
     print(f"{purged} purged")
     return 0
 
 
 @contextmanager
-def _chosen(given: Namespace) -> Iterator[tuple[_Desk, Iterable[QuarantinedBody]]]:
-    """Yield with the desk the body of a digest, or all of them, or all of a reason."""
-    if (given.digest is None) == (given.all is None):
+def _selected(args: Namespace) -> Iterator[tuple[_Quarantine, Iterable[QuarantinedBody]]]:
+    """Yield the open quarantine and the bodies that the arguments select."""
+    if (args.digest is None) == (args.all is None):
         raise SettingsError("expected either a DIGEST or --all [REASON]")
-    with _desk(given) as desk:
-        every = desk.all(None if given.all is True else given.all)
-        yield desk, every if given.digest is None else [desk.one(given.digest)]
+    with _open_quarantine(args) as quarantine:
+        bodies = quarantine.bodies(None if args.all is True else args.all)
+        # Bodies are read while the command works, not all at once, to limit the memory.
+        yield quarantine, bodies if args.digest is None else [quarantine.body(args.digest)]
 
 
 def add_commands(commands: Commands) -> None:
     """Add `quarantine`."""
-    group = commands.group("quarantine", "Look at refused bodies, replay them, purge them.")
+    group = commands.group("quarantine", "Inspect, replay or delete rejected callbacks.")
     reason: dict[str, Any] = {"metavar": "REASON", "nargs": "?", "choices": QUARANTINE_REASONS}
-    listing = group.add("list", list_bodies, "List refused bodies and unknown events.", "[REASON]")
-    listing.add_argument("reason", help="only those of " + ", ".join(QUARANTINE_REASONS), **reason)
-    show = group.add("show", show_body, "Show one without its secrets, or as it came.", "DIGEST [--raw]")
-    show.add_argument("digest", metavar="DIGEST", help="beginning of its digest")
-    show.add_argument("--raw", action="store_true", help="write it as it came")
+    listing = group.add("list", list_bodies, "List rejected callbacks and unknown events.", "[REASON]")
+    listing.add_argument("reason", help="only this reason: " + ", ".join(QUARANTINE_REASONS), **reason)
+    show = group.add("show", show_body, "Show a body without secrets, or as received.", "DIGEST [--raw]")
+    show.add_argument("digest", metavar="DIGEST", help="first characters of the digest")
+    show.add_argument("--raw", action="store_true", help="write the bytes as received")
     for name, run, text in (
-        ("replay", replay_bodies, "Count bodies that are valid today, at the time they first came."),
-        ("purge", purge_bodies, "Delete bodies."),
+        ("replay", replay_bodies, "Apply bodies that are valid now, as of their arrival."),
+        ("purge", purge_bodies, "Delete bodies from the quarantine."),
     ):
         command = group.add(name, run, text, "DIGEST | --all [REASON]")
-        command.add_argument("digest", metavar="DIGEST", nargs="?", help="beginning of the digest of one")
-        command.add_argument("--all", const=True, help="all of them, or all of a reason", **reason)
+        command.add_argument("digest", metavar="DIGEST", nargs="?", help="first characters of the digest")
+        command.add_argument("--all", const=True, help="all bodies, or all bodies with this reason", **reason)

@@ -1,56 +1,57 @@
-"""`tasks`: list the tasks that are known, forget one."""
+"""The command `tasks`: lists the known tasks, and forgets one."""
 
 from argparse import Namespace
 from contextlib import closing
 
 from exporter.app import open_store
-from exporter.commands import PAGE, Commands, configured, row
+from exporter.commands import PAGE_SIZE, Commands, load_settings, print_row
 from exporter.config.settings import Settings
 from exporter.relay import STATES, state_of
 from exporter.store.protocol import Store, Transaction
 from exporter.store.records import decode_task, task_key
 
 
-def list_tasks(given: Namespace) -> int:
-    """Print the tasks that are known, of a state if given; return the exit status."""
-    settings = configured(given)
-    with closing(open_store(settings, as_guest=True)) as store:
-        row("APPID", "TASK", "STATE", "RUNS", "DESTINATION")
+def list_tasks(args: Namespace) -> int:
+    """Print the known tasks, or those in one state; return the exit status."""
+    settings = load_settings(args)
+    with closing(open_store(settings, attach_only=True)) as store:
+        print_row("APPID", "TASK", "STATE", "RUNS", "DESTINATION")
         after: int | None = 0
         while after is not None:
-            after = _list_page(store, settings, given.state, after)
+            after = _list_page(store, settings, args.state, after)
     return 0
 
 
 def _list_page(store: Store, settings: Settings, state: str | None, after: int) -> int | None:
-    page = store.listing(state=state, after=after, limit=PAGE)
+    page = store.listing(state=state, after=after, limit=PAGE_SIZE)
     for _, record in page:
         task = decode_task(record)
-        row(task.appid, task.task_id, state_of(task, settings.fold_settings), task.runs, task.to_url)
-    return page[-1][0] if len(page) == PAGE else None
+        print_row(task.appid, task.task_id, state_of(task, settings.fold_settings), task.runs, task.to_url)
+    return page[-1][0] if len(page) == PAGE_SIZE else None
 
 
-def forget_task(given: Namespace) -> int:
-    """Forget a task; return the exit status, 1 if it is not known."""
-    key = task_key(given.appid, given.task_id)
+def forget_task(args: Namespace) -> int:
+    """Delete a task from the store; return the exit status, 1 if it is not known."""
+    # A transaction may run more than once, so it returns its result instead of printing it.
+    key = task_key(args.appid, args.task_id)
 
-    def work(step: Transaction) -> bool:
-        known = step.task(key) is not None
-        step.forget(key)
-        return known
+    def forget(transaction: Transaction) -> bool:
+        is_known = transaction.task(key) is not None
+        transaction.delete(key)
+        return is_known
 
-    with closing(open_store(configured(given), as_guest=True)) as store:
-        known, _ = store.transact(work)
-    print(f"task {given.appid}/{given.task_id} " + ("is forgotten" if known else "is not known"))
-    return 0 if known else 1
+    with closing(open_store(load_settings(args), attach_only=True)) as store:
+        is_known, _ = store.transact(forget)
+    print(f"task {args.appid}/{args.task_id} " + ("is forgotten" if is_known else "is not known"))
+    return 0 if is_known else 1
 
 
 def add_commands(commands: Commands) -> None:
     """Add `tasks`."""
-    group = commands.group("tasks", "List tasks, forget one.")
-    listing = group.add("list", list_tasks, "List the tasks known.", "[STATE]")
-    only = "only those that are " + ", ".join(STATES)
+    group = commands.group("tasks", "List the tasks, or forget one.")
+    listing = group.add("list", list_tasks, "List the known tasks.", "[STATE]")
+    only = "list only tasks in this state: " + ", ".join(STATES)
     listing.add_argument("state", metavar="STATE", nargs="?", choices=STATES, help=only)
-    forget = group.add("forget", forget_task, "Forget a task; its counters stay.", "APPID TASK_ID")
-    forget.add_argument("appid", metavar="APPID", type=int)
-    forget.add_argument("task_id", metavar="TASK_ID")
+    forget = group.add("forget", forget_task, "Delete a task; the counters stay.", "APPID TASK_ID")
+    forget.add_argument("appid", metavar="APPID", type=int, help="APPID of its account")
+    forget.add_argument("task_id", metavar="TASK_ID", help="ID of the task")

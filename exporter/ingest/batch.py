@@ -83,7 +83,7 @@ class BatchFolder:
             forgotten = is_forgotten(settled.task, now, self.settings)
             self._keep(transaction, settled.task, settled.measurements, now, put=not forgotten)
             if forgotten:
-                transaction.forget(key)
+                transaction.delete(key)
 
     def replay(self, digest: str, item: BatchItem, transaction: Transaction) -> str | None:
         """Move a body from the quarantine into its task; return its outcome, None if it is not there."""
@@ -151,7 +151,7 @@ class BatchFolder:
         for (event, outcome), number in outcomes.items():
             transaction.increments.count("callbacks_total", event, outcome, amount=number)
         for event, arrival in newest.items():
-            transaction.increments.mark("last_callback_timestamp_seconds", event, arrival)
+            transaction.increments.set_time("last_callback_timestamp_seconds", event, arrival)
 
     def _keep(
         self,

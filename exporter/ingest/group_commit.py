@@ -241,10 +241,10 @@ class Ingest:
         except StoreUnavailable as exc:
             if self._telemetry.is_writable:
                 log.error("callbacks are answered 503: %s", exc)  # noqa: TRY400 - the text says it all
-            self._telemetry.store_answered("write", well=False)
+            self._telemetry.record_store_access("write", succeeded=False)
             raise
         if not writes:
             return
         if not self._telemetry.is_writable:
             log.warning("the store can be written again")
-        self._telemetry.store_answered("write", well=True)
+        self._telemetry.record_store_access("write", succeeded=True)

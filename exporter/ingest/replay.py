@@ -63,6 +63,6 @@ class Replay:
             callback = self._parser.parse(held.body)
         except CallbackError as rejected:
             return None, "; ".join(f"{fault.pointer} {fault.message}".strip() for fault in rejected.faults)
-        if isinstance(callback, Ignored) and callback.keep:
+        if isinstance(callback, Ignored) and callback.is_quarantined:
             return None, "its event is not known"
         return callback, ""

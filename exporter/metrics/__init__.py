@@ -1,1 +1,1 @@
-"""What is counted: the catalogue of all families, how numbers add up, the numbers of this process."""
+"""Metrics: the catalogue of families, the stored values, and the metrics of this process."""

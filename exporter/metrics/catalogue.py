@@ -1,7 +1,7 @@
-"""Every metric family of the program, one row each: the one place to add a metric.
+"""The metric catalogue: one row for each metric family. To add a metric, add its row here.
 
-Rows say what a family is called, what it counts, and where its numbers come from; the exposition, the
-bounds, the documentation and the tests walk this table. Names here lack the common prefix.
+A row has the name, the meaning, the labels and the source of a family. The exposition, the limits, the
+documentation and the tests read this table. Names are without the common prefix.
 """
 
 from enum import Enum
@@ -13,8 +13,10 @@ from exporter.protocol.events import BY_NAME
 from exporter.relay import STATES
 
 PREFIX = "css_relay_"
+#: The label value for a value that is not in a family's list, and the one for a value that is missing.
 OTHER, UNKNOWN = "other", "_unknown"
-BEYOND = "_other"
+#: The label value for all values over a limit. Its underscore keeps it apart from values of callbacks.
+OVERFLOW = "_other"
 LABEL_CHOICES = ("appid", "to_host", "source_host", "stream_id", "task_id")
 
 EVENT_NAMES = (*BY_NAME, OTHER)
@@ -41,7 +43,7 @@ BOUNDS = ("label_sets", "tasks", "codes", "fields")
 
 
 class Scope(Enum):
-    """Where a family's numbers come from; the value says it in the documentation."""
+    """The source of a family's numbers; the value is its text in the documentation."""
 
     LABELLED = "the fleet, by label set"
     FLEET = "the fleet"
@@ -54,13 +56,13 @@ class Family(Struct, frozen=True, kw_only=True):
     """A metric family.
 
     Args:
-        name: its name without prefix.
+        name: the name without the prefix.
         kind: counter, gauge or histogram.
-        help: what it means, in one line.
-        labels: its labels, apart from those of its scope.
-        values: for a family of one label, every value known in advance: they stand at 0 from the start.
-        buckets: upper edges of a histogram's buckets, without +Inf.
-        limit: how many values of a free label are told apart.
+        help: the meaning, in one line; the HELP text of the exposition.
+        labels: its labels, without those of its scope.
+        values: if it has one label, the values known in advance; their samples are 0 from the start.
+        buckets: upper bounds of a histogram's buckets, without +Inf.
+        limit: maximum number of values of a label that callers choose; more become BEYOND.
     """
 
     name: str
@@ -74,15 +76,16 @@ class Family(Struct, frozen=True, kw_only=True):
 
     @property
     def full_name(self) -> str:
-        """The name with its prefix, as it is shown."""
+        """The name with the prefix, as exposed."""
         return PREFIX + self.name
 
     @property
     def unit(self) -> str:
-        """The unit that its name ends with, empty if there is none."""
+        """The unit at the end of the name, empty if there is none."""
         return next((u for u in ("seconds", "ratio") if self.name.endswith("_" + u)), "")
 
 
+# 2 s must be a bucket bound: it is the documented maximum between TaskStart and the first file.
 LATENCY = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
 GAP = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 PLAY = (10.0, 30.0, 60.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 14400.0, 43200.0)
@@ -115,80 +118,80 @@ def _process(name: str, help_: str, kind: str, **more: object) -> Family:
 
 
 FAMILIES = (
-    _store("tasks", "Tasks known, by state.", labels=("state",), values=STATES),
-    _labelled("tasks_started_total", "Runs begun by a TaskStart, redeliveries apart."),
-    _labelled("tasks_restarted_total", "Runs begun of tasks that had run before."),
-    _labelled("tasks_exited_total", "Runs ended, by exit code.", labels=("code",), limit=64),
-    _labelled("tasks_failed_total", "Runs ended with a code that is not one of a planned end."),
-    _labelled("tasks_lost_total", "Active tasks given up after a long silence."),
-    _labelled("files_started_total", "Files begun."),
-    _labelled("files_played_total", "Files played to their end."),
-    _labelled("files_interrupted_total", "Files cut off by the exit of their run."),
+    _store("tasks", "Number of known tasks, by state.", labels=("state",), values=STATES),
+    _labelled("tasks_started_total", "Runs started by a TaskStart; redeliveries are not counted."),
+    _labelled("tasks_restarted_total", "Runs started by a TaskStart of a task that had run before."),
+    _labelled("tasks_exited_total", "Runs that ended, by exit code.", labels=("code",), limit=64),
+    _labelled("tasks_failed_total", "Runs that ended with a code that is not in --relay.ok-exit-codes."),
+    _labelled("tasks_lost_total", "Active tasks marked lost, because no callback arrived for too long."),
+    _labelled("files_started_total", "Files that started to play."),
+    _labelled("files_played_total", "Files that played to their end."),
+    _labelled("files_interrupted_total", "Files interrupted by the exit of their run."),
     _labelled("alarms_total", "Alarms of the service, by type.", labels=("type",), values=ALARM_TYPES),
-    _labelled("config_resets_total", "Changes of a task's configuration."),
+    _labelled("config_resets_total", "Configuration changes of tasks."),
     _labelled(
         "start_to_file_latency_seconds",
-        "Time from a TaskStart to its run's first VodSourceFileStart; up to 2 s is normal.",
+        "Time from a TaskStart to the first VodSourceFileStart of its run; up to 2 s is normal.",
         "histogram",
         buckets=LATENCY,
     ),
     _labelled(
         "file_gap_seconds",
-        "Time from a file's finish to the next one's start in a run: dead air.",
+        "Time from the finish of a file to the start of the next one in the same run: dead air.",
         "histogram",
         buckets=GAP,
     ),
-    _labelled("file_play_seconds", "Time from a file's start to its finish.", "histogram", buckets=PLAY),
+    _labelled("file_play_seconds", "Time from the start of a file to its finish.", "histogram", buckets=PLAY),
     _labelled(
         "file_play_ratio",
-        "Time from a file's start to its finish over its declared length.",
+        "Time from the start of a file to its finish, divided by its declared duration.",
         "histogram",
         buckets=RATIO,
     ),
-    _labelled("run_seconds", "Time from a run's start to its exit.", "histogram", buckets=RUN),
+    _labelled("run_seconds", "Time from the start of a run to its exit.", "histogram", buckets=RUN),
     _labelled(
-        "downtime_seconds", "Time from an exit to the same task's next start.", "histogram", buckets=DOWN
+        "downtime_seconds", "Time from the exit of a task to its next start.", "histogram", buckets=DOWN
     ),
-    _fleet("callbacks_total", "Callbacks answered 200.", labels=("event", "outcome")),
+    _fleet("callbacks_total", "Callbacks answered with 200, by outcome.", labels=("event", "outcome")),
     _fleet(
         "callback_delay_seconds",
-        "Time from what a callback states to its arrival; 0 where its clock is ahead.",
+        "Time from the event time of a callback to its arrival; 0 if the sender's clock is ahead.",
         "histogram",
         labels=("event",),
         values=tuple(BY_NAME),
         buckets=DELAY,
     ),
-    _fleet("anomalies_total", "What the histories of tasks lacked.", labels=("kind",), values=ANOMALIES),
-    _fleet("unknown_fields_total", "Fields of callbacks that no schema names.", labels=("field",), limit=50),
+    _fleet("anomalies_total", "Missing callbacks and wrong times.", labels=("kind",), values=ANOMALIES),
+    _fleet("unknown_fields_total", "Callback fields that no schema lists.", labels=("field",), limit=50),
     _fleet(
         "last_callback_timestamp_seconds",
-        "Arrival of the newest callback answered 200.",
+        "Arrival time of the newest callback answered with 200.",
         "gauge",
         labels=("event",),
     ),
-    _store("quarantined_callbacks", "Distinct bodies kept in the quarantine now."),
+    _store("quarantined_callbacks", "Distinct bodies in the quarantine now."),
     _fleet(
         "quarantined_bodies_total",
-        "Distinct bodies taken into the quarantine.",
+        "Distinct bodies added to the quarantine, by reason.",
         labels=("reason",),
         values=QUARANTINE_REASONS,
     ),
-    _fleet("quarantine_evicted_total", "Bodies given up for room or age."),
-    _store("store_created_timestamp_seconds", "When the store was made: the generation of its counters."),
-    _task("task_state", "1 for the state the task is in, 0 for the others.", labels=("state",)),
-    _task("task_info", "What is known of the task; always 1.", labels=("source_host", "stream_id", "to_url")),
-    _task("task_runs_total", "Runs begun by a TaskStart.", "counter"),
-    _task("task_start_timestamp_seconds", "Start of the current or last run."),
-    _task("task_exit_timestamp_seconds", "The last exit, where the task is not active.", labels=("code",)),
-    _task("task_file_start_timestamp_seconds", "Start of the file being played."),
-    _task("task_file_duration_seconds", "Declared length of the file being played."),
+    _fleet("quarantine_evicted_total", "Bodies deleted from the quarantine because of size or age limits."),
+    _store("store_created_timestamp_seconds", "Time at which the counters of the store started at 0."),
+    _task("task_state", "1 for the current state of the task, 0 for the other states.", labels=("state",)),
+    _task("task_info", "Properties of the task; always 1.", labels=("source_host", "stream_id", "to_url")),
+    _task("task_runs_total", "Runs of the task started by a TaskStart.", "counter"),
+    _task("task_start_timestamp_seconds", "Start time of the current run, or of the last one."),
+    _task("task_exit_timestamp_seconds", "Last exit, while the task is not active.", labels=("code",)),
+    _task("task_file_start_timestamp_seconds", "Start time of the file that is playing."),
+    _task("task_file_duration_seconds", "Declared duration of the file that is playing."),
     _task(
         "task_file_finish_timestamp_seconds",
-        "Finish of the last file, while the task is active and plays none: running dead air.",
+        "Finish time of the last file, while the task is active and no file is playing: dead air.",
     ),
     _process(
         "callbacks_rejected_total",
-        "Callbacks refused, by reason.",
+        "Callbacks rejected, by reason.",
         "counter",
         labels=("reason",),
         values=REASONS,
@@ -201,30 +204,30 @@ FAMILIES = (
     ),
     _process(
         "exporter_request_seconds",
-        "Time to answer a callback, by status.",
+        "Time to answer a callback, by HTTP status.",
         "histogram",
         labels=("status",),
         buckets=WORK,
     ),
     _process("exporter_commit_seconds", "Time to fold and commit a batch.", "histogram", buckets=WORK),
     _process("exporter_render_seconds", "Time to render a scrape.", "histogram", buckets=WORK),
-    _process("exporter_batch_callbacks", "Callbacks committed at once.", "histogram", buckets=BATCH),
-    _process("exporter_queued_callbacks", "Callbacks that wait for their commit.", "gauge"),
-    _process("exporter_store_up", "1 if the store answered the last time it was asked.", "gauge"),
-    _process("exporter_callback_open", "1 if anybody may send callbacks.", "gauge"),
+    _process("exporter_batch_callbacks", "Callbacks in a batch.", "histogram", buckets=BATCH),
+    _process("exporter_queued_callbacks", "Callbacks waiting for their commit.", "gauge"),
+    _process("exporter_store_up", "1 if the last read and the last write of the store succeeded.", "gauge"),
+    _process("exporter_callback_open", "1 if anyone on the network can send callbacks.", "gauge"),
     _process(
         "exporter_overflowed_total",
-        "What a bound on the number of series cut off.",
+        "Label sets, tasks, exit codes and fields that got no series of their own, by limit.",
         "counter",
         labels=("bound",),
         values=BOUNDS,
     ),
 )
 
-#: The families by name without prefix.
+#: The families by their name without the prefix.
 CATALOGUE = {family.name: family for family in FAMILIES}
 
 
 def in_scope(scope: Scope) -> tuple[Family, ...]:
-    """Return the families of a scope, in the order they are shown."""
+    """Return the families of a scope, in the order of the exposition."""
     return tuple(family for family in FAMILIES if family.scope is scope)

@@ -1,6 +1,6 @@
-"""What this process tells of its own work, in prometheus_client's own types.
+"""The metrics of this process, as prometheus_client metrics.
 
-Names, help texts and buckets come from the catalogue; these numbers begin again at 0 with the process.
+Names, help texts and buckets come from the catalogue. The counters start at 0 with each process.
 """
 
 import platform
@@ -24,15 +24,15 @@ from prometheus_client.utils import floatToGoString
 
 from exporter.metrics.catalogue import CATALOGUE, Family
 
-# prometheus_client does not type it.
+# prometheus_client has no type annotation for it.
 _go_number = cast("Callable[[float], str]", floatToGoString)
 
 
 class Telemetry:
-    """The families of this process.
+    """The metric families of this process.
 
     Args:
-        version, revision: of this program.
+        version, revision: version and source revision of this program.
     """
 
     def __init__(self, *, version: str, revision: str) -> None:
@@ -40,32 +40,33 @@ class Telemetry:
         self.rejected = self._counter("callbacks_rejected_total")
         build = self._gauge("exporter_build_info")
         build.labels(platform.python_version(), revision, version).set(1)
-        self.request = Stopwatch(CATALOGUE["exporter_request_seconds"], self.registry)
+        self.request = SingleThreadHistogram(CATALOGUE["exporter_request_seconds"], self.registry)
         self.commit = self._histogram("exporter_commit_seconds")
         self.render = self._histogram("exporter_render_seconds")
         self.batch = self._histogram("exporter_batch_callbacks")
         self.queued = self._gauge("exporter_queued_callbacks")
         self._store_up = self._gauge("exporter_store_up")
+        # Up only while both work: a full disk, for example, stops writes but not reads.
         self._store_answers = {"read": True, "write": True}
         self.callback_open = self._gauge("exporter_callback_open")
         self.overflowed = self._counter("exporter_overflowed_total")
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
 
-    def store_answered(self, kind: str, *, well: bool) -> None:
-        """Tell how the store answered: it is up while the last `read` and the last `write` went well."""
-        self._store_answers[kind] = well
+    def record_store_access(self, kind: str, *, succeeded: bool) -> None:
+        """Record the last result of a "read" or a "write"; the store is up if both succeeded."""
+        self._store_answers[kind] = succeeded
         self._store_up.set(all(self._store_answers.values()))
 
     @property
     def is_writable(self) -> bool:
-        """Whether the last write went well."""
+        """Whether the last write succeeded."""
         return self._store_answers["write"]
 
     def _counter(self, name: str) -> Counter:
         family = CATALOGUE[name]
         counter = Counter(family.full_name, family.help, family.labels, registry=self.registry)
-        for value in family.values:
+        for value in family.values:  # so that their samples exist, at 0, before the first increment
             counter.labels(value)
         return counter
 
@@ -80,10 +81,11 @@ class Telemetry:
         )
 
 
-class Stopwatch(Collector):
-    """A histogram for one thread, by one label: no lock, and one look for the bucket.
+class SingleThreadHistogram(Collector):
+    """A histogram with one label, observed by one thread only.
 
-    What times every answer must not itself take a good part of it.
+    It has no lock and finds the bucket by bisection. It observes every answer, and prometheus_client's own
+    histogram would take a noticeable part of the time of an answer.
     """
 
     def __init__(self, family: Family, registry: CollectorRegistry) -> None:
@@ -93,8 +95,8 @@ class Stopwatch(Collector):
         registry.register(self)
 
     def observe(self, label: str, value: float) -> None:
-        """Count a value."""
-        numbers = self._numbers.get(label)
+        """Record a value."""
+        numbers = self._numbers.get(label)  # the count of each bucket, and the sum
         if numbers is None:
             numbers = self._numbers[label] = [0] * (len(self._family.buckets) + 1), [0.0]
         numbers[0][bisect_left(self._family.buckets, value)] += 1
@@ -105,6 +107,7 @@ class Stopwatch(Collector):
         name = self._family.full_name
         metric = Metric(name, self._family.help, "histogram")
         edges = [_go_number(edge) for edge in (*self._family.buckets, float("inf"))]
+        # Buckets are counted separately, and added up here: a scrape is rarer than an answer.
         for label, (counts, total) in sorted(self._numbers.items()):
             labels = {self._family.labels[0]: label}
             for edge, count in zip(edges, accumulate(counts), strict=True):
@@ -116,13 +119,13 @@ class Stopwatch(Collector):
 
 
 class WithoutCreated(Collector):
-    """A registry without its `_created` samples: in the text format they would be families of their own."""
+    """A registry without its `_created` samples: in the text format each would be a family of its own."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
 
     def collect(self) -> Iterator[Metric]:
-        """Yield every family, its `_created` samples left out."""
+        """Yield every family without its `_created` samples."""
         for metric in self._registry.collect():
             metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
             yield metric

@@ -1,6 +1,6 @@
-"""What has been counted: the numbers of one label set, and what a batch adds to them.
+"""The stored values of metrics: the values of a label set, and the increments of a batch.
 
-Every number is a whole one (durations are kept in microseconds), so that adding is exact in any order.
+All values are integers (durations in microseconds), so that a sum is exact in whatever order it is added up.
 Pure: no clock, no I/O.
 """
 
@@ -12,69 +12,72 @@ from functools import lru_cache
 from msgspec import Struct
 from msgspec.structs import replace
 
-from exporter.metrics.catalogue import BEYOND, CATALOGUE, OTHER, UNKNOWN, Family, Scope
+from exporter.metrics.catalogue import CATALOGUE, OTHER, OVERFLOW, UNKNOWN, Family, Scope
 from exporter.protocol.events import EventKind, EventRow
 from exporter.relay import Counted, Measurement, Observed
 
 MICRO = 1_000_000
+#: Separates the parts of a key. No part but the last may contain it.
 SEP = " "
 SUM = "sum"
-SEEN = "seen"
+#: First part of the keys that record which label values a limited family already has.
+SEEN_VALUE = "seen"
 
-#: The label set of families that have no labels of `--metrics.labels`.
+#: The label set of the families without `--metrics.labels`.
 FLEET: tuple[str, ...] = ("",)
 
 Exemplar = tuple[str, float, float]
 
 
 class LabelSetValues(Struct, frozen=True, array_like=True):
-    """The numbers of one label set.
+    """The values of one label set.
 
     Args:
         labels: the values of `--metrics.labels`, or FLEET.
         created: when the label set was first seen, seconds.
         values: counters by family and label value, histograms by family and bucket.
-        marks: times, microseconds; only the newest counts.
-        exemplars: task, value and arrival of a bucket's newest observation.
+        times: the newest time of each family and label value, microseconds.
+        exemplars: task, value and arrival (seconds) of the newest observation in a bucket.
     """
 
     labels: tuple[str, ...]
     created: float
     values: dict[str, int] = {}
-    marks: dict[str, int] = {}
+    times: dict[str, int] = {}
     exemplars: dict[str, Exemplar] = {}
 
-    def plus(self, entry: "Increments") -> "LabelSetValues":
-        """Return this ledger with `entry` added."""
+    def plus(self, increments: "Increments") -> "LabelSetValues":
+        """Return these values with `increments` added."""
         values = dict(self.values)
-        for key, amount in entry.values.items():
+        for key, amount in increments.values.items():
             values[key] = values.get(key, 0) + amount
-        marks = self.marks | {k: max(v, self.marks.get(k, 0)) for k, v in entry.marks.items()}
-        return replace(self, values=values, marks=marks, exemplars=self.exemplars | entry.exemplars)
+        times = self.times | {k: max(v, self.times.get(k, 0)) for k, v in increments.times.items()}
+        return replace(self, values=values, times=times, exemplars=self.exemplars | increments.exemplars)
 
 
 class Increments(Struct):
-    """What is to be added to a ledger."""
+    """The increments of one label set."""
 
     values: Counter[str]
-    marks: dict[str, int]
+    times: dict[str, int]
     exemplars: dict[str, Exemplar]
 
 
 def series(*parts: str) -> str:
-    """Return the key of a number within its ledger: a family, and what tells its numbers apart."""
+    """Return the key of a value within its label set: the family, then its label value or bucket."""
     return SEP.join(parts)
 
 
+# Cached, because every observation and every scrape needs these keys.
 @lru_cache(maxsize=1024)
 def histogram_keys(name: str, *label: str) -> tuple[str, ...]:
-    """Return the keys of a histogram's buckets, +Inf included, and of its sum; `label` as its family has."""
+    """Return the keys of a histogram's buckets, +Inf included, and of its sum, for its label value if any."""
     buckets = range(len(CATALOGUE[name].buckets) + 1)
     return (*(series(name, *label, str(index)) for index in buckets), series(name, *label, SUM))
 
 
 class BatchIncrements:
-    """Collects what a batch tells, by label set."""
+    """Collects the increments of a batch by label set."""
 
     def __init__(self) -> None:
         self.by_labels: dict[tuple[str, ...], Increments] = {}
@@ -82,14 +85,20 @@ class BatchIncrements:
     def record(
         self, measurements: Iterable[Measurement], labels: tuple[str, ...], task_id: str, arrival: float
     ) -> None:
-        """Add `tales` of a task with `labels`, told at `arrival` (seconds).
+        """Add the measurements of one callback.
+
+        Args:
+            measurements: a family, a label value and an amount each.
+            labels: the label set of its task.
+            task_id: its task, for the exemplars.
+            arrival: its arrival, seconds, for the exemplars.
 
         Raises:
-            KeyError: a tale is of a family that is not in the catalogue.
+            KeyError: the catalogue does not have the family.
         """
         for name, label, amount in measurements:
             family = CATALOGUE[name]
-            increments = self._of(labels if family.scope is Scope.LABELLED else FLEET)
+            increments = self._increments_of(labels if family.scope is Scope.LABELLED else FLEET)
             if family.kind == "histogram":
                 _observe(increments, family, label, amount, (task_id, amount, arrival))
             elif family.labels:
@@ -98,44 +107,48 @@ class BatchIncrements:
                 increments.values[name] += int(amount)
 
     def count(self, name: str, *labels: str, amount: int = 1) -> None:
-        """Add to a counter of the fleet."""
-        self._of(FLEET).values[series(name, *labels)] += amount
+        """Increment a counter of the fleet."""
+        self._increments_of(FLEET).values[series(name, *labels)] += amount
 
-    def mark(self, name: str, label: str, time: float) -> None:
-        """Set a time of the fleet (seconds), unless a newer one is known."""
-        marks = self._of(FLEET).marks
+    def set_time(self, name: str, label: str, time: float) -> None:
+        """Set a time of the fleet (seconds), unless the batch already has a newer one."""
+        times = self._increments_of(FLEET).times
         key = series(name, label)
-        marks[key] = max(marks.get(key, 0), round(time * MICRO))
+        times[key] = max(times.get(key, 0), round(time * MICRO))
 
-    def bound(self, seen: Mapping[str, int]) -> Counter[str]:
-        """Fold label values past a family's limit into one; return how many were, by family.
+    def apply_limits(self, seen: Mapping[str, int]) -> Counter[str]:
+        """Merge label values over the limit of their family into BEYOND; return the amounts by family.
 
         Args:
-            seen: the values of FLEET's ledger so far, which remember what has been told apart.
+            seen: the stored values of FLEET; they record which label values have series of their own.
         """
-        beyond: Counter[str] = Counter()
+        merged: Counter[str] = Counter()
+        # Copies, because the loop changes both mappings.
         for increments in list(self.by_labels.values()):
             for key in [k for k in increments.values if _limit(k)]:
-                if not self._is_told_apart(key, seen):
+                if not self._has_own_series(key, seen):
                     name = key.split(SEP, 1)[0]
                     amount = increments.values.pop(key)
-                    increments.values[series(name, BEYOND)] += amount
-                    beyond[name] += amount
-        return beyond
+                    increments.values[series(name, OVERFLOW)] += amount
+                    merged[name] += amount
+        return merged
 
-    def _is_told_apart(self, key: str, seen: Mapping[str, int]) -> bool:
+    def _has_own_series(self, key: str, seen: Mapping[str, int]) -> bool:
+        """Whether a label value has a series of its own; give it one if the limit allows."""
         name, label = key.split(SEP, 1)
-        mark = series(SEEN, key)
-        known = self._of(FLEET).values
-        if label == UNKNOWN or mark in seen or mark in known:
+        record = series(SEEN_VALUE, key)
+        added = self._increments_of(FLEET).values
+        # UNKNOWN is a value of our own, so it does not use up the limit.
+        if label == UNKNOWN or record in seen or record in added:
             return True
-        prefix = series(SEEN, name, "")
-        if sum(k.startswith(prefix) for k in (*seen, *known)) >= CATALOGUE[name].limit:
+        prefix = series(SEEN_VALUE, name, "")
+        if sum(k.startswith(prefix) for k in (*seen, *added)) >= CATALOGUE[name].limit:
             return False
-        known[mark] = 1
+        # Recorded for the fleet, so that every label set has the same values.
+        added[record] = 1
         return True
 
-    def _of(self, labels: tuple[str, ...]) -> Increments:
+    def _increments_of(self, labels: tuple[str, ...]) -> Increments:
         increments = self.by_labels.get(labels)
         if increments is None:
             increments = self.by_labels[labels] = Increments(Counter(), {}, {})
@@ -152,11 +165,12 @@ def _observe(increments: Increments, family: Family, label: str, value: float, e
     bucket = keys[bisect_left(family.buckets, value)]
     increments.values[bucket] += 1
     increments.values[keys[-1]] += round(value * MICRO)
-    if exemplar[0]:
+    if exemplar[0]:  # an exit without a task has no task_id to show
         increments.exemplars[bucket] = exemplar
 
 
 def _label(family: Family, label: str) -> str:
+    # A family with OTHER has a fixed list of values: a new alarm type must not make a new series.
     if OTHER in family.values:
         return label if label in family.values else OTHER
     return label or UNKNOWN
@@ -165,23 +179,24 @@ def _label(family: Family, label: str) -> str:
 def check_names(
     kinds: Iterable[EventKind | EventRow], counted: Iterable[Measurement], observed: Iterable[str]
 ) -> None:
-    """Hold the names that the event table and the fold count by to the catalogue.
+    """Check that the catalogue has the families that the event table and the fold use.
 
     Args:
         kinds: the events.
-        counted: what the fold counts beside them.
-        observed: the histograms it observes in.
+        counted: the other increments of the fold.
+        observed: the histograms of the fold.
 
     Raises:
-        ValueError: there is no such family, or it does not have that label; the text says which.
+        ValueError: a family is missing or has another label; the text names it.
     """
     for kind in kinds:
         event = f"the event {kind.callback_event}"
-        family = _family("counter", kind.counts, event)
+        family = _family("counter", kind.counter, event)
         if family.labels != ((kind.label,) if kind.label else ()):
             raise ValueError(f"{event}: {family.name} has the labels {family.labels}, not {kind.label!r}")
+        # Without either, a sender could create any number of series.
         if family.labels and not family.values and not family.limit:
-            raise ValueError(f"{family.name} needs values or a limit: its label comes from outside")
+            raise ValueError(f"{family.name} needs values or a limit: callers choose its label values")
     for name, value, _ in counted:
         if value not in (_family("counter", name, "the fold").values or ("",)):
             raise ValueError(f"the fold: the family {name} has no value {value!r}")
@@ -189,11 +204,12 @@ def check_names(
         _family("histogram", name, "the fold")
 
 
-def _family(kind: str, name: str, who: str) -> Family:
+def _family(kind: str, name: str, user: str) -> Family:
     family = CATALOGUE.get(name)
     if family is None or family.kind != kind or family.scope not in (Scope.LABELLED, Scope.FLEET):
-        raise ValueError(f"{who}: the catalogue has no {kind} {name} of the fleet")
+        raise ValueError(f"{user}: the catalogue has no {kind} {name} of the fleet")
     return family
 
 
+# At import, so that a wrong table stops the start instead of failing at the first callback.
 check_names(EventKind, [counted.increment for counted in Counted], Observed)

@@ -1,1 +1,1 @@
-"""What the service sends: the event table, schemas, the parser, and how secrets are taken out."""
+"""The callback protocol: the event table, the schemas, the parser and the redaction of secrets."""

@@ -1,4 +1,4 @@
-"""What a callback says, as a value: frozen, and without its secrets."""
+"""The parsed callback, as a frozen value without secrets."""
 
 from msgspec import Struct
 
@@ -9,16 +9,16 @@ class Callback(Struct, frozen=True, gc=False, kw_only=True):
     """A valid relay callback, without its secrets.
 
     Args:
-        kind: its event.
-        appid, task_id: the task; `task_id` is empty where the callback names none.
-        stream_id, to_url, to_host, source_host: what may be shown; empty where unknown.
-        sources: a digest that is equal for equal sources, empty where there are none.
-        event_time_seconds: `event_time`, whole seconds, None where absent.
-        stated_ms: the msg's own time in milliseconds, None where absent or 0.
-        subject: what the event is about: a file's identity, an exit code or an alarm's type.
-        duration_seconds: the declared length of a file, 0 where unknown.
-        message: what an exit says of itself, as far as it may be shown.
-        unknown_fields: names of fields that the schema does not know.
+        kind: the event that it reports.
+        appid, task_id: the task; `task_id` is empty if the callback has none.
+        stream_id, to_url, to_host, source_host: redacted; empty if unknown.
+        sources: a digest of the source URLs, equal for equal sources; empty if there are none.
+        event_time_seconds: `event_time` in whole seconds, None if absent.
+        stated_ms: the time in `msg`, in milliseconds; None if absent or 0.
+        subject: a file's index or digest, an exit code or an alarm's type.
+        duration_seconds: the declared length of a file; 0 if unknown.
+        message: the message of an exit, redacted.
+        unknown_fields: names of the fields that the schema does not list.
     """
 
     kind: EventKind
@@ -38,10 +38,10 @@ class Callback(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Ignored(Struct, frozen=True, gc=False):
-    """A callback that is none of ours: another product's, or an event that is not known.
+    """A callback of another product, or of an unknown event: answered 200 and counted, but not applied.
 
     Args:
-        keep: whether it belongs in the quarantine, for a look.
+        is_quarantined: whether its body is kept in the quarantine.
     """
 
-    keep: bool
+    is_quarantined: bool

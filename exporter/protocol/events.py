@@ -1,10 +1,11 @@
-"""The event table: one row for each kind of relay callback, and the one place to add one.
+"""The event table: one row for each kind of relay callback.
 
-To add an event, put its schema file into `schemas/` and its row here. Everything else reads this table: the
-schemas, the parser, the fold, the metrics, the pages, the documentation and the simulator. A row that lacks
-something, or that names a family, a label or a field that does not exist, ends the import with a line that
-names it. Only a kind that moves its task needs more: what it does there, in `relay.state_machine`, and how it
-is known again without a time, in `relay.deduplication`; both tables are held to this one.
+To add an event, add its schema file to `schemas/` and its row here. Everything else reads this table: the
+schemas, the parser, the fold, the metrics, the pages, the documentation and the simulator. The import fails
+if a row is incomplete, or if it names a family, a label or a field that does not exist; the error names it.
+An event that changes the run state also needs a transition in `relay.state_machine`, and a rule in
+`relay.deduplication` that detects its redelivery when it has no event time. Both tables are checked against
+this one at import.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,14 +18,14 @@ T = TypeVar("T")
 
 
 class Subject(Enum):
-    """What an event is about, beside its task."""
+    """The subject of an event, apart from its task."""
 
     NOTHING = "nothing"
-    #: Known by `index`, else by `url`; `duration` is its declared length.
+    #: A file, identified by `index`, or by `url` if `index` is absent; `duration` is its declared length.
     FILE = "file"
-    #: `code`, with a `message` beside it.
+    #: An exit code in `code`; `message` explains it.
     EXIT_CODE = "exit code"
-    #: A text in the first of the row's `text_fields` that is there.
+    #: A text, in the first of the row's `text_fields` that is present.
     TEXT = "text"
 
 
@@ -32,34 +33,34 @@ class EventRow(Struct, frozen=True, kw_only=True):
     """A row of the event table.
 
     Args:
-        letter: stands for the kind in the records of a store; it never changes.
-        callback_event: the value of `callback_event`.
-        schema: its schema file, without `.json`.
-        subject: what it is about, beside its task.
-        counts: the counter that each such callback adds 1 to, without the common prefix.
-        moves: whether it changes where its task stands. If not, it is counted and listed in the history.
-        words: what happened, on the pages.
-        label: the label of that counter which the subject becomes, if it has one.
-        text_fields: the fields of `msg` that hold a subject of kind TEXT, the preferred one first.
-        time_field: the field of `msg` with the event's own time in milliseconds, if it has one.
+        letter: identifies the kind in stored records; it never changes.
+        callback_event: the value of the field `callback_event`.
+        schema: name of its schema file, without `.json`.
+        subject: kind of its subject.
+        counter: the counter that each such callback increments, without the common prefix.
+        changes_state: whether it changes the run state. If not, it is only counted and listed in the history.
+        description: description of the event on the pages.
+        label: the label of that counter that holds the subject, empty if there is none.
+        text_fields: the fields of `msg` that may hold a subject of kind TEXT, the preferred one first.
+        time_field: the field of `msg` that holds the event time in milliseconds, empty if there is none.
     """
 
     letter: str
     callback_event: str
     schema: str
     subject: Subject
-    counts: str
-    moves: bool
-    words: str
+    counter: str
+    changes_state: bool
+    description: str
     label: str = ""
     text_fields: tuple[str, ...] = ()
     time_field: str = ""
 
     def __post_init__(self) -> None:
-        """Hold the row's parts to each other.
+        """Check that the fields of the row are consistent.
 
         Raises:
-            ValueError: they do not go together; the text names the event.
+            ValueError: they are not; the text names the event.
         """
         if len(self.letter) != 1:
             raise ValueError(f"the event {self.callback_event}: expected one letter, not {self.letter!r}")
@@ -69,16 +70,16 @@ class EventRow(Struct, frozen=True, kw_only=True):
 
 @unique
 class EventKind(Enum):
-    """A kind of relay callback: its attributes are those of its row, its value is the row's letter."""
+    """A kind of relay callback, with the fields of its row as attributes; its value is the letter."""
 
     START = EventRow(
         letter="S",
         callback_event="TaskStart",
         schema="task_start",
         subject=Subject.NOTHING,
-        counts="tasks_started_total",
-        moves=True,
-        words="run began",
+        counter="tasks_started_total",
+        changes_state=True,
+        description="run started",
         time_field="task_start_time",
     )
     FILE_START = EventRow(
@@ -86,28 +87,28 @@ class EventKind(Enum):
         callback_event="VodSourceFileStart",
         schema="vod_source_file_start",
         subject=Subject.FILE,
-        counts="files_started_total",
-        moves=True,
-        words="file began",
+        counter="files_started_total",
+        changes_state=True,
+        description="file started",
     )
     FILE_FINISH = EventRow(
         letter="N",
         callback_event="VodSourceFileFinish",
         schema="vod_source_file_finish",
         subject=Subject.FILE,
-        counts="files_played_total",
-        moves=True,
-        words="file played to its end",
+        counter="files_played_total",
+        changes_state=True,
+        description="file played to its end",
     )
     EXIT = EventRow(
         letter="E",
         callback_event="TaskExit",
         schema="task_exit",
         subject=Subject.EXIT_CODE,
-        counts="tasks_exited_total",
+        counter="tasks_exited_total",
         label="code",
-        moves=True,
-        words="run ended",
+        changes_state=True,
+        description="run ended",
         time_field="task_exit_time",
     )
     ALARM = EventRow(
@@ -116,23 +117,23 @@ class EventKind(Enum):
         schema="task_alarm",
         subject=Subject.TEXT,
         text_fields=("type", "AlarmType"),
-        counts="alarms_total",
+        counter="alarms_total",
         label="type",
-        moves=False,
-        words="alarm",
+        changes_state=False,
+        description="alarm",
     )
     CONFIG_RESET = EventRow(
         letter="R",
         callback_event="ResetTaskConfig",
         schema="reset_task_config",
         subject=Subject.NOTHING,
-        counts="config_resets_total",
-        moves=False,
-        words="configuration reset",
+        counter="config_resets_total",
+        changes_state=False,
+        description="configuration reset",
     )
 
     def __new__(cls, row: EventRow) -> Self:
-        """Make the letter the value: it is what stands in a record."""
+        """Use the letter as the value, because stored records hold it."""
         kind = object.__new__(cls)
         kind._value_ = row.letter
         return kind
@@ -143,40 +144,40 @@ class EventKind(Enum):
         self.schema = row.schema
         self.subject = row.subject
         self.text_fields = row.text_fields
-        self.counts = row.counts
+        self.counter = row.counter
         self.label = row.label
-        self.moves = row.moves
-        self.words = row.words
+        self.changes_state = row.changes_state
+        self.description = row.description
         self.time_field = row.time_field
 
 
 def kinds_by(key: Callable[[EventKind], str]) -> dict[str, EventKind]:
-    """Return the kinds by what `key` returns for each.
+    """Return every kind, indexed by its `key`.
 
     Raises:
-        ValueError: it returns the same for two kinds; the text names them.
+        ValueError: two kinds have the same key; the text names them.
     """
-    found: dict[str, EventKind] = {}
+    kinds: dict[str, EventKind] = {}
     for kind in EventKind:
-        other = found.setdefault(key(kind), kind)
+        other = kinds.setdefault(key(kind), kind)
         if other is not kind:
             raise ValueError(f"the events {other.name} and {kind.name} have the same {key(kind)!r}")
-    return found
+    return kinds
 
 
-#: The kinds by `callback_event`, and by the letter that records have.
+#: The kinds by `callback_event`, and by the letter in stored records.
 BY_NAME = kinds_by(lambda kind: kind.callback_event)
 BY_LETTER = kinds_by(lambda kind: kind.letter)
 
 
-def of_moving_kinds(table: Mapping[EventKind, T]) -> Mapping[EventKind, T]:
-    """Return `table`, which has an entry for every kind that moves its task and for no other.
+def check_complete(table: Mapping[EventKind, T]) -> Mapping[EventKind, T]:
+    """Return `table`, after checking that its keys are exactly the kinds that change the run state.
 
     Raises:
-        ValueError: it has not; the text names the kinds.
+        ValueError: a kind is missing or has no place there; the text names it.
     """
-    wrong = table.keys() ^ {kind for kind in EventKind if kind.moves}
+    wrong = table.keys() ^ {kind for kind in EventKind if kind.changes_state}
     if wrong:
         names = ", ".join(sorted(kind.callback_event for kind in wrong))
-        raise ValueError(f"expected an entry for each event that moves its task and for no other: {names}")
+        raise ValueError(f"expected an entry for each event that changes the state, for no other: {names}")
     return table

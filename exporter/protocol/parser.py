@@ -1,7 +1,7 @@
-"""From bytes to a callback: parsed strictly, unpacked, held against its schema, freed of secrets.
+"""The parser: decodes the bytes of a callback, validates them against the schema and redacts secrets.
 
-The result is a frozen value; nothing below looks a key up in a dictionary, and nothing below sees a
-secret. This module knows no clock and does no I/O.
+The result is a frozen value. The modules that receive it read no dictionaries and see no secrets.
+Pure: no clock, no I/O.
 """
 
 from collections.abc import Callable
@@ -16,16 +16,17 @@ from exporter.protocol.redact import Redactor
 from exporter.protocol.schemas import Schema, Schemas
 
 RELAY_EVENT_TYPE = 314
+#: Maximum length of the message of an exit, because it is stored with the task.
 MAX_MESSAGE = 200
 
 
 class Parser:
-    """Turns the bytes of a callback into a value.
+    """Parses the bytes of callbacks.
 
     Args:
-        schemas: what is valid.
-        redactor: what may be shown.
-        authenticate: looks at a body before anything is made of it, and raises CallbackError.
+        schemas: the compiled schemas.
+        redactor: removes secrets from URLs and messages.
+        authenticate: checks the decoded body before it is validated; raises CallbackError to reject it.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Parser:
         authenticate: Callable[[object], None] = lambda body: None,
     ) -> None:
         self._envelope = schemas.envelope
+        # By name, so that an event is looked up once and gives both its kind and its schema.
         self._events = {kind.callback_event: (kind, schema) for kind, schema in schemas.events.items()}
         self._redactor = redactor
         self._authenticate = authenticate
@@ -44,21 +46,23 @@ class Parser:
         """Return the callback in `raw`.
 
         Raises:
-            CallbackError: 400, with reason `json` or `schema` and what was expected where; or what
-                `authenticate` raises.
+            CallbackError: 400 with reason `json` or `schema`, and for each error its place and what was
+                expected there; or the error that `authenticate` raises.
         """
         body = _loads(raw, "")
         self._authenticate(body)
         if not isinstance(body, dict):
             raise CallbackError(400, "schema", (Fault("", "expected an object"),))
+        # Checked before the schema: another product's callback is answered 200, whatever its fields are.
         if _is_foreign(body):
-            return Ignored(keep=False)
+            return Ignored(is_quarantined=False)
         _unpack(body)
         kind, schema = self._events.get(_text(body.get("callback_event")), (None, self._envelope))
         if not schema.is_valid(body):
             raise CallbackError(400, "schema", schema.explain(body))
         if kind is None:
-            return Ignored(keep=True)
+            # Kept for inspection: the service may have introduced a new event.
+            return Ignored(is_quarantined=True)
         return self._value(kind, schema, body)
 
     def _value(self, kind: EventKind, schema: Schema, body: dict[str, Any]) -> Callback:
@@ -87,26 +91,28 @@ class Parser:
     def _sources(self, urls: list[str] | None, msg: dict[str, Any]) -> tuple[str, str]:
         if urls:
             return self._redactor.sources(urls)
+        # Without source_urls, the URL of the file still shows the source host.
         url = msg.get("url")
         return self._redactor.source(url)[0] if isinstance(url, str) else "", ""
 
     def _message(self, body: dict[str, Any], msg: dict[str, Any]) -> str:
         text: str = msg.get("message") or ""
-        return self._redactor.prose(text, body.get("to_url") or "")[:MAX_MESSAGE] if text else ""
+        # The message may quote the destination, so its stream key must be hidden in the text too.
+        return self._redactor.message(text, body.get("to_url") or "")[:MAX_MESSAGE] if text else ""
 
     def _subject(self, kind: EventKind, msg: dict[str, Any]) -> str:
         match kind.subject:
             case Subject.NOTHING:
                 return ""
             case Subject.FILE:
-                index = msg.get("index")
+                index = msg.get("index")  # may be 0, the first file
                 return self._redactor.source(msg["url"])[1] if index is None else str(int(index))
             case Subject.EXIT_CODE:
                 return _code(msg.get("code"))
             case Subject.TEXT:
                 return next((msg[field] for field in kind.text_fields if msg.get(field)), "")
-            case never:
-                assert_never(never)
+            case unreachable:
+                assert_never(unreachable)
 
 
 def _loads(raw: bytes | str, pointer: str) -> Any:
@@ -120,17 +126,18 @@ def _loads(raw: bytes | str, pointer: str) -> Any:
 
 def _is_foreign(body: dict[str, Any]) -> bool:
     event_type = body.get("event_type")
+    # Not isinstance: True is an int, and must reach the schema, which rejects it.
     return type(event_type) is int and event_type != RELAY_EVENT_TYPE
 
 
 def _unpack(body: dict[str, Any]) -> None:
-    """Replace the JSON texts inside `msg` and `source_urls` by what they hold."""
+    """Replace the JSON strings in `msg` and `source_urls` with their decoded values."""
     msg = body.get("msg")
     if isinstance(msg, str):
         body["msg"] = _loads(msg, "/msg") if msg.strip() else {}
     sources = body.get("source_urls")
     if isinstance(sources, str):
-        text = sources.strip()
+        text = sources.strip()  # the service ends the array with a newline
         if text.startswith("["):
             body["source_urls"] = _loads(text, "/source_urls")
         else:
@@ -138,6 +145,7 @@ def _unpack(body: dict[str, Any]) -> None:
 
 
 def _unknown(body: dict[str, Any], msg: dict[str, Any], schema: Schema) -> tuple[str, ...]:
+    # Fast path: almost every callback has known fields only.
     if body.keys() <= schema.fields and msg.keys() <= schema.msg_fields:
         return ()
     outer = body.keys() - schema.fields
@@ -146,19 +154,20 @@ def _unknown(body: dict[str, Any], msg: dict[str, Any], schema: Schema) -> tuple
 
 
 def _text(value: object) -> str:
-    """Return a string or a whole number as text; 7 and 7.0 are the same number to JSON."""
+    """Return a string or a whole number as text; 7.0 becomes "7", because JSON does not separate the two."""
     if isinstance(value, float):
         value = int(value)
     return str(value) if isinstance(value, str | int) else ""
 
 
 def _code(value: object) -> str:
-    """Return an exit code in one form: -22, "-22", "-022" and -22.0 are the same code."""
+    """Return an exit code in its canonical form: -22, "-22", "-022" and -22.0 are the same code."""
     text = _text(value)
     digits = text.removeprefix("-")
     return str(int(text)) if digits.isascii() and digits.isdigit() else text
 
 
 def _positive(value: object) -> int | None:
+    # 0 means unknown, both for event_time and for the times in msg.
     number = int(value) if isinstance(value, int | float) or (isinstance(value, str) and value) else 0
     return number or None

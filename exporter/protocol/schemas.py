@@ -1,7 +1,7 @@
-"""The schema files, compiled: which callbacks are valid, and what is wrong with the others.
+"""The compiled schemas: validate callbacks and explain rejections.
 
-`jsonschema_rs` gives the verdict (microseconds), `jsonschema` explains a rejection; a test holds the
-two to the same verdict.
+`jsonschema_rs` validates, because it takes microseconds. `jsonschema` explains a rejection, because its
+errors name what was expected. A test checks that both give the same result.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,23 +18,26 @@ from referencing import Registry, Resource
 from exporter.errors import ExporterError, Fault
 from exporter.protocol.events import EventKind
 
+#: An answer lists no more errors than this.
 MAX_FAULTS = 10
-#: Deeper than any schema looks. `jsonschema` spells out what it refuses and can't bear a thousand levels.
+#: Deeper levels are cut off before `jsonschema` explains a body: no schema describes them, and it fails on a
+#: body with a thousand levels.
 MAX_LEVELS = 16
 
+#: The schema files that belong to no single event.
 SHARED = ("common", "envelope")
 
 
 class BrokenSchema(ExporterError):  # noqa: N818
-    """A schema file can't be read or compiled; the text names the file."""
+    """A schema file that cannot be read or compiled; the text names the file."""
 
 
 class Schema:
-    """One compiled schema.
+    """A compiled schema.
 
     Args:
-        name: the schema file's name without `.json`.
-        documents: every schema document by that name.
+        name: name of the schema file, without `.json`.
+        documents: every schema document, by that name.
     """
 
     def __init__(self, name: str, documents: Mapping[str, Any]) -> None:
@@ -42,22 +45,22 @@ class Schema:
             (document["$id"], Resource.from_contents(document)) for document in documents.values()
         )
         document = documents[name]
-        self._slow = jsonschema.Draft202012Validator(document, registry=registry)
-        self._fast = jsonschema_rs.Draft202012Validator(
+        self._explainer = jsonschema.Draft202012Validator(document, registry=registry)
+        self._validator = jsonschema_rs.Draft202012Validator(
             document, registry=jsonschema_rs.Registry([(d["$id"], d) for d in documents.values()])
         )
-        self.is_valid = self._fast.is_valid
+        self.is_valid = self._validator.is_valid
         self.fields = frozenset(_properties(document, documents))
         properties = document.get("properties", {})
-        #: The only value of `callback_event` that is valid; empty where any is.
+        #: The only valid value of `callback_event`; empty if the schema allows any.
         self.event: str = properties.get("callback_event", {}).get("const", "")
         msg = properties.get("msg", {})
         self.msg_fields = frozenset(_properties(msg, documents))
 
     def explain(self, body: object) -> tuple[Fault, ...]:
-        """Return what is wrong with `body`, empty if nothing is; never a value of the body itself."""
-        faults: dict[Fault, None] = {}
-        for error in self._slow.iter_errors(_pruned(body, MAX_LEVELS)):
+        """Return the errors of `body`, empty if it is valid; they quote no value, as it may be a secret."""
+        faults: dict[Fault, None] = {}  # an ordered set: alternatives of one field give equal errors
+        for error in self._explainer.iter_errors(_pruned(body, MAX_LEVELS)):
             for fault in _faults(error):
                 faults.setdefault(fault)
             if len(faults) >= MAX_FAULTS:
@@ -66,13 +69,13 @@ class Schema:
 
 
 class Schemas:
-    """Every schema, compiled once.
+    """All schemas, compiled once.
 
     Args:
-        folder: where the schema files are; the ones that come with the program by default.
+        folder: folder of the schema files; by default the one installed with the program.
 
     Raises:
-        BrokenSchema: a file is missing, is not JSON, or is not a schema.
+        BrokenSchema: a file is missing, is not JSON or is not a schema, or it contradicts the event table.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -82,8 +85,8 @@ class Schemas:
         try:
             self.envelope = Schema("envelope", documents)
             self.events = {kind: Schema(kind.schema, documents) for kind in EventKind}
-        except Exception as exc:
-            raise BrokenSchema(f"the schemas in {folder} do not compile: {exc}") from exc
+        except Exception as exc:  # the two libraries raise many types
+            raise BrokenSchema(f"the schemas in {folder} cannot be compiled: {exc}") from exc
         for kind, schema in self.events.items():
             if schema.event != kind.callback_event:
                 raise BrokenSchema(
@@ -99,7 +102,7 @@ class Schemas:
 
 
 def schema_folder() -> Path:
-    """Return the folder of the schema files: inside the installed package, or beside it in a checkout."""
+    """Return the folder of the schema files: inside the installed package, or next to it in a checkout."""
     inside = Path(str(files("exporter"))) / "schemas"
     return inside if inside.is_dir() else inside.parent.parent / "schemas"
 
@@ -111,7 +114,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, orjson.JSONDecodeError, jsonschema.SchemaError) as exc:
         raise BrokenSchema(f"schema file {path}: {exc}") from exc
     if not isinstance(document, dict):
-        raise BrokenSchema(f"schema file {path}: not an object")
+        raise BrokenSchema(f"schema file {path}: expected a JSON object")
     return document
 
 
@@ -127,7 +130,7 @@ def _properties(document: Mapping[str, Any], documents: Mapping[str, Any]) -> It
 
 
 def _pruned(value: Any, levels: int) -> Any:
-    """Return `value` without what lies deeper than so many levels."""
+    """Return `value` without the levels deeper than `levels`."""
     if isinstance(value, dict):
         return {name: _pruned(item, levels - 1) for name, item in value.items()} if levels else {}
     if isinstance(value, list):
@@ -136,6 +139,7 @@ def _pruned(value: Any, levels: int) -> Any:
 
 
 def _faults(error: ValidationError) -> Iterator[Fault]:
+    # A missing field has no place of its own in the body: point to where it should be.
     if error.validator == "required":
         for name in cast("list[str]", error.validator_value):
             if name not in cast(Any, error.instance):
@@ -147,16 +151,17 @@ def _faults(error: ValidationError) -> Iterator[Fault]:
 def _expectation(error: ValidationError) -> str:
     schema = error.schema if isinstance(error.schema, Mapping) else {}
     wanted = cast(Any, error.validator_value)
-    if error.validator == "anyOf" and _alternatives_of_presence(wanted):
+    if error.validator == "anyOf" and _only_require_fields(wanted):
         names = " or ".join(alternative["required"][0] for alternative in wanted)
         return f"expected one of the fields {names}"
     if error.validator == "type":
         names = wanted if isinstance(wanted, str) else " or ".join(wanted)
         return f"expected {names}, not {_kind(error.instance)}"
+    # The description of a field is the error message: it states what is valid.
     return f"expected: {schema.get('description', wanted)}"
 
 
-def _alternatives_of_presence(alternatives: Iterable[Any]) -> bool:
+def _only_require_fields(alternatives: Iterable[Any]) -> bool:
     return all(set(alternative) == {"required"} for alternative in alternatives)
 
 

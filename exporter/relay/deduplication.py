@@ -11,7 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from exporter.protocol.callback import Callback
-from exporter.protocol.events import EventKind, of_moving_kinds
+from exporter.protocol.events import EventKind, check_complete
 from exporter.relay.counted import Counted, Measurement
 from exporter.relay.task import Entry, FoldSettings, RunState, Task
 
@@ -92,7 +92,7 @@ def deduplicate(task: Task, callback: Callback, arrival: float, settings: FoldSe
     if _was_counted(task, callback, arrival, settings) or _is_repeated(task, callback, arrival, settings):
         return DedupResult(Verdict.DUPLICATE, event_time)
     # The run state recognizes a redelivery of an event that moves the task. Others need an identity.
-    identities = () if callback.kind.moves else (_identity(None, callback),)
+    identities = () if callback.kind.changes_state else (_identity(None, callback),)
     return DedupResult(Verdict.APPLIED, event_time, identities)
 
 
@@ -196,7 +196,7 @@ def _is_remembered(task: Task, identity: str, arrival: float, settings: FoldSett
 
 def _is_repeated(task: Task, callback: Callback, arrival: float, settings: FoldSettings) -> bool:
     """Return whether a callback without an event time is a redelivery."""
-    if callback.kind.moves:
+    if callback.kind.changes_state:
         return _IS_REPEATED[callback.kind](task.current, callback, arrival, settings)
     seen = task.identities.get(_identity(None, callback))
     return seen is not None and arrival - seen <= EQUAL_ALARM_SECONDS
@@ -230,7 +230,7 @@ def _is_exit_repeated(run: RunState, callback: Callback, arrival: float, setting
 
 
 #: How a redelivery without an event time is recognized, for each event that moves its task.
-_IS_REPEATED = of_moving_kinds(
+_IS_REPEATED = check_complete(
     {
         EventKind.START: _is_start_repeated,
         EventKind.FILE_START: _is_file_start_repeated,

@@ -109,7 +109,7 @@ def measurements_of(
 ) -> tuple[Measurement, ...]:
     """Return what is counted and observed for a callback, whatever it does to its task."""
     kind, event_time = callback.kind, result.event_time
-    measurements: list[Measurement] = [(kind.counts, callback.subject if kind.label else "", 1)]
+    measurements: list[Measurement] = [(kind.counter, callback.subject if kind.label else "", 1)]
     if kind is EventKind.EXIT and callback.subject not in settings.ok_codes:
         measurements.append(Counted.TASK_FAILED.increment)
     measurements += result.measurements
@@ -136,7 +136,7 @@ def _move(
     task: Task, callback: Callback, event_time: EventTime, arrival: float, settings: FoldSettings
 ) -> tuple[Task, tuple[Measurement, ...]]:
     """Put the callback into the log of `task` and return what it does to the run."""
-    if not callback.kind.moves:
+    if not callback.kind.changes_state:
         return task, ()
     entry = Entry(
         callback.kind,

@@ -75,7 +75,7 @@ from collections.abc import Iterator, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from exporter.protocol.events import EventKind, of_moving_kinds
+from exporter.protocol.events import EventKind, check_complete
 from exporter.relay.counted import Counted, Measurement, Observed
 from exporter.relay.task import Entry, RunState
 
@@ -222,7 +222,7 @@ def _on_exit(state: RunState, entry: Entry, rest: Sequence[Entry]) -> Transition
 
 
 #: What each event does to a run. This is the one place where a task may change its phase.
-_TRANSITIONS = of_moving_kinds(
+_TRANSITIONS = check_complete(
     {
         EventKind.START: _on_start,
         EventKind.FILE_START: _on_file_start,

@@ -1,5 +1,4 @@
-"""A sender like the service: fleets, what befalls their callbacks on the way, and what must be counted.
+"""The simulator: sends the callbacks of a random fleet, with faults, and computes the totals to expect.
 
-It knows nothing of the fold: what it expects is counted from histories as they truly were, so that it can
-tell whether the exporter is right.
+It does not use the fold: it counts the events of the true histories, so that it can check the exporter.
 """

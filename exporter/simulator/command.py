@@ -1,4 +1,4 @@
-"""`simulate`: draws a fleet, sends what happens to it, says what must be counted, and looks whether it is."""
+"""The command `simulate`: sends the callbacks of a random fleet, and verifies the totals of the exporter."""
 
 import heapq
 import sys
@@ -11,82 +11,83 @@ from tqdm import tqdm
 
 from exporter.errors import SettingsError
 from exporter.metrics.catalogue import LABEL_CHOICES
-from exporter.simulator.body import Writer
-from exporter.simulator.fleet import Plan, fleet
+from exporter.simulator.body import CallbackWriter
+from exporter.simulator.fleet import FleetSettings, fleet
 from exporter.simulator.options import Options
-from exporter.simulator.sender import Sender, believed_by
+from exporter.simulator.sender import Sender, make_tls_context
 from exporter.simulator.totals import Key, Totals
-from exporter.simulator.verify import STILL_SCRAPES, Comparison, scrape, settled, without, written
-from exporter.simulator.wire import MAX_OVERTAKEN, Delivery, Faults, Lane
+from exporter.simulator.verify import STABLE_SCRAPES, Comparison, sample_text, scrape, sum_over, until_stable
+from exporter.simulator.wire import MAX_OVERTAKEN, Channel, Delivery, Faults
 
-#: What came more than five seconds late is timed by what it states; this is well beyond.
-PAST_SECONDS = 10.0
-#: The sweep settles what is missing within a second of the reorder window's end.
+#: With --fast the histories end this long before the start. Every callback then arrives more than 5 s after
+#: its event time, so that the exporter computes durations from event times.
+FAST_OFFSET_SECONDS = 10.0
+#: Time after the reorder window: a sweep settles gaps within a second of its end.
 SETTLE_SECONDS = 2.0
-#: Numbers that stand still for so long are all that comes: an exporter sweeps twice a second.
-STILL_SECONDS = 5.0
-#: How often the clock is looked at while it is waited for.
-LOOK_SECONDS = 0.2
-#: The service sends siblings of these callbacks again a minute apart.
-MAX_AGAIN_SECONDS = 60.0
+#: The exporter has finished when its values have not changed for so long: it sweeps twice a second.
+STABLE_SECONDS = 5.0
+#: Interval between two reads of the clock while waiting.
+CLOCK_POLL_SECONDS = 0.2
+#: The service repeats similar callbacks after a minute.
+MAX_REDELIVERY_SECONDS = 60.0
 #: The default of `--metrics.labels`.
-SHOWN = ("appid", "to_host")
+DEFAULT_LABELS = ("appid", "to_host")
 
 
 def simulate(options: Options) -> int:
-    """Run a simulation; return 1 if its totals are not shown.
+    """Run a simulation; return the exit status, 1 if an answer or a total is not as expected.
 
     Raises:
-        ExporterError: the target or the metrics do not answer.
+        ExporterError: the target or the URL of the metrics does not answer.
     """
-    believed = believed_by(options.ca_file)
-    before = scrape(options.verify, believed) if options.verify else {}
+    tls_context = make_tls_context(options.ca_file)
+    before = scrape(options.verify, tls_context) if options.verify else {}
     now = time.time()
-    begin = now - options.duration - PAST_SECONDS if options.fast else now
+    begin = now - options.duration - FAST_OFFSET_SECONDS if options.fast else now
     totals = Totals()
     sender = Sender(
         target=options.target,
         connections=options.connections,
         begin=None if options.fast else begin,
-        believed=believed,
+        tls_context=tls_context,
     )
-    sender.send(_watched(_deliveries(options, begin, totals), options.duration))
-    shown = without(totals.counts, set(LABEL_CHOICES) - set(SHOWN))
-    for key in sorted(shown, key=written):
-        print(f"{written(key)} {shown[key]:g}")
-    _tell(sender)
+    sender.send(_with_progress(_deliveries(options, begin, totals), options.duration))
+    expected = sum_over(totals.counts, set(LABEL_CHOICES) - set(DEFAULT_LABELS))
+    for key in sorted(expected, key=sample_text):
+        print(f"{sample_text(key)} {expected[key]:g}")
+    _print_answers(sender)
     if not options.verify:
         return 1 if sender.unexpected else 0
     return _verify(options, totals, before, sender)
 
 
 def _deliveries(options: Options, begin: float, totals: Totals) -> Iterator[Delivery]:
-    plan = Plan(
+    settings = FleetSettings(
         tasks=options.tasks,
-        batch=int(begin) % 100_000,
+        batch=int(begin) % 100_000,  # the time, so that every simulation has new task IDs
         duration=options.duration,
         failure_every=options.failure_every,
         downtime=options.downtime,
         speed=options.speed,
         untimed=options.untimed,
     )
-    lanes = [
-        Lane(
+    channels = [
+        Channel(
             number,
-            relays,
-            plan=plan,
+            tasks,
+            settings=settings,
             faults=_faults(options),
-            writer=Writer(begin, _key(options.sign_key_file)),
+            writer=CallbackWriter(begin, _read_key(options.sign_key_file)),
             totals=totals,
             seed=options.seed,
         )
-        for number, relays in enumerate(fleet(plan, Random(options.seed)))  # noqa: S311 - histories, no keys
+        for number, tasks in enumerate(fleet(settings, Random(options.seed)))  # noqa: S311 - histories, no keys
     ]
-    return heapq.merge(*(lane.deliveries() for lane in lanes), key=lambda delivery: delivery.at)
+    return heapq.merge(*(channel.deliveries() for channel in channels), key=lambda delivery: delivery.at)
 
 
 def _faults(options: Options) -> Faults:
-    """Return what goes wrong; in their own time callbacks change places in pairs alone."""
+    """Return the faults of the delivery; in real time only pairs of callbacks change their order."""
     return Faults(
         duplicate=options.duplicate,
         reorder=options.reorder,
@@ -95,26 +96,26 @@ def _faults(options: Options) -> Faults:
         unsigned=options.unsigned,
         malformed=options.malformed,
         unknown=options.unknown,
-        crowd=MAX_OVERTAKEN if options.fast else 2,
-        patience=options.duration if options.fast else options.reorder_window / 2,
-        again=min(MAX_AGAIN_SECONDS, options.duration / 10),
+        max_group_size=MAX_OVERTAKEN if options.fast else 2,
+        max_group_seconds=options.duration if options.fast else options.reorder_window / 2,
+        redelivery_seconds=min(MAX_REDELIVERY_SECONDS, options.duration / 10),
     )
 
 
-def _key(path: str) -> str:
+def _read_key(path: str) -> str:
     if not path:
         return ""
     try:
         lines = Path(path).read_text().split()
     except (OSError, ValueError) as exc:
-        raise SettingsError(f"--sign-key-file: {path} can't be read: {type(exc).__name__}") from exc
+        raise SettingsError(f"--sign-key-file: cannot read {path}: {type(exc).__name__}") from exc
     if not lines:
         raise SettingsError(f"--sign-key-file: expected a key in {path}")
     return lines[0]
 
 
-def _watched(deliveries: Iterable[Delivery], duration: float) -> Iterator[Delivery]:
-    """Pass deliveries on; on a terminal show how far they are."""
+def _with_progress(deliveries: Iterable[Delivery], duration: float) -> Iterator[Delivery]:
+    """Yield `deliveries`, with a progress bar if standard error is a terminal."""
     form = "{percentage:3.0f}% |{bar}| {n:.0f}/{total:.0f} s of histories{postfix}"
     with tqdm(total=duration, bar_format=form, disable=None, file=sys.stderr) as bar:
         for number, delivery in enumerate(deliveries, 1):
@@ -124,36 +125,36 @@ def _watched(deliveries: Iterable[Delivery], duration: float) -> Iterator[Delive
         bar.update(duration - bar.n)
 
 
-def _tell(sender: Sender) -> None:
+def _print_answers(sender: Sender) -> None:
     answers = ", ".join(f"{count} of {status}" for status, count in sorted(sender.statuses.items()))
     print(f"answers: {answers or 'none'}", file=sys.stderr)
     if sender.unexpected:
-        print(f"{sender.unexpected} callbacks were refused, or kept against all expectation", file=sys.stderr)
+        print(f"{sender.unexpected} callbacks had an unexpected answer", file=sys.stderr)
     if sender.unanswered:
         print(f"{sender.unanswered} requests had no answer and were sent again", file=sys.stderr)
 
 
 def _verify(options: Options, totals: Totals, before: Mapping[Key, float], sender: Sender) -> int:
     window = options.reorder_window + SETTLE_SECONDS
-    over = time.time() + window
+    settled_at = time.time() + window
     print(
         f"waiting {window:g} s for the exporter to settle, "
-        f"then until nothing differs or its numbers stand still for {STILL_SECONDS:g} s",
+        f"then until nothing differs or its values have not changed for {STABLE_SECONDS:g} s",
         file=sys.stderr,
     )
-    _sleep_until(over)
-    believed = believed_by(options.ca_file)
+    _sleep_until(settled_at)
+    tls_context = make_tls_context(options.ca_file)
 
-    def look() -> Comparison:
+    def compare() -> Comparison:
         return Comparison(
             expected=totals.counts,
             before=before,
-            after=scrape(options.verify, believed),
+            after=scrape(options.verify, tls_context),
             lossy=options.lose > 0,
             unanswered=sender.unanswered,
         )
 
-    comparison = settled(look, lambda: time.sleep(STILL_SECONDS / STILL_SCRAPES))
+    comparison = until_stable(compare, lambda: time.sleep(STABLE_SECONDS / STABLE_SCRAPES))
     differences = comparison.differences()
     for line in differences:
         print(line, file=sys.stderr)
@@ -161,7 +162,7 @@ def _verify(options: Options, totals: Totals, before: Mapping[Key, float], sende
     return 1 if differences or sender.unexpected else 0
 
 
-def _sleep_until(over: float) -> None:
-    """Wait by the clock that the exporter's windows go by: UNIX time, which can be set."""
-    while (left := over - time.time()) > 0:
-        time.sleep(min(left, LOOK_SECONDS))
+def _sleep_until(end: float) -> None:
+    """Wait until a UNIX time. The exporter's windows follow this clock, which may be set meanwhile."""
+    while (left := end - time.time()) > 0:
+        time.sleep(min(left, CLOCK_POLL_SECONDS))

@@ -1,6 +1,6 @@
-"""A fleet, and the true history of each of its tasks: what happened, in order, before any wire.
+"""Draws a fleet and the true history of each task: its events in order, before any fault.
 
-Nothing here knows a clock: times are seconds since the simulation began.
+Pure: no clock. Times are seconds since the start of the simulation.
 """
 
 import heapq
@@ -22,28 +22,31 @@ FAILURES = {
 }
 ALARMS = ("PullFileUnstable", "PushStreamUnstable", "PullFileFailed", "PushStreamFailed", "FileEndEarly")
 UNKNOWN_ALARM = "DecoderRestarted"
-#: What may be told of a task beside its runs and files.
-ASIDES = (
+#: The events that do not change the run state, with their texts.
+OTHER_EVENTS = (
     *((EventKind.ALARM, name) for name in (*ALARMS, UNKNOWN_ALARM)),
-    *((kind, "simulated") for kind in EventKind if not kind.moves and kind is not EventKind.ALARM),
+    *((kind, "simulated") for kind in EventKind if not kind.changes_state and kind is not EventKind.ALARM),
 )
 HOSTS = ("5000.livepush.myqcloud.com", "5001.livepush.myqcloud.com", "push.example.tv", "rtmp.example.net")
 FILE_SECONDS = 600.0
-FANNED_OUT = 3
-PLANNED, GONE = 0.1, 0.08
-ALARM_SECONDS, RESET_SECONDS = 240.0, 900.0
+#: Number of tasks that pull from one source.
+FAN_OUT = 3
+#: Share of runs that end as planned, and of failed tasks that do not start again.
+PLANNED_SHARE, ABANDONED_SHARE = 0.1, 0.08
+#: Mean time between the events that do not change the run state.
+OTHER_EVENT_SECONDS = 240.0
 
 
-class Relay(Struct, frozen=True, kw_only=True):
+class RelayTask(Struct, frozen=True, kw_only=True):
     """A relay task.
 
     Args:
-        appid, task_id, stream_id, to_host, to_url, sources: as the service knows it.
-        files: lengths of its files in whole seconds; none for a live source.
-        timed: its callbacks state when they happened.
-        stays: it never leaves the air.
-        shares: other tasks pull from the same sources.
-        wordy: it spells numbers as strings, as the documents do.
+        appid, task_id, stream_id, to_host, to_url, sources: as in its callbacks.
+        files: durations of its files, whole seconds; empty for a live source.
+        has_times: its callbacks have an event time.
+        never_exits: it stays active until the end of the simulation.
+        shares_source: other tasks pull from the same source.
+        has_text_numbers: its callbacks have numbers as strings, as the vendor documents them.
     """
 
     appid: int
@@ -53,21 +56,21 @@ class Relay(Struct, frozen=True, kw_only=True):
     to_url: str
     sources: tuple[str, ...]
     files: tuple[int, ...] = ()
-    timed: bool = True
-    stays: bool = False
-    shares: bool = False
-    wordy: bool = False
+    has_times: bool = True
+    never_exits: bool = False
+    shares_source: bool = False
+    has_text_numbers: bool = False
 
 
 class Event(Struct, frozen=True):
-    """Something that happened to a task.
+    """An event of a task.
 
     Args:
         kind: its kind.
-        at: when, seconds since the simulation began.
-        file: index of the file that began or ended.
+        at: its time, seconds since the start of the simulation.
+        file: index of the file that started or finished.
         code: exit code.
-        text: type of an alarm, or what else it says in a word.
+        text: type of an alarm, or the text of another event.
     """
 
     kind: EventKind
@@ -77,15 +80,16 @@ class Event(Struct, frozen=True):
     text: str = ""
 
 
-class Plan(Struct, frozen=True, kw_only=True):
-    """What a fleet is drawn from.
+class FleetSettings(Struct, frozen=True, kw_only=True):
+    """The settings that a fleet is drawn with.
 
     Args:
-        tasks: how many.
-        batch: makes the ids of this simulation other than those of the last.
-        duration, failure_every, downtime: seconds.
-        speed: files are so many times shorter.
-        untimed: share of tasks whose callbacks state no time.
+        tasks: number of tasks.
+        batch: part of every task ID, so that two simulations have different tasks.
+        duration: length of the simulation, seconds.
+        failure_every, downtime: mean length of a run and of the pause before the next one, seconds.
+        speed: factor by which files are shorter.
+        untimed: share of tasks whose callbacks have no event time.
     """
 
     tasks: int
@@ -97,108 +101,111 @@ class Plan(Struct, frozen=True, kw_only=True):
     untimed: float = 0.0
 
 
-def fleet(plan: Plan, chance: Random) -> list[tuple[Relay, ...]]:
-    """Return the tasks of a fleet; those that pull from one source stand together."""
-    lanes: list[tuple[Relay, ...]] = []
+def fleet(settings: FleetSettings, rng: Random) -> list[tuple[RelayTask, ...]]:
+    """Return the tasks of a fleet, grouped by source."""
+    groups: list[tuple[RelayTask, ...]] = []
     number = 0
-    while number < plan.tasks:
-        is_fan = chance.random() < 0.1 and plan.tasks - number >= FANNED_OUT
-        size = FANNED_OUT if is_fan else 1
-        lanes.append(_lane(plan, chance, range(number, number + size)))
+    while number < settings.tasks:
+        is_fan = rng.random() < 0.1 and settings.tasks - number >= FAN_OUT
+        size = FAN_OUT if is_fan else 1
+        groups.append(_draw_group(settings, rng, range(number, number + size)))
         number += size
-    return lanes
+    return groups
 
 
-def _lane(plan: Plan, chance: Random, numbers: range) -> tuple[Relay, ...]:
-    source = f"https://origin.example.com/{plan.batch}/{numbers[0]}/playlist.m3u8"
+def _draw_group(settings: FleetSettings, rng: Random, numbers: range) -> tuple[RelayTask, ...]:
+    source = f"https://origin.example.com/{settings.batch}/{numbers[0]}/playlist.m3u8"
     is_fan = len(numbers) > 1
-    files = () if is_fan or chance.random() < 0.4 else _files(plan, chance)
-    timed = chance.random() >= plan.untimed
-    wordy = chance.random() < 0.2
-    hosts = chance.sample(HOSTS, len(numbers))
+    files = () if is_fan or rng.random() < 0.4 else _files(settings, rng)
+    has_times = rng.random() >= settings.untimed
+    has_text_numbers = rng.random() < 0.2
+    hosts = rng.sample(HOSTS, len(numbers))
     return tuple(
-        Relay(
+        RelayTask(
             appid=1_300_000_001 + numbers[0] % 2,
-            task_id=f"{plan.batch:05d}{number:03d}",
+            task_id=f"{settings.batch:05d}{number:03d}",
             stream_id=f"room{number}",
             to_host=host,
-            to_url=f"rtmp://{host}/live/room{number}?txSecret={chance.randbytes(16).hex()}&txTime=6AF4C5D0",
+            to_url=f"rtmp://{host}/live/room{number}?txSecret={rng.randbytes(16).hex()}&txTime=6AF4C5D0",
             sources=(source,),
             files=files,
-            timed=timed,
-            stays=place > 0,
-            shares=is_fan,
-            wordy=wordy,
+            has_times=has_times,
+            # Only the first may exit: an exit without a task ID then has several possible tasks.
+            never_exits=place > 0,
+            shares_source=is_fan,
+            has_text_numbers=has_text_numbers,
         )
         for place, (number, host) in enumerate(zip(numbers, hosts, strict=True))
     )
 
 
-def _files(plan: Plan, chance: Random) -> tuple[int, ...]:
-    lengths = (chance.lognormvariate(0, 0.5) * FILE_SECONDS / plan.speed for _ in range(chance.randint(1, 5)))
+def _files(settings: FleetSettings, rng: Random) -> tuple[int, ...]:
+    lengths = (rng.lognormvariate(0, 0.5) * FILE_SECONDS / settings.speed for _ in range(rng.randint(1, 5)))
     return tuple(max(2, round(length)) for length in lengths)
 
 
-def history(relay: Relay, plan: Plan, chance: Random) -> Iterator[Event]:
-    """Yield what happens to a task, in order, until the end of the simulation or its own."""
-    at = chance.uniform(0, 1) if relay.stays else 3 + chance.uniform(0, min(30.0, plan.duration / 4))
-    said: set[tuple[EventKind, str]] = set()
-    while at < plan.duration:
-        length = 5 + chance.expovariate(1 / plan.failure_every)
-        end = plan.duration if relay.stays else min(at + length, plan.duration)
+def history(task: RelayTask, settings: FleetSettings, rng: Random) -> Iterator[Event]:
+    """Yield the events of a task in order, until the simulation or the task ends."""
+    at = rng.uniform(0, 1) if task.never_exits else 3 + rng.uniform(0, min(30.0, settings.duration / 4))
+    sent_before: set[tuple[EventKind, str]] = set()
+    while at < settings.duration:
+        # At least 5 s: a start and an exit in the same second have no order without milliseconds.
+        length = 5 + rng.expovariate(1 / settings.failure_every)
+        end = settings.duration if task.never_exits else min(at + length, settings.duration)
         yield Event(EventKind.START, at)
         yield from heapq.merge(
-            _played(relay, at, end, chance), _asides(relay, at, end, chance, said), key=_when
+            _file_events(task, at, end, rng), _other_events(task, at, end, rng, sent_before), key=_time_of
         )
-        if end >= plan.duration:
+        if end >= settings.duration:
             return
-        is_planned = chance.random() < PLANNED
-        yield Event(EventKind.EXIT, end, code=0 if is_planned else chance.choice(list(FAILURES)))
-        if is_planned or chance.random() < GONE:
+        is_planned = rng.random() < PLANNED_SHARE
+        yield Event(EventKind.EXIT, end, code=0 if is_planned else rng.choice(list(FAILURES)))
+        if is_planned or rng.random() < ABANDONED_SHARE:
             return
-        at = end + 2 + chance.expovariate(1 / plan.downtime)
+        at = end + 2 + rng.expovariate(1 / settings.downtime)
 
 
-def _when(event: Event) -> float:
+def _time_of(event: Event) -> float:
     return event.at
 
 
-def _played(relay: Relay, begin: float, end: float, chance: Random) -> Iterator[Event]:
-    """Yield the files of a run: round and round, with a moment between them."""
-    at = begin + 0.3 + chance.lognormvariate(-0.7, 0.7)
-    for file in cycle(range(len(relay.files))):
+def _file_events(task: RelayTask, begin: float, end: float, rng: Random) -> Iterator[Event]:
+    """Yield the file events of a run: the playlist in a loop, with short gaps."""
+    at = begin + 0.3 + rng.lognormvariate(-0.7, 0.7)
+    for file in cycle(range(len(task.files))):
         if at >= end:
             return
         yield Event(EventKind.FILE_START, at, file)
-        at += max(1.2, relay.files[file] * _stretch(chance))
+        # More than a second, so that the start and the finish of a file have different event times.
+        at += max(1.2, task.files[file] * _play_ratio(rng))
         if at >= end:
             return
         yield Event(EventKind.FILE_FINISH, at, file)
-        at += chance.uniform(0.2, 1.2) if chance.random() < 0.95 else chance.uniform(3, 40)
+        at += rng.uniform(0.2, 1.2) if rng.random() < 0.95 else rng.uniform(3, 40)
 
 
-def _stretch(chance: Random) -> float:
-    """Return how long a file takes over its declared length: a few stall, a few end early."""
-    draw = chance.random()
+def _play_ratio(rng: Random) -> float:
+    """Return the play time of a file over its declared duration: a few files stall, a few end early."""
+    draw = rng.random()
     if draw < 0.03:
-        return chance.uniform(1.15, 1.6)
-    return chance.uniform(0.4, 0.95) if draw < 0.06 else chance.gauss(1.0, 0.005)
+        return rng.uniform(1.15, 1.6)
+    return rng.uniform(0.4, 0.95) if draw < 0.06 else rng.gauss(1.0, 0.005)
 
 
-def _asides(
-    relay: Relay, begin: float, end: float, chance: Random, said: set[tuple[EventKind, str]]
+def _other_events(
+    task: RelayTask, begin: float, end: float, rng: Random, sent_before: set[tuple[EventKind, str]]
 ) -> Iterator[Event]:
-    """Yield alarms, changes of configuration and whatever else does not move a task.
+    """Yield alarms, configuration changes and the other events that do not change the run state.
 
-    Without a time an equal one within two minutes is taken for a redelivery, so that a task without times
-    says each only once.
+    A task without event times sends each of them once only: without a time, the exporter treats an equal
+    callback within two minutes as a redelivery.
     """
     at = begin
     while True:
-        at += 2 + chance.expovariate(1 / ALARM_SECONDS)
+        at += 2 + rng.expovariate(1 / OTHER_EVENT_SECONDS)
         if at >= end:
             return
-        aside = chance.choice(ASIDES)
-        if relay.timed or aside not in said:
-            yield Event(aside[0], at, text=aside[1])
-        said.add(aside)
+        kind, text = rng.choice(OTHER_EVENTS)
+        if task.has_times or (kind, text) not in sent_before:
+            yield Event(kind, at, text=text)
+        sent_before.add((kind, text))

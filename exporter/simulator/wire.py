@@ -1,7 +1,7 @@
-"""What the way from the service does to callbacks: some come twice, late, without a name, or never.
+"""Delivers the callbacks of a fleet with faults: some are repeated, reordered, incomplete or lost.
 
-Each lane (the tasks that pull from one source) is delivered in the order given here. Where the exporter's
-promise of exactness has conditions, the faults keep to them: what states no time keeps its order.
+The tasks that pull from one source form a channel. A channel is sent in the order given here. The faults stay
+within the limits in which the exporter promises exact counts: callbacks without event times keep their order.
 """
 
 import heapq
@@ -12,20 +12,21 @@ from random import Random
 from msgspec import Struct
 
 from exporter.protocol.events import EventKind
-from exporter.simulator.body import UNKNOWN_EVENT, Writer
-from exporter.simulator.fleet import Event, Plan, Relay, history
+from exporter.simulator.body import UNKNOWN_EVENT, CallbackWriter
+from exporter.simulator.fleet import Event, FleetSettings, RelayTask, history
 from exporter.simulator.totals import Totals
 
+#: Maximum number of callbacks that change their order together.
 MAX_OVERTAKEN = 5
 
 
 class Faults(Struct, frozen=True, kw_only=True):
-    """How often what goes wrong: shares of callbacks, 0 to 1.
+    """How often each fault occurs, as shares of callbacks from 0 to 1.
 
     Args:
-        crowd: how many callbacks may change places with each other.
-        patience: how far apart those may be, seconds.
-        again: within how long a callback is delivered again, seconds.
+        max_group_size: maximum number of callbacks that change their order together.
+        max_group_seconds: maximum time between the first and the last of them.
+        redelivery_seconds: maximum time between a callback and its redelivery.
     """
 
     duplicate: float = 0.0
@@ -35,167 +36,175 @@ class Faults(Struct, frozen=True, kw_only=True):
     unsigned: float = 0.0
     malformed: float = 0.0
     unknown: float = 0.0
-    crowd: int = 2
-    patience: float = 60.0
-    again: float = 60.0
+    max_group_size: int = 2
+    max_group_seconds: float = 60.0
+    redelivery_seconds: float = 60.0
 
 
 class Delivery(Struct, frozen=True):
     """A request to send.
 
     Args:
-        at: when, seconds since the simulation began.
-        lane: what must be sent in order has the same.
-        body: its bytes.
-        status: the status of its answer, when all is well.
+        at: when to send it, seconds since the start of the simulation.
+        channel: number of its channel; the deliveries of a channel are sent in order.
+        body: body of the request.
+        status: the expected status of the answer.
     """
 
     at: float
-    lane: int
+    channel: int
     body: bytes
     status: int = 200
 
 
-class Sent(Struct, frozen=True):
-    """A callback on its way.
+class OutgoingCallback(Struct, frozen=True):
+    """A callback to send.
 
     Args:
-        relay, event: what it tells of.
-        named: it says which task it is of.
+        task, event: the event that it reports, and its task.
+        has_ids: it has a task ID, a stream and a destination.
     """
 
-    relay: Relay
+    task: RelayTask
     event: Event
-    named: bool = True
+    has_ids: bool = True
 
     @property
-    def is_owned(self) -> bool:
-        """Whether its task can be told from it: by name, or because no other pulls from that source."""
-        return self.named or not self.relay.shares
+    def is_attributable(self) -> bool:
+        """Whether the exporter can find its task: by its ID, or as the only task with that source."""
+        return self.has_ids or not self.task.shares_source
 
     @property
-    def keeps_its_place(self) -> bool:
-        """Whether the exporter may go by the order in which it comes."""
-        anchors = self.relay.stays and self.event.kind is EventKind.START
-        return not self.relay.timed or not self.named or anchors
+    def keeps_order(self) -> bool:
+        """Whether it must not change its order, because the exporter depends on it."""
+        # The exporter must know all tasks of the source as active before an exit without task ID arrives.
+        is_needed_first = self.task.never_exits and self.event.kind is EventKind.START
+        return not self.task.has_times or not self.has_ids or is_needed_first
 
 
-class Lane:
-    """The callbacks of tasks that pull from one source.
+class Channel:
+    """The callbacks of the tasks that pull from one source.
 
     Args:
-        number: which lane it is; with `seed` it decides everything drawn by chance.
-        relays, plan, faults, writer: what happens, what goes wrong, and how it is written.
-        totals: told what must be counted.
+        number: number of the channel; together with `seed` it determines everything random.
+        tasks, settings: the tasks, and the settings that their histories are drawn with.
+        faults: the faults of the delivery.
+        writer: writes the bodies.
+        totals: receives the totals to expect.
+        seed: seed of the simulation.
     """
 
     def __init__(
         self,
         number: int,
-        relays: tuple[Relay, ...],
+        tasks: tuple[RelayTask, ...],
         *,
-        plan: Plan,
+        settings: FleetSettings,
         faults: Faults,
-        writer: Writer,
+        writer: CallbackWriter,
         totals: Totals,
         seed: int,
     ) -> None:
         self._number = number
-        self._relays = relays
-        self._plan = plan
+        self._tasks = tasks
+        self._settings = settings
         self._faults = faults
         self._writer = writer
         self._totals = totals
-        self._chance, *self._pasts = (
+        # One random number generator for each history, so that the faults do not change the histories.
+        self._rng, *self._task_rngs = (
             Random(f"{seed}/{number}/{part}")  # noqa: S311 - histories, no keys
-            for part in ("wire", *range(len(relays)))
+            for part in ("wire", *range(len(tasks)))
         )
-        self._again: list[tuple[float, int, Sent, bytes]] = []
-        self._order = count()
+        self._redeliveries: list[tuple[float, int, OutgoingCallback, bytes]] = []
+        self._sequence = count()
 
     def deliveries(self) -> Iterator[Delivery]:
-        """Yield the requests of this lane in the order in which they are to be sent."""
+        """Yield the requests of this channel in the order of sending."""
         for group in self._groups():
             at = group[-1].event.at
             yield from self._due(at)
             if len(group) > 1:
-                self._chance.shuffle(group)
-            for sent in group:
-                yield from self._deliver(sent, at)
+                self._rng.shuffle(group)
+            for callback in group:
+                yield from self._deliver(callback, at)
         yield from self._due(float("inf"))
 
-    def _happenings(self) -> Iterator[Sent]:
-        """Yield what happens, in order; where nobody can tell that a task exited, it is over."""
-        pasts = (self._past(relay, chance) for relay, chance in zip(self._relays, self._pasts, strict=True))
-        yield from heapq.merge(*pasts, key=lambda sent: sent.event.at)
+    def _callbacks(self) -> Iterator[OutgoingCallback]:
+        """Yield the callbacks of all tasks in the order of their events."""
+        histories = map(self._callbacks_of, self._tasks, self._task_rngs)
+        yield from heapq.merge(*histories, key=lambda callback: callback.event.at)
 
-    def _past(self, relay: Relay, chance: Random) -> Iterator[Sent]:
-        for event in history(relay, self._plan, chance):
-            is_nameless = event.kind is EventKind.EXIT and self._chance.random() < self._faults.nameless
-            sent = Sent(relay, event, not is_nameless)
-            yield sent
-            if not sent.is_owned:
+    def _callbacks_of(self, task: RelayTask, rng: Random) -> Iterator[OutgoingCallback]:
+        for event in history(task, self._settings, rng):
+            is_nameless = event.kind is EventKind.EXIT and self._rng.random() < self._faults.nameless
+            callback = OutgoingCallback(task, event, not is_nameless)
+            yield callback
+            # The exporter cannot see this exit: a further start would be a missed exit, not a restart.
+            if not callback.is_attributable:
                 return
 
-    def _groups(self) -> Iterator[list[Sent]]:
-        """Yield callbacks in groups whose order is lost, most of them alone."""
-        group: list[Sent] = []
+    def _groups(self) -> Iterator[list[OutgoingCallback]]:
+        """Yield the callbacks in groups, most of one callback; the order within a group is then shuffled."""
+        group: list[OutgoingCallback] = []
         size = 1
-        for sent in self._happenings():
-            if sent.is_owned:
-                self._totals.happened(sent.relay, sent.event)
-            if group and not self._may_join(sent, group):
+        for callback in self._callbacks():
+            if callback.is_attributable:
+                self._totals.record_event(callback.task, callback.event)
+            if group and not self._may_join(callback, group):
                 yield group
                 group = []
             if not group:
-                size = self._crowd(sent)
-            group.append(sent)
+                size = self._group_size(callback)
+            group.append(callback)
             if len(group) >= size:
                 yield group
                 group = []
         if group:
             yield group
 
-    def _crowd(self, sent: Sent) -> int:
-        if sent.keeps_its_place or self._chance.random() >= self._faults.reorder:
+    def _group_size(self, callback: OutgoingCallback) -> int:
+        if callback.keeps_order or self._rng.random() >= self._faults.reorder:
             return 1
-        return self._chance.randint(2, self._faults.crowd)
+        return self._rng.randint(2, self._faults.max_group_size)
 
-    def _may_join(self, sent: Sent, group: list[Sent]) -> bool:
-        return not sent.keeps_its_place and sent.event.at - group[0].event.at <= self._faults.patience
+    def _may_join(self, callback: OutgoingCallback, group: list[OutgoingCallback]) -> bool:
+        seconds = callback.event.at - group[0].event.at
+        return not callback.keeps_order and seconds <= self._faults.max_group_seconds
 
-    def _deliver(self, sent: Sent, at: float) -> Iterator[Delivery]:
-        yield from self._rubbish(sent.relay, at)
-        if self._chance.random() < self._faults.lose:
+    def _deliver(self, callback: OutgoingCallback, at: float) -> Iterator[Delivery]:
+        yield from self._unusable(callback.task, at)
+        if self._rng.random() < self._faults.lose:
             return
-        signed = self._chance.random() >= self._faults.unsigned
-        body = self._writer.body(sent.relay, sent.event, named=sent.named, signed=signed)
-        self._totals.delivered(sent.relay, sent.event, owner=sent.is_owned)
+        is_signed = self._rng.random() >= self._faults.unsigned
+        task, event = callback.task, callback.event
+        body = self._writer.body(task, event, has_ids=callback.has_ids, is_signed=is_signed)
+        self._totals.record_delivery(task, event, is_attributable=callback.is_attributable)
         yield Delivery(at, self._number, body)
-        while self._chance.random() < self._faults.duplicate:
-            if sent.relay.timed:
-                later = at + self._chance.uniform(0, self._faults.again)
-                heapq.heappush(self._again, (later, next(self._order), sent, body))
-            else:
-                yield self._repeat(at, sent, body)
+        while self._rng.random() < self._faults.duplicate:
+            if task.has_times:
+                later = at + self._rng.uniform(0, self._faults.redelivery_seconds)
+                heapq.heappush(self._redeliveries, (later, next(self._sequence), callback, body))
+            else:  # without an event time, a later redelivery could not be detected
+                yield self._redelivery(at, callback, body)
 
     def _due(self, at: float) -> Iterator[Delivery]:
-        """Yield the redeliveries that come before `at`."""
-        while self._again and self._again[0][0] <= at:
-            later, _, sent, body = heapq.heappop(self._again)
-            yield self._repeat(later, sent, body)
+        """Yield the redeliveries due by `at`."""
+        while self._redeliveries and self._redeliveries[0][0] <= at:
+            later, _, callback, body = heapq.heappop(self._redeliveries)
+            yield self._redelivery(later, callback, body)
 
-    def _repeat(self, at: float, sent: Sent, body: bytes) -> Delivery:
-        self._totals.outcome(sent.event.kind.callback_event, "duplicate")
+    def _redelivery(self, at: float, callback: OutgoingCallback, body: bytes) -> Delivery:
+        self._totals.record_outcome(callback.event.kind.callback_event, "duplicate")
         return Delivery(at, self._number, body)
 
-    def _rubbish(self, relay: Relay, at: float) -> Iterator[Delivery]:
-        """Yield what nobody can use, to be answered, kept and counted."""
-        if self._chance.random() < self._faults.unknown:
-            self._totals.outcome(UNKNOWN_EVENT, "ignored")
+    def _unusable(self, task: RelayTask, at: float) -> Iterator[Delivery]:
+        """Yield bodies for the quarantine: an unknown event, a callback that is invalid under its schema."""
+        if self._rng.random() < self._faults.unknown:
+            self._totals.record_outcome(UNKNOWN_EVENT, "ignored")
             self._totals.add("quarantined_bodies_total", {"reason": "unknown_event"})
-            yield Delivery(at, self._number, self._writer.unknown(relay, at, self._chance.getrandbits(48)))
-        if self._chance.random() < self._faults.malformed:
+            yield Delivery(at, self._number, self._writer.unknown(task, at, self._rng.getrandbits(48)))
+        if self._rng.random() < self._faults.malformed:
             self._totals.add("quarantined_bodies_total", {"reason": "schema"})
-            body = self._writer.malformed(relay, at, self._chance.getrandbits(48))
+            body = self._writer.malformed(task, at, self._rng.getrandbits(48))
             yield Delivery(at, self._number, body, 400)

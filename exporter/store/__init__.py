@@ -1,1 +1,1 @@
-"""Where everything is kept that was answered 200: tasks, the values of label sets, the quarantine."""
+"""The stores: they keep tasks, the values of label sets and the quarantine."""

@@ -1,4 +1,4 @@
-"""A dump: all that a store holds, as lines of JSON. A store that is made of it goes on where that one was.
+"""The format of a dump: the whole content of a store as lines of JSON, from which a store can be loaded.
 
     {"type":"css-relay-dump","version":1,"created":1.5,"secret":"…","labels":"appid,to_host","judged_by":"…"}
     {"type":"label_set","values":[[""],1.5,{"callbacks_total TaskStart applied":1},{},{}]}
@@ -7,10 +7,10 @@
     {"type":"body","reason":"json","body":"ew==","source":"192.0.2.1","count":1,"first":2.5,"last":2.5}
     {"type":"end","label_sets":2,"tasks":1,"bodies":1,"sha256":"…"}
 
-Label sets come in the order in which they were first seen, the fleet's own before all others. A task names
-its label set by the place in that order; 0 is none. Tasks come by age, bodies by their first arrival. So the
-lines are the same whatever kind of store they are of. The last line has the digest of all lines before it: it
-tells a dump that was cut off or damaged from a whole one.
+Label sets are in the order in which they were first seen, after the fleet. A task names its label set by the
+position in that order; 0 means none. Tasks are in the order of their age, bodies in that of their first
+arrival. So the lines are the same for every kind of store. The last line has the digest of all lines before
+it; with it `load` detects a dump that is incomplete or damaged.
 """
 
 import hashlib
@@ -29,25 +29,26 @@ from exporter.relay import NONE, Task
 from exporter.store.records import RANKS, body_digest, key_of
 
 DUMP_VERSION = 1
-#: What is longer is no line of a dump; a body takes four thirds of its size.
+#: No line of a dump is longer. This limits the memory for a file that is no dump. Base64 makes a body longer
+#: by a third.
 MAX_LINE_BYTES = 1 << 28
-#: Lua is exact up to this.
+#: Lua on the server has only floating-point numbers; whole ones are exact up to this.
 MAX_NUMBER = 1 << 53
-#: A server adds up to 2^63: there is room for as much again.
+#: A counter on the server has 63 bits. Half of its range is left for what is counted after the load.
 MAX_SUM = 1 << 62
-#: The year 9999: no calendar goes further.
+#: The year 9999, the last one that Python's dates can show.
 MAX_SECONDS = 253_370_764_800
 
 
-class Header(Struct, frozen=True, tag="css-relay-dump"):
-    """What a store is beside what it holds.
+class HeaderLine(Struct, frozen=True, tag="css-relay-dump"):
+    """The first line of a dump: the store's own record of itself.
 
     Args:
-        created: when the store's counters began, seconds.
-        secret: the key of the digests that stand for secrets, hexadecimal.
-        labels: its `--metrics.labels`.
-        fold_settings_fingerprint: the settings that decided what is counted, as flags.
-        version: of the form of the dump.
+        created: when the store's counters started, seconds.
+        secret: the key of the digests that replace secrets, hexadecimal.
+        labels: the store's `--metrics.labels`.
+        fold_settings_fingerprint: the settings that decided what was counted, as flags.
+        version: the version of the dump's format.
     """
 
     created: float
@@ -57,14 +58,14 @@ class Header(Struct, frozen=True, tag="css-relay-dump"):
     version: int
 
 
-class LabelSet(Struct, frozen=True, tag="label_set", forbid_unknown_fields=True):
-    """What was counted of a label set; what was told apart is among the values of the fleet's."""
+class LabelSetLine(Struct, frozen=True, tag="label_set", forbid_unknown_fields=True):
+    """The values of a label set. Those of the fleet include the label values seen so far."""
 
     values: LabelSetValues
 
 
-class KeptTask(Struct, frozen=True, tag="task", forbid_unknown_fields=True):
-    """A task, its state (one of `relay.STATES` or NONE), its label set, and when a sweep looks at it next."""
+class TaskLine(Struct, frozen=True, tag="task", forbid_unknown_fields=True):
+    """A task, its state (one of `relay.STATES` or NONE), its label set, and when the next sweep checks it."""
 
     state: str
     label_set: int
@@ -72,8 +73,8 @@ class KeptTask(Struct, frozen=True, tag="task", forbid_unknown_fields=True):
     record: Task
 
 
-class Body(Struct, frozen=True, tag="body", forbid_unknown_fields=True):
-    """A body in the quarantine; see `store.Held`."""
+class BodyLine(Struct, frozen=True, tag="body", forbid_unknown_fields=True):
+    """A body in the quarantine; its fields are those of `protocol.QuarantinedBody`."""
 
     reason: str
     body: bytes
@@ -83,8 +84,8 @@ class Body(Struct, frozen=True, tag="body", forbid_unknown_fields=True):
     last: Annotated[float, Meta(ge=0, lt=MAX_SECONDS)]
 
 
-class End(Struct, frozen=True, tag="end", forbid_unknown_fields=True):
-    """How much came before the last line, and the digest of it."""
+class EndLine(Struct, frozen=True, tag="end", forbid_unknown_fields=True):
+    """The last line of a dump: the number of lines of each type before it, and their digest."""
 
     label_sets: int
     tasks: int
@@ -92,138 +93,143 @@ class End(Struct, frozen=True, tag="end", forbid_unknown_fields=True):
     sha256: str
 
     def __str__(self) -> str:
+        # The fleet's line has no labels.
         return f"{self.tasks} tasks, {self.label_sets - 1} label sets, {self.bodies} bodies in the quarantine"
 
 
-Line = Header | LabelSet | KeptTask | Body
+Line = HeaderLine | LabelSetLine | TaskLine | BodyLine
 
-_decoder = msgspec.json.Decoder(Line | End)
+_decoder = msgspec.json.Decoder(Line | EndLine)
 _encoder = msgspec.json.Encoder()
-#: The numbers of a label set have no order of their own. What a task's record remembers has.
+#: The values of a label set are sorted, since each kind of store returns them in another order. The
+#: identities in a task are not: their order is part of the task.
 _sorting_encoder = msgspec.json.Encoder(order="deterministic")
 _SOURCES = re.compile("([0-9a-f]{16})?")
 
 
-def write_dump(lines: Iterator[Line], file: BinaryIO) -> End:
+def write_dump(lines: Iterator[Line], file: BinaryIO) -> EndLine:
     """Write a dump; return its end line.
 
     Raises:
-        StoreError: what the store holds does not fit together.
+        StoreError: the records of the store contradict each other.
     """
-    contents = _Contents()
+    checker = _LineChecker()
     try:
         for line in lines:
-            encoder = _sorting_encoder if isinstance(line, LabelSet) else _encoder
+            encoder = _sorting_encoder if isinstance(line, LabelSetLine) else _encoder
             text = encoder.encode(line) + b"\n"
-            contents.add(_decoder.decode(text), text)  # what could not be read again is not written
+            # Decode the line again: a dump that could not be loaded must fail here.
+            checker.add(_decoder.decode(text), text)
             file.write(text)
     except (ValueError, LookupError, TypeError) as exc:
         raise StoreError(
-            "the store was written to meanwhile, or is damaged: stop every exporter on it, and dump it again"
+            "the store is damaged, or was written to during the dump; stop its exporters, then dump it again"
         ) from exc
-    end = contents.end()
+    end = checker.end_line()
     file.write(_encoder.encode(end) + b"\n")
     return end
 
 
 def read_dump(file: BinaryIO, name: str, labels: Sequence[str]) -> Iterator[Line]:
-    """Yield the lines of a dump. Only when all have come is it known to be whole.
+    """Yield the lines of a dump. The dump is known to be complete only after the last line.
 
     Args:
         file: the dump.
-        name: what it is called.
-        labels: what its `--metrics.labels` must be.
+        name: its name, for error messages.
+        labels: the `--metrics.labels` that it must have.
 
     Raises:
-        StoreError: it is damaged, was cut off, is newer than this program, or of a store with other labels.
+        StoreError: the dump is damaged or incomplete, has a newer version or other labels.
     """
-    contents, number = _Contents(), 0
+    checker, number = _LineChecker(), 0
     for number, text in enumerate(iter(partial(file.readline, MAX_LINE_BYTES), b""), 1):
         try:
             line = _decoder.decode(text)
-            contents.add(line, text)
+            checker.add(line, text)
         except (ValueError, RecursionError):
-            # What stands in the line is not repeated: it may be a secret.
-            raise StoreError(f"{name}, line {number}: damaged, or not written by `dump`") from None
-        if isinstance(line, Header):
-            _agree(line, name, labels)
-        if not isinstance(line, End):
+            # The error must not quote the line, which may contain a secret.
+            raise StoreError(f"{name}, line {number}: damaged, or not a dump; dump the store again") from None
+        if isinstance(line, HeaderLine):
+            _check_header(line, name, labels)
+        if not isinstance(line, EndLine):
             yield line
-    if not contents.is_whole:
-        raise StoreError(f"{name} was cut off after line {number}: dump the store again")
+    if not checker.is_complete:
+        raise StoreError(f"{name} is incomplete, it ends after line {number}; dump the store again")
 
 
-def _agree(header: Header, name: str, labels: Sequence[str]) -> None:
+def _check_header(header: HeaderLine, name: str, labels: Sequence[str]) -> None:
     if header.version != DUMP_VERSION:
         raise StoreError(
-            f"{name} is a dump of version {header.version}, this program knows {DUMP_VERSION}: "
-            "use the program that wrote it, or a newer one"
+            f"{name} is a dump of version {header.version}, this program supports version {DUMP_VERSION}; "
+            "use the program version that wrote it, or a newer one"
         )
     if header.labels != ",".join(labels):
-        raise StoreError(f"{name} is of a store made with --metrics.labels={header.labels}: give those")
+        raise StoreError(f"{name} has other labels; run `load` with --metrics.labels={header.labels}")
 
 
-class _Contents:
-    """What a dump holds up to a line; each line is held against those before it."""
+class _LineChecker:
+    """Checks each line of a dump against the lines before it."""
 
     def __init__(self) -> None:
         self._counts: Counter[type] = Counter()
-        self._label_names = 0
-        #: What a line is known by: two of the same can't both be kept.
-        self._known: set[object] = set()
+        self._label_count = 0
+        self._unique_keys: set[object] = set()
         self._digest = hashlib.sha256()
 
     @property
-    def is_whole(self) -> bool:
-        """Whether the end line has come."""
-        return self._counts[End] > 0
+    def is_complete(self) -> bool:
+        """Whether the end line was added."""
+        return self._counts[EndLine] > 0
 
-    def add(self, line: Line | End, text: bytes) -> None:
-        """Take in a line, which is written as `text`.
+    def add(self, line: Line | EndLine, text: bytes) -> None:
+        """Check and add a line, written as `text`.
 
         Raises:
-            ValueError: it does not fit to those before it.
+            ValueError: the line contradicts the lines before it.
         """
-        known_by = _known_by(line)
-        if self.is_whole or known_by in self._known or not self._fits(line):
-            raise ValueError("the line does not fit to those before it")
-        self._known.add(known_by)
-        if isinstance(line, Header):
-            self._label_names = len(line.labels.split(","))
+        key = _unique_key(line)
+        if self.is_complete or key in self._unique_keys or not self._is_valid(line):
+            raise ValueError("the line contradicts the lines before it")
+        self._unique_keys.add(key)
+        if isinstance(line, HeaderLine):
+            self._label_count = len(line.labels.split(","))
         self._counts[type(line)] += 1
         self._digest.update(text)
 
-    def end(self) -> End:
-        """Return the end line of a dump that has these lines."""
+    def end_line(self) -> EndLine:
+        """Return the end line for the lines added so far."""
         counts = self._counts
-        return End(counts[LabelSet], counts[KeptTask], counts[Body], self._digest.hexdigest())
+        return EndLine(counts[LabelSetLine], counts[TaskLine], counts[BodyLine], self._digest.hexdigest())
 
-    def _fits(self, line: Line | End) -> bool:
-        sets = self._counts[LabelSet]
+    def _is_valid(self, line: Line | EndLine) -> bool:
+        sets = self._counts[LabelSetLine]
         match line:
-            case Header():
+            case HeaderLine():
                 return not self._counts
-            case LabelSet(values=label_set):
-                fits = label_set.labels == FLEET if not sets else len(label_set.labels) == self._label_names
-                numbers = (*label_set.values.values(), *label_set.marks.values())
-                return self._label_names > 0 and fits and all(0 <= each < MAX_SUM for each in numbers)
-            case KeptTask(state=state, label_set=place, record=task):
-                is_there = 0 < place < sets if state != NONE else place == 0 < sets
+            case LabelSetLine(values=label_set):
+                # The first label set is the fleet. `_label_count` is 0 until there is a header.
+                fits = label_set.labels == FLEET if not sets else len(label_set.labels) == self._label_count
+                numbers = (*label_set.values.values(), *label_set.times.values())
+                return self._label_count > 0 and fits and all(0 <= each < MAX_SUM for each in numbers)
+            case TaskLine(state=state, label_set=position, record=task):
+                # Without a state a task is not counted, so it has no label set.
+                is_there = 0 < position < sets if state != NONE else position == 0 < sets
                 is_task = 0 <= task.appid < MAX_NUMBER and 0 <= task.runs < MAX_NUMBER
                 return is_there and state in RANKS and is_task and bool(_SOURCES.fullmatch(task.sources))
-            case Body():
+            case BodyLine():
                 return sets > 0
-            case End():
-                return sets > 0 and line == self.end()
+            case EndLine():
+                return sets > 0 and line == self.end_line()
 
 
-def _known_by(line: Line | End) -> object:
+def _unique_key(line: Line | EndLine) -> object:
+    """Return a key that no two lines of a dump share."""
     match line:
-        case LabelSet(values=label_set):
+        case LabelSetLine(values=label_set):
             return label_set.labels
-        case KeptTask(record=task):
+        case TaskLine(record=task):
             return key_of(task)
-        case Body(body=body):
+        case BodyLine(body=body):
             return body_digest(body)
-        case Header() | End():
+        case HeaderLine() | EndLine():
             return type(line)

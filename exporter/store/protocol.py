@@ -1,7 +1,7 @@
-"""What every store can do, and in which values it is asked and answers.
+"""The interface of a store, and the values that go in and out of it.
 
-A store knows tasks, ledgers and the quarantine, and how to change them in one atomic step. What the
-changes mean is decided above it.
+A store keeps tasks, the values of label sets and the quarantine. It changes them in atomic transactions.
+What the changes mean is decided by the caller.
 """
 
 from collections import Counter
@@ -18,63 +18,64 @@ T = TypeVar("T")
 
 
 class StoreOptions(Struct, frozen=True, kw_only=True):
-    """What is agreed with a store when it is opened.
+    """The options that a store is opened with.
 
     Args:
-        labels: `--metrics.labels`; fixed when a store is made.
+        labels: `--metrics.labels`; fixed when a store is created.
         fold_settings_fingerprint: the settings that decide what is counted, as flags. When they change, all
             tasks become due.
-        as_guest: use a store that another process serves. It must exist, with the same fold settings.
-        max_label_sets: label sets told apart; past it all are one.
-        max_quarantined, max_quarantined_bytes, max_quarantined_age_seconds: how much the quarantine keeps.
+        attach_only: open a store that another process serves. It must exist and have the same fold settings.
+        max_label_sets: maximum number of separate label sets; all further ones are counted together.
+        max_quarantined, max_quarantined_bytes, max_quarantined_age_seconds: limits of the quarantine.
     """
 
     labels: tuple[str, ...] = ("appid", "to_host")
     fold_settings_fingerprint: str = ""
-    as_guest: bool = False
+    attach_only: bool = False
     max_label_sets: int = 1000
     max_quarantined: int = 1000
     max_quarantined_bytes: int = 16 * 1024 * 1024
     max_quarantined_age_seconds: float = 30 * 86400.0
 
-    def agree(self, meta: Mapping[str, str], name: object, elsewhere: str) -> bool:
-        """Return whether a store's tasks were judged by the same settings.
+    def check_meta(self, meta: Mapping[str, str], name: object, elsewhere: str) -> bool:
+        """Check that a store can be used with these options; return whether its fold settings are the same.
 
         Args:
-            meta: what the store called `name` says of itself.
-            elsewhere: where a store with other labels could be.
+            meta: the store's own record of itself.
+            name: the store, for error messages.
+            elsewhere: where a store with other labels could be created, for error messages.
 
         Raises:
-            StoreError: the store is not to be served so; the text says how to go on.
+            StoreError: the store has other labels or other fold settings, or an earlier version moved it.
         """
-        labels, fold_settings_fingerprint = ",".join(self.labels), meta.get("judged_by", "")
-        if "moved" in meta:  # by an earlier version; it may have been served elsewhere since
+        labels, fingerprint = ",".join(self.labels), meta.get("judged_by", "")
+        # Only an earlier version writes `moved`. The other store may have counted more since then.
+        if "moved" in meta:
             to = meta["moved"].split(" ", 2)[2]
             raise StoreError(
-                f"store {name} was moved to {to}, or was about to be: give --store.url={to}; "
-                "if no store is there, `dump` this one and `load` it"
+                f"store {name} was moved to {to}, or the move was interrupted; set --store.url={to}. "
+                "If there is no store, `dump` this one and `load` the dump"
             )
         if meta["labels"] != labels:
             raise StoreError(
-                f"store {name} was made with --metrics.labels={meta['labels']}, not {labels}: "
-                f"start with those labels, or give --store.url {elsewhere} (its counters begin at 0)"
+                f"store {name} was created with --metrics.labels={meta['labels']}, not {labels}; "
+                f"start with those labels, or set --store.url to {elsewhere} (its counters start at 0)"
             )
-        if self.as_guest and fold_settings_fingerprint not in ("", self.fold_settings_fingerprint):
-            differing = set(fold_settings_fingerprint.split(" ")) - set(
-                self.fold_settings_fingerprint.split(" ")
-            )
-            raise StoreError(f"store {name} is served with other settings: add {' '.join(sorted(differing))}")
+        if self.attach_only and fingerprint not in ("", self.fold_settings_fingerprint):
+            missing = set(fingerprint.split(" ")) - set(self.fold_settings_fingerprint.split(" "))
+            flags = " ".join(sorted(missing))
+            raise StoreError(f"store {name} is served with other settings; add {flags} to this command")
         return meta.get("judged_by") == self.fold_settings_fingerprint
 
 
 class TaskRow(Struct, frozen=True, gc=False):
-    """A task as it is put into the store.
+    """A task to write to the store.
 
     Args:
         task: the task.
         labels: its values of `--metrics.labels`.
         state: its state, one of `relay.STATES` or NONE.
-        due: when a sweep is to look at it next, seconds.
+        due: when the next sweep must check it, seconds.
     """
 
     task: Task
@@ -84,13 +85,13 @@ class TaskRow(Struct, frozen=True, gc=False):
 
 
 class QuarantineEntry(Struct, frozen=True, gc=False):
-    """A body for the quarantine.
+    """A body to add to the quarantine.
 
     Args:
         reason: one of `catalogue.QUARANTINE_REASONS`.
-        body: the bytes as they came.
-        source: the address they came from.
-        arrival: when they came, seconds.
+        body: the bytes as they were received.
+        source: the address of the sender.
+        arrival: when the body was received, seconds.
     """
 
     reason: str
@@ -103,12 +104,12 @@ class QuarantinedBody(Struct, frozen=True):
     """A body in the quarantine.
 
     Args:
-        digest: 32 hexadecimal characters that it is known by.
+        digest: the body's identifier, 32 hexadecimal characters.
         reason: one of `catalogue.QUARANTINE_REASONS`.
-        body: the bytes as they came.
-        source: the address that they came from last.
-        count: how often they came.
-        first, last: when they came first and last, seconds.
+        body: the bytes as they were received.
+        source: the address of the last sender.
+        count: how often the body was received.
+        first, last: when it was first and last received, seconds.
     """
 
     digest: str
@@ -121,16 +122,16 @@ class QuarantinedBody(Struct, frozen=True):
 
 
 class Snapshot(Struct, frozen=True):
-    """The store at one moment.
+    """The content of the store at one moment.
 
     Args:
-        created: when the store was made, seconds.
-        fleet: the record of the fleet's ledger, encoded.
-        ledgers: the labels and the encoded records of all the others.
-        counts: labels, state and number of the tasks known; a number of 0 may be missing.
-        tasks: the encoded records of as many tasks as were asked for.
-        left_out: how many tasks are known beside them.
-        quarantined: how many bodies are in the quarantine.
+        created: when the counters of the store started, seconds.
+        fleet: the encoded values of the fleet.
+        label_sets: the labels and the encoded values of every other label set.
+        counts: labels, state and number of tasks; an entry with the number 0 may be missing.
+        tasks: the encoded tasks, up to the requested maximum.
+        left_out: the number of tasks that are not in `tasks`.
+        quarantined: the number of bodies in the quarantine.
     """
 
     created: float
@@ -143,7 +144,7 @@ class Snapshot(Struct, frozen=True):
 
     @property
     def count_by_state(self) -> Counter[str]:
-        """The number of tasks known by state."""
+        """The number of tasks by state."""
         counts: Counter[str] = Counter()
         for _, state, number in self.counts:
             counts[state] += number
@@ -151,20 +152,20 @@ class Snapshot(Struct, frozen=True):
 
 
 class Transaction(Protocol):
-    """One atomic step: what is read is what is changed, and all of it is kept or nothing.
+    """An atomic transaction: all of its changes are committed, or none.
 
-    A store may run a step again when another process came in between, so that it must have no effect but
-    through this object.
+    A store may run the same work again if another process changed the same tasks. So the work must have no
+    effect outside of this object.
     """
 
     increments: BatchIncrements
 
     def prefetch(self, keys: Sequence[str]) -> None:
-        """Read these tasks at once, before they are asked for: it saves time, and changes nothing."""
+        """Read these tasks in one request, before `task` returns them one by one."""
         ...
 
     def task(self, key: str) -> Task | None:
-        """Return the task with that key as it stands in this step."""
+        """Return the task with this key, including changes of this transaction."""
         ...
 
     def tasks_with_sources(self, appid: int, sources: str) -> list[Task]:
@@ -172,95 +173,95 @@ class Transaction(Protocol):
         ...
 
     def put(self, row: TaskRow) -> None:
-        """Keep a task."""
+        """Write a task."""
         ...
 
-    def forget(self, key: str) -> None:
-        """Drop a task; dropping one that is not there changes nothing."""
+    def delete(self, key: str) -> None:
+        """Delete a task; a key without a task is ignored."""
         ...
 
-    def quarantine(self, refused: QuarantineEntry) -> None:
-        """Keep a body for a look; one that is there already is only counted again."""
+    def quarantine(self, entry: QuarantineEntry) -> None:
+        """Add a body to the quarantine; only increase its count if it is there already."""
         ...
 
     def release(self, digest: str) -> bool:
-        """Take a body out of the quarantine; return whether it was there."""
+        """Remove a body from the quarantine; return whether it was there."""
         ...
 
     def evict(self, now: float) -> None:
-        """Give up bodies past the bounds at `now` (seconds), those longest not seen first, and count them."""
+        """Delete and count the bodies beyond the limits at `now` (seconds), the longest unseen first."""
         ...
 
 
 class PreparedCommit(Struct, Generic[T], frozen=True):
-    """A transaction whose work is done.
+    """A transaction with all its work done, ready to be committed.
 
     Args:
-        commit: makes it durable; returns the result of the work, and how much each limit left out.
+        commit: commits it; returns the result of the work, and how much was left out by each limit.
     """
 
     commit: Callable[[], tuple[T, dict[str, int]]]
 
 
 class Store(Protocol):
-    """Keeps tasks, ledgers and the quarantine.
+    """A store of tasks, the values of label sets and the quarantine.
 
-    Every method may raise StoreUnavailable: then nothing was changed. `begin` with its commit, `transact`,
-    `due` and `probe` are called one at a time, from any thread; `snapshot`, `listing`, `find` and `bodies`
-    at any time.
+    Every method may raise StoreUnavailable; then it has changed nothing. `begin` with its commit, `transact`,
+    `due` and `probe` must not run at the same time, but may be called from any thread. `snapshot`, `listing`,
+    `find` and `bodies` may be called at any time.
     """
 
     @property
     def secret(self) -> bytes:
-        """The key of the digests that stand for secrets; made with the store."""
+        """The key of the digests that replace secrets; created with the store."""
         ...
 
     def begin(self, work: Callable[[Transaction], T], *, wait: bool) -> PreparedCommit[T]:
-        """Run `work` in a transaction; nothing of it can be seen before it is committed.
+        """Run `work` in a transaction; its changes are visible after the commit only.
 
         Raises:
-            WouldBlock: not without `wait`: another process is at it, or the store is beyond a network.
+            WouldBlock: `wait` is false, and another process holds the lock or the store is on a server.
         """
         ...
 
     def transact(self, work: Callable[[Transaction], T]) -> tuple[T, dict[str, int]]:
-        """Run `work` in a transaction and commit it, waiting as long as it takes."""
+        """Run `work` in a transaction and commit it, waiting for other processes where necessary."""
         ...
 
     def due(self, now: float, limit: int) -> list[str]:
-        """Return the keys of tasks that a sweep is to look at, those due longest first."""
+        """Return the keys of tasks that a sweep must check, the longest overdue first."""
         ...
 
     def snapshot(self, max_tasks: int, states: Sequence[str] = STATES) -> Snapshot:
-        """Return the store with every finished step.
+        """Return the content of the store, with every transaction committed so far.
 
         Args:
-            max_tasks: how many tasks are read at most.
-            states: in which order: where there are too many, those of the last state are left out first.
+            max_tasks: maximum number of tasks to read.
+            states: the order of states; tasks of the last state are left out first.
         """
         ...
 
     def listing(self, *, state: str | None, after: int, limit: int) -> list[tuple[int, str]]:
-        """Return tasks with a state, as position and record, from after a position on."""
+        """Return positions and encoded tasks that have a state, starting after a position."""
         ...
 
     def find(self, key: str) -> str | None:
-        """Return the record of the task with that key."""
+        """Return the encoded task with this key."""
         ...
 
     def bodies(
         self, *, limit: int, reason: str | None = None, prefix: str = "", after: QuarantinedBody | None = None
     ) -> list[QuarantinedBody]:
-        """Return bodies in the quarantine by first arrival, from after one on.
+        """Return up to `limit` bodies of the quarantine by first arrival, starting after the body `after`.
 
-        Those of a reason alone, and those whose digest begins with `prefix`, if that is given.
+        With a `reason` or a `prefix`: only bodies with that reason, or with a digest that starts so.
         """
         ...
 
     def probe(self) -> None:
-        """Write something durable and read it back."""
+        """Check that the store can be written: write a test value durably and read it back."""
         ...
 
     def close(self) -> None:
-        """Let go of the store."""
+        """Close the store."""
         ...

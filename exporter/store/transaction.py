@@ -1,4 +1,4 @@
-"""What a step of any store has been told to change, until it is written."""
+"""The part of a transaction that all stores share: the changes that wait to be written."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -10,35 +10,38 @@ from exporter.store.records import key_of
 
 
 class TransactionBase:
-    """The changes of a step. A store adds how it reads, and how it writes them."""
+    """The changes of a transaction. Each store adds how it reads and how it writes."""
 
     def __init__(self) -> None:
         self.increments = BatchIncrements()
         self.overflow: Counter[str] = Counter()
+        # By key; None for a task that is deleted.
         self._rows: dict[str, TaskRow | None] = {}
-        self._refused: list[QuarantineEntry] = []
+        self._quarantine_entries: list[QuarantineEntry] = []
         self._evict_at: float | None = None
 
     def put(self, row: TaskRow) -> None:
         self._rows[key_of(row.task)] = row
 
-    def forget(self, key: str) -> None:
+    def delete(self, key: str) -> None:
         self._rows[key] = None
 
-    def quarantine(self, refused: QuarantineEntry) -> None:
-        self._refused.append(refused)
-        self.evict(refused.arrival)
+    def quarantine(self, entry: QuarantineEntry) -> None:
+        self._quarantine_entries.append(entry)
+        # A new body may exceed a limit of the quarantine.
+        self.evict(entry.arrival)
 
     def evict(self, now: float) -> None:
         self._evict_at = now
 
-    def _pulling(self, found: Mapping[str, Task | None], appid: int, sources: str) -> list[Task]:
-        """Return the tasks that pull from an account's `sources`, of those that were found or are changed."""
+    def _filter_by_sources(self, found: Mapping[str, Task | None], appid: int, sources: str) -> list[Task]:
+        """Return the tasks of an account with these `sources`, among those found and those changed here."""
         changed = {key: row.task if row else None for key, row in self._rows.items()}
+        # Records without a task_id only remember exits: they are no tasks.
         tasks = [task for task in {**found, **changed}.values() if task is not None and task.task_id]
         return [task for task in tasks if (task.appid, task.sources) == (appid, sources)]
 
-    def _bound(self, seen: Mapping[str, int]) -> None:
-        """Put what is past a limit of the catalogue together, and count it."""
-        beyond = self.increments.bound(seen)
+    def _limit_label_values(self, seen: Mapping[str, int]) -> None:
+        """Count label values beyond a family's limit as one value, and count how many there were."""
+        beyond = self.increments.apply_limits(seen)
         self.overflow += Counter(codes=beyond["tasks_exited_total"], fields=beyond["unknown_fields_total"])

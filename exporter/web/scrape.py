@@ -151,11 +151,11 @@ class Scraper:
         begun = time.perf_counter()
         try:
             snapshot = self._store.snapshot(self._max_tasks)
-            self._telemetry.store_answered("read", well=True)
+            self._telemetry.record_store_access("read", succeeded=True)
             self._telemetry.overflowed.labels("tasks").inc(snapshot.left_out)
         except StoreUnavailable as exc:
             log.warning("a scrape without the store: %s", exc)
-            self._telemetry.store_answered("read", well=False)
+            self._telemetry.record_store_access("read", succeeded=False)
             snapshot = None
         parts = self._expositions[openmetrics].parts(snapshot)
         scrape = _joined(_gzip(parts) if compress else parts)

@@ -104,7 +104,7 @@ class Lines:
             if family.kind == "histogram":
                 yield from self._histogram(family, label_set, histogram_keys(family.name, *values), own)
             elif family.kind == "gauge":
-                yield _line(family.full_name, own, label_set.marks[key] / MICRO)
+                yield _line(family.full_name, own, label_set.times[key] / MICRO)
             else:
                 yield from self._counter(family, own, label_set.values.get(key, 0), label_set.created)
 
@@ -164,7 +164,7 @@ def _label_values(family: Family, label_set: LabelSetValues) -> Sequence[tuple[s
     if family.name == "callbacks_total":
         return [(event, outcome) for event in EVENT_NAMES for outcome in OUTCOMES]
     known = dict.fromkeys((value,) for value in family.values)
-    found = label_set.marks if family.kind == "gauge" else label_set.values
+    found = label_set.times if family.kind == "gauge" else label_set.values
     dynamic = {
         tuple(key.split(SEP, len(family.labels))[1:]) for key in found if key.startswith(family.name + SEP)
     }

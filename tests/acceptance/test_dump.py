@@ -90,11 +90,11 @@ def test_a_scrape_is_the_same_to_the_byte_after_a_load(tmp_path: Path, server: V
         assert {exporter.post(body)[0] for body in bodies} == {200}
         assert {exporter.post(body)[0] for body in BODIES} == {400}
         before, listed = both(exporter), exporter.get("/api/v1/tasks/4/x1")[2]
-        assert "is in use: stop every process" in run(file, "dump", dump, status=1)
+        assert "is in use; stop every process" in run(file, "dump", dump, status=1)
         exporter.stop()
         quarantined = run(file, "quarantine", "list")
         assert f"dumped {file} to {dump}: 23 tasks, 3 label sets, 4 bodies" in run(file, "dump", dump)
-        assert f"loaded {dump} into {server.url}; its counters continue" in run(server.url, "load", dump)
+        assert f"loaded {dump} into {server.url}; the counters continue" in run(server.url, "load", dump)
         on(exporter, server.url)
         assert both(exporter) == before
         assert exporter.get("/api/v1/tasks/4/x1")[2] == listed
@@ -106,7 +106,7 @@ def test_a_scrape_is_the_same_to_the_byte_after_a_load(tmp_path: Path, server: V
         after = both(exporter)
         exporter.stop()
         run(server.url, "dump", dump, "--replace")
-        assert "is there already" in run(file, "load", dump, status=1)
+        assert "already exists; give another" in run(file, "load", dump, status=1)
         run(file, "load", dump, "--replace")
         on(exporter, file)
         assert both(exporter) == after
@@ -151,7 +151,7 @@ def test_a_dump_is_for_its_owner_alone_and_replaces_nothing_unasked(tmp_path: Pa
     run(filled, "dump", str(path))
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
-    assert "is there already" in run(filled, "dump", str(path), status=1)
+    assert "already exists; give another path" in run(filled, "dump", str(path), status=1)
     before = path.read_bytes()
     path.write_bytes(b"another")
     run(filled, "dump", str(path), "--replace")
@@ -196,7 +196,7 @@ def test_a_store_that_is_served_is_not_dumped_through_a_link(tmp_path: Path, fil
     store, link, dump = Path(parse_store(filled).path), tmp_path / "link.db", str(tmp_path / "relay.dump")
     link.symlink_to(store)
     run(filled, "dump", dump)
-    lock = FileLock(store, alone=False)
+    lock = FileLock(store, exclusive=False)
     assert "in use" in run(f"sqlite:{link}", "dump", dump, "--replace", status=1)
     assert "in use" in run(f"sqlite:{link}", "load", dump, "--replace", status=1)
     lock.release()
@@ -279,7 +279,7 @@ def test_a_load_that_is_killed_leaves_no_half_store(
     assert process.returncode == -signal.SIGKILL
     if kind == "server":
         for words in (("serve",), ("check",), ("tasks", "list"), ("dump", f"{tmp_path}/half.dump")):
-            assert "is being loaded: wait until that is done; if it was cut off, run `load` again" in run(
+            assert "is being loaded; wait until `load` ends, or run it again if it was interrupted" in run(
                 url, *words, status=1
             )
     else:
@@ -299,11 +299,11 @@ def test_no_secret_is_told(
     word.chmod(0o600)
     with ValkeyServer(tmp_path / "server", *DURABLE, "--requirepass", PASSWORD) as server:
         url = f"valkey://127.0.0.1:{server.port}/0"
-        monkeypatch.setenv("CSS_RELAY_STORE_URL", url.replace("127", f":{PASSWORD}@127"))
+        monkeypatch.setenv("CSS_RELAY_STORE_URL", url.replace("127", f":{PASSWORD}@127", 1))
         assert cli.main(["check"]) == 0
         assert cli.main(["dump", dump]) == 0
         assert cli.main(["load", dump]) == 1
-        monkeypatch.setenv("CSS_RELAY_STORE_URL", url.replace("127", ":wr0ng-word@127"))
+        monkeypatch.setenv("CSS_RELAY_STORE_URL", url.replace("127", ":wr0ng-word@127", 1))
         assert cli.main(["dump", dump, "--replace"]) == 1
         monkeypatch.setenv("CSS_RELAY_STORE_URL", url.replace("/0", "/1"))
         monkeypatch.setenv("CSS_RELAY_STORE_PASSWORD_FILE", str(word))
@@ -344,7 +344,7 @@ def test_what_is_no_dump_and_no_place_for_a_store_is_named(tmp_path: Path, fille
         assert said.startswith(f"css-relay-exporter: {name}: ")
     said = run(f"sqlite:{dump}/x.db", "load", str(dump), status=1)
     assert f"{dump}/x.db: " in said
-    assert "--metrics.labels=appid,to_host: give those" in run(
+    assert "has other labels; run `load` with --metrics.labels=appid,to_host" in run(
         f"sqlite:{tmp_path}/x.db", "load", str(dump), "--metrics.labels=appid", status=1
     )
     assert not (tmp_path / "x.db").exists()

@@ -15,16 +15,16 @@ import pytest
 from tests.support import HANG_SECONDS, Exporter, running
 
 ROOT = Path(__file__).parents[2]
-ROW = """    PAUSE = Row(
+ROW = """    PAUSE = EventRow(
         letter="P",
         callback_event="TaskPause",
         schema="task_pause",
         subject=Subject.TEXT,
         text_fields=("reason",),
-        counts="tasks_paused_total",
+        counter="tasks_paused_total",
         label="reason",
-        moves=False,
-        words="run paused",
+        changes_state=False,
+        description="run paused",
     )
 """
 FAMILY = """    _labelled("tasks_paused_total", "Runs paused, by reason.", labels=("reason",), limit=8),
@@ -146,17 +146,17 @@ WRONG_ROWS = {
         "the events ALARM and PAUSE have the same 'TaskAlarm'",
     ),
     "a family of single tasks": (
-        ("counts", '"task_runs_total"'),
+        ("counter", '"task_runs_total"'),
         "TaskPause: the catalogue has no counter task_runs_total of the fleet",
     ),
     "two letters": (("letter", '"PA"'), "TaskPause: expected one letter"),
     "a text without fields": (("text_fields", "()"), "TaskPause: text_fields are for a subject"),
     "fields without a text": (("subject", "Subject.NOTHING"), "TaskPause: text_fields are for a subject"),
     "a family that is not there": (
-        ("counts", '"tasks_pausd_total"'),
+        ("counter", '"tasks_pausd_total"'),
         "TaskPause: the catalogue has no counter",
     ),
-    "a family that is no counter": (("counts", '"run_seconds"'), "TaskPause: the catalogue has no counter"),
+    "a family that is no counter": (("counter", '"run_seconds"'), "TaskPause: the catalogue has no counter"),
     "a family without that label": (
         ("label", '"cause"'),
         "TaskPause: tasks_paused_total has the labels ('reason',)",
@@ -165,7 +165,7 @@ WRONG_ROWS = {
         ("label", '""'),
         "TaskPause: tasks_paused_total has the labels ('reason',)",
     ),
-    "a move that nobody decides": (("moves", "True"), "for each event that moves its task"),
+    "a move that nobody decides": (("changes_state", "True"), "for each event that changes the state"),
 }
 
 
@@ -181,7 +181,7 @@ def test_a_wrong_row_ends_the_import(tree: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "field", ["letter", "callback_event", "schema", "subject", "counts", "moves", "words"]
+    "field", ["letter", "callback_event", "schema", "subject", "counter", "changes_state", "description"]
 )
 def test_a_row_that_lacks_something_ends_the_import(tree: Path, field: str) -> None:
     """Nothing is taken for granted."""

@@ -107,7 +107,7 @@ def test_a_raw_body_is_not_written_to_a_terminal(exporter: Exporter) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert b"write it to a file" in done.stderr
+    assert b"redirect the output to a file" in done.stderr
     os.close(theirs)
     os.close(ours)
 
@@ -176,5 +176,5 @@ def go_on(pipe: int) -> None:
 def test_one_who_would_count_by_other_settings_is_told_which(exporter: Exporter) -> None:
     """A replay under another retry window would not know redeliveries for what they are."""
     said = run(exporter.folder, "quarantine", "replay", "--all", "--relay.retry-window=2h", status=1)
-    assert "add --relay.retry-window=1h\n" in said
+    assert "add --relay.retry-window=1h to this command\n" in said
     assert exporter.post(sample("documented/task_start"))[0] == 200

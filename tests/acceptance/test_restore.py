@@ -48,7 +48,7 @@ def restored(copy: Path, folder: Path) -> Exporter:
     """Return a running exporter on what is restored of a backup."""
     folder.mkdir()
     said = run(folder, "restore", str(copy))
-    assert "counters begin at 0" in said
+    assert "counters start at 0" in said
     assert (folder / "data" / "css-relay.db").stat().st_mode & 0o777 == 0o600
     return Exporter(folder).start()
 
@@ -172,9 +172,9 @@ def test_a_restore_touches_no_store_that_is_served_or_was_not_given_up(tmp_path:
     with running(tmp_path) as exporter:
         assert exporter.post(sample("documented/task_start"))[0] == 200
         run(tmp_path, "backup", str(copy))
-        assert "is there already" in run(tmp_path, "backup", str(copy), status=1)
+        assert "already exists; give another path" in run(tmp_path, "backup", str(copy), status=1)
         run(tmp_path, "backup", str(copy), "--replace")
-        assert "is there already" in run(tmp_path, "restore", str(copy), status=1)
+        assert "already exists; give another path" in run(tmp_path, "restore", str(copy), status=1)
         assert "stop every process" in run(tmp_path, "restore", str(copy), "--replace", status=1)
         assert exporter.scrape().value("tasks_started_total") == 1
         assert exporter.stop(signal.SIGTERM) == 0

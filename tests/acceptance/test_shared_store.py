@@ -51,9 +51,9 @@ def test_the_commands_work_beside_the_process_that_serves(tmp_path: Path, server
         assert "is forgotten" in said("tasks", "forget", appid, task_id)
         assert exporter.scrape().value("tasks") == 0
         assert exporter.scrape().value("tasks_started_total") == 1
-        assert "can be written" in said("check")
+        assert "is writable" in said("check")
         for words in (("backup", "copy.db"), ("restore", "copy.db")):
-            assert "for an embedded store" in said(*words, status=1)
+            assert "need an embedded store" in said(*words, status=1)
 
 
 def test_the_password_may_be_in_a_file_that_others_can_not_read(tmp_path: Path, server: ValkeyServer) -> None:
@@ -165,8 +165,8 @@ def test_a_store_that_was_emptied_is_told_and_not_started_over(tmp_path: Path, s
             client.flushall()
         assert exporter.post(sample("documented/task_exit"))[0] == 503
         assert exporter.scrape().value("exporter_store_up") == 0
-        assert b"has lost all it held" in exporter.get("/-/ready")[2]
-        assert "has lost all it held; restart every exporter" in exporter.log
+        assert b"has lost all its data" in exporter.get("/-/ready")[2]
+        assert "has lost all its data; restart every exporter" in exporter.log
         exporter.stop()
         exporter.start()
         assert exporter.scrape().value("store_created_timestamp_seconds") > created

@@ -200,7 +200,7 @@ def test_it_says_when_nobody_answers(
     target = f"--target=http://127.0.0.1:{port}/callbacks/canary-token"
     assert cli.main(["simulate", target, "--fast", "--tasks=1", "--duration=1m"]) == 1
     said = "".join(capsys.readouterr())
-    assert f"gave up on 127.0.0.1:{port}: it does not answer" in said
+    assert f"stopped sending to 127.0.0.1:{port}: no answer" in said
     assert "canary" not in said
 
 

@@ -68,7 +68,7 @@ def test_a_file_that_is_damaged_while_it_is_served_is_written_no_more(tmp_path: 
         exporter.kill()
         store.write_bytes(whole)
         exporter.start()
-        assert "undamaged" in run(tmp_path, "check")
+        assert "passed the integrity check" in run(tmp_path, "check")
         assert exporter.scrape().value("tasks_started_total") == 2 * TASKS
         assert exporter.scrape().value("tasks") == 2 * TASKS
 
@@ -82,7 +82,7 @@ def test_a_store_that_lost_all_it_held_is_not_started_over(tmp_path: Path) -> No
     store.write_bytes(b"")
     for command in ("serve", "check", "tasks list", "quarantine list"):
         said = run(tmp_path, *command.split(), status=1)
-        assert "css-relay.db has lost all it held: delete it" in said
+        assert "css-relay.db has lost all its data; delete the file" in said
         assert "Traceback" not in said
     assert store.read_bytes() == b""
     store.unlink()

@@ -1,4 +1,4 @@
-"""The stores under contract: a further one only adds a row here."""
+"""The stores that the contract tests run on. A new kind of store adds one row here."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -58,7 +58,7 @@ def empty(server: ValkeyServer) -> None:
         client.flushall()
 
 
-#: How each store is opened on the same data again and again, as another process would.
+#: Opens each kind of store, on the same data each time, as another process would.
 STORES: dict[str, Callable[[pytest.FixtureRequest], Place]] = {
     "sqlite": _in_file,
     "valkey": _on_server,
@@ -72,25 +72,25 @@ def on(*stores: str) -> list[Any]:
     return [pytest.param(s, marks=() if s == "sqlite" else pytest.mark.servers) for s in stores]
 
 
-#: Every question is asked of both protocols; `test_valkey_servers.py` asks the other servers.
+#: Every test runs on both kinds of store; `test_valkey_servers.py` runs them on the other servers.
 EACH = on("sqlite", "valkey")
 
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the stores wait for a slow machine as long as only a hang takes."""
+    """Set all time limits so high that only a hang exceeds them, however slow the machine is."""
     for name in ("CONNECT_SECONDS", "ANSWER_SECONDS", "REPLICAS_SECONDS"):
         monkeypatch.setattr(clients, name, HANG_SECONDS)
     monkeypatch.setattr(module, "COMMIT_SECONDS", HANG_SECONDS)
-    for name in ("BUSY_MILLISECONDS", "GUEST_BUSY_MILLISECONDS"):
+    for name in ("BUSY_MS", "ATTACHED_BUSY_MS"):
         monkeypatch.setattr(sqlite, name, round(HANG_SECONDS * 1000))
 
 
 @contextmanager
 def impatient() -> Iterator[None]:
-    """Let what fails be given up instead of tried for long, and replicas that are away not be waited for.
+    """Do not retry what fails, and do not wait for replicas that are down.
 
-    No deadline passes: what the server or the network answers decides, however slow they are.
+    No time limit is shortened otherwise, so a slow server or network changes no result.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(script_runner, "PAUSE_SECONDS", 2 * HANG_SECONDS)
@@ -99,7 +99,7 @@ def impatient() -> Iterator[None]:
 
 
 def together(works: Iterable[Callable[[], object]]) -> None:
-    """Do several things at once, each in a thread of its own; what one of them raises is raised."""
+    """Run functions at the same time, each in its own thread; raise what one of them raises."""
     waiting = list(works)
     with ThreadPoolExecutor(len(waiting)) as threads:
         for done in [threads.submit(work) for work in waiting]:
@@ -136,7 +136,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[ValkeySer
 
 @pytest.fixture(params=EACH)
 def open_store(request: pytest.FixtureRequest) -> Iterator[Open]:
-    """Return a function that opens the store, with changes to the default terms."""
+    """Return a function that opens the store, with changes to the default options."""
     place = STORES[request.param](request)
     opened: list[Store] = []
 
@@ -157,7 +157,7 @@ def store(open_store: Open) -> Store:
 
 @pytest.fixture
 def opened() -> Iterator[OpenAt]:
-    """Return a function that opens the shared store at a URL, with changes to the default terms."""
+    """Return a function that opens the shared store at a URL, with changes to the default options."""
     stores: list[ValkeyStore] = []
 
     def open_(url: str, **changes: Any) -> ValkeyStore:

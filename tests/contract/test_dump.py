@@ -1,4 +1,4 @@
-"""A store that is made of a dump is the same store, of whatever kind the two are."""
+"""A store loaded from a dump is the same store, whatever the kinds of the two stores."""
 
 import sqlite3
 import tracemalloc
@@ -17,7 +17,7 @@ from exporter.config.store_url import StoreUrl, parse_store
 from exporter.errors import StoreError
 from exporter.metrics.process import Telemetry
 from exporter.relay import ACTIVE, NONE, Task, settle
-from exporter.store.dump import End, KeptTask, Line, read_dump, write_dump
+from exporter.store.dump import EndLine, Line, TaskLine, read_dump, write_dump
 from exporter.store.protocol import QuarantineEntry, Store, StoreOptions, TaskRow, Transaction
 from exporter.store.sqlite.dump import dump_file, load_file
 from exporter.store.sqlite.store import SqliteStore
@@ -51,7 +51,7 @@ class Place:
         return ValkeyStore(self.url, options, clock=lambda: 1000.25)
 
     def lines(self) -> Iterator[Line]:
-        """Return the lines of a dump, but for its end."""
+        """Return the lines of a dump, without the end line."""
         return dump_file(Path(self.url.path)) if self.url.is_embedded else dump_server(self.url)
 
     def dump(self) -> bytes:
@@ -66,18 +66,18 @@ class Place:
         replace: bool = False,
         happens: Callable[[], object] = lambda: None,
     ) -> None:
-        """Make a store of a dump; something may happen before its last line."""
+        """Load a dump; call `happens` before its last line."""
         self.load_lines(_disturbed(read_dump(BytesIO(dump), "x.dump", labels), happens), replace=replace)
 
     def load_lines(self, lines: Iterator[Line], *, replace: bool = False) -> None:
-        """Make a store of the lines of a dump."""
+        """Create a store from the lines of a dump."""
         if self.url.is_embedded:
             load_file(Path(self.url.path), lines, replace=replace)
         else:
             load_server(self.url, lines, replace=replace)
 
     def is_free(self) -> bool:
-        """Whether nothing at all is here."""
+        """Return whether this place is completely empty."""
         if self.url.is_embedded:
             path = Path(self.url.path)
             return {file.name for file in path.parent.glob(f"{path.name}*")} <= {f"{path.name}-lock"}
@@ -86,7 +86,7 @@ class Place:
         return not _keys(self.url.port, self.url.database)
 
 
-def dumped(lines: Iterator[Line]) -> tuple[bytes, End]:
+def dumped(lines: Iterator[Line]) -> tuple[bytes, EndLine]:
     """Return a dump of these lines, and its end line."""
     file = BytesIO()
     end = write_dump(lines, file)
@@ -153,7 +153,7 @@ Places = list[Place]
 
 @pytest.fixture(params=WAYS)
 def places(request: pytest.FixtureRequest) -> Places:
-    """Places with nothing in them."""
+    """Empty places for stores."""
     found = [Place(KINDS[kind](request, number)) for number, kind in enumerate(request.param.split("-"))]
     for place in found:
         if not place.url.is_embedded:
@@ -162,7 +162,7 @@ def places(request: pytest.FixtureRequest) -> Places:
 
 
 def fill(store: Store) -> None:
-    """Put in something of every kind, with gaps, ties and odd characters."""
+    """Add records of every kind, with gaps, ties and unusual characters."""
     lost = settle(task("lost"), T0 + WINDOWS.lost_after, WINDOWS).task
     store.transact(put(task("gone"), *(task(f"t{n}") for n in range(3)), due=0.1 + 0.2))
     store.transact(
@@ -175,7 +175,7 @@ def fill(store: Store) -> None:
             due=float("1e9"),
         )
     )
-    store.transact(lambda transaction: transaction.forget("4/gone"))
+    store.transact(lambda transaction: transaction.delete("4/gone"))
 
     def work(transaction: Transaction) -> None:
         transaction.put(TaskRow(Task(appid=4, task_id="", sources="ff00ff00ff00ff00"), (), NONE, 9.5))
@@ -188,18 +188,18 @@ def fill(store: Store) -> None:
         )
         transaction.increments.record([("run_seconds", "", 3)], ("4", "push.example.com"), "t", 9)
         transaction.increments.count("unknown_fields_total", "new field", amount=3)
-        transaction.increments.mark("last_callback_timestamp_seconds", "TaskStart", 1e9 + 1 / 7)
+        transaction.increments.set_time("last_callback_timestamp_seconds", "TaskStart", 1e9 + 1 / 7)
         for at in (1 / 3, 7.0, 2.0):
             transaction.quarantine(QuarantineEntry("json", bytes(range(256)) * 9, "2001:db8::1", at))
         transaction.quarantine(QuarantineEntry("schema", b"", "192.0.2.1", 5.0))
 
     store.transact(work)
     store.transact(put(task("newest")))
-    store.transact(lambda transaction: transaction.forget("4/newest"))
+    store.transact(lambda transaction: transaction.delete("4/newest"))
 
 
 def shown(store: Store) -> list[bytes]:
-    """Return a scrape in both formats, the process's own families apart."""
+    """Return a scrape in both formats, without the families of the process."""
     telemetry = Telemetry(version="", revision="")
     forms = [
         Exposition(openmetrics=openmetrics, labels=LABELS, fold_settings=WINDOWS, telemetry=telemetry)
@@ -212,7 +212,7 @@ def shown(store: Store) -> list[bytes]:
 
 @pytest.mark.parametrize("places", [*WAYS, ALL_KINDS], indirect=True)
 def test_a_loaded_store_is_the_same_and_so_is_its_dump(places: Places) -> None:
-    """In every record, number, time and secret: a dump of it has the same bytes, and a scrape, too."""
+    """Every record, number, time and secret is the same, and so are all bytes of a dump and of a scrape."""
     with closing(places[0].open()) as store:
         fill(store)
         before, secret, bodies = shown(store), store.secret, store.bodies(limit=10)
@@ -230,7 +230,7 @@ def test_a_loaded_store_is_the_same_and_so_is_its_dump(places: Places) -> None:
 
 
 def test_a_loaded_store_goes_on_where_the_dumped_one_was(places: Places) -> None:
-    """Numbers, what was told apart, siblings, the order of tasks, and the quarantine."""
+    """It continues counters, limits of label values, sources, the order of tasks, and the quarantine."""
     source, target = places
     with closing(source.open()) as store:
         fill(store)
@@ -271,13 +271,13 @@ def test_a_loaded_store_goes_on_where_the_dumped_one_was(places: Places) -> None
             lambda transaction: transaction.quarantine(QuarantineEntry("json", b"y" * 1000, "::1", 9.0))
         )
         assert [held.body for held in store.bodies(limit=10)] == [b"y" * 1000]
-    tasks = [line.record.task_id for line in target.lines() if isinstance(line, KeptTask)]
+    tasks = [line.record.task_id for line in target.lines() if isinstance(line, TaskLine)]
     assert tasks[:3] == ["t0", "t1", "t2"]
     assert tasks[-2:] == ["new", "elsewhere"]
 
 
 def test_many_pages_are_loaded(places: Places) -> None:
-    """And no task, body or label set at an edge is left behind."""
+    """No task, body or label set at the edge of a page is lost."""
     source, target = places
 
     def work(transaction: Transaction) -> None:
@@ -294,7 +294,7 @@ def test_many_pages_are_loaded(places: Places) -> None:
 
 
 def test_memory_does_not_grow_with_the_records(places: Places) -> None:
-    """Of a store beyond a network it grows with the names of its tasks: 150 bytes each."""
+    """Memory for a store on a server grows only with the keys of its tasks: 150 bytes each."""
     source, target = places
     with closing(source.open()) as store:
         store.transact(put(*(task(f"t{n}", message="x" * 200) for n in range(MANY * 2))))
@@ -309,7 +309,7 @@ def test_memory_does_not_grow_with_the_records(places: Places) -> None:
 
 @pytest.mark.parametrize("places", WAYS[:2], indirect=True)
 def test_a_store_with_old_and_high_numbers_keeps_the_order_of_its_tasks(places: Places) -> None:
-    """A file takes a new number with every change of a task; a server has no room for such ones."""
+    """A file gives a task a new id with every change; such ids are too large for a server."""
     source, target = places
     with closing(source.open()) as store:
         store.transact(put(task("old", host="b"), task("other", host="a")))
@@ -327,7 +327,7 @@ def test_a_store_with_old_and_high_numbers_keeps_the_order_of_its_tasks(places: 
 
 
 def test_a_new_store_is_dumped_too(places: Places) -> None:
-    """Though there is hardly anything in it."""
+    """A store without any task can be dumped and loaded."""
     source, target = places
     source.open().close()
     target.load(source.dump())
@@ -335,7 +335,7 @@ def test_a_new_store_is_dumped_too(places: Places) -> None:
 
 
 def test_a_store_that_is_there_is_not_touched_without_replace(places: Places) -> None:
-    """Nor is one that is in use."""
+    """Without --replace an existing store is refused; with it, a store that is in use is refused."""
     source, target = places
     with closing(source.open()) as store:
         store.transact(count(3))
@@ -343,15 +343,17 @@ def test_a_store_that_is_there_is_not_touched_without_replace(places: Places) ->
     with closing(target.open()) as store:
         store.transact(count(1))
         before = store.snapshot(9)
-        with pytest.raises(StoreError, match="is there already: give another p"):
+        with pytest.raises(StoreError, match="already exists; give another "):
             target.load(dump)
-        with pytest.raises(StoreError, match="is in use: stop every process that serves it first"):
+        with pytest.raises(
+            StoreError, match=r"is in use; stop every process that serves it, .*then try again"
+        ):
             target.load(dump, replace=True)
         assert store.snapshot(9) == before
 
 
 def test_a_store_that_is_not_in_use_is_replaced(places: Places) -> None:
-    """Nothing of it is left. Whoever serves a shared one writes to it once a minute."""
+    """Nothing of the old store is left. A shared store without a write for 90 s is not in use."""
     source, target = places
     source.open().close()
     with closing(target.open()) as store:
@@ -368,39 +370,41 @@ def test_a_store_that_is_not_in_use_is_replaced(places: Places) -> None:
 
 
 def test_labels_must_be_those_of_the_store(places: Places) -> None:
-    """As for whoever serves it; and what is not there can't be dumped."""
+    """A dump with other labels cannot be loaded, and a missing store cannot be dumped."""
     source, target = places
     with pytest.raises(StoreError, match="there is no store"):
         source.dump()
     source.open().close()
-    with pytest.raises(StoreError, match=r"x.dump is of a store made with --metrics.labels=appid,to_host"):
+    with pytest.raises(
+        StoreError, match=r"x.dump has other labels; run `load` with --metrics.labels=appid,to_host$"
+    ):
         target.load(source.dump(), labels=("appid",))
     assert target.is_free()
 
 
 def interrupted() -> None:
-    """Somebody gives up."""
+    """Interrupt the load, as Ctrl-C does."""
     raise KeyboardInterrupt
 
 
 def test_a_load_that_fails_leaves_nothing(places: Places) -> None:
-    """Whatever it is: the dump is cut off, is damaged, has a task twice, or somebody gives up."""
+    """Nothing is left if the dump is incomplete, damaged, has a task twice, or the load is interrupted."""
     source, target = places
     with closing(source.open()) as store:
         fill(store)
     dump = source.dump()
     lines = dump.splitlines(keepends=True)
     for number in range(len(lines)):
-        with pytest.raises(StoreError, match=f"x.dump was cut off after line {number}:"):
+        with pytest.raises(StoreError, match=f"x.dump is incomplete, it ends after line {number};"):
             target.load(b"".join(lines[:number]))
         assert target.is_free()
-    with pytest.raises(StoreError, match=f"x.dump, line {len(lines)}: damaged, or not written"):
+    with pytest.raises(StoreError, match=f"x.dump, line {len(lines)}: damaged, or not a dump"):
         target.load(dump.replace(b"zuviel", b"zuwenig"))
     with pytest.raises(KeyboardInterrupt):
         target.load(dump, happens=interrupted)
     given = list(source.lines())
-    twice = next(line for line in given if isinstance(line, KeptTask))
-    with pytest.raises(StoreError, match=r"UNIQUE constraint failed: tasks.key|does not hold all"):
+    twice = next(line for line in given if isinstance(line, TaskLine))
+    with pytest.raises(StoreError, match=r"UNIQUE constraint failed: tasks.key|lost records during the load"):
         target.load_lines(iter([*given, twice]))
     assert target.is_free()
     target.load(dump)
@@ -408,7 +412,7 @@ def test_a_load_that_fails_leaves_nothing(places: Places) -> None:
 
 
 def test_a_store_that_an_earlier_version_moved_is_not_served(places: Places) -> None:
-    """The line says where it is. If it is not there, a dump is the way back."""
+    """The error names the new place. If there is no store, the old one can be dumped and loaded."""
     source, target = places
     with closing(source.open()) as store:
         fill(store)
@@ -419,8 +423,10 @@ def test_a_store_that_an_earlier_version_moved_is_not_served(places: Places) -> 
     else:
         with valkey.Valkey(port=source.url.port) as client:
             client.hset("css-relay:{0}:meta", "moved", mark)
-    for as_guest in (False, True):
-        with pytest.raises(StoreError, match=f"was moved to {target}, .* give --store.url={target}; if no"):
-            source.open(as_guest=as_guest)
+    for attach_only in (False, True):
+        with pytest.raises(
+            StoreError, match=f"was moved to {target}, .* set --store.url={target}. If there is no store"
+        ):
+            source.open(attach_only=attach_only)
     target.load(source.dump())
     target.open().close()

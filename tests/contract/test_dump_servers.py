@@ -1,4 +1,4 @@
-"""What `dump` and `load` promise where replicas serve the store, its server fails, or a file is no store."""
+"""`dump` and `load` with replicas that serve the store, servers that fail, and files that are not a store."""
 
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -55,7 +55,7 @@ def file(tmp_path: Path) -> Place:
 
 
 def _after(lines: Iterator[Line], number: int, happens: Callable[[], object]) -> Iterator[Line]:
-    """Yield lines; after so many something happens."""
+    """Yield lines; call `happens` after `number` of them."""
     for at, line in enumerate(lines):
         if at == number:
             happens()
@@ -66,30 +66,32 @@ def _after(lines: Iterator[Line], number: int, happens: Callable[[], object]) ->
 @pytest.mark.parametrize("number", range(1, 16))
 @pytest.mark.parametrize(
     "work",
-    [count(1), put(task("late", host="new.example.com")), lambda transaction: transaction.forget("4/t0")],
+    [count(1), put(task("late", host="new.example.com")), lambda transaction: transaction.delete("4/t0")],
     ids=["count", "put", "forget"],
 )
 def test_a_store_that_is_written_to_meanwhile_is_not_dumped(
     served: Place, work: Callable[[Transaction], object], number: int
 ) -> None:
-    """Whatever was read by then: a dump is of one moment, or it has no end."""
+    """A dump shows one moment. If the store changes at any time during the dump, the dump fails."""
     with closing(served.open()) as store:
         lines = _after(served.lines(), number, lambda: store.transact(work))
-        with pytest.raises(StoreError, match="was written to meanwhile, or is damaged: stop every exporter"):
+        with pytest.raises(
+            StoreError, match="is damaged, or was written to during the dump; stop its exporters"
+        ):
             dumped(lines)
     served.dump()
 
 
 @pytest.mark.servers
 def test_a_process_that_starts_meanwhile_finds_no_half_a_store(served: Place, other: Place) -> None:
-    """It does not start, and the line says why."""
+    """A process that opens the store during a load fails with an error that says why."""
 
     def look() -> None:
-        for as_guest in (False, True):
+        for attach_only in (False, True):
             with pytest.raises(
-                StoreError, match=r"is being loaded: wait .* if it was cut off, run `load` again"
+                StoreError, match=r"is being loaded; wait .* or run it again if it was interrupted"
             ):
-                other.open(as_guest=as_guest)
+                other.open(attach_only=attach_only)
         with pytest.raises(StoreError, match="is being loaded"):
             other.dump()
 
@@ -102,7 +104,7 @@ def test_a_process_that_starts_meanwhile_finds_no_half_a_store(served: Place, ot
 def test_a_load_that_was_killed_is_done_again(
     served: Place, other: Place, client: "valkey.Valkey", number: int
 ) -> None:
-    """Of the one before nothing is left: here it was of another store, and killed after some lines."""
+    """Nothing of the killed load is left; here it loaded another store, and was killed after some lines."""
     killed = Place(f"valkey://127.0.0.1:{served.url.port}/2")
     with closing(killed.open()) as store:
         store.transact(put(*(task(f"k{n}", host=f"{n}.example.com") for n in range(15))))
@@ -126,11 +128,11 @@ def test_a_load_that_was_killed_is_done_again(
 
 @pytest.mark.servers
 def test_of_two_loads_at_once_the_first_comes_to_nothing(served: Place, other: Place) -> None:
-    """The store is that of the second, whole."""
+    """The store is that of the second load, and complete."""
     dump = served.dump()
     new = Place(f"valkey://127.0.0.1:{served.url.port}/2")
     new.open().close()
-    with pytest.raises(StoreError, match="somebody else has made or loaded a store there meanwhile"):
+    with pytest.raises(StoreError, match="another process created or loaded a store there meanwhile"):
         other.load(dump, happens=lambda: other.load(new.dump()))
     assert other.dump() == new.dump()
 
@@ -139,13 +141,13 @@ def test_of_two_loads_at_once_the_first_comes_to_nothing(served: Place, other: P
 def test_a_store_that_has_come_into_being_meanwhile_is_not_replaced(
     served: Place, other: Place, client: "valkey.Valkey"
 ) -> None:
-    """Not even with --replace: it is not the one that was to be given up."""
+    """--replace does not replace a store that was created after the check."""
 
     def late() -> Iterator[Line]:
         client.hset(META, "id", "x")
         yield from served.lines()
 
-    with pytest.raises(StoreError, match="somebody else has made or loaded a store there meanwhile"):
+    with pytest.raises(StoreError, match="another process created or loaded a store there meanwhile"):
         other.load_lines(late(), replace=True)
     assert client.keys() == [META]
 
@@ -154,24 +156,26 @@ def test_a_store_that_has_come_into_being_meanwhile_is_not_replaced(
 def test_replicas_of_a_store_that_was_replaced_write_nothing(
     served: Place, other: Place, client: "valkey.Valkey"
 ) -> None:
-    """They answer 503, during the load and after it."""
+    """Replicas of the old store answer 503, during the load and after it."""
     with closing(other.open()) as one, closing(other.open()) as two:
         one.transact(count(1))
         client.delete("css-relay:{0}:done")
 
         def look() -> None:
-            with pytest.raises(StoreUnavailable, match=r"has lost all it held|is another one"):
+            with pytest.raises(
+                StoreUnavailable, match=r"has lost all its data|was replaced by another store"
+            ):
                 one.transact(count(1))
 
         other.load(served.dump(), replace=True, happens=look)
-        with pytest.raises(StoreUnavailable, match="is another one"):
+        with pytest.raises(StoreUnavailable, match="was replaced by another store"):
             two.transact(count(1))
     assert other.dump() == served.dump()
 
 
 @pytest.mark.servers
 def test_a_loaded_task_that_another_replica_forgets_is_not_brought_back(served: Place, other: Place) -> None:
-    """Its version tells it from one that is not there."""
+    """A loaded task has a version, so a transaction detects that it was deleted."""
     other.load(served.dump())
     seen: list[bool] = []
     with closing(other.open()) as one, closing(other.open()) as two:
@@ -179,7 +183,7 @@ def test_a_loaded_task_that_another_replica_forgets_is_not_brought_back(served: 
         def work(transaction: Transaction) -> None:
             seen.append(transaction.task("4/t0") is not None)
             if seen == [True]:
-                two.transact(lambda transaction: transaction.forget("4/t0"))
+                two.transact(lambda transaction: transaction.delete("4/t0"))
             if seen[-1]:
                 put(task("t0"))(transaction)
 
@@ -188,7 +192,7 @@ def test_a_loaded_task_that_another_replica_forgets_is_not_brought_back(served: 
         assert two.find("4/t0") is None
 
 
-#: What stands in a request: the script that begins, one that writes, and the last one of all.
+#: Bytes that identify a request: of the first script, of one that writes, and of the last one.
 REQUESTS = {
     "begins": Script("begin_load", guarded=False).digest.encode(),
     "writes": Script("load", guarded=False).digest.encode(),
@@ -199,7 +203,7 @@ REQUESTS = {
 @pytest.mark.servers
 @pytest.mark.parametrize("request_", REQUESTS)
 def test_an_answer_that_is_lost_changes_nothing(served: Place, request_: str) -> None:
-    """It is asked again, and each script does no harm when it is run again."""
+    """The request is sent again, and a script that runs twice has the same result."""
     dump = served.dump()
     Place(f"valkey://127.0.0.1:{served.url.port}/3").load(dump)  # the server knows the scripts
     with Wire(served.url.port) as wire:
@@ -212,7 +216,7 @@ def test_an_answer_that_is_lost_changes_nothing(served: Place, request_: str) ->
 
 @pytest.mark.servers
 def test_a_last_answer_that_never_comes_leaves_a_store_that_is_whole(served: Place, other: Place) -> None:
-    """The load fails; what is there can be served, or replaced."""
+    """The load fails, but the store is complete: it can be served, or replaced."""
     dump = served.dump()
     other.load(dump)
     with Wire(served.url.port) as wire:
@@ -227,20 +231,20 @@ def test_a_last_answer_that_never_comes_leaves_a_store_that_is_whole(served: Pla
 
 @pytest.mark.servers
 def test_a_server_that_is_full_has_nothing_of_a_store(served: Place, tmp_path: Path) -> None:
-    """And one that fails says so."""
+    """A load into a server without memory leaves nothing; one into a server that dies says so."""
     dump = served.dump()
     with ValkeyServer(tmp_path, "--maxmemory", "1mb") as server:
         with pytest.raises(StoreError, match="memory is full"):
             Place(server.url).load(dump)
         with server.client() as full:
             assert full.keys() == []
-        with impatient(), pytest.raises(StoreError, match="the server is not there"):
+        with impatient(), pytest.raises(StoreError, match="no server is there"):
             Place(server.url).load(dump, happens=server.kill)
 
 
 @pytest.mark.servers
 def test_a_store_that_a_failed_load_has_replaced_is_not_begun_anew(served: Place, other: Place) -> None:
-    """Who serves next is told to load again: counters that begin at 0 would look like health."""
+    """An exporter does not start; the error says to load again. New counters at 0 would hide the loss."""
     other.load(served.dump())
 
     def fail() -> None:
@@ -248,7 +252,7 @@ def test_a_store_that_a_failed_load_has_replaced_is_not_begun_anew(served: Place
 
     with pytest.raises(StoreError, match="no more comes"):
         other.load(served.dump(), replace=True, happens=fail)
-    with pytest.raises(StoreError, match=r"is being loaded: .* run `load` again"):
+    with pytest.raises(StoreError, match=r"is being loaded; .* or run it again if it was interrupted"):
         other.open()
     other.load(served.dump())
     assert other.dump() == served.dump()
@@ -258,10 +262,10 @@ def test_a_store_that_a_failed_load_has_replaced_is_not_begun_anew(served: Place
 def test_what_a_server_loses_on_the_way_is_noticed(
     served: Place, other: Place, client: "valkey.Valkey"
 ) -> None:
-    """One that throws keys away when its memory is full, for example."""
+    """The load fails, for example if a server with full memory evicts keys."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("exporter.store.valkey.dump.LINES_AT_ONCE", 1)
-        with pytest.raises(StoreError, match="does not hold all that it was given"):
+        with pytest.raises(StoreError, match="the server lost records during the load"):
             other.load(served.dump(), happens=lambda: client.delete("css-relay:{0}:tasks"))
     assert client.keys() == []
 
@@ -270,7 +274,7 @@ def test_what_a_server_loses_on_the_way_is_noticed(
 def test_the_user_of_an_exporter_may_dump_and_load(
     served: Place, other: Place, client: "valkey.Valkey"
 ) -> None:
-    """With no more rights than the documentation asks for."""
+    """The rights in the documentation are enough."""
     rights = ["+@read", "+@write", "+@scripting", "+@connection", "+time", "~css-relay:*"]
     client.execute_command("ACL SETUSER", "operator", "on", ">word", *rights)
     try:
@@ -283,14 +287,14 @@ def test_the_user_of_an_exporter_may_dump_and_load(
 
 @pytest.mark.servers
 def test_a_server_of_another_version_or_that_lost_something_is_not_dumped(served: Place) -> None:
-    """It is for an exporter to begin its new generation."""
+    """An exporter must reset its counters first; the error says so."""
     with valkey.Valkey(port=served.url.port) as client:
         client.hset(META, "torn", 1)
-        with pytest.raises(StoreError, match="is older than it was: start an exporter on it first"):
+        with pytest.raises(StoreError, match="has lost commits; start an exporter on it first"):
             served.dump()
         client.hdel(META, "torn")
         client.hset(META, "version", "2")
-        with pytest.raises(StoreError, match="is of version 2 in 1 parts"):
+        with pytest.raises(StoreError, match="has version 2 in 1 parts"):
             served.dump()
 
 
@@ -316,7 +320,7 @@ def _garble(place: Place) -> None:
 @pytest.mark.parametrize(
     ("harm", "line"),
     [
-        (_version, "is of version 99"),
+        (_version, "has version 99"),
         (_cut, "malformed"),
         (_overwrite, "not a database"),
         (_garble, "is damaged"),
@@ -325,7 +329,7 @@ def _garble(place: Place) -> None:
 def test_a_file_that_is_no_store_of_this_program_is_not_dumped(
     file: Place, harm: Callable[[Place], None], line: str
 ) -> None:
-    """And stays as it is."""
+    """The file is not changed."""
     harm(file)
     before = Path(file.url.path).read_bytes()
     with pytest.raises(StoreError, match=line):
@@ -334,8 +338,8 @@ def test_a_file_that_is_no_store_of_this_program_is_not_dumped(
 
 
 def test_a_file_in_use_is_not_dumped(file: Place) -> None:
-    """The lock says so, and nobody can open it meanwhile."""
-    with closing(file.open()), pytest.raises(StoreError, match="is in use: stop every process"):
+    """A file in use is not dumped, and no process can open a file during a dump."""
+    with closing(file.open()), pytest.raises(StoreError, match="is in use; stop every process"):
         file.dump()
     lines = file.lines()
     next(lines)
@@ -346,7 +350,7 @@ def test_a_file_in_use_is_not_dumped(file: Place) -> None:
 
 
 def test_a_backup_is_dumped_as_it_is(file: Place, tmp_path: Path) -> None:
-    """Nothing is written to it, though an earlier version wrote it; it is one file, and stays one."""
+    """Nothing is written to it, also if an earlier version wrote it; no files are created beside it."""
     copy = Place(f"sqlite:{tmp_path}/copy.db")
     back_up(Path(file.url.path), Path(copy.url.path), replace=False)
     assert copy.dump() == file.dump()
@@ -364,7 +368,7 @@ def test_a_backup_is_dumped_as_it_is(file: Place, tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_restored_is_free_of_its_mark(file: Place, tmp_path: Path) -> None:
-    """A restore is a store of its own: it is the way back when all else is lost."""
+    """A backup of a moved store can be restored and served: it may be the last copy."""
     path = Path(file.url.path)
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("INSERT INTO meta VALUES ('moved', 'moved 0123 valkey://nowhere:6379/0')")

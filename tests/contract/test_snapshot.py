@@ -1,4 +1,4 @@
-"""A snapshot shows what is there, whoever wrote it, and a scrape made of it is one made afresh."""
+"""A snapshot shows what any process has written, and a scrape with cached lines equals one without."""
 
 import random
 from collections import Counter
@@ -20,7 +20,7 @@ STEPS = 50
 
 
 class Reader:
-    """A scraper of one store: it keeps the lines of the records that it has seen."""
+    """Scrapes one store, with a cache of the lines of records."""
 
     def __init__(self, store: Store, max_tasks: int) -> None:
         self.store = store
@@ -28,11 +28,11 @@ class Reader:
         self.exposition = _exposition()
 
     def shown(self) -> bytes:
-        """Return its scrape."""
+        """Return a scrape with the cache."""
         return _of_store(self.exposition.write(self.store.snapshot(self.max_tasks)))
 
     def afresh(self) -> bytes:
-        """Return the scrape of one who has seen nothing."""
+        """Return a scrape without a cache."""
         return _of_store(_exposition().write(self.store.snapshot(self.max_tasks)))
 
 
@@ -57,7 +57,7 @@ def _any_task(chance: random.Random) -> Task:
 
 
 def _any_step(chance: random.Random, known: dict[str, Task], counted: int) -> Callable[[Transaction], None]:
-    """Return a step that counts so many starts, and have `known` as the store must be after it."""
+    """Return a random transaction that counts so many starts; update `known` to the expected tasks."""
     tasks = [_any_task(chance) for _ in range(chance.randrange(4))]
     forgotten = [f"{chance.randrange(25)}" for _ in range(chance.randrange(3))]
     known.update({each.task_id: each for each in tasks})
@@ -67,7 +67,7 @@ def _any_step(chance: random.Random, known: dict[str, Task], counted: int) -> Ca
     def work(transaction: Transaction) -> None:
         put(*tasks)(transaction)
         for name in forgotten:
-            transaction.forget(f"4/{name}")
+            transaction.delete(f"4/{name}")
         if counted:
             count(counted, host="h2")(transaction)
 
@@ -75,7 +75,7 @@ def _any_step(chance: random.Random, known: dict[str, Task], counted: int) -> Ca
 
 
 def test_after_any_steps_of_several_processes_a_scrape_shows_what_is_there(open_store: Open) -> None:
-    """Each process shows the tasks that are there, in order, as if it had seen none of them before."""
+    """Each process shows the current tasks in order, whatever it has cached."""
     chance = random.Random(1)
     stores = [open_store() for _ in range(3)]
     readers = [Reader(store, bound) for store in stores for bound in (0, 1, 7, 15, 99)]
@@ -100,7 +100,7 @@ def test_after_any_steps_of_several_processes_a_scrape_shows_what_is_there(open_
 
 
 def test_within_a_state_tasks_stand_by_their_labels_then_by_age(store: Store) -> None:
-    """The order is the same at each scrape, so that one that is full shows the same tasks again."""
+    """The order is the same at each scrape, so that a limited scrape shows the same tasks each time."""
     names = [("a", "h1"), ("b", "h2"), ("c", "h1"), ("d", "h3"), ("e", "h2")]
     for name, host in names:
         store.transact(put(task(name, host=host)))
@@ -110,22 +110,22 @@ def test_within_a_state_tasks_stand_by_their_labels_then_by_age(store: Store) ->
 
 
 def test_a_task_that_makes_room_lets_the_next_one_in(store: Store) -> None:
-    """Past the bound, a forgotten task's place goes to one that was there all the time."""
+    """When a shown task is deleted, a task beyond the limit is shown instead."""
     store.transact(put(task("a"), task("b"), task("c", "E")))
     reader = Reader(store, 2)
     assert b'task_id="c"' not in reader.shown()
-    store.transact(lambda transaction: transaction.forget("4/a"))
+    store.transact(lambda transaction: transaction.delete("4/a"))
     assert b'task_id="c"' in reader.shown()
     store.transact(put(task("d")))
     assert b'task_id="c"' not in reader.shown()
 
 
 def test_a_task_that_is_forgotten_and_comes_again_is_another(store: Store) -> None:
-    """A task that is forgotten and comes again stands where its age puts it, once."""
+    """A task that was deleted and starts again is shown once, in the order of its new age."""
     store.transact(put(task("a"), task("b")))
     reader = Reader(store, 9)
     reader.shown()
-    store.transact(lambda transaction: transaction.forget("4/a"))
+    store.transact(lambda transaction: transaction.delete("4/a"))
     store.transact(put(task("a")))
     assert [decode_task(record).task_id for record in store.snapshot(9).tasks] == ["b", "a"]
     assert reader.shown() == reader.afresh()
@@ -133,14 +133,14 @@ def test_a_task_that_is_forgotten_and_comes_again_is_another(store: Store) -> No
 
 
 def test_a_step_that_fails_leaves_nothing_behind(store: Store) -> None:
-    """A failed step leaves nothing in a scrape, and hides nothing that others change next."""
+    """A failed transaction leaves nothing in a scrape, and hides no later change."""
     store.transact(put(task("a"), task("b")))
     reader = Reader(store, 9)
     before = reader.shown()
 
     def fail(transaction: Transaction) -> None:
         put(task("a", "E"))(transaction)
-        transaction.forget("4/b")
+        transaction.delete("4/b")
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

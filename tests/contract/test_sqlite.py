@@ -1,4 +1,4 @@
-"""What the embedded store promises beyond the contract: files, versions, damage, locks."""
+"""The embedded store beyond the contract: files, versions, damage, locks."""
 
 import sqlite3
 import subprocess
@@ -26,7 +26,7 @@ def opened(path: Path) -> SqliteStore:
 
 
 def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
-    """The file, what SQLite puts beside it, and a folder made for it are for their owner alone."""
+    """Only the owner may read the file, the files beside it, and a folder created for it."""
     store = opened(tmp_path / "new" / "relay.db")
     store.transact(count())
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
@@ -103,7 +103,7 @@ def test_a_damaged_file_is_named_and_left_as_it_is(tmp_path: Path, damage: str) 
 
 
 def test_a_file_that_was_replaced_while_it_runs_is_noticed(tmp_path: Path) -> None:
-    """A file that was moved away or replaced is noticed: what is written to it would be lost."""
+    """A file that was moved or replaced is detected: what is written to it would be lost."""
     path = tmp_path / "relay.db"
     store = opened(path)
     path.rename(tmp_path / "away.db")
@@ -178,7 +178,7 @@ def test_a_file_that_is_damaged_while_it_is_open_is_written_no_more(tmp_path: Pa
 def test_a_store_that_could_not_be_made_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A store that could not be made leaves no file: it would look like one that lost all it held."""
+    """A store that could not be created leaves no file: it would look like one that lost all its data."""
     path = tmp_path / "relay.db"
 
     def fail(*_: object) -> sqlite3.Connection:
@@ -193,7 +193,7 @@ def test_a_store_that_could_not_be_made_leaves_nothing_behind(
 
 
 def test_a_lock_held_for_a_moment_is_waited_for(tmp_path: Path) -> None:
-    """A step waits for the lock of another process that writes, and comes after it."""
+    """A transaction waits for the lock of another process, and runs after it."""
     path = tmp_path / "relay.db"
     store = opened(path)
     events: list[str] = []
@@ -202,18 +202,18 @@ def test_a_lock_held_for_a_moment_is_waited_for(tmp_path: Path) -> None:
         holder.execute("BEGIN IMMEDIATE")
         transaction = threading.Thread(target=lambda: store.transact(count()))
         transaction.start()
-        until(lambda: "BEGIN" in events and is_asleep(transaction), "the step finds the lock held")
-        events.append("the holder lets go")
+        until(lambda: "BEGIN" in events and is_asleep(transaction), "the transaction finds the lock held")
+        events.append("the lock is released")
         holder.execute("COMMIT")
         transaction.join()
-    let_go = events.index("the holder lets go")
+    let_go = events.index("the lock is released")
     assert (events[let_go - 1], events[-1]) == ("BEGIN", "COMMIT")
     assert label_sets(store)["4", "push.example.com"].values == {"tasks_started_total": 1}
     store.close()
 
 
 def is_asleep(thread: threading.Thread) -> bool:
-    """Whether a thread sleeps now, as SQLite does between two looks at a lock."""
+    """Return whether a thread sleeps now, as SQLite does between two attempts to lock."""
     if not thread.is_alive():
         return True  # it has not waited
     status = Path(f"/proc/self/task/{thread.native_id}/stat").read_text()
@@ -223,8 +223,8 @@ def is_asleep(thread: threading.Thread) -> bool:
 def test_a_lock_held_for_long_is_told_and_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A step that finds a lock held for too long changes nothing and says so."""
-    monkeypatch.setattr(sqlite, "BUSY_MILLISECONDS", 100)
+    """A transaction that waits too long for a lock changes nothing, and the error says so."""
+    monkeypatch.setattr(sqlite, "BUSY_MS", 100)
     path = tmp_path / "relay.db"
     store = opened(path)
     holder = sqlite3.connect(path, isolation_level=None)

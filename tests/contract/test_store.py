@@ -1,4 +1,4 @@
-"""What every store promises."""
+"""The contract of every store."""
 
 import re
 import threading
@@ -30,7 +30,7 @@ def task(
 
 
 def put(*tasks: Task, due: float = 2000.0) -> Work:
-    """Return a step that keeps tasks."""
+    """Return the work of a transaction that writes tasks."""
 
     def work(transaction: Transaction) -> None:
         for each in tasks:
@@ -42,7 +42,7 @@ def put(*tasks: Task, due: float = 2000.0) -> Work:
 def count(
     number: int = 1, host: str = "push.example.com", name: str = "tasks_started_total", label: str = ""
 ) -> Work:
-    """Return a step that counts."""
+    """Return the work of a transaction that counts."""
 
     def work(transaction: Transaction) -> None:
         transaction.increments.record([(name, label, number)], ("4", host), "t", 9.0)
@@ -51,7 +51,7 @@ def count(
 
 
 def label_sets(store: Store) -> dict[tuple[str, ...], LabelSetValues]:
-    """Return the ledgers of a snapshot by their labels."""
+    """Return the values of a snapshot's label sets, by labels."""
     return {labels: decode_label_set(record) for labels, record in store.snapshot(10).label_sets}
 
 
@@ -61,7 +61,7 @@ def fleet(store: Store) -> dict[str, int]:
 
 
 def test_a_new_store_is_empty_but_for_the_fleet(store: Store) -> None:
-    """A new store holds nothing but an empty ledger of the fleet and a secret of its own."""
+    """A new store has only a fleet without values, and a secret of its own."""
     snapshot = store.snapshot(10)
     assert (snapshot.label_sets, snapshot.counts, snapshot.tasks) == ([], [], [])
     assert (snapshot.left_out, snapshot.quarantined, snapshot.created) == (0, 0, 1000.0)
@@ -82,12 +82,12 @@ def test_what_is_put_is_found_by_the_next_process(open_store: Open) -> None:
 
 
 def test_a_step_sees_what_it_has_changed(store: Store) -> None:
-    """A step reads its own changes, so two callbacks of one task in a batch build on each other."""
+    """A transaction reads its own changes, so a batch may have two callbacks of one task."""
 
     def work(transaction: Transaction) -> tuple[Task | None, Task | None]:
         put(task("a"))(transaction)
         seen = transaction.task("4/a")
-        transaction.forget("4/a")
+        transaction.delete("4/a")
         return seen, transaction.task("4/a")
 
     assert store.transact(work)[0] == (task("a"), None)
@@ -95,7 +95,7 @@ def test_a_step_sees_what_it_has_changed(store: Store) -> None:
 
 
 def test_a_step_that_fails_changes_nothing(store: Store) -> None:
-    """A step that raises changes neither tasks nor numbers nor the quarantine, and the next works."""
+    """Work that raises changes neither tasks nor numbers nor the quarantine, and the next works."""
 
     def work(transaction: Transaction) -> None:
         put(task("a"))(transaction)
@@ -124,7 +124,7 @@ def test_two_processes_add_to_the_same_numbers(open_store: Open) -> None:
 
 
 def test_steps_of_two_processes_at_once_are_one_after_the_other(open_store: Open) -> None:
-    """Each of two concurrent steps reads what the other wrote, so a counter in a task loses nothing."""
+    """Concurrent transactions read what the other wrote, so a counter in a task loses nothing."""
     stores = [open_store(), open_store()]
 
     def run(store: Store) -> None:
@@ -143,12 +143,12 @@ def _with_one_more_run(known: Task | None) -> Task:
 
 
 def test_siblings_are_the_tasks_of_one_account_and_source(store: Store) -> None:
-    """Siblings are the tasks of an account and source as of this step, without those of no id."""
+    """These are the tasks of an account and sources, with this transaction's changes; all have a task_id."""
     store.transact(put(task("a", sources="aa"), task("b", sources="bb"), task("c", sources="aa")))
 
     def work(transaction: Transaction) -> list[str]:
         put(task("d", sources="aa"), task("a", sources="bb"))(transaction)
-        transaction.forget("4/c")
+        transaction.delete("4/c")
         transaction.put(TaskRow(Task(appid=4, task_id="", sources="aa"), (), "none", 9.0))
         return [t.task_id for t in transaction.tasks_with_sources(4, "aa")]
 
@@ -164,7 +164,7 @@ def test_due_tasks_come_longest_first(store: Store) -> None:
     store.transact(put(task("c"), due=40.0))
     assert store.due(30.0, 10) == ["4/b", "4/a"]
     assert store.due(40.0, 1) == ["4/b"]
-    store.transact(lambda transaction: transaction.forget("4/b"))
+    store.transact(lambda transaction: transaction.delete("4/b"))
     assert store.due(30.0, 10) == ["4/a"]
 
 
@@ -179,7 +179,7 @@ def test_all_tasks_are_due_when_their_states_are_judged_anew(open_store: Open) -
 
 
 def test_a_label_set_appears_with_its_first_task(store: Store) -> None:
-    """A label set has a ledger from its first task on, so that its series begin at 0."""
+    """A label set is created with its first task, so that its series start at 0."""
     store.transact(put(task("a", host="new.example.com")))
     assert label_sets(store) == {("4", "new.example.com"): LabelSetValues(("4", "new.example.com"), 1000.0)}
 
@@ -198,7 +198,7 @@ def test_tasks_are_counted_by_label_set_and_state(store: Store) -> None:
         (("4", "push.example.com"), "stopped", 1),
     ]
     store.transact(put(task("a", "E", code="0")))
-    store.transact(lambda transaction: transaction.forget("4/b"))
+    store.transact(lambda transaction: transaction.delete("4/b"))
     assert sorted(store.snapshot(10).counts)[1:] == [
         (("4", "push.example.com"), "failed", 1),
         (("4", "push.example.com"), "stopped", 2),
@@ -246,7 +246,7 @@ def test_a_listing_is_read_page_by_page(store: Store) -> None:
 
 
 def test_label_sets_past_the_bound_are_one(open_store: Open) -> None:
-    """Label sets past the bound share one ledger, the earlier ones stay, and the overflow is told."""
+    """Label sets beyond the limit are counted as one, earlier ones stay, and the overflow is returned."""
     store = open_store(max_label_sets=2)
     store.transact(count(host="a"))
     _, overflow = store.transact(count(host="b"))
@@ -268,7 +268,7 @@ def test_label_sets_past_the_bound_are_one(open_store: Open) -> None:
 
 
 def test_two_new_label_sets_in_one_step_past_the_bound_add_up(open_store: Open) -> None:
-    """Two new label sets past the bound add up in the same ledger, also within one step."""
+    """Two new label sets beyond the limit are added up, also within one transaction."""
     store = open_store(max_label_sets=1)
     store.transact(count(host="a"))
 
@@ -281,7 +281,7 @@ def test_two_new_label_sets_in_one_step_past_the_bound_add_up(open_store: Open) 
 
 
 def test_codes_past_the_bound_are_one_for_every_label_set(store: Store) -> None:
-    """64 codes are told apart across all label sets; later ones are counted as one."""
+    """64 codes are counted separately across all label sets; later ones are counted as one."""
     for number in range(70):
         _, overflow = store.transact(
             count(host=f"h{number % 3}", name="tasks_exited_total", label=str(number))
@@ -297,7 +297,7 @@ def test_codes_past_the_bound_are_one_for_every_label_set(store: Store) -> None:
 
 
 def test_a_body_is_kept_once_and_counted(store: Store) -> None:
-    """A body is kept once however often it comes, and distinct bodies are counted by reason."""
+    """A body is kept once however often it is received; distinct bodies are counted by reason."""
 
     def work(transaction: Transaction) -> None:
         for body in (b"a", b"b", b"a"):
@@ -333,7 +333,7 @@ def test_the_quarantine_gives_up_what_was_not_seen_for_longest(
 
 
 def keep(*bodies: bytes, arrival: float = 9.0, reason: str = "schema") -> Work:
-    """Return a step that keeps bodies for a look."""
+    """Return the work of a transaction that quarantines bodies."""
 
     def work(transaction: Transaction) -> None:
         for body in bodies:
@@ -386,7 +386,7 @@ def test_a_body_without_anything_in_it_leaves_the_quarantine_too(open_store: Ope
 
 
 def test_a_body_is_released_once(open_store: Open) -> None:
-    """One step of one process releases a body, with all else it does; it counts as no eviction."""
+    """One transaction of one process releases a body, atomically; this is not counted as an eviction."""
     first, second = open_store(), open_store()
     first.transact(keep(b"a", b"b"))
     digest = first.bodies(limit=1)[0].digest
@@ -409,7 +409,7 @@ def test_a_body_is_released_once(open_store: Open) -> None:
 
 
 def test_what_is_too_old_is_given_up_when_asked(open_store: Open) -> None:
-    """Bodies past narrower bounds or too old are deleted also when nothing more comes in."""
+    """Bodies beyond lower limits or too old are deleted also when no new body is received."""
     open_store().transact(keep(b"a", b"b", b"c", arrival=10.0))
     store = open_store(max_quarantined=2, max_quarantined_age_seconds=5.0)
     for now, kept in ((15.0, 2), (15.0, 2), (15.1, 0), (99.0, 0)):
@@ -419,13 +419,13 @@ def test_what_is_too_old_is_given_up_when_asked(open_store: Open) -> None:
 
 
 def test_a_guest_takes_a_store_as_it_is(open_store: Open) -> None:
-    """A guest makes no store, has no tasks judged anew, and is told which settings it lacks."""
+    """attach_only creates no store, makes no task due, and the error names the missing settings."""
     with pytest.raises(StoreError, match=r"no store .* --store.url"):
-        open_store(as_guest=True)
+        open_store(attach_only=True)
     open_store(fold_settings_fingerprint="--a=1 --b=2").transact(put(task("a"), due=9e9))
-    assert open_store(fold_settings_fingerprint="--a=1 --b=2", as_guest=True).due(1.0, 9) == []
-    with pytest.raises(StoreError, match=r"add --b=2$"):
-        open_store(fold_settings_fingerprint="--a=1 --b=3", as_guest=True)
+    assert open_store(fold_settings_fingerprint="--a=1 --b=2", attach_only=True).due(1.0, 9) == []
+    with pytest.raises(StoreError, match=r"add --b=2 to this command$"):
+        open_store(fold_settings_fingerprint="--a=1 --b=3", attach_only=True)
     assert open_store(fold_settings_fingerprint="--a=1 --b=2").due(1.0, 9) == []
 
 
@@ -445,7 +445,7 @@ def test_other_labels_are_refused_with_the_way_on(open_store: Open) -> None:
 
 
 def test_a_snapshot_shows_every_step_that_ended_before_it_began(store: Store) -> None:
-    """A snapshot shows every step that ended before it began, while another thread goes on."""
+    """A snapshot shows every transaction committed before it, while another thread writes."""
 
     def write() -> None:
         for _ in range(100):

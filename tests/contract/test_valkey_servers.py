@@ -23,7 +23,7 @@ from tests.valkeys import ValkeyServer
 
 pytestmark = pytest.mark.servers
 
-#: All that is asked of each store; what has further parameters is asked of Valkey and the file alone.
+#: The tests of the contract. Those with further parameters run on Valkey and the file only.
 QUESTIONS = [
     ask
     for name, ask in (*vars(test_store).items(), *vars(test_snapshot).items())
@@ -72,7 +72,7 @@ def test_other_servers_answer_every_question_alike(request: pytest.FixtureReques
         store = open_store()
         (client,) = [client for client in clients if client.dbsize()]
         store.transact(put(task("a")))
-        store.transact(lambda transaction: transaction.forget("4/a"))
+        store.transact(lambda transaction: transaction.delete("4/a"))
         store.transact(count(3))
         client.hset(META, "torn", 1)
         assert label_sets(open_store())["4", "push.example.com"].values == {}
@@ -168,8 +168,8 @@ def test_each_connection_shows_the_password_as_it_is_then(request: pytest.Fixtur
 def test_a_cluster_that_is_not_there_and_a_server_that_is_full_are_told(
     empty_server: ValkeyServer, opened: OpenAt
 ) -> None:
-    """A cluster that is not there, and a server whose memory is full, are told of with what to do."""
-    with pytest.raises(StoreUnavailable, match="the server is not there"):
+    """The errors for a missing cluster and for a full server say what to do."""
+    with pytest.raises(StoreUnavailable, match="no server is there"):
         opened(f"valkey-cluster://127.0.0.1:{free_port()}")
     store = opened(empty_server.url)
     with empty_server.client() as client:

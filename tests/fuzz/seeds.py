@@ -2,8 +2,8 @@
 
 from random import Random
 
-from exporter.simulator.body import Writer
-from exporter.simulator.fleet import Plan, fleet, history
+from exporter.simulator.body import CallbackWriter
+from exporter.simulator.fleet import FleetSettings, fleet, history
 from tests.http.corpus import GOOD
 from tests.support import SAMPLES
 
@@ -18,16 +18,17 @@ def callbacks() -> list[bytes]:
 
 def simulated(tasks: int) -> list[bytes]:
     """Return all callbacks that the simulator would send for a few tasks, valid and invalid."""
-    plan = Plan(tasks=tasks, batch=7, duration=400, failure_every=60, downtime=5, speed=50, untimed=0.3)
-    writer, chance = Writer(1_795_500_000.0, "key"), Random(1)
+    settings = FleetSettings(
+        tasks=tasks, batch=7, duration=400, failure_every=60, downtime=5, speed=50, untimed=0.3
+    )
+    writer, rng = CallbackWriter(1_795_500_000.0, "key"), Random(1)
     bodies = []
-    for lane in fleet(plan, chance):
-        for relay in lane:
+    for group in fleet(settings, rng):
+        for task in group:
             bodies += [
-                writer.body(relay, event, named=chance.random() < 0.9)
-                for event in history(relay, plan, chance)
+                writer.body(task, event, has_ids=rng.random() < 0.9) for event in history(task, settings, rng)
             ]
-            bodies += [writer.unknown(relay, 1.0, 1), writer.malformed(relay, 1.0, 1)]
+            bodies += [writer.unknown(task, 1.0, 1), writer.malformed(task, 1.0, 1)]
     return bodies
 
 

@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Struct
 
 from exporter.metrics.catalogue import PREFIX
-from exporter.simulator.verify import written
+from exporter.simulator.verify import sample_text
 from tests.support import Exporter, running
 
 FAULTS = (
@@ -138,7 +138,7 @@ def counted(exporter: Exporter) -> Counter[str]:
     samples = exporter.scrape().samples
     return Counter(
         {
-            written((name.removeprefix(PREFIX), labels)): int(value)
+            sample_text((name.removeprefix(PREFIX), labels)): int(value)
             for (name, labels), value in samples.items()
             if value == int(value)
         }

@@ -47,7 +47,7 @@ def test_every_sample_is_taken() -> None:
         value = PARSER.parse(path.read_bytes())
         ignored = {"other_event_type_stream_begin": False, "unknown_event": True}
         if path.stem in ignored:
-            assert value == Ignored(keep=ignored[path.stem])
+            assert value == Ignored(is_quarantined=ignored[path.stem])
         else:
             assert isinstance(value, Callback), path
 

@@ -192,7 +192,7 @@ def test_a_terminal_that_is_not_utf8_ends_no_command(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "exporter", "check", url]
     done = subprocess.run(command, env=environment, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
-    assert b"\\xe9.db can be written" in done.stdout
+    assert b"\\xe9.db is writable" in done.stdout
 
 
 def test_a_command_that_fails_says_why_in_one_line(
@@ -225,8 +225,8 @@ def test_a_command_that_fails_says_why_in_one_line(
         (["backup"], 2, "PATH"),
         (["restore", "a", "b"], 2, "unknown argument b"),
         (["backup", "a", "--replace=yes"], 2, "--replace"),
-        (["check", f"--store.url=sqlite:{bad}"], 1, "no store, or damaged"),
-        (["serve", f"--store.url=sqlite:{bad}"], 1, "no store, or damaged"),
+        (["check", f"--store.url=sqlite:{bad}"], 1, "damaged or not a store"),
+        (["serve", f"--store.url=sqlite:{bad}"], 1, "damaged or not a store"),
     ]
     for words, status, said in cases:
         assert cli.main(words) == status, words
@@ -239,7 +239,7 @@ def test_the_small_commands_answer(capsys: pytest.CaptureFixture[str], tmp_path:
     """check, tasks on an empty store."""
     url = f"--store.url=sqlite:{tmp_path}/relay.db"
     assert cli.main(["check", url]) == 0
-    assert "can be written" in capsys.readouterr().out
+    assert "is writable" in capsys.readouterr().out
     assert cli.main(["tasks", "list", "active", url]) == 0
     assert capsys.readouterr().out == "APPID\tTASK\tSTATE\tRUNS\tDESTINATION\n"
     assert cli.main(["tasks", "forget", "4", "1", url]) == 1

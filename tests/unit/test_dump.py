@@ -1,4 +1,4 @@
-"""The lines of a dump: whatever a store holds comes back, and what is not whole is refused unread."""
+"""The lines of a dump: all content of a store is loaded again, and an incomplete dump is refused."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from exporter.errors import StoreError
 from exporter.metrics.values import FLEET, LabelSetValues
 from exporter.protocol.events import EventKind
 from exporter.relay import NONE, STATES, Entry, RunState, Task
-from exporter.store.dump import Body, Header, KeptTask, LabelSet, Line, read_dump, write_dump
+from exporter.store.dump import BodyLine, HeaderLine, LabelSetLine, Line, TaskLine, read_dump, write_dump
 from exporter.store.records import key_of
 from exporter.store.sqlite.dump import dump_file, load_file
 from tests.unit.histories import tried
@@ -30,7 +30,7 @@ HEXADECIMAL = "0123456789abcdef"
 
 ENTRIES = st.builds(
     Entry,
-    kind=st.sampled_from([kind for kind in EventKind if kind.moves]),
+    kind=st.sampled_from([kind for kind in EventKind if kind.changes_state]),
     ms=WHOLE,
     has_milliseconds=st.booleans(),
     has_event_time=st.booleans(),
@@ -58,7 +58,7 @@ TASKS = st.builds(
     current=RUN_STATES,
 )
 BODIES = st.builds(
-    Body,
+    BodyLine,
     reason=TEXT,
     body=st.binary(max_size=9),
     source=TEXT,
@@ -68,35 +68,35 @@ BODIES = st.builds(
 )
 
 
-def _ledgers(labels: st.SearchStrategy[tuple[str, ...]]) -> st.SearchStrategy[LabelSetValues]:
+def _label_sets(labels: st.SearchStrategy[tuple[str, ...]]) -> st.SearchStrategy[LabelSetValues]:
     exemplars = st.dictionaries(TEXT, st.tuples(TEXT, TIME, TIME), max_size=2)
     numbers = st.dictionaries(TEXT, st.integers(min_value=0, max_value=(1 << 62) - 1), max_size=3)
     return st.builds(
-        LabelSetValues, labels=labels, created=TIME, values=numbers, marks=numbers, exemplars=exemplars
+        LabelSetValues, labels=labels, created=TIME, values=numbers, times=numbers, exemplars=exemplars
     )
 
 
 @st.composite
 def contents(draw: st.DrawFn) -> list[Line]:
-    """Draw what a store may hold, as lines."""
-    header = Header(
+    """Draw the content of a store, as lines."""
+    header = HeaderLine(
         draw(TIME), draw(st.text(HEXADECIMAL, min_size=32, max_size=32)), ",".join(NAMES), "a b", 1
     )
     labels = draw(st.lists(st.tuples(TEXT, TEXT), max_size=3, unique=True))
-    ledgers = [draw(_ledgers(st.just(each))) for each in (FLEET, *labels)]
+    label_sets = [draw(_label_sets(st.just(each))) for each in (FLEET, *labels)]
     tasks = draw(st.lists(TASKS, max_size=3, unique_by=key_of))
     states = (*STATES, NONE) if labels else (NONE,)
-    lines: list[Line] = [header, *map(LabelSet, ledgers)]
+    lines: list[Line] = [header, *map(LabelSetLine, label_sets)]
     for task in tasks:
         state = draw(st.sampled_from(states))
         place = 0 if state == NONE else draw(st.integers(1, len(labels)))
-        lines.append(KeptTask(state, place, draw(TIME), task))
+        lines.append(TaskLine(state, place, draw(TIME), task))
     bodies = draw(st.lists(BODIES, max_size=3, unique_by=lambda each: each.body))
     return [*lines, *sorted(bodies, key=lambda each: (each.first, hashed(each.body)))]
 
 
 def hashed(body: bytes) -> bytes:
-    """Return what a body is known by."""
+    """Return the digest of a body."""
     return hashlib.blake2b(body, digest_size=16).digest()
 
 
@@ -115,12 +115,12 @@ def read(dump: bytes) -> list[Line]:
 @tried(200)
 @given(lines=contents())
 def test_whatever_a_store_holds_comes_back_from_a_dump(lines: list[Line]) -> None:
-    """As it was; what is remembered of a task in its order."""
+    """The lines are the same, and the identities of a task keep their order."""
     dump = written(iter(lines))
     again = read(dump)
     assert again == lines
-    assert [list(line.record.identities) for line in again if isinstance(line, KeptTask)] == [
-        list(line.record.identities) for line in lines if isinstance(line, KeptTask)
+    assert [list(line.record.identities) for line in again if isinstance(line, TaskLine)] == [
+        list(line.record.identities) for line in lines if isinstance(line, TaskLine)
     ]
     assert written(iter(again)) == dump
 
@@ -128,24 +128,24 @@ def test_whatever_a_store_holds_comes_back_from_a_dump(lines: list[Line]) -> Non
 @tried(25)
 @given(lines=contents())
 def test_whatever_a_store_holds_comes_back_from_a_file(lines: list[Line]) -> None:
-    """The store that is made of a dump has the same dump."""
+    """A store loaded from a dump has the same dump."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "relay.db"
         load_file(path, iter(lines), replace=False)
         assert written(dump_file(path)) == written(iter(lines))
 
 
-#: All that is ever said of a dump that can't be read.
+#: All errors for a dump that cannot be read.
 SAID = re.compile(
-    r"x\.dump, line \d+: damaged, or not written by `dump`"
-    r"|x\.dump was cut off after line \d+: dump the store again"
-    r"|x\.dump is a dump of version -?\d+, this program knows 1: .*"
-    r"|x\.dump is of a store made with --metrics\.labels=[a-z_,]+: give those"
+    r"x\.dump, line \d+: damaged, or not a dump; dump the store again"
+    r"|x\.dump is incomplete, it ends after line \d+; dump the store again"
+    r"|x\.dump is a dump of version -?\d+, this program supports version 1; .*"
+    r"|x\.dump has other labels; run `load` with --metrics\.labels=[a-z_,]+"
 )
 
 
 def refused(dump: bytes) -> None:
-    """It is refused, and nothing of it is said."""
+    """Check that a dump is refused, and that the error quotes nothing of it."""
     with pytest.raises(StoreError) as caught:
         read(dump)
     assert SAID.fullmatch(str(caught.value)), caught.value
@@ -154,7 +154,7 @@ def refused(dump: bytes) -> None:
 @tried(300)
 @given(lines=contents(), data=st.data())
 def test_a_dump_with_a_byte_changed_is_refused(lines: list[Line], data: st.DataObject) -> None:
-    """Wherever it is. After the last line white space may be any other."""
+    """Any byte. Only the white space at the end may be another."""
     dump = bytearray(written(iter(lines)))
     at = data.draw(st.integers(0, len(dump) - 1))
     dump[at] ^= data.draw(st.integers(1, 255))
@@ -167,7 +167,7 @@ def test_a_dump_with_a_byte_changed_is_refused(lines: list[Line], data: st.DataO
 @tried(100)
 @given(lines=contents(), data=st.data())
 def test_a_dump_that_is_cut_off_or_goes_on_is_refused(lines: list[Line], data: st.DataObject) -> None:
-    """And so is one that lacks a line, has one twice, or has two in the other order."""
+    """So is a dump that lacks a line, has one twice, or has two in the other order."""
     dump = written(iter(lines))
     assert read(dump[:-1]) == lines
     refused(dump[: data.draw(st.integers(0, len(dump) - 2))])
@@ -209,7 +209,7 @@ def sealed(*lines: Any) -> bytes:
 
 
 def test_a_dump_that_is_written_by_hand_is_read() -> None:
-    """The form is the one that is documented, white space and all."""
+    """A dump in the documented format is read, also with other white space."""
     assert len(read(sealed(*WHOLE_DUMP))) == 5
 
 
@@ -262,25 +262,28 @@ MISFITS: dict[str, tuple[list[Any], int]] = {
 
 @pytest.mark.parametrize("name", MISFITS)
 def test_lines_that_do_not_fit_are_refused_though_the_digest_does(name: str) -> None:
-    """The line is named, and nothing of it is repeated."""
+    """The error has the number of the line, and quotes nothing of it."""
     lines, number = MISFITS[name]
-    with pytest.raises(StoreError, match=f"^x.dump, line {number}: damaged, or not written by `dump`$"):
+    with pytest.raises(
+        StoreError, match=f"^x.dump, line {number}: damaged, or not a dump; dump the store again$"
+    ):
         read(sealed(*lines))
 
 
 def test_a_dump_of_a_newer_version_and_one_with_other_labels_say_so() -> None:
-    """What a newer version adds to the header hinders nobody from saying so."""
+    """The error says so, also if a newer version has added fields to the header."""
     newer = {**HEADER, "version": 2, "more": "canary"}
     with pytest.raises(
-        StoreError, match="is a dump of version 2, this program knows 1: use the program that"
+        StoreError,
+        match="is a dump of version 2, this program supports version 1; use the program version that",
     ):
         read(sealed(newer))
-    with pytest.raises(StoreError, match=r"is of a store made with --metrics.labels=appid: give those$"):
+    with pytest.raises(StoreError, match=r"has other labels; run `load` with --metrics.labels=appid$"):
         read(sealed({**HEADER, "labels": "appid"}))
 
 
 def test_a_store_whose_records_do_not_fit_is_not_dumped() -> None:
-    """It was written to meanwhile, or is damaged; the dump has no end line."""
+    """Then the store was written to meanwhile or is damaged; the dump gets no end line."""
     lines = read(sealed(*WHOLE_DUMP))
-    with pytest.raises(StoreError, match="was written to meanwhile, or is damaged"):
+    with pytest.raises(StoreError, match="is damaged, or was written to during the dump"):
         written(iter([*lines[:2], *lines[3:]]))

@@ -191,11 +191,11 @@ def test_what_is_none_of_ours_is_counted_as_ignored(path: Path) -> None:
     """With the time of its arrival."""
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
-        await ingest.commit(BatchItem(T0 + 1.0, Ignored(keep=False)))
+        await ingest.commit(BatchItem(T0 + 1.0, Ignored(is_quarantined=False)))
 
     numbers = run(path, work)
     assert numbers.values[series("callbacks_total", "other", "ignored")] == 1
-    assert numbers.marks[series("last_callback_timestamp_seconds", "other")] == (T0 + 1) * 1_000_000
+    assert numbers.times[series("last_callback_timestamp_seconds", "other")] == (T0 + 1) * 1_000_000
 
 
 def test_an_exit_without_a_task_finds_its_owner_in_the_same_batch(path: Path) -> None:
@@ -233,7 +233,7 @@ def test_a_sweep_that_can_read_does_not_say_that_the_store_can_be_written(path: 
     """It may have waited for its turn behind a write that failed."""
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
-        telemetry.store_answered("write", well=False)
+        telemetry.record_store_access("write", succeeded=False)
         with ingest._watched(writes=False):
             pass
         assert not telemetry.is_writable

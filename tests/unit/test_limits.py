@@ -11,7 +11,7 @@ import pytest
 from exporter.config.settings import Settings
 from exporter.server.connection import BODY_SECONDS, HEADERS_SECONDS, SEND_SECONDS
 from exporter.server.worker import HANDSHAKE_SECONDS
-from exporter.store.sqlite.open import BUSY_MILLISECONDS
+from exporter.store.sqlite.open import BUSY_MS
 from exporter.store.valkey.client import ANSWER_SECONDS
 from exporter.store.valkey.store import COMMIT_SECONDS
 from exporter.web.operators import READY_SECONDS
@@ -28,7 +28,7 @@ PROMISES = {
     ),
     "an answer": (SEND_SECONDS, "security.md", "an answer is read within {} s"),
     "a handshake": (HANDSHAKE_SECONDS, "security.md", "A handshake has {} s"),
-    "the embedded store": (BUSY_MILLISECONDS / 1000, "operations.md", "another process for up to {} s"),
+    "the embedded store": (BUSY_MS / 1000, "operations.md", "another process for up to {} s"),
     "the shared store": (COMMIT_SECONDS, "scaling.md", "A commit is tried for {} s"),
     "the page": (REFRESH_SECONDS, "operations.md", "every {} seconds"),
 }

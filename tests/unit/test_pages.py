@@ -21,7 +21,7 @@ from tests.unit.histories import T0, WINDOWS
 def telemetry() -> Telemetry:
     """The families of a process whose store can be written."""
     telemetry = Telemetry(version="0", revision="0")
-    telemetry.store_answered("write", well=True)
+    telemetry.record_store_access("write", succeeded=True)
     return telemetry
 
 
@@ -55,7 +55,7 @@ def test_what_was_not_looked_through_is_told(pages: Pages, monkeypatch: pytest.M
 def test_a_store_that_cannot_be_written_is_told(pages: Pages, telemetry: Telemetry) -> None:
     """Its tasks are shown all the same."""
     assert "not written" not in pages.status(Query(), [])
-    telemetry.store_answered("write", well=False)
+    telemetry.record_store_access("write", succeeded=False)
     text = pages.status(Query(), [])
     assert "can be read but not written" in text
     assert "<bdi>failed</bdi>" in text

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from exporter.protocol.redact import MAX_PROSE, SECRET_WORDS, UNREADABLE, Redactor, redact_text, redacted_json
+from exporter.protocol.redact import MAX_TEXT, SECRET_WORDS, UNREADABLE, Redactor, redact_text, redacted_json
 from exporter.store.sqlite import file
 from exporter.store.valkey import script_runner as link
 
@@ -88,7 +88,7 @@ def test_a_log_line_keeps_no_secret_of_a_url(text: str) -> None:
         "store valkey-cluster://127.0.0.1:6379/0: a new one",
         "tls_server_config.key_file: does not match the certificate",
         "basic_auth_users.keymaster: expected a bcrypt hash",
-        "give --store.url ?ca-file= of those who signed, or lower ?wait-replicas= of it",
+        "set ?ca-file= in --store.url to the authority, or lower ?wait-replicas= in it",
         *file.ADVICE.values(),
         *link.ADVICE.values(),
         "Listening at: http://[::1]:8314 (7)",
@@ -110,7 +110,7 @@ def test_what_names_no_secret_stays_in_a_log_line(text: str) -> None:
 )
 def test_a_key_is_hidden_however_a_server_repeats_it(text: str) -> None:
     """Escaped, within a longer word, in other letters; the rest can be read."""
-    shown = REDACTOR.prose(text, "rtmp://push.example.com/live/s3cr3tKEY?txSecret=abc")
+    shown = REDACTOR.message(text, "rtmp://push.example.com/live/s3cr3tKEY?txSecret=abc")
     assert "s3cr3t" not in shown.lower()
     assert "refused" in shown
 
@@ -127,7 +127,7 @@ def test_every_word_for_a_secret_hides_its_value_everywhere(word: str, name: str
             "a&{}=s3cr3t&b", "?{}=s3cr3t", "{}: Bearer s3cr3t",
         ):  # fmt: skip
             text = f"seen {form.format(called)} {url}"
-            for shown in (REDACTOR.prose(text, ""), redact_text(text)):
+            for shown in (REDACTOR.message(text, ""), redact_text(text)):
                 assert SECRET not in shown
                 assert shown.startswith("seen ")
                 assert shown.endswith(" rtmp://5000.livepush.myqcloud.com/live/room")
@@ -168,7 +168,7 @@ def test_free_text_keeps_no_secret(text: str, shown: str | None) -> None:
     """URLs lose what they lose elsewhere; the key of the callback's own destination goes wherever it is."""
     destination = "rtmp://push.example.com/app/s3cr3t?x=1"
     key = REDACTOR.destination(destination, "s3cr3t")[2]
-    actual = REDACTOR.prose(text, destination)
+    actual = REDACTOR.message(text, destination)
     assert SECRET not in actual
     assert shown is None or actual == shown.replace("{key}", key)
 
@@ -177,14 +177,14 @@ def test_free_text_keeps_no_secret(text: str, shown: str | None) -> None:
 @pytest.mark.parametrize("url", ["rtmp://push.example.com/app/s3cr3t/", "rtmp://h/s3cr3t//?x=1"])
 def test_a_key_before_a_slash_is_no_less_secret(text: str, url: str) -> None:
     """In a text too: alone, and in any URL that a stop or a bracket follows."""
-    assert SECRET not in REDACTOR.prose(text.format(url=url), "")
-    assert SECRET not in REDACTOR.prose(text.format(url=url) + " s3cr3t refused", url)
+    assert SECRET not in REDACTOR.message(text.format(url=url), "")
+    assert SECRET not in REDACTOR.message(text.format(url=url) + " s3cr3t refused", url)
 
 
 def test_the_name_of_a_stream_is_no_secret_at_plain_hosts() -> None:
     """There it stays where it stands; and without a destination there is no key to look for."""
     for url in ("rtmp://5000.livepush.myqcloud.com/live/room", ""):
-        assert REDACTOR.prose("room is busy", url) == "room is busy"
+        assert REDACTOR.message("room is busy", url) == "room is busy"
 
 
 class Measured(str):
@@ -230,8 +230,8 @@ UNITS = [
 def test_free_text_takes_no_time_however_it_is_made(unit: str) -> None:
     """Nobody can keep the program busy with it, nor hide a secret in its length: its beginning is read."""
     text = Measured(unit * 60_000 + "rtmp://user:s3cr3t")
-    shown = REDACTOR.prose(text, "rtmp://push.example.com/app/s3cr3t")
-    assert 0 < text.read <= MAX_PROSE
+    shown = REDACTOR.message(text, "rtmp://push.example.com/app/s3cr3t")
+    assert 0 < text.read <= MAX_TEXT
     assert len(shown) < 30_000
     assert SECRET not in shown
 
@@ -246,13 +246,13 @@ def test_a_long_log_line_is_read_once(unit: str) -> None:
 def test_half_a_url_at_the_end_of_a_long_text_is_left_out() -> None:
     """Its password would look like a port."""
     text = "x" * 1970 + " rtmp://user:12345@push.example.com/app/a" + "y" * 100
-    assert REDACTOR.prose(text, "") == "x" * 1970
+    assert REDACTOR.message(text, "") == "x" * 1970
 
 
 def test_a_long_text_is_cut_only_where_it_is_too_long() -> None:
     """A word that ends with it may be half of one."""
-    assert REDACTOR.prose("x" * 1990 + " " + "y" * 9, "") == "x" * 1990 + " " + "y" * 9
-    assert REDACTOR.prose("x" * 1990 + " " + "y" * 10, "") == "x" * 1990
+    assert REDACTOR.message("x" * 1990 + " " + "y" * 9, "") == "x" * 1990 + " " + "y" * 9
+    assert REDACTOR.message("x" * 1990 + " " + "y" * 10, "") == "x" * 1990
 
 
 def test_a_source_is_known_by_what_is_no_secret_of_it() -> None:

@@ -146,10 +146,10 @@ class CountingRedactor(Redactor):
         super().__init__(key=b"key", plain_hosts=[])
         self.asked: Counter[str] = Counter()
 
-    def prose(self, text: str, to_url: str) -> str:
+    def message(self, text: str, to_url: str) -> str:
         """Return it as ever."""
-        self.asked["prose"] += 1
-        return super().prose(text, to_url)
+        self.asked["message"] += 1
+        return super().message(text, to_url)
 
     def destination(self, url: str, stream_id: str) -> tuple[str, str, str]:
         """Return it as ever."""
@@ -169,8 +169,8 @@ def asked_by(destinations: int) -> Counter[str]:
 
 def test_a_body_with_more_destinations_than_one_can_look_for_is_shown_without_texts() -> None:
     """Each text and name is looked through once for each destination, unless they are too many."""
-    assert asked_by(MAX_DESTINATIONS)["prose"] == 3 * MAX_DESTINATIONS**2
-    assert asked_by(MAX_DESTINATIONS + 1)["prose"] == asked_by(600)["prose"] == 0
+    assert asked_by(MAX_DESTINATIONS)["message"] == 3 * MAX_DESTINATIONS**2
+    assert asked_by(MAX_DESTINATIONS + 1)["message"] == asked_by(600)["message"] == 0
     assert asked_by(600)["destination"] == 600
 
 

@@ -126,7 +126,7 @@ def test_a_body_that_can_not_be_told_from_a_counted_one_is_stale(bench: Bench, f
         bench.live(body("TaskAlarm", T0 + n * 2 * HOUR, {"type": str(n)}), T0 + n * 2 * HOUR + 1)
     assert bench.replay(held, T0 + 9 * HOUR) == Replayed("stale")
     bench.keep(raw, first)
-    bench.store.transact(lambda transaction: transaction.forget("4/a"))
+    bench.store.transact(lambda transaction: transaction.delete("4/a"))
     assert bench.replay(held, T0 + 9 * HOUR) == Replayed("stale")
     assert bench.counted(series("tasks_exited_total", "0")) == 1
     assert bench.fleet[series("callbacks_total", "TaskExit", "stale")] == 2

@@ -19,33 +19,38 @@ from exporter.protocol.callback import Callback, Ignored
 from exporter.protocol.parser import Parser
 from exporter.protocol.redact import Redactor
 from exporter.protocol.schemas import Schemas
-from exporter.simulator.body import Writer
-from exporter.simulator.fleet import Plan, fleet
+from exporter.simulator.body import CallbackWriter
+from exporter.simulator.fleet import FleetSettings, fleet
 from exporter.simulator.totals import Key, Totals
-from exporter.simulator.verify import COMPARED, STILL_SCRAPES, Comparison, settled
-from exporter.simulator.wire import Delivery, Faults, Lane
+from exporter.simulator.verify import COMPARED, STABLE_SCRAPES, Comparison, until_stable
+from exporter.simulator.wire import Channel, Delivery, Faults
 from exporter.store.protocol import QuarantineEntry, StoreOptions
 from exporter.store.sqlite.store import SqliteStore
 from exporter.web.scrape import Exposition
 from tests.unit.histories import T0, WINDOWS
 
 LABELS = ("appid", "to_host")
-PLAN = Plan(tasks=30, batch=7, duration=1200, failure_every=120, downtime=20, speed=30, untimed=0.3)
+FLEET = FleetSettings(tasks=30, batch=7, duration=1200, failure_every=120, downtime=20, speed=30, untimed=0.3)
 FAULTS = Faults(duplicate=0.3, reorder=0.4, nameless=0.3, unsigned=0.3, malformed=0.05, unknown=0.05)
 #: Sent as fast as possible, and when things happen: how many overtake, and over what time.
-FAST, PACED = replace(FAULTS, crowd=5, patience=1200.0), replace(FAULTS, patience=WINDOWS.reorder / 2)
+FAST, PACED = (
+    replace(FAULTS, max_group_size=5, max_group_seconds=1200.0),
+    replace(FAULTS, max_group_seconds=WINDOWS.reorder / 2),
+)
 BATCH, SWEPT, ROUNDS = 100, 100, 100
 
 
-def drawn(seed: int, faults: Faults, plan: Plan = PLAN) -> tuple[list[Delivery], Totals]:
+def drawn(seed: int, faults: Faults, settings: FleetSettings = FLEET) -> tuple[list[Delivery], Totals]:
     """Return what a seed sends, and what must be counted of it."""
     totals = Totals()
-    writer = Writer(float(T0), "key")
-    lanes = [
-        Lane(n, relays, plan=plan, faults=faults, writer=writer, totals=totals, seed=seed).deliveries()
-        for n, relays in enumerate(fleet(plan, Random(seed)))
+    writer = CallbackWriter(float(T0), "key")
+    channels = [
+        Channel(
+            n, tasks, settings=settings, faults=faults, writer=writer, totals=totals, seed=seed
+        ).deliveries()
+        for n, tasks in enumerate(fleet(settings, Random(seed)))
     ]
-    return list(heapq.merge(*lanes, key=lambda delivery: delivery.at)), totals
+    return list(heapq.merge(*channels, key=lambda delivery: delivery.at)), totals
 
 
 class Core:
@@ -103,7 +108,7 @@ class Core:
 
 def at_once() -> Callable[[Delivery], float]:
     """Return what gives the arrival of deliveries that are sent when all is over."""
-    begin, number = T0 + PLAN.duration + 10, count()
+    begin, number = T0 + FLEET.duration + 10, count()
     return lambda _: round(begin + next(number) / 1000, 3)
 
 
@@ -170,9 +175,9 @@ def assert_every_fault(deliveries: list[Delivery], totals: Totals, seed: int) ->
 def test_losses_are_told_and_what_came_is_exact(core: Core) -> None:
     """What is missing shows as anomalies; what came counts by itself."""
     # What is left of callbacks without times can't be told from redeliveries.
-    plan = replace(PLAN, untimed=0.0)
-    losses = Faults(lose=0.2, duplicate=0.3, reorder=0.3, crowd=5, patience=1200.0)
-    deliveries, totals = drawn(1, losses, plan)
+    settings = replace(FLEET, untimed=0.0)
+    losses = Faults(lose=0.2, duplicate=0.3, reorder=0.3, max_group_size=5, max_group_seconds=1200.0)
+    deliveries, totals = drawn(1, losses, settings)
     core.take(deliveries, arrival=at_once())
     assert compared(totals, core, lossy=True).differences() == []
     told = {dict(labels)["kind"] for name, labels in core.shown() if name == "anomalies_total"}
@@ -204,16 +209,16 @@ class Looks:
 def test_an_exporter_that_is_slow_is_looked_at_until_it_agrees() -> None:
     """However long it takes, as long as its numbers move; nobody waits when nothing differs."""
     slow = Looks(*(number / 100 for number in range(300)), 3.0)
-    assert settled(slow.look, slow.pause).differences() == []
+    assert until_stable(slow.look, slow.pause).differences() == []
     quick = Looks(3.0)
-    assert settled(quick.look, quick.pause).differences() == []
+    assert until_stable(quick.look, quick.pause).differences() == []
     assert quick.pauses == 0
 
 
 def test_an_exporter_that_stands_still_is_believed() -> None:
     """What differs then is told; every change begins the wait anew."""
     wrong = Looks(1.0, 1.0, 1.0, 2.0)
-    assert settled(wrong.look, wrong.pause).differences() == [
+    assert until_stable(wrong.look, wrong.pause).differences() == [
         'css_relay_files_played_total{appid="1"}: expected 3, grew by 2'
     ]
-    assert wrong.pauses == 3 + STILL_SCRAPES
+    assert wrong.pauses == 3 + STABLE_SCRAPES

@@ -19,15 +19,17 @@ from exporter.protocol.events import EventKind
 from exporter.protocol.parser import Parser
 from exporter.protocol.redact import Redactor
 from exporter.protocol.schemas import Schemas
-from exporter.simulator.body import Writer
+from exporter.simulator.body import CallbackWriter
 from exporter.simulator.command import simulate
-from exporter.simulator.fleet import Event, Plan, Relay, fleet, history
+from exporter.simulator.fleet import Event, FleetSettings, RelayTask, fleet, history
 from exporter.simulator.options import Options, read_options
 from exporter.simulator.totals import Key, Totals
-from exporter.simulator.verify import Comparison, written
-from exporter.simulator.wire import Delivery, Faults, Lane
+from exporter.simulator.verify import Comparison, sample_text
+from exporter.simulator.wire import Channel, Delivery, Faults
 
-PLAN = Plan(tasks=120, batch=7, duration=1800, failure_every=300, downtime=20, speed=20, untimed=0.3)
+FLEET = FleetSettings(
+    tasks=120, batch=7, duration=1800, failure_every=300, downtime=20, speed=20, untimed=0.3
+)
 EVERY_FAULT = Faults(
     duplicate=0.2,
     reorder=0.3,
@@ -35,10 +37,10 @@ EVERY_FAULT = Faults(
     unsigned=0.2,
     malformed=0.05,
     unknown=0.05,
-    crowd=5,
-    patience=1800,
+    max_group_size=5,
+    max_group_seconds=1800,
 )
-RELAY = Relay(
+TASK = RelayTask(
     appid=1,
     task_id="7",
     stream_id="room",
@@ -50,15 +52,19 @@ RELAY = Relay(
 
 
 @cache
-def drawn(seed: int, faults: Faults = EVERY_FAULT, plan: Plan = PLAN) -> tuple[list[Delivery], Totals]:
+def drawn(
+    seed: int, faults: Faults = EVERY_FAULT, settings: FleetSettings = FLEET
+) -> tuple[list[Delivery], Totals]:
     """Return what a seed sends, and what must be counted of it."""
     totals = Totals()
-    writer = Writer(1_795_500_000.0, "key")
-    lanes = [
-        Lane(n, relays, plan=plan, faults=faults, writer=writer, totals=totals, seed=seed).deliveries()
-        for n, relays in enumerate(fleet(plan, Random(seed)))
+    writer = CallbackWriter(1_795_500_000.0, "key")
+    channels = [
+        Channel(
+            n, tasks, settings=settings, faults=faults, writer=writer, totals=totals, seed=seed
+        ).deliveries()
+        for n, tasks in enumerate(fleet(settings, Random(seed)))
     ]
-    return list(heapq.merge(*lanes, key=lambda delivery: delivery.at)), totals
+    return list(heapq.merge(*channels, key=lambda delivery: delivery.at)), totals
 
 
 def test_the_same_seed_sends_the_same() -> None:
@@ -77,11 +83,11 @@ def test_deliveries_are_in_order_of_time() -> None:
 
 def test_a_fleet_has_everything_that_fleets_have() -> None:
     """Live tasks, playlists that loop, exits of every kind, restarts, planned ends, alarms, fan-out."""
-    lanes = fleet(PLAN, Random(1))
-    assert sum(len(lane) for lane in lanes) == PLAN.tasks
-    assert {len(lane) for lane in lanes} == {1, 3}
-    assert all(len({relay.sources for relay in lane}) == 1 for lane in lanes)
-    assert {len(relay.files) for lane in lanes for relay in lane} >= {0, 1, 2, 5}
+    channels = fleet(FLEET, Random(1))
+    assert sum(len(channel) for channel in channels) == FLEET.tasks
+    assert {len(channel) for channel in channels} == {1, 3}
+    assert all(len({task.sources for task in channel}) == 1 for channel in channels)
+    assert {len(task.files) for channel in channels for task in channel} >= {0, 1, 2, 5}
     _, totals = drawn(1)
     seen = Counter(name for name, _ in totals.counts.elements())
     assert all(seen[f"{name}_total"] > 0 for name in ("tasks_restarted", "files_interrupted", "alarms"))
@@ -93,10 +99,10 @@ def test_a_fleet_has_everything_that_fleets_have() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_a_history_is_valid(seed: int) -> None:
     """Starts and exits take turns, files play within runs, and no two of them in the same second."""
-    for lane in fleet(PLAN, Random(seed)):
-        for relay in lane:
+    for channel in fleet(FLEET, Random(seed)):
+        for task in channel:
             ends = (EventKind.START, EventKind.EXIT)
-            marks = [e for e in history(relay, PLAN, Random(seed)) if e.kind in ends]
+            marks = [e for e in history(task, FLEET, Random(seed)) if e.kind in ends]
             assert {e.kind for e in marks[::2]} == {EventKind.START}
             assert {e.kind for e in marks[1::2]} <= {EventKind.EXIT}
             assert all(int(b.at) > int(a.at) for a, b in pairwise(marks))
@@ -127,7 +133,7 @@ def orders(faults: Faults) -> dict[tuple[str, bool], list[bytes]]:
 def test_what_states_no_time_keeps_its_order() -> None:
     """The exporter has nothing else to go by."""
     true = orders(Faults())
-    shuffled = orders(Faults(reorder=1.0, crowd=5, patience=1800))
+    shuffled = orders(Faults(reorder=1.0, max_group_size=5, max_group_seconds=1800))
     assert {k: v for k, v in true.items() if not k[1]} == {k: v for k, v in shuffled.items() if not k[1]}
     timed = [(true[key], shuffled[key]) for key in true if key[1] and len(true[key]) > 9]
     assert all(a != b and sorted(a) == sorted(b) for a, b in timed)
@@ -147,7 +153,7 @@ def test_a_fault_changes_what_is_sent(fault: str) -> None:
 
 def test_a_signature_is_the_one_that_is_documented() -> None:
     """MD5 of the key and t, in lower-case hex; t is ten minutes after the event."""
-    body = json.loads(Writer(1_795_500_000.0, "key").body(RELAY, Event(EventKind.START, 0.5)))
+    body = json.loads(CallbackWriter(1_795_500_000.0, "key").body(TASK, Event(EventKind.START, 0.5)))
     assert body["t"] == 1_795_500_600
     assert body["sign"] == "7866af917dbe86bffa6f87c17e8bc236"  # md5 of key1795500600
 
@@ -163,8 +169,8 @@ def test_totals_of_a_run_with_a_file() -> None:
         (EventKind.EXIT, 70, -22),
         (EventKind.START, 80, 0),
     ):
-        totals.happened(RELAY, Event(kind, at, code=code))
-        totals.delivered(RELAY, Event(kind, at, code=code))
+        totals.record_event(TASK, Event(kind, at, code=code))
+        totals.record_delivery(TASK, Event(kind, at, code=code))
     found = {
         name: count for (name, _), count in totals.counts.items() if name not in ("tasks", "callbacks_total")
     }
@@ -229,7 +235,7 @@ def test_only_labels_that_are_shown_are_compared() -> None:
     }
     shown = {key("tasks", appid="1", state="active"): 0.0, key("tasks_started_total", appid="1"): 3.0}
     assert compared(expected, shown) == []
-    assert written(key("tasks", state="active", appid="1")) == 'css_relay_tasks{appid="1",state="active"}'
+    assert sample_text(key("tasks", state="active", appid="1")) == 'css_relay_tasks{appid="1",state="active"}'
 
 
 def given(*flags: str) -> Options:

@@ -359,11 +359,11 @@ def test_a_task_page_tells_its_run_its_exits_and_its_past() -> None:
     page = task_page(task(*told))
     rows = [read(row) for row in re.findall(r"<tr><td>(.*?)</tr>", page.replace("</td>", " | "))]
     assert rows == [
-        "40 s ago 2026-11-24 06:01:00 UTC | run began | |",
+        "40 s ago 2026-11-24 06:01:00 UTC | run started | |",
         "59 s ago 2026-11-24 06:00:40 UTC | run ended | -22 EINVAL: Invalid argument |",
         "1 min ago 2026-11-24 06:00:05 UTC | alarm | FileEndEarly |",
-        "1 min ago 2026-11-24 06:00:01 UTC | file began | file 0 |",
-        "1 min ago 2026-11-24 06:00:00 UTC | run began | |",
+        "1 min ago 2026-11-24 06:00:01 UTC | file started | file 0 |",
+        "1 min ago 2026-11-24 06:00:00 UTC | run started | |",
     ]
     facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", page.replace("<br>", " ")))
     assert read(facts["Began"]) == "40 s ago 2026-11-24 06:01:00 UTC"

@@ -1,6 +1,6 @@
-"""Copies of the embedded store: a backup while it runs, and a store made of one.
+"""Copies of the embedded store: a backup while it is served, and a store restored from a backup.
 
-Both are whole before they get their name: a file beside it is written, checked, synced and renamed.
+Both are written to a file beside the target, checked, synced, and only then renamed to the target's name.
 """
 
 import sqlite3
@@ -13,76 +13,80 @@ from exporter.relay import with_counters_reset
 from exporter.store.records import decode_label_set, decode_task, encode
 from exporter.store.sqlite.file import (
     atomic_write,
-    explained,
     new_store,
     refuse_existing,
     refuse_files_of,
     sidecar_files,
+    store_errors,
 )
-from exporter.store.sqlite.open import IN_PLACE, connect, integrity_check, make_whole, migrate, uri
+from exporter.store.sqlite.open import OPEN_EXISTING, connect, integrity_check, merge_wal, migrate, uri
 
-PAGE = 1000
+TASKS_AT_ONCE = 1000
 
 
 def back_up(store: Path, copy: Path, *, replace: bool) -> None:
-    """Copy the store as it is at this moment, whoever writes to it meanwhile.
+    """Copy the store as it is at this moment; other processes may write to it meanwhile.
 
     Raises:
-        StoreError: there is no such store, it is damaged, or the copy is there already, without `replace`.
+        StoreError: the store does not exist or is damaged; or the copy exists already, without `replace`.
     """
     refuse_existing(copy, replace=replace)
     refuse_files_of(store, copy)
-    with explained(store), atomic_write(copy) as unfinished:
-        _copy(store, unfinished, IN_PLACE)
+    with store_errors(store), atomic_write(copy) as unfinished:
+        _copy(store, unfinished, OPEN_EXISTING)
 
 
 def verify(store: Path) -> None:
-    """Read all of the store, and say what is damaged.
+    """Read the whole store and check it.
 
     Raises:
-        StoreError: something is.
+        StoreError: the store is damaged; the text names the damage.
     """
-    with explained(store), closing(sqlite3.connect(uri(store, IN_PLACE), uri=True)) as connection:
+    with store_errors(store), closing(sqlite3.connect(uri(store, OPEN_EXISTING), uri=True)) as connection:
         integrity_check(connection)
 
 
 def restore(copy: Path, store: Path, *, replace: bool, now: float) -> None:
-    """Make a store of a backup: its tasks and its quarantine, and all counters at 0 as of `now` (seconds).
+    """Create a store from a backup; its counters start at 0 at the time `now` (seconds).
 
     Raises:
-        StoreError: it is no backup, or damaged; the store is in use, or there already, without `replace`.
+        StoreError: the backup is damaged or none; the store is in use, or exists already, without `replace`.
     """
-    with new_store(store, replace=replace) as unfinished, explained(copy):
-        # A backup stands alone, perhaps where nothing can be written.
-        attended = any(file.exists() for file in sidecar_files(copy))
-        _copy(copy, unfinished, "mode=ro" if attended else "mode=ro&immutable=1")
+    with new_store(store, replace=replace) as unfinished, store_errors(copy):
+        # A backup is one file, maybe on a read-only disk: `immutable` creates no files beside it. If there
+        # are such files, it is a store that may be in use; `immutable` would not read its log.
+        has_sidecars = any(file.exists() for file in sidecar_files(copy))
+        _copy(copy, unfinished, "mode=ro" if has_sidecars else "mode=ro&immutable=1")
         with closing(connect(unfinished)) as connection:
             migrate(connection, copy)
-            _begin_generation(connection, now)
-            make_whole(connection)
+            _reset_counters(connection, now)
+            merge_wal(connection)
 
 
-def _copy(source: Path, target: Path, how: str) -> None:
-    """Copy a store in one read transaction, and look over the copy."""
-    with closing(sqlite3.connect(uri(source, how), uri=True)) as reader:
+def _copy(source: Path, target: Path, query: str) -> None:
+    """Copy a store in one read transaction, and check the copy."""
+    with closing(sqlite3.connect(uri(source, query), uri=True)) as reader:
         reader.execute("VACUUM INTO ?", (str(target),))
     with closing(sqlite3.connect(target)) as copy:
         integrity_check(copy)
 
 
-def _begin_generation(connection: sqlite3.Connection, now: float) -> None:
-    """Set all counters to 0: those that were counted since the backup would read as a reset."""
+def _reset_counters(connection: sqlite3.Connection, now: float) -> None:
+    """Set all counters to 0."""
+    # If they went back to the backup's numbers, Prometheus would see a reset and add those numbers again.
     connection.execute("BEGIN IMMEDIATE")
     for number, record in connection.execute("SELECT id, record FROM ledgers").fetchall():
         label_set = changed(decode_label_set(record), created=now, values={}, exemplars={})
         connection.execute("UPDATE ledgers SET record = ? WHERE id = ?", (encode(label_set), number))
     last = 0
+    # In pages, so that memory does not grow with the number of tasks.
     while page := connection.execute(
-        "SELECT id, record FROM tasks WHERE id > ? ORDER BY id LIMIT ?", (last, PAGE)
+        "SELECT id, record FROM tasks WHERE id > ? ORDER BY id LIMIT ?", (last, TASKS_AT_ONCE)
     ).fetchall():
         rows = [(encode(with_counters_reset(decode_task(record))), number) for number, record in page]
         connection.executemany("UPDATE tasks SET record = ?, due = 0 WHERE id = ?", rows)
         last = page[-1][0]
     connection.execute("UPDATE meta SET value = ? WHERE key = 'created'", (repr(now),))
-    connection.execute("DELETE FROM meta WHERE key IN ('moved', 'origin')")  # it is a store of its own
+    # An earlier version wrote these when it moved a store. The restored store is not the one that was moved.
+    connection.execute("DELETE FROM meta WHERE key IN ('moved', 'origin')")
     connection.execute("COMMIT")

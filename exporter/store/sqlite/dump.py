@@ -1,4 +1,4 @@
-"""An embedded store that is dumped, or made of a dump."""
+"""How the embedded store is dumped, and loaded from a dump."""
 
 import json
 import sqlite3
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from exporter.errors import StoreError
 from exporter.relay import NONE
-from exporter.store.dump import DUMP_VERSION, Body, Header, KeptTask, LabelSet, Line
+from exporter.store.dump import DUMP_VERSION, BodyLine, HeaderLine, LabelSetLine, Line, TaskLine
 from exporter.store.records import (
     RANKS,
     STORED_STATES,
@@ -18,89 +18,85 @@ from exporter.store.records import (
     encode,
     key_of,
 )
-from exporter.store.sqlite.file import FileLock, explained, lock_file, new_store, resolve_link, sidecar_files
-from exporter.store.sqlite.open import IN_PLACE, integrity_check, known_version, make_whole, migrate, uri
-from exporter.store.sqlite.transaction import number_of, put_many
+from exporter.store.sqlite.file import FileLock, lock_file, new_store, real_path, sidecar_files, store_errors
+from exporter.store.sqlite.open import OPEN_EXISTING, check_version, integrity_check, merge_wal, migrate, uri
+from exporter.store.sqlite.transaction import insert_many, sources_number
 
 
 def dump_file(path: Path) -> Iterator[Line]:
-    """Yield all that a file holds; nobody else can open it meanwhile, and nothing is written to it.
+    """Yield the lines of a dump of a file. It is locked meanwhile, and nothing is written to it.
 
     Raises:
-        StoreError: it is not there, damaged, newer than this program, or in use.
+        StoreError: the file does not exist, is damaged, is newer than this program, or is in use.
     """
-    with explained(path), ExitStack() as opened:
-        path = resolve_link(path)
+    with store_errors(path), ExitStack() as opened:
+        path = real_path(path)
         if not path.exists():
-            raise StoreError(f"there is no store {path}: give --store.url of the one that is to be dumped")
-        if lock_file(path).exists():  # a backup has none, and may stand where nothing can be written
-            opened.callback(FileLock(path, alone=True).release)
-        how = IN_PLACE if any(file.exists() for file in sidecar_files(path)) else "mode=ro&immutable=1"
-        connection = opened.enter_context(closing(sqlite3.connect(uri(path, how), uri=True)))
+            raise StoreError(f"there is no store {path}; set --store.url to the store to dump")
+        # A backup has no lock file, and may be on a read-only disk, where none can be created.
+        if lock_file(path).exists():
+            opened.callback(FileLock(path, exclusive=True).release)
+        query = OPEN_EXISTING if any(file.exists() for file in sidecar_files(path)) else "mode=ro&immutable=1"
+        connection = opened.enter_context(closing(sqlite3.connect(uri(path, query), uri=True)))
         connection.execute("BEGIN")
         integrity_check(connection)
-        known_version(connection, path)
+        check_version(connection, path)
         meta = dict(connection.execute("SELECT key, value FROM meta"))
         created, fold_settings_fingerprint = float(meta["created"]), meta.get("judged_by", "")
-        yield Header(created, meta["secret"], meta["labels"], fold_settings_fingerprint, DUMP_VERSION)
+        yield HeaderLine(created, meta["secret"], meta["labels"], fold_settings_fingerprint, DUMP_VERSION)
         for (record,) in connection.execute("SELECT record FROM ledgers ORDER BY id"):
-            yield LabelSet(decode_label_set(record))
-        # No ledger is ever deleted, so that their ids have no gaps; the fleet's is 1.
+            yield LabelSetLine(decode_label_set(record))
+        # Label sets are never deleted, so their ids have no gaps. The fleet has the id 1; its position is 0.
         for state, label_set, due, record in connection.execute(
             "SELECT state, coalesce(ledger, 1), due, record FROM tasks ORDER BY id"
         ):
-            yield KeptTask(STORED_STATES[state], label_set - 1, due, decode_task(record))
+            yield TaskLine(STORED_STATES[state], label_set - 1, due, decode_task(record))
         for row in connection.execute(
             "SELECT reason, body, source, count, first, last FROM quarantine ORDER BY first, digest"
         ):
-            yield Body(*row)
+            yield BodyLine(*row)
 
 
 def load_file(path: Path, lines: Iterator[Line], *, replace: bool) -> None:
-    """Make a store of the lines of a dump. It gets its name when it is whole, else nothing of it is left.
+    """Create a store from the lines of a dump. If an error is raised, nothing of the new store is left.
 
     Raises:
-        StoreError: one is there already, without `replace`, or in use; or it can't be written.
+        StoreError: a store exists already, without `replace`, or is in use; or the file cannot be written.
     """
     with (
         new_store(path, replace=replace) as unfinished,
         closing(sqlite3.connect(unfinished, isolation_level=None)) as connection,
     ):
-        # If anything fails the file is dropped: nothing is ever rolled back in it.
+        # No journal and no sync: if anything fails, the whole file is deleted. It is synced at its end.
         connection.execute("PRAGMA journal_mode = OFF")
         connection.execute("PRAGMA synchronous = OFF")
         migrate(connection, path)
         connection.execute("BEGIN")
         for line in lines:
-            _put(connection, line)
+            _insert(connection, line)
         connection.execute("COMMIT")
         integrity_check(connection)
-        make_whole(connection)
+        merge_wal(connection)
 
 
-def _put(connection: sqlite3.Connection, line: Line) -> None:
-    """Put a line into the file, whose tables number their rows by themselves."""
+def _insert(connection: sqlite3.Connection, line: Line) -> None:
+    """Insert a line as a row. SQLite gives the rows their ids, in the order of the lines."""
     match line:
-        case Header():
-            texts = {
-                "secret": line.secret,
-                "labels": line.labels,
-                "judged_by": line.fold_settings_fingerprint,
-            }
-            rows = [("created", repr(line.created)), *texts.items()]
+        case HeaderLine():
+            rows = [("created", repr(line.created)), ("secret", line.secret), ("labels", line.labels)]
+            rows.append(("judged_by", line.fold_settings_fingerprint))
             connection.executemany("INSERT INTO meta (key, value) VALUES (?, ?)", rows)
-        case LabelSet(values=label_set):
+        case LabelSetLine(values=label_set):
             row = json.dumps(label_set.labels), encode(label_set)
-            put_many(connection, "INSERT INTO ledgers (labels, record)", [row])
-        case KeptTask(record=task):
+            insert_many(connection, "INSERT INTO ledgers (labels, record)", [row])
+        case TaskLine(record=task):
             number = None if line.state == NONE else line.label_set + 1
             columns = "key, sources, state, ledger, due, record"
-            place = number_of(task.sources), RANKS[line.state], number
-            put_many(
-                connection, f"INSERT INTO tasks ({columns})", [(key_of(task), *place, line.due, encode(task))]
-            )
-        case Body(body=body):
+            indexed = sources_number(task.sources), RANKS[line.state], number
+            task_row = key_of(task), *indexed, line.due, encode(task)
+            insert_many(connection, f"INSERT INTO tasks ({columns})", [task_row])
+        case BodyLine(body=body):
             columns = "digest, reason, body, source, count, first, last, size"
-            digest = body_digest(body)
-            facts = line.source, line.count, line.first, line.last, len(body)
-            put_many(connection, f"INSERT INTO quarantine ({columns})", [(digest, line.reason, body, *facts)])
+            info = line.source, line.count, line.first, line.last, len(body)
+            body_row = body_digest(body), line.reason, body, *info
+            insert_many(connection, f"INSERT INTO quarantine ({columns})", [body_row])

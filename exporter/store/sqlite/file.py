@@ -1,4 +1,4 @@
-"""The file of the embedded store: private, locked by who uses it, and whole before it gets its name."""
+"""The file of the embedded store: its permissions, its lock, and how a new file takes its place."""
 
 import fcntl
 import os
@@ -8,136 +8,139 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from exporter.errors import StoreError
-from exporter.store.sqlite.open import make_whole
+from exporter.store.sqlite.open import merge_wal
 
-#: What to do where one of these is in the text of an error.
+#: What to do about an error, by a part of its text.
 ADVICE = {
-    "malformed": "the file is damaged; move it away and restore a backup, or start with a new one",
-    "not a database": "the file is no store, or damaged; point --store.url at another, or move it away",
-    "no such table": "the file is no store; point --store.url at another",
+    "malformed": "the file is damaged; move it away and restore a backup, or start with a new store",
+    "not a database": "the file is damaged or not a store; move it away, or set --store.url to another file",
+    "no such table": "the file is not a store; set --store.url to another file",
     "Read-only file system": "make the file system writable; callbacks are answered 503 until then",
-    "disk I/O error": "the disk failed, or turned read-only; look at the system's log. It is tried again",
-    "disk is full": "free some space; callbacks are answered 503 and sent again until then",
+    "disk I/O error": "the disk failed or became read-only; check the system's log. The exporter retries",
+    "disk is full": "free some space on the disk; callbacks are answered 503 until then, and are sent again",
     "readonly": "make the file and its folder writable for the exporter's user",
-    "locked": "another process holds the file; it is tried again",
+    "locked": "another process has locked the file; stop that process if this lasts. The exporter retries",
     "unable to open": "make the folder writable for the exporter's user",
     "Permission denied": "make the file and its folder readable and writable for the exporter's user",
 }
 
 
-def resolve_link(path: Path) -> Path:
-    """Return where a link leads; what is no link as it is."""
+def real_path(path: Path) -> Path:
+    """Return the target of a symbolic link, and any other path unchanged."""
     return path.resolve() if path.is_symlink() else path
 
 
 def make_private(path: Path) -> None:
-    """Make the file, and its folder, for its owner alone: it holds bodies with push keys."""
+    """Create the file and its folder, if missing, for their owner only: bodies contain push keys."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
-def advice(exc: Exception) -> str:
-    """Return what happened and what to do about it."""
+def with_advice(exc: Exception) -> str:
+    """Return the text of an error, and what to do about it."""
     text = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
     return next((f"{text}: {what}" for sign, what in ADVICE.items() if sign in text), text)
 
 
 class FileLock:
-    """A lock beside the store's file, held until it is let go or the process ends, however it ends.
-
-    The file of the store itself can't bear it: it is replaced, and closing it would let go of SQLite's locks.
+    """A lock on a store, held until it is released or the process ends for any reason.
 
     Args:
         path: the store's file.
-        alone: whether nobody else may use it meanwhile.
+        exclusive: whether no other process may use the store at the same time.
 
     Raises:
-        StoreError: others use it.
+        StoreError: another process uses the store.
     """
 
-    def __init__(self, path: Path, *, alone: bool) -> None:
+    def __init__(self, path: Path, *, exclusive: bool) -> None:
+        # The lock is a file of its own. The store's file cannot be locked: another file may replace it, and
+        # when this process closes it, the locks that SQLite holds on it are released, too.
         make_private(lock_file(path))
         self._descriptor = os.open(lock_file(path), os.O_RDWR | os.O_CLOEXEC)
         try:
-            fcntl.flock(self._descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            fcntl.flock(self._descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except BlockingIOError as exc:
             self.release()
             raise StoreError(
-                f"store {path} is in use: stop every process that serves it first"
-                if alone
-                else f"store {path} is being restored, dumped or loaded: start again when that is done"
+                f"store {path} is in use; stop every process that serves it, then try again"
+                if exclusive
+                else f"store {path} is being restored, dumped or loaded; try again when that is done"
             ) from exc
 
     def release(self) -> None:
-        """Let go of it."""
+        """Release the lock."""
         os.close(self._descriptor)
 
 
 def lock_file(path: Path) -> Path:
-    """Return the file that bears the lock of the store at `path`."""
-    path = resolve_link(path)
+    """Return the lock file of the store at `path`."""
+    path = real_path(path)
     return path.with_name(f"{path.name}-lock")
 
 
-def is_left_empty(path: Path) -> bool:
-    """Whether a file is there without anything in it, and nobody is about to make a store of it."""
+def is_empty_and_unused(path: Path) -> bool:
+    """Return whether a file exists and is empty, and no process is creating a store in it."""
     if not path.exists() or path.stat().st_size:
         return False
     try:
-        FileLock(path, alone=True).release()
+        # A process that creates a store holds the lock before the file exists.
+        FileLock(path, exclusive=True).release()
     except StoreError:
         return False
     return True
 
 
 def refuse_existing(path: Path, *, replace: bool) -> None:
-    """Refuse a path where something is, without `replace`, and with it where something else than a file is.
+    """Refuse a path where something exists, except a file that `replace` allows to replace.
 
     Raises:
-        StoreError: something is.
+        StoreError: something exists there.
     """
-    with explained(path):
+    with store_errors(path):
         if not path.name or (path.exists() and not path.is_file()):
-            raise StoreError(f"{path} is no file: give the path of a file")
+            raise StoreError(f"{path} is not a file; give the path of a file")
         if path.exists() and not replace:
-            raise StoreError(f"{path} is there already: give another path, or --replace")
+            raise StoreError(f"{path} already exists; give another path, or add --replace")
 
 
 def refuse_files_of(store: Path, path: Path) -> None:
-    """Refuse to write to `path` where that is the store, or a file that belongs to it.
+    """Refuse to write to `path` if that is the store or a file that belongs to it.
 
     Raises:
         StoreError: it is.
     """
-    with explained(path):
+    with store_errors(path):
         store, path = store.resolve(), path.resolve()
     files = {store, lock_file(store), *sidecar_files(store)}
     if path in files or unfinished_file(path) in files:
-        raise StoreError(f"{path} belongs to the store itself: give another path")
+        raise StoreError(f"{path} belongs to the store itself; give another path")
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Say what failed with the file, and what to do about it.
+def store_errors(path: Path) -> Iterator[None]:
+    """Raise an error of SQLite or of the system as a StoreError that says what to do about it.
 
     Raises:
-        StoreError: something failed.
+        StoreError: such an error was raised.
     """
     try:
         yield
     except (sqlite3.Error, OSError) as exc:
-        raise StoreError(f"{path}: {advice(exc)}") from exc
+        raise StoreError(f"{path}: {with_advice(exc)}") from exc
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a file to write, for its owner alone, which gets the name `path` when all went well."""
-    path = resolve_link(path)
+    """Yield a private file to write, which is renamed to `path` if no error is raised."""
+    path = real_path(path)
     unfinished = unfinished_file(path)
+    # A process that was killed may have left one.
     unfinished.unlink(missing_ok=True)
     try:
         make_private(unfinished)
         yield unfinished
+        # The content must be on disk before the name is, and the name before success is reported.
         _sync(unfinished)
         unfinished.rename(path)
         _sync(path.parent)
@@ -147,23 +150,23 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def unfinished_file(path: Path) -> Path:
-    """Return the file beside `path` that is written before it gets that name."""
+    """Return the file beside `path` that is written before it is renamed to `path`."""
     return path.with_name(f"{path.name}-unfinished")
 
 
 @contextmanager
 def new_store(path: Path, *, replace: bool) -> Iterator[Path]:
-    """Yield a file to write, which becomes the store at `path` when all went well.
+    """Yield a file to write, which becomes the store at `path` if no error is raised.
 
     Raises:
-        StoreError: a store is in use there, or is there already, without `replace`.
+        StoreError: a store exists there, without `replace`, or is in use.
     """
     refuse_existing(path, replace=replace)
-    with explained(path):
-        path = resolve_link(path)
-        lock = FileLock(path, alone=True)
+    with store_errors(path):
+        path = real_path(path)
+        lock = FileLock(path, exclusive=True)
     try:
-        with explained(path), atomic_write(path) as unfinished:
+        with store_errors(path), atomic_write(path) as unfinished:
             yield unfinished
             refuse_stale_wal(path)
     finally:
@@ -179,15 +182,16 @@ def _sync(path: Path) -> None:
 
 
 def sidecar_files(path: Path) -> list[Path]:
-    """Return the files that SQLite may put beside a file."""
+    """Return the files that SQLite may create beside a database file."""
     return [path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal")]
 
 
 def refuse_stale_wal(store: Path) -> None:
-    """Leave nothing beside the store's name that SQLite would take for a part of the new one."""
+    """Remove the log of the replaced store; raise StoreError if files of another store remain."""
+    # SQLite would apply an old write-ahead log to the new file, and damage it.
     if store.exists():
         with closing(sqlite3.connect(store)) as connection:
-            make_whole(connection)
+            merge_wal(connection)
     rest = [file.name for file in sidecar_files(store) if file.exists()]
     if rest:
-        raise StoreError(f"{store}: {', '.join(rest)} beside it is of another store; move it away too")
+        raise StoreError(f"{store}: {', '.join(rest)} beside it belong to another store; move them away, too")

@@ -1,4 +1,4 @@
-"""Connections to the file of the embedded store: opened, brought up to date, looked over."""
+"""Connections to the file of the embedded store: how it is opened, migrated and checked."""
 
 import sqlite3
 from pathlib import Path
@@ -6,14 +6,15 @@ from urllib.parse import quote
 
 from exporter.errors import StoreError
 
-BUSY_MILLISECONDS = 5000
-#: A command has nobody waiting for it; under load a process that serves leaves few gaps.
-GUEST_BUSY_MILLISECONDS = 60_000
+BUSY_MS = 5000
+#: A command can wait longer, since no callback waits for it. An exporter under load leaves few gaps.
+ATTACHED_BUSY_MS = 60_000
 
-#: Nothing is written, but one who may not write leaves files behind that SQLite puts beside the store.
-IN_PLACE = "mode=rw"
+#: Open an existing file. This mode is used although nothing is written: a connection with `mode=ro` may not
+#: delete the `-wal` and `-shm` files, and would leave them behind.
+OPEN_EXISTING = "mode=rw"
 
-#: The versions of the store, in order; a release only ever adds one at the end.
+#: The versions of the store, in order. Never change an entry: a release may only add one at the end.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
@@ -45,31 +46,31 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX quarantine_by_last ON quarantine (last)",
     ),
     (
-        # How much there is, and what is to go, are told from the index alone, without reading a body.
+        # The index has all columns that an eviction reads, so that it reads no body.
         "ALTER TABLE quarantine ADD COLUMN size INTEGER NOT NULL DEFAULT 0",
         "UPDATE quarantine SET size = length(body)",
         "DROP INDEX quarantine_by_last",
         "CREATE INDEX quarantine_by_last ON quarantine (last, digest, size)",
     ),
     (
-        # The fleet's counts the commits that changed tasks: a process learns whether others have changed any.
-        # Every commit writes its row anyway; a place of its own would be a page more each time.
+        # The number of commits that changed tasks, in the fleet's row: other processes read it to detect
+        # changes. Every commit writes that row anyway; a table of its own would be one more page to write.
         "ALTER TABLE ledgers ADD COLUMN changes INTEGER NOT NULL DEFAULT 0",
     ),
-    # A scrape reads all that it shows: nobody asks what has changed since the last one.
+    # Not used any more: a scrape reads everything that it shows.
     ("ALTER TABLE ledgers DROP COLUMN changes",),
 )
 
 
-def connect(path: Path, busy_milliseconds: int = BUSY_MILLISECONDS) -> sqlite3.Connection:
-    """Open the file: durable at every commit, readers beside a writer, waiting so long for others."""
-    connection = sqlite3.connect(
-        path, timeout=busy_milliseconds / 1000, isolation_level=None, check_same_thread=False
-    )
+def connect(path: Path, busy_ms: int = BUSY_MS) -> sqlite3.Connection:
+    """Open the file; wait up to `busy_ms` (milliseconds) for the locks of other processes."""
+    connection = sqlite3.connect(path, timeout=busy_ms / 1000, isolation_level=None, check_same_thread=False)
     for pragma in (
+        # Readers do not wait for a writer, and every commit is synced: an answer of 200 means it is on disk.
         "journal_mode = WAL",
         "synchronous = FULL",
         "foreign_keys = ON",
+        # Bytes. After a checkpoint the log file is truncated to this size; else it keeps its largest size.
         "journal_size_limit = 67108864",
     ):
         connection.execute(f"PRAGMA {pragma}")
@@ -77,51 +78,53 @@ def connect(path: Path, busy_milliseconds: int = BUSY_MILLISECONDS) -> sqlite3.C
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Bring the file to this program's version in one step.
+    """Update the file to this program's version, in one transaction.
 
     Raises:
-        StoreError: it is of a newer version.
+        StoreError: the file has a newer version.
     """
+    # Take the lock before the version is read: another process may migrate at the same time.
     connection.execute("BEGIN IMMEDIATE")
-    for statements in MIGRATIONS[known_version(connection, path) :]:
+    for statements in MIGRATIONS[check_version(connection, path) :]:
         for statement in statements:
             connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
     connection.execute("COMMIT")
 
 
-def known_version(connection: sqlite3.Connection, path: Path) -> int:
+def check_version(connection: sqlite3.Connection, path: Path) -> int:
     """Return the version of the file.
 
     Raises:
-        StoreError: it is newer than this program.
+        StoreError: the file is newer than this program.
     """
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > len(MIGRATIONS):
         raise StoreError(
-            f"store {path} is of version {version}, this program knows up to {len(MIGRATIONS)}: "
-            "use the program that wrote it, or a newer one"
+            f"store {path} has version {version}, this program supports up to {len(MIGRATIONS)}; "
+            "use the program version that wrote it, or a newer one"
         )
     return version
 
 
-def look_at(connection: sqlite3.Connection) -> None:
-    """Read a little of every table: what a log beside the file makes good again is not all of a store."""
+def check_tables(connection: sqlite3.Connection) -> None:
+    """Read one row of every table: this raises sqlite3.DatabaseError if the file is damaged."""
+    # Opening the file does not find all damage: pages that are in the write-ahead log are read from there.
     tables = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
     for (table,) in tables:
         connection.execute(f"SELECT * FROM {table} LIMIT 1").fetchall()  # noqa: S608 - its own tables
 
 
-def uri(path: Path, how: str) -> str:
-    """Return how SQLite is told to open a file."""
-    return f"file:{quote(str(path.resolve()))}?{how}"
+def uri(path: Path, query: str) -> str:
+    """Return the URI of a file for SQLite, with the query that sets how it is opened."""
+    return f"file:{quote(str(path.resolve()))}?{query}"
 
 
 def integrity_check(connection: sqlite3.Connection) -> None:
-    """Read all of a store.
+    """Read the whole store and check it.
 
     Raises:
-        sqlite3.DatabaseError: it is damaged, or none.
+        sqlite3.DatabaseError: the file is damaged or not a store.
     """
     (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     if verdict != "ok":
@@ -130,8 +133,9 @@ def integrity_check(connection: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError("not a database of this program")
 
 
-def make_whole(connection: sqlite3.Connection) -> None:
-    """Leave everything in the one file."""
+def merge_wal(connection: sqlite3.Connection) -> None:
+    """Move everything from the write-ahead log into the store's file, and delete the log."""
+    # This fails if another connection is open.
     (mode,) = connection.execute("PRAGMA journal_mode = DELETE").fetchone()
     if mode != "delete":
         raise sqlite3.OperationalError("database is locked")

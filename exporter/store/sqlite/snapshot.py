@@ -1,4 +1,4 @@
-"""What a scrape and the status page read from the embedded store."""
+"""How a scrape and the status page read the embedded store."""
 
 import json
 import sqlite3
@@ -8,21 +8,23 @@ from exporter.metrics.values import FLEET
 from exporter.relay import NONE
 from exporter.store.protocol import Snapshot
 from exporter.store.records import RANKS, STORED_STATES
-from exporter.store.sqlite.transaction import AS_LINES
+from exporter.store.sqlite.transaction import RECORDS_AS_LINES
 
 
 def read_snapshot(
     reader: sqlite3.Connection, created: float, max_tasks: int, states: Sequence[str]
 ) -> Snapshot:
-    """Return the store as a read transaction sees it.
+    """Return the content of the store as an open read transaction sees it.
 
     Args:
-        reader: has begun one.
-        created: when the store was made, seconds.
-        max_tasks, states: how many tasks are read at most, those of the first state first.
+        reader: the connection with that transaction.
+        created: when the counters of the store started, seconds.
+        max_tasks: maximum number of tasks to read.
+        states: the order of states; tasks of the last state are left out first.
     """
     label_sets = reader.execute("SELECT id, labels, record FROM ledgers ORDER BY labels").fetchall()
     labels = {number: tuple(json.loads(text)) for number, text, _ in label_sets}
+    # Records without a state only remember exits: they are not counted.
     counts = reader.execute(
         "SELECT state, ledger, count(*) FROM tasks WHERE state < ? GROUP BY state, ledger", (RANKS[NONE],)
     ).fetchall()
@@ -41,9 +43,9 @@ def read_snapshot(
 
 
 def _read_tasks(reader: sqlite3.Connection, state: str, limit: int) -> list[str]:
-    """Return records of tasks with a state, in the order of its index: any other would have to be sorted."""
+    """Return encoded tasks of a state, in the order of the index `tasks_by_state`, so without sorting."""
     query = (
-        f"SELECT {AS_LINES} FROM (SELECT record FROM tasks "  # noqa: S608 - fixed parts
+        f"SELECT {RECORDS_AS_LINES} FROM (SELECT record FROM tasks "  # noqa: S608 - fixed parts
         "WHERE state = ? ORDER BY ledger, id LIMIT ?)"
     )
     lines: str = reader.execute(query, (RANKS[state], limit)).fetchone()[0]

@@ -1,7 +1,8 @@
-"""The embedded store: one SQLite file, durable at every commit, shared by processes that overlap on it.
+"""The embedded store: one SQLite file, durable at every commit.
 
-A step is a write transaction, taken at once, so that what it reads is what it changes. Nothing is kept in
-memory between steps but the ledgers, and those only as long as no other connection has written.
+Two processes may use the file at the same time, for example during a restart. So each transaction takes the
+write lock before it reads. Between transactions only the label sets are cached, and only until another
+connection commits.
 """
 
 import os
@@ -18,11 +19,12 @@ from exporter.metrics.values import FLEET
 from exporter.relay import NONE, STATES
 from exporter.store.protocol import PreparedCommit, QuarantinedBody, Snapshot, StoreOptions, T, Transaction
 from exporter.store.records import RANKS
-from exporter.store.sqlite.file import FileLock, advice, is_left_empty, make_private
-from exporter.store.sqlite.open import BUSY_MILLISECONDS, GUEST_BUSY_MILLISECONDS, connect, look_at, migrate
+from exporter.store.sqlite.file import FileLock, is_empty_and_unused, make_private, with_advice
+from exporter.store.sqlite.open import ATTACHED_BUSY_MS, BUSY_MS, check_tables, connect, migrate
 from exporter.store.sqlite.snapshot import read_snapshot
 from exporter.store.sqlite.transaction import LabelSetRows, SqliteTransaction, insert_label_set
 
+#: About as much as a batch writes. On a full disk a few bytes may still fit.
 PROBE_BYTES = 65536
 
 
@@ -30,19 +32,20 @@ class SqliteStore:
     """A store in one SQLite file.
 
     Args:
-        path: the file; it is made, readable by its owner alone, if it is not there.
-        terms: what is agreed with the store.
-        clock: gives the time, seconds.
+        path: the file; if it does not exist, it is created for its owner only.
+        options: the options of the store.
+        clock: returns the time, seconds.
 
     Raises:
-        StoreError: the file is not a store, is damaged, is newer than this program, or has other terms.
+        StoreError: the file is not a store, is damaged, is newer than this program, or has other options.
     """
 
     def __init__(self, path: Path, options: StoreOptions, clock: Callable[[], float] = time.time) -> None:
         self._path = path
         self._options = options
         self._clock = clock
-        self._reading = threading.Lock()
+        # Several threads read, on one connection.
+        self._reader_lock = threading.Lock()
         self._label_sets: LabelSetRows = {}
         self._data_version = -1
         self._damage = ""
@@ -52,31 +55,33 @@ class SqliteStore:
                 is_new = not path.exists()
                 self._open(opened)
             except (sqlite3.Error, OSError) as exc:
+                # Delete the empty file: at the next start it would look like a store that lost its content.
                 if is_new and path.exists() and not path.stat().st_size:
-                    path.unlink()  # it must not look as if it had lost what it held
-                raise StoreError(f"store {path}: {advice(exc)}") from exc
+                    path.unlink()
+                raise StoreError(f"store {path}: {with_advice(exc)}") from exc
             self._opened = opened.pop_all()
 
     def _open(self, opened: ExitStack) -> None:
         path = self._path
-        if self._options.as_guest and not path.exists():
-            raise StoreError(f"there is no store {path}: give --store.url of the one that is served")
-        if is_left_empty(path):
+        if self._options.attach_only and not path.exists():
+            raise StoreError(f"there is no store {path}; set --store.url to the store that is served")
+        # A new store would hide the loss: counters that start at 0 look healthy.
+        if is_empty_and_unused(path):
             raise StoreError(
-                f"store {path} has lost all it held: delete it, then restore a backup or start anew"
+                f"store {path} has lost all its data; delete the file, then restore a backup or start anew"
             )
-        opened.callback(FileLock(path, alone=False).release)
+        opened.callback(FileLock(path, exclusive=False).release)
         make_private(path)
         self._inode = path.stat().st_ino
-        self._writer = opened.enter_context(closing(connect(path, self._busy_milliseconds)))
+        self._writer = opened.enter_context(closing(connect(path, self._busy_ms)))
         migrate(self._writer, path)
-        look_at(self._writer)
-        self._agree()
-        self._reader = opened.enter_context(closing(connect(path, self._busy_milliseconds)))
+        check_tables(self._writer)
+        self._create_or_check_meta()
+        self._reader = opened.enter_context(closing(connect(path, self._busy_ms)))
 
     @property
-    def _busy_milliseconds(self) -> int:
-        return GUEST_BUSY_MILLISECONDS if self._options.as_guest else BUSY_MILLISECONDS
+    def _busy_ms(self) -> int:
+        return ATTACHED_BUSY_MS if self._options.attach_only else BUSY_MS
 
     @property
     def secret(self) -> bytes:
@@ -84,16 +89,17 @@ class SqliteStore:
 
     def begin(self, work: Callable[[Transaction], T], *, wait: bool) -> PreparedCommit[T]:
         self._begin_transaction(wait=wait)
-        with self._or_roll_back():
-            self._refresh()
+        with self._rollback_on_error():
+            self._drop_stale_cache()
             transaction = SqliteTransaction(
-                self._writer, options=self._options, known=self._label_sets, clock=self._clock
+                self._writer, options=self._options, cached=self._label_sets, clock=self._clock
             )
             result = work(transaction)
             label_sets, overflow = transaction.write()
 
         def commit() -> tuple[T, dict[str, int]]:
             self._commit()
+            # Only after the commit: a failed one leaves the old values in the file.
             self._label_sets |= label_sets
             return result, overflow
 
@@ -110,19 +116,19 @@ class SqliteStore:
             return [key for (key,) in rows]
 
     def snapshot(self, max_tasks: int, states: Sequence[str] = STATES) -> Snapshot:
-        with self._consistent_read() as reader:
+        with self._read_transaction() as reader:
             return read_snapshot(reader, self._created, max_tasks, states)
 
     def listing(self, *, state: str | None, after: int, limit: int) -> list[tuple[int, str]]:
         low, high = (RANKS[state],) * 2 if state else (0, RANKS[NONE] - 1)
-        with self._consistent_read() as reader:
+        with self._read_transaction() as reader:
             return reader.execute(
                 "SELECT id, record FROM tasks WHERE state BETWEEN ? AND ? AND id > ? ORDER BY id LIMIT ?",
                 (low, high, after, limit),
             ).fetchall()
 
     def find(self, key: str) -> str | None:
-        with self._consistent_read() as reader:
+        with self._read_transaction() as reader:
             query = "SELECT record FROM tasks WHERE key = ? AND state < ?"
             row = reader.execute(query, (key, RANKS[NONE])).fetchone()
             return row[0] if row else None
@@ -131,7 +137,7 @@ class SqliteStore:
         self, *, limit: int, reason: str | None = None, prefix: str = "", after: QuarantinedBody | None = None
     ) -> list[QuarantinedBody]:
         first, digest = (after.first, after.digest) if after else (-inf, "")
-        with self._consistent_read() as reader:
+        with self._read_transaction() as reader:
             rows = reader.execute(
                 "SELECT lower(hex(digest)) AS name, reason, body, source, count, first, last FROM quarantine "
                 "WHERE (first, name) > (?, ?) AND (? IS NULL OR reason = ?) AND substr(name, 1, ?) = ? "
@@ -142,8 +148,7 @@ class SqliteStore:
 
     def probe(self) -> None:
         self._begin_transaction(wait=True)
-        with self._or_roll_back():
-            # As much as a batch writes: on a full disk a few bytes may still find a place.
+        with self._rollback_on_error():
             self._writer.execute("INSERT OR REPLACE INTO meta VALUES ('probed', zeroblob(?))", (PROBE_BYTES,))
         self._commit()
 
@@ -151,10 +156,10 @@ class SqliteStore:
         self._opened.close()
 
     def _begin_transaction(self, *, wait: bool) -> None:
-        """Take the write transaction."""
+        """Begin a write transaction: take the write lock before anything is read."""
         with self._unavailable_on_error():
             self._check_file()
-            self._writer.execute(f"PRAGMA busy_timeout = {self._busy_milliseconds if wait else 0}")
+            self._writer.execute(f"PRAGMA busy_timeout = {self._busy_ms if wait else 0}")
             try:
                 self._writer.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as exc:
@@ -163,25 +168,25 @@ class SqliteStore:
                 raise
 
     def _commit(self) -> None:
-        with self._or_roll_back():
+        with self._rollback_on_error():
             self._writer.execute("COMMIT")
 
     @contextmanager
-    def _or_roll_back(self) -> Iterator[None]:
-        """Change nothing if anything fails."""
+    def _rollback_on_error(self) -> Iterator[None]:
+        """Roll back the transaction if an error is raised."""
         with self._unavailable_on_error():
             try:
                 yield
             except BaseException:
-                # Whatever has become of it: the file is asked before anything is taken for known.
+                # It is unknown whether the commit took place: read the label sets again.
                 self._data_version = -1
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
                 raise
 
     @contextmanager
-    def _consistent_read(self) -> Iterator[sqlite3.Connection]:
-        with self._reading, self._unavailable_on_error():
+    def _read_transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._reader_lock, self._unavailable_on_error():
             self._check_file()
             self._reader.execute("BEGIN")
             try:
@@ -194,29 +199,30 @@ class SqliteStore:
         try:
             yield
         except (sqlite3.Error, OSError) as exc:
-            # From the first sign on nothing is written any more: what is answered 200 must be worth it.
+            # After the first sign of damage nothing is read or written: a callback that is answered 200 must
+            # not be in a damaged file, and writing could spread the damage.
             if getattr(exc, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
                 self._damage = str(exc)
-            raise StoreUnavailable(f"store {self._path}: {advice(exc)}") from exc
+            raise StoreUnavailable(f"store {self._path}: {with_advice(exc)}") from exc
 
     def _check_file(self) -> None:
-        """What is written to a file that has lost its name would be lost, and damage would spread."""
+        """Raise an error if the file is damaged or was replaced: what is written to it would be lost."""
         if self._damage:
             raise sqlite3.DatabaseError(self._damage)
         if self._path.stat().st_ino != self._inode:
             raise OSError("the file was replaced while the exporter ran; restart the exporter")
 
-    def _refresh(self) -> None:
-        """Forget what is known of the file if another connection has committed since."""
+    def _drop_stale_cache(self) -> None:
+        """Clear the cached label sets if another connection has committed since they were read."""
         version = self._writer.execute("PRAGMA data_version").fetchone()[0]
         if version != self._data_version:
             self._label_sets.clear()
             self._data_version = version
 
-    def _agree(self) -> None:
-        """Make the store's own record, or hold the terms against the one that is there.
+    def _create_or_check_meta(self) -> None:
+        """Create the store's own record of itself, or check the options against it.
 
-        Where they do not agree the file is closed, which rolls back.
+        If the check fails, the caller closes the file, which rolls back the transaction.
         """
         self._writer.execute("BEGIN IMMEDIATE")
         meta = dict(self._writer.execute("SELECT key, value FROM meta"))
@@ -225,7 +231,8 @@ class SqliteStore:
             meta |= {"created": repr(self._clock()), "secret": os.urandom(16).hex(), "labels": labels}
             self._writer.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", meta.items())
             insert_label_set(self._writer, FLEET, float(meta["created"]))
-        if not self._options.agree(meta, self._path, "another file"):
+        if not self._options.check_meta(meta, self._path, "another file"):
+            # Other settings may give a task another state: a sweep must check every one.
             self._writer.execute("UPDATE tasks SET due = 0")
             row = "judged_by", self._options.fold_settings_fingerprint
             self._writer.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", row)

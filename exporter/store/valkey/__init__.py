@@ -1,5 +1,6 @@
-"""The shared store: a Valkey or Redis server that several replicas write to.
+"""The shared store: a Valkey or Redis server (or cluster) that several replicas of the exporter write to.
 
-A step reads, decides, and is committed by one script on the server, which first compares the versions of all
-that was read. Numbers are added there, so that only steps on the same tasks ever meet.
+A transaction reads tasks with their versions and decides what to change. One script on the server commits it,
+after it has compared the versions again. The script adds to counters itself, so only transactions on the same
+tasks conflict.
 """

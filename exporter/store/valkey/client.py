@@ -1,4 +1,4 @@
-"""The client of a server or a cluster, and the one server of it that has the store."""
+"""The client of a server or a cluster, and of the one server in a cluster that has the store."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -14,20 +14,21 @@ from exporter.config.store_url import StoreUrl
 
 CONNECT_SECONDS = 2.0
 ANSWER_SECONDS = 3.0
-#: How long the server waits for its replicas before it answers; the client must wait longer.
+#: How long the server waits for its replicas before it answers. It must be less than ANSWER_SECONDS.
 REPLICAS_SECONDS = 1.0
 
-#: The tag in it puts all keys of a store into the same slot of a cluster.
+#: A cluster chooses the slot of a key by the text in braces. So all keys of a store are in the same slot, and
+#: one script can use them all.
 KEY_PREFIX = "css-relay:{0}:"
 META = KEY_PREFIX + "meta"
-#: What is written for WAIT to wait for.
-MARK = KEY_PREFIX + "mark"
+#: A key that is only written so that WAIT has a write to wait for.
+WAIT_MARK = KEY_PREFIX + "mark"
 
 Client = valkey.Valkey | ValkeyCluster
 
 
 class _Credentials(CredentialProvider):
-    """What a new connection shows: the password as it is then, so that it changes without a restart."""
+    """The credentials of new connections. The password may change without a restart."""
 
     def __init__(self, user: str, password: Callable[[], str]) -> None:
         self._user = user
@@ -41,7 +42,7 @@ def connect(url: StoreUrl, password: Callable[[], str] | None = None) -> Client:
     """Return a client of the server, or of the cluster.
 
     Args:
-        password: asked at each new connection; None for that of the URL.
+        password: called for each new connection; None to use the password in the URL.
     """
     options: dict[str, Any] = {
         "host": url.host,
@@ -65,43 +66,43 @@ def connect(url: StoreUrl, password: Callable[[], str] | None = None) -> Client:
         options["credential_provider"] = _Credentials(url.user, password)
     if url.is_cluster:
         return ValkeyCluster(**options)
+    # No retries in the library: ScriptRunner decides what may be run again.
     return valkey.Valkey(db=url.database, retry=Retry(NoBackoff(), 0), **options)
 
 
 def execute(client: Client, *command: str | bytes | float) -> Any:
-    """Return what the server that has the store answers to a command."""
+    """Return the answer to a command from the server that has the store."""
     run: Callable[..., Any] = client.execute_command
     return run(*command)
 
 
-def execute_kept(client: Client, replicas: int, *command: str | bytes | float) -> tuple[Any, int]:
-    """Return what is answered to a command, and how many replicas have all that it wrote or saw.
-
-    WAIT speaks of what its own connection has written. So it follows on the same one, and a mark is written
-    in between: what the command saw of others' writes, or of its own before a lost answer, is older.
+def execute_replicated(client: Client, replicas: int, *command: str | bytes | float) -> tuple[Any, int]:
+    """Return the answer to a command, and how many replicas have all that it wrote or read.
 
     Args:
-        replicas: how many are waited for, up to REPLICAS_SECONDS.
+        replicas: the number of replicas to wait for, up to REPLICAS_SECONDS.
     """
+    # WAIT covers only writes of its own connection, so it follows the command on the same one. A mark is
+    # written in between, since the command may write nothing itself: it may read what others wrote, or be a
+    # retry after its answer was lost. Replicas that have the mark have all writes before it.
+    commands = command, ("SET", WAIT_MARK, 1), ("WAIT", replicas, round(REPLICAS_SECONDS * 1000))
     try:
-        answer, marked, kept = _in_a_row(
-            _server_of(client), command, ("SET", MARK, 1), ("WAIT", replicas, round(REPLICAS_SECONDS * 1000))
-        )
+        answer, marked, replicated = _pipeline(_server_of(client), *commands)
         if isinstance(answer, Exception):
             raise answer
     except (valkey.ConnectionError, valkey.TimeoutError, AskError, ClusterDownError):
-        _look_for_servers(client)
+        _update_cluster_map(client)
         raise
-    for error in (marked, kept):
+    for error in (marked, replicated):
         if isinstance(error, NoPermissionError):
             raise error
-    # A server that takes no writes now, or has become a replica, says of no replica that it has it.
-    is_known = not isinstance(marked, Exception) and not isinstance(kept, Exception)
-    return answer, int(kept) if is_known else 0
+    # A server that accepts no writes now, or has become a replica, cannot confirm any replica.
+    is_confirmed = not isinstance(marked, Exception) and not isinstance(replicated, Exception)
+    return answer, int(replicated) if is_confirmed else 0
 
 
-def _in_a_row(server: valkey.Valkey, *commands: tuple[str | bytes | float, ...]) -> list[Any]:
-    """Return answers and errors of commands that go to a server on one connection, at once."""
+def _pipeline(server: valkey.Valkey, *commands: tuple[str | bytes | float, ...]) -> list[Any]:
+    """Send commands together on one connection; return the answer or the error of each."""
     with server.pipeline(transaction=False) as pipe:
         add: Callable[..., Any] = pipe.execute_command
         for command in commands:
@@ -118,7 +119,8 @@ def _server_of(client: Client) -> valkey.Valkey:
     return cast("valkey.Valkey", client.get_valkey_connection(node))  # type: ignore[no-untyped-call]
 
 
-def _look_for_servers(client: Client) -> None:
-    """Learn anew which server of a cluster has what; for plain commands the client does so by itself."""
+def _update_cluster_map(client: Client) -> None:
+    """Read again which server of a cluster has which slot."""
+    # For single commands the library does this itself, for a pipeline it does not.
     if isinstance(client, ValkeyCluster):
         client.nodes_manager.initialize()  # type: ignore[no-untyped-call]

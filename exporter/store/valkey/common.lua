@@ -1,38 +1,43 @@
--- In front of every script. KEYS[1] is the store's `meta`; all its keys have the same tag, so the same slot.
-local at = string.match(KEYS[1], '^(.*:)meta$')
+-- This file is in front of every script. KEYS[1] is the store's `meta`. All keys of the store have the same prefix, so
+-- they are in the same slot of a cluster.
+local key_prefix = string.match(KEYS[1], '^(.*:)meta$')
 
 local function key(name)
-  return at .. name
+  return key_prefix .. name
 end
 
+-- The server's time in microseconds.
 local function micros()
   local time = redis.call('TIME')
   return time[1] * 1000000 + time[2]
 end
 
--- Every answer begins with what became of it, the number of commits, and the server's time.
+-- Every answer begins with a status, the number of commits, and the server's time.
 local function answer(status, ...)
   return {status, tonumber(redis.call('HGET', KEYS[1], 'commits') or 0), micros(), ...}
 end
 
--- What the caller knows of the store: ARGV[1] which one it is; ARGV[2] how many commits it has seen, who asks,
--- and the number of its last one. It must still be that store, and no older than it was: others may have made
--- up for the number of commits, but not for one's own.
-local function stranger()
+-- Checks that this is the store that the caller knows. Returns why not, or nil.
+-- ARGV[1] is the id of the caller's store. ARGV[2] has the number of commits that the caller has seen, the caller's own
+-- id, and the number of its last commit. The store may only be newer than that. The caller's last commit is compared,
+-- too: if the store went back to an older state, later commits of others may have made up for the number of commits.
+local function check_store()
   local id, commits, torn = unpack(redis.call('HMGET', KEYS[1], 'id', 'commits', 'torn'))
   if id ~= ARGV[1] then
     return id and 'other' or 'empty'
   end
-  local seen, client, own = string.match(ARGV[2], '^(%d+) (%S+) (%d+)$')
-  local known = string.match(redis.call('HGET', key('done'), client) or own, '^%d+')
-  if torn or tonumber(commits) < tonumber(seen) or tonumber(known) < tonumber(own) then
+  local seen, client, last = string.match(ARGV[2], '^(%d+) (%S+) (%d+)$')
+  -- The entry of a client is deleted after an hour without a commit: then there is nothing to compare.
+  local done = string.match(redis.call('HGET', key('done'), client) or last, '^%d+')
+  if torn or tonumber(commits) < tonumber(seen) or tonumber(done) < tonumber(last) then
     return 'older'
   end
   return nil
 end
 
--- The fields of a hash, read in few calls: each costs more than what it reads. Adds them to `found`.
-local function fields(hash, names, found)
+-- Appends the fields of a hash to `found`. Reads many with each call, since a call costs more than what it reads; not
+-- all at once, since Lua limits the number of arguments.
+local function read_fields(hash, names, found)
   for first = 1, #names, 1000 do
     local some = redis.call('HMGET', hash, unpack(names, first, math.min(first + 999, #names)))
     for index, value in ipairs(some) do
@@ -42,71 +47,76 @@ local function fields(hash, names, found)
   return found
 end
 
--- What is known of a task beside its record: "version rank ledger id sources".
-local function parsed(text)
+-- A task's info is what is stored of it beside its record: "version rank label_set id sources".
+local function parse_info(text)
   if not text then
     return nil
   end
-  local version, rank, ledger, id, sources = string.match(text, '^(%d+) (%d+) (%d+) (%d+) (.*)$')
+  local version, rank, label_set, id, sources = string.match(text, '^(%d+) (%d+) (%d+) (%d+) (.*)$')
   return {
-    version = tonumber(version), rank = tonumber(rank), ledger = tonumber(ledger), id = tonumber(id),
+    version = tonumber(version), rank = tonumber(rank), label_set = tonumber(label_set), id = tonumber(id),
     sources = sources,
   }
 end
 
-local function place(name)
-  return parsed(redis.call('HGET', key('places'), name))
+local function read_info(name)
+  return parse_info(redis.call('HGET', key('places'), name))
 end
 
--- Records of tasks, and of each its place; false where there is none.
-local function records(names)
-  local places = fields(key('places'), names, {})
-  for index, text in ipairs(places) do
-    places[index] = parsed(text) or false
+-- Returns the records of tasks and their infos; false for a task that does not exist.
+local function read_tasks(names)
+  local infos = read_fields(key('places'), names, {})
+  for index, text in ipairs(infos) do
+    infos[index] = parse_info(text) or false
   end
-  return fields(key('tasks'), names, {}), places
+  return read_fields(key('tasks'), names, {}), infos
 end
 
--- Records as lines, an empty one for each that is not there.
-local function lines(found)
+-- Returns records as lines; an empty line for a task that does not exist.
+local function join_lines(found)
   for index, record in ipairs(found) do
     found[index] = record or ''
   end
   return table.concat(found, '\n')
 end
 
-local function versions(places)
+-- Returns the versions of tasks; 0 for a task that does not exist.
+local function versions_of(infos)
   local found = {}
-  for index, known in ipairs(places) do
-    found[index] = known and known.version or 0
+  for index, info in ipairs(infos) do
+    found[index] = info and info.version or 0
   end
   return found
 end
 
-local function ledger(number)
+-- Returns the fields of a label set as a JSON array of names and values.
+local function label_set_json(number)
   return cjson.encode(redis.call('HGETALL', key('ledger:' .. number)))
 end
 
--- Where a task is found by its state and its sources.
-local function enter(name, known)
-  if known.rank < 4 then
-    -- In the order of ledgers, then of age: how many of a ledger there are is the size of a range.
-    local score = string.format('%.0f', known.ledger * 4294967296 + known.id)
-    redis.call('ZADD', key('state:' .. known.rank), score, name)
+-- Adds a task to the indexes by state and by sources.
+local function add_to_indexes(name, info)
+  -- Rank 4 means no state.
+  if info.rank < 4 then
+    -- The order of the score is label set, then age. So the tasks of a label set are a range, and can be counted fast.
+    local score = string.format('%.0f', info.label_set * 4294967296 + info.id)
+    redis.call('ZADD', key('state:' .. info.rank), score, name)
   end
-  if known.sources ~= '' then
-    redis.call('ZADD', key('sources'), 0, known.sources .. ' ' .. name)
+  if info.sources ~= '' then
+    redis.call('ZADD', key('sources'), 0, info.sources .. ' ' .. name)
   end
 end
 
--- The task itself, its place, and when it is due.
-local function keep(name, record, due, version, known)
-  local place = string.format('%.0f %d %d %.0f %s', version, known.rank, known.ledger, known.id, known.sources)
+-- Writes a task's record, its info, and when it is due.
+local function write_task(name, record, due, version, info)
+  local text = string.format('%.0f %d %d %.0f %s', version, info.rank, info.label_set, info.id, info.sources)
   redis.call('HSET', key('tasks'), name, record)
-  redis.call('HSET', key('places'), name, place)
+  redis.call('HSET', key('places'), name, text)
   redis.call('ZADD', key('due'), due, name)
 end
 
+-- Returns the keys of the tasks with these sources. An entry of the index is "sources name", so they are the range from
+-- "sources " to "sources!", the next character after a space.
 local function tasks_with_sources(sources)
   local names = redis.call('ZRANGEBYLEX', key('sources'), '[' .. sources .. ' ', '(' .. sources .. '!')
   for index, member in ipairs(names) do

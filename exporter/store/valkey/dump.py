@@ -1,4 +1,4 @@
-"""A shared store that is dumped, or made of a dump."""
+"""How the shared store is dumped, and loaded from a dump."""
 
 import json
 import os
@@ -14,30 +14,31 @@ from msgspec.structs import replace as changed
 
 from exporter.config.store_url import StoreUrl
 from exporter.errors import StoreError
-from exporter.metrics.values import FLEET, SEEN, SEP
+from exporter.metrics.values import FLEET, SEEN_VALUE, SEP
 from exporter.relay import NONE
-from exporter.store.dump import DUMP_VERSION, Body, Header, KeptTask, LabelSet, Line
+from exporter.store.dump import DUMP_VERSION, BodyLine, HeaderLine, LabelSetLine, Line, TaskLine
 from exporter.store.records import RANKS, STORED_STATES, body_digest, decode_task, encode, key_of
 from exporter.store.valkey.client import KEY_PREFIX, META
-from exporter.store.valkey.open import PARTITIONS, VERSION, agree_on_version, look_at_server, meta_of
+from exporter.store.valkey.open import PARTITIONS, VERSION, check_version, meta_of, warn_unsafe_settings
 from exporter.store.valkey.script_runner import Script, ScriptRunner
 from exporter.store.valkey.snapshot import hash_fields_of, label_set_of
 
-#: A process that serves a store writes to it at least once a minute.
+#: A store is in use if it was written to in this time: an exporter writes at least once a minute.
 IN_USE_SECONDS = 90.0
 MICRO = 1_000_000
+#: The server answers nothing else while it runs one command or script: so they are kept short.
 TASKS_AT_ONCE, LINES_AT_ONCE = 200, 100
 
 Command = tuple[str | bytes | float, ...]
 
-LEDGERS, APART, TASKS, PLACES, DUE, SOURCES, HELD, BODIES, LAST = (
+LEDGERS, SEEN_VALUES, TASKS, PLACES, DUE, SOURCES, HELD, BODIES, LAST = (
     KEY_PREFIX + name
     for name in ("ledgers", "seen", "tasks", "places", "due", "sources", "held", "bodies", "last")
 )
 
 
-class _Facts(Struct):
-    """What is kept of a body beside itself."""
+class _BodyInfo(Struct):
+    """The info of a body in the quarantine, stored beside the body."""
 
     reason: str
     source: str
@@ -48,83 +49,87 @@ class _Facts(Struct):
 
 
 def dump_server(url: StoreUrl) -> Iterator[Line]:
-    """Yield all that a shared store holds; nobody may write to it meanwhile.
+    """Yield the lines of a dump of a shared store. No process may write to it meanwhile.
 
     Raises:
-        StoreError: it is not there, of another version than this program's, or older than it was.
-        ValueError: it was written to meanwhile.
+        StoreError: the store does not exist, has another version, or has lost commits.
+        ValueError: the store was written to meanwhile.
     """
     with closing(ScriptRunner(url)) as runner:
-        meta = _meta(runner)
+        meta = _read_meta(runner)
         if not meta:
-            raise StoreError(f"there is no store {url}: give --store.url of the one that is to be dumped")
-        agree_on_version(meta, url)
+            raise StoreError(f"there is no store {url}; set --store.url to the store to dump")
+        check_version(meta, url)
         if "torn" in meta:
-            raise StoreError(f"store {url} is older than it was: start an exporter on it first")
+            raise StoreError(f"store {url} has lost commits; start an exporter on it first, then dump it")
         created, fold_settings_fingerprint = float(meta["created"]), meta.get("judged_by", "")
-        yield Header(created, meta["secret"], meta["labels"], fold_settings_fingerprint, DUMP_VERSION)
+        yield HeaderLine(created, meta["secret"], meta["labels"], fold_settings_fingerprint, DUMP_VERSION)
         yield from _label_sets(runner)
         yield from _tasks(runner)
         yield from _bodies(runner)
-        if _meta(runner) != meta:  # it has the number of commits
+        # The meta has the number of commits, which every transaction increases.
+        if _read_meta(runner) != meta:
             raise ValueError("the store was written to meanwhile")
 
 
 def load_server(url: StoreUrl, lines: Iterator[Line], *, replace: bool) -> None:
-    """Make a store of the lines of a dump. Until it is whole, whoever opens it is told that it is not.
+    """Create a store from the lines of a dump. Until it is complete, no process can open it.
 
     Raises:
-        StoreError: one is there already, without `replace`, or in use; or the server fails.
+        StoreError: a store exists already, without `replace`, or is in use; or the server fails.
     """
     with closing(ScriptRunner(url)) as runner:
-        here = _replaceable(runner, url, replace=replace)
-        look_at_server(runner, url)
-        lines, id_ = chain([next(lines)], lines), os.urandom(8).hex()  # nothing is begun for what is no dump
-        _run(runner, "begin_load", here, id_)
+        old_id = _replaceable_id(runner, url, replace=replace)
+        warn_unsafe_settings(runner, url)
+        # Read the first line before anything is deleted: the file may not be a dump.
+        lines, id_ = chain([next(lines)], lines), os.urandom(8).hex()
+        _run_script(runner, "begin_load", old_id, id_)
         try:
             counts: Counter[object] = Counter()
             while page := list(islice(lines, LINES_AT_ONCE)):
-                _load(runner, id_, [command for line in page for command in _commands(line, id_, counts)])
-            _compare(runner, counts)
+                _send(runner, id_, [command for line in page for command in _commands(line, id_, counts)])
+            _check_counts(runner, counts)
         except BaseException:
-            if not here:  # a store that was replaced is lost: who serves next must be told
+            # Delete what was loaded, unless it has replaced a store: that one is lost, and an exporter
+            # that finds nothing here would create a new store and hide the loss.
+            if not old_id:
                 with suppress(StoreError):
-                    _run(runner, "begin_load", id_, "")
+                    _run_script(runner, "begin_load", id_, "")
             raise
-        sums = "tasks", counts[KeptTask], "bytes", counts["bytes"]
-        _load(runner, id_, [("HSET", META, *sums), ("HDEL", META, "loading")])
+        sums = "tasks", counts[TaskLine], "bytes", counts["bytes"]
+        _send(runner, id_, [("HSET", META, *sums), ("HDEL", META, "loading")])
 
 
-def _replaceable(runner: ScriptRunner, url: StoreUrl, *, replace: bool) -> str:
-    """Return the id of what is here and may be given up: of a store, or of a load that was cut off."""
+def _replaceable_id(runner: ScriptRunner, url: StoreUrl, *, replace: bool) -> str:
+    """Return the id of the store or the interrupted load that will be replaced; empty if there is none."""
     answer = runner.run(Script("open", guarded=False), 0)
     meta = meta_of(answer)
     if meta and "loading" not in meta:
         if not replace:
-            raise StoreError(f"store {url} is there already: give another place, or --replace")
+            raise StoreError(f"store {url} already exists; give another --store.url, or add --replace")
         if answer.micros - answer.rest[1] < IN_USE_SECONDS * MICRO:
             raise StoreError(
-                f"store {url} is in use: stop every process that serves it first, "
-                f"and wait {IN_USE_SECONDS:g} s"
+                f"store {url} is in use; stop every process that serves it, "
+                f"wait {IN_USE_SECONDS:g} s, then try again"
             )
     return meta.get("loading") or meta.get("id", "")
 
 
-def _compare(runner: ScriptRunner, counts: Counter[object]) -> None:
-    """Hold what is there against what was given."""
-    given = [counts[LabelSet], counts[KeptTask], counts[Body]]
-    if given != [runner.ask("HLEN", key) for key in (LEDGERS, TASKS, HELD)]:
-        raise StoreError("the server does not hold all that it was given: look at its settings and its log")
+def _check_counts(runner: ScriptRunner, counts: Counter[object]) -> None:
+    """Check that the server has as many records as it was sent: it may have evicted some."""
+    sent = [counts[LabelSetLine], counts[TaskLine], counts[BodyLine]]
+    if sent != [runner.ask("HLEN", key) for key in (LEDGERS, TASKS, HELD)]:
+        raise StoreError("the server lost records during the load; check its maxmemory-policy and its log")
 
 
-def _load(runner: ScriptRunner, id_: str, commands: Sequence[Command]) -> None:
-    """Run commands for as long as that load goes on; to run them again does no harm."""
-    _run(runner, "load", id_, *(word for command in commands for word in (len(command), *command)))
+def _send(runner: ScriptRunner, id_: str, commands: Sequence[Command]) -> None:
+    """Run commands, unless another load has replaced this one. They may run twice with the same result."""
+    _run_script(runner, "load", id_, *(word for command in commands for word in (len(command), *command)))
 
 
-def _run(runner: ScriptRunner, name: str, *arguments: str | bytes | float) -> None:
+def _run_script(runner: ScriptRunner, name: str, *arguments: str | bytes | float) -> None:
     if runner.run(_script(name), *arguments).status != "ok":
-        raise StoreError("somebody else has made or loaded a store there meanwhile")
+        raise StoreError("another process created or loaded a store there meanwhile; stop it, then try again")
 
 
 @cache
@@ -133,28 +138,26 @@ def _script(name: str) -> Script:
 
 
 def _commands(line: Line, id_: str, counts: Counter[object]) -> Iterator[Command]:
-    """Yield what writes a line as `commit.lua` would; `counts` has the lines so far, by their kind."""
+    """Yield commands that write a line as `commit.lua` would; add the line to `counts`, by its type."""
     number = counts[type(line)]
     counts[type(line)] += 1
     match line:
-        case Header():
+        case HeaderLine():
             texts = {"id": id_, "version": VERSION, "partitions": PARTITIONS, "created": repr(line.created)}
-            texts |= {
-                "secret": line.secret,
-                "labels": line.labels,
-                "judged_by": line.fold_settings_fingerprint,
-            }
+            texts |= {"secret": line.secret, "labels": line.labels}
+            texts["judged_by"] = line.fold_settings_fingerprint
             yield "HSET", META, "commits", 1, *chain.from_iterable(texts.items())
-        case LabelSet(values=label_set):
-            # What was told apart is no number of the fleet's here.
-            apart = [key for key in label_set.values if key.startswith(SEEN + SEP)]
-            counted = {key: value for key, value in label_set.values.items() if key not in apart}
+        case LabelSetLine(values=label_set):
+            # A dump has the label values seen so far among the fleet's values. The server has them in a set.
+            seen = [key for key in label_set.values if key.startswith(SEEN_VALUE + SEP)]
+            counted = {key: value for key, value in label_set.values.items() if key not in seen}
             fields = hash_fields_of(changed(label_set, values=counted))
             yield "HSET", LEDGERS, json.dumps(label_set.labels), number
             yield "HSET", f"{KEY_PREFIX}ledger:{number}", *chain.from_iterable(fields)
-            if apart:
-                yield "SADD", APART, *apart
-        case KeptTask(record=task):
+            if seen:
+                yield "SADD", SEEN_VALUES, *seen
+        case TaskLine(record=task):
+            # A task gets a new id by its age. All versions are 1: 0 stands for a task that does not exist.
             name, rank, age = key_of(task), RANKS[line.state], number + 1
             yield "HSET", TASKS, name, encode(task)
             yield "HSET", PLACES, name, f"1 {rank} {line.label_set} {age} {task.sources}"
@@ -163,52 +166,53 @@ def _commands(line: Line, id_: str, counts: Counter[object]) -> Iterator[Command
                 yield "ZADD", f"{KEY_PREFIX}state:{rank}", (line.label_set << 32) + age, name
             if task.sources:
                 yield "ZADD", SOURCES, 0, f"{task.sources} {name}"
-        case Body(body=body):
+        case BodyLine(body=body):
             counts["bytes"] += len(body)
             digest = body_digest(body).hex()
-            facts = _Facts(line.reason, line.source, line.count, line.first, line.last, len(body))
-            yield "HSET", HELD, digest, msgspec.msgpack.encode(facts)
+            info = _BodyInfo(line.reason, line.source, line.count, line.first, line.last, len(body))
+            yield "HSET", HELD, digest, msgspec.msgpack.encode(info)
             yield "HSET", BODIES, digest, body
             yield "ZADD", LAST, repr(line.last), digest
 
 
-def _meta(runner: ScriptRunner) -> dict[str, str]:
+def _read_meta(runner: ScriptRunner) -> dict[str, str]:
     return {name.decode(): value.decode() for name, value in runner.ask("HGETALL", META).items()}
 
 
-def _label_sets(runner: ScriptRunner) -> Iterator[LabelSet]:
+def _label_sets(runner: ScriptRunner) -> Iterator[LabelSetLine]:
     labels = {int(number): tuple(json.loads(text)) for text, number in runner.ask("HGETALL", LEDGERS).items()}
-    apart = {key.decode(): 1 for key in runner.ask("SMEMBERS", APART)}
+    seen = {key.decode(): 1 for key in runner.ask("SMEMBERS", SEEN_VALUES)}
     for number in sorted(labels):
         fields = runner.ask("HGETALL", f"{KEY_PREFIX}ledger:{number}").items()
         label_set = label_set_of(labels[number], ((name.decode(), value.decode()) for name, value in fields))
-        yield LabelSet(
-            changed(label_set, values=label_set.values | apart) if label_set.labels == FLEET else label_set
+        yield LabelSetLine(
+            changed(label_set, values=label_set.values | seen) if label_set.labels == FLEET else label_set
         )
 
 
-def _tasks(runner: ScriptRunner) -> Iterator[KeptTask]:
-    """Yield the tasks by age. Of all of them only names and numbers are known at once."""
+def _tasks(runner: ScriptRunner) -> Iterator[TaskLine]:
+    """Yield the tasks by age. Only the keys and ages of all tasks are in memory at once."""
+    # HSCAN may return a key twice: so it is a dictionary.
     ages: dict[bytes, int] = {}
     cursor = -1
     while cursor:
         cursor, found = runner.ask("HSCAN", PLACES, max(cursor, 0), "COUNT", TASKS_AT_ONCE)
-        ages |= {name: int(place.split(b" ")[3]) for name, place in found.items()}
+        ages |= {name: int(info.split(b" ")[3]) for name, info in found.items()}
     names = iter(sorted(ages, key=ages.__getitem__))
     while some := list(islice(names, TASKS_AT_ONCE)):
         records = (runner.ask("HMGET", key, *some) for key in (PLACES, TASKS))
-        for place, record, due in zip(*records, runner.ask("ZMSCORE", DUE, *some), strict=True):
-            if None in (place, record, due):
-                raise ValueError("a task was forgotten meanwhile")
-            _, rank, label_set, _ = place.split(b" ", 3)
-            yield KeptTask(STORED_STATES[int(rank)], int(label_set), due, decode_task(record.decode()))
+        for info, record, due in zip(*records, runner.ask("ZMSCORE", DUE, *some), strict=True):
+            if None in (info, record, due):
+                raise ValueError("a task was deleted meanwhile")
+            _, rank, label_set, _ = info.split(b" ", 3)
+            yield TaskLine(STORED_STATES[int(rank)], int(label_set), due, decode_task(record.decode()))
 
 
-def _bodies(runner: ScriptRunner) -> Iterator[Body]:
+def _bodies(runner: ScriptRunner) -> Iterator[BodyLine]:
     held = runner.ask("HGETALL", HELD).items()
-    known = [(digest, msgspec.msgpack.decode(text, type=_Facts)) for digest, text in held]
-    for digest, facts in sorted(known, key=lambda each: (each[1].first, each[0])):
+    infos = [(digest, msgspec.msgpack.decode(text, type=_BodyInfo)) for digest, text in held]
+    for digest, info in sorted(infos, key=lambda each: (each[1].first, each[0])):
         body = runner.ask("HGET", BODIES, digest)
         if body is None:
-            raise ValueError("a body was given up meanwhile")
-        yield Body(facts.reason, body, facts.source, facts.count, facts.first, facts.last)
+            raise ValueError("a body was deleted meanwhile")
+        yield BodyLine(info.reason, body, info.source, info.count, info.first, info.last)

@@ -1,9 +1,9 @@
--- After common.lua, in front of every script that runs on a store that is known.
-local is_strange = stranger()
-if is_strange then
-  if is_strange == 'older' then
-    -- For whoever opens it next: what was counted since is lost, and its counters can't go on.
+-- This file follows common.lua in every script that may only run on the store that the caller knows.
+local problem = check_store()
+if problem then
+  if problem == 'older' then
+    -- Commits are lost, so the counters cannot continue. The next exporter that opens the store sets them to 0.
     redis.call('HSET', KEYS[1], 'torn', 1)
   end
-  return answer(is_strange)
+  return answer(problem)
 end

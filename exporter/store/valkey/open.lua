@@ -1,5 +1,6 @@
--- ARGV: whether to make a store where there is none, then the fields of its meta, by turns name and value.
--- Answers the meta, and when the last commit was that somebody may still try again, microseconds.
+-- Opens the store, and creates it if it does not exist.
+-- ARGV[1]: 1 for an exporter, which may create the store, else 0; the rest: names and values of a new store's meta.
+-- Answers the meta, and the time of the last commit, microseconds.
 local hour_ago, newest = micros() - 3600000000, 0
 if ARGV[1] == '1' and redis.call('EXISTS', KEYS[1]) == 0 then
   for index = 2, #ARGV, 2 do
@@ -9,12 +10,13 @@ if ARGV[1] == '1' and redis.call('EXISTS', KEYS[1]) == 0 then
   redis.call('HSET', key('ledgers'), '[""]', 0)
   redis.call('HSET', key('ledger:0'), 'created', redis.call('HGET', KEYS[1], 'created'))
 end
--- Versions before this one noted here what had changed, for scrapes. One that still runs reads all again without it.
+-- Earlier versions noted here for scrapes what had changed. If one still runs, it reads everything without these keys.
 if ARGV[1] == '1' then
   redis.call('HDEL', KEYS[1], 'last', 'floor')
   redis.call('UNLINK', key('changed'), key('forgotten'), key('posted'))
 end
--- A commit is tried again for seconds; who was last here an hour ago tries none.
+-- `done` has the last commit of each client, to detect one that is sent again. A client sends a commit again only for
+-- some seconds, so entries older than an hour are not needed.
 local clients = redis.call('HGETALL', key('done'))
 for index = 1, #clients, 2 do
   local last = tonumber(string.match(clients[index + 1], ' (%d+)$'))

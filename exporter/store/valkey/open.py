@@ -1,4 +1,4 @@
-"""Opening a shared store: making it, agreeing with it, a new generation of it, a look at its server."""
+"""How a shared store is created, opened and checked, and how its counters are reset after a loss."""
 
 import logging
 import os
@@ -17,20 +17,21 @@ from exporter.store.valkey.client import KEY_PREFIX
 from exporter.store.valkey.script_runner import Answer, Script, ScriptRunner
 
 VERSION = "1"
-#: The parts that keys are spread over. A batch touches many tasks and the fleet's ledger, and is one script.
+#: The number of slots of a cluster that the keys are spread over. It is 1, since one script writes a whole
+#: batch: many tasks and the fleet. It is stored, so that a later version may use more.
 PARTITIONS = "1"
 
 log = logging.getLogger(__name__)
 
 
-class StoreIdentity(Struct, frozen=True):
-    """What a store says of itself.
+class StoreMeta(Struct, frozen=True):
+    """The store's own record of itself.
 
     Args:
-        id: tells this generation of it from every other.
-        secret: the key of the digests that stand for secrets.
-        created: when this generation began, seconds.
-        commits: how many it has seen.
+        id: identifies this generation of the store.
+        secret: the key of the digests that replace secrets.
+        created: when this generation and its counters started, seconds.
+        commits: the number of commits so far.
     """
 
     id: str
@@ -41,46 +42,50 @@ class StoreIdentity(Struct, frozen=True):
 
 def open_or_create(
     runner: ScriptRunner, url: StoreUrl, options: StoreOptions, clock: Callable[[], float]
-) -> StoreIdentity:
-    """Open the store, or make it, and hold the terms against it.
+) -> StoreMeta:
+    """Open the store, or create it, and check it against the options.
 
     Raises:
-        StoreError: it is not there for a guest, newer than this program, or has other terms.
+        StoreError: the store does not exist and may not be created, or has another version or other options.
     """
-    meta, commits = _meta(runner, url, options, clock)
+    meta, commits = _open(runner, url, options, clock)
     if not meta:
-        raise StoreError(f"there is no store {url}: give --store.url of the one that is served")
-    agree_on_version(meta, url)
-    is_judged_alike = options.agree(meta, url, "another database")
-    if "torn" in meta and not options.as_guest:
+        raise StoreError(f"there is no store {url}; set --store.url to the store that is served")
+    check_version(meta, url)
+    has_same_fold_settings = options.check_meta(meta, url, "another database")
+    # `torn` means that commits were lost, see guard.lua.
+    if "torn" in meta and not options.attach_only:
         _begin_generation(runner, meta["id"], commits, clock())
-        log.warning("store %s is older than it was: all counters begin at 0", url)
-        meta, commits = _meta(runner, url, options, clock)
-    if not is_judged_alike:
-        runner.run(Script("commands"), meta["id"], "0 - 0", "judge", options.fold_settings_fingerprint)
-    return StoreIdentity(meta["id"], bytes.fromhex(meta["secret"]), float(meta["created"]), commits)
+        log.warning("store %s has lost commits; all counters start again at 0", url)
+        meta, commits = _open(runner, url, options, clock)
+    if not has_same_fold_settings:
+        # "0 - 0": this process has seen no commit, is no client yet, and has made no commit.
+        runner.run(Script("commands"), meta["id"], "0 - 0", "set_settings", options.fold_settings_fingerprint)
+    return StoreMeta(meta["id"], bytes.fromhex(meta["secret"]), float(meta["created"]), commits)
 
 
-def look_at_server(runner: ScriptRunner, url: StoreUrl) -> None:
-    """Warn of a server that may lose what it was given."""
+def warn_unsafe_settings(runner: ScriptRunner, url: StoreUrl) -> None:
+    """Log a warning if the server's settings allow it to lose data."""
     if runner.setting("appendonly") == "no":
-        kept = "snapshots alone" if runner.setting("save") else "nothing"
-        _warn_once(f"store {url} keeps {kept} on disk: set appendonly yes")
+        written = "snapshots only" if runner.setting("save") else "nothing"
+        _warn_once(f"store {url} writes {written} to disk; set appendonly yes on its server")
     policy = runner.setting("maxmemory-policy") or "noeviction"
     if policy != "noeviction":
-        _warn_once(f"store {url} may throw tasks away: set maxmemory-policy noeviction, not {policy}")
+        _warn_once(
+            f"store {url} may lose tasks; set maxmemory-policy noeviction, not {policy}, on its server"
+        )
 
 
 @cache
 def _warn_once(text: str) -> None:
-    """Say it once: a master opens the store before its worker does, which knows what was said by then."""
+    # Once: the master opens the store before it forks the worker, which opens it again.
     log.warning("%s", text)
 
 
-def _meta(
+def _open(
     runner: ScriptRunner, url: StoreUrl, options: StoreOptions, clock: Callable[[], float]
 ) -> tuple[dict[str, str], int]:
-    """Return the store's own record and its commits; make the store if there is none and this is no guest."""
+    """Return the meta and the number of commits of the store; create it if an exporter opens it."""
     new = {
         "id": os.urandom(8).hex(),
         "secret": os.urandom(16).hex(),
@@ -90,42 +95,44 @@ def _meta(
         "partitions": PARTITIONS,
     }
     fields = [text for item in new.items() for text in item]
-    answer = runner.run(Script("open", guarded=False), int(not options.as_guest), *fields)
+    answer = runner.run(Script("open", guarded=False), int(not options.attach_only), *fields)
     meta = meta_of(answer)
     if meta.get("id") == new["id"]:
-        log.warning("store %s is a new one: all counters begin at 0", url)
+        log.warning("created store %s; all counters start at 0", url)
     return meta, answer.commits
 
 
 def meta_of(answer: Answer) -> dict[str, str]:
-    """Return a store's own record, as it was answered."""
+    """Return the meta in an answer of `open.lua`."""
     flat = [text.decode() for text in answer.rest[0]]
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
-def agree_on_version(meta: dict[str, str], url: StoreUrl) -> None:
-    """Refuse a store that this program does not know, or that is not whole yet.
+def check_version(meta: dict[str, str], url: StoreUrl) -> None:
+    """Check that this program supports the store, and that the store is complete.
 
     Raises:
-        StoreError: it is of another version, or being loaded.
+        StoreError: the store has another version, or is being loaded.
     """
     if "loading" in meta:
         raise StoreError(
-            f"store {url} is being loaded: wait until that is done; if it was cut off, run `load` again"
+            f"store {url} is being loaded; wait until `load` ends, or run it again if it was interrupted"
         )
     if meta.get("version") != VERSION or meta.get("partitions") != PARTITIONS:
         raise StoreError(
-            f"store {url} is of version {meta.get('version')} in {meta.get('partitions')} parts, "
-            f"this program knows {VERSION} in {PARTITIONS}: use the program that wrote it, or a newer one"
+            f"store {url} has version {meta.get('version')} in {meta.get('partitions')} parts, this program "
+            f"supports {VERSION} in {PARTITIONS}; use the program version that wrote it, or a newer one"
         )
 
 
 def _begin_generation(runner: ScriptRunner, id_: str, commits: int, now: float) -> None:
-    """Set all counters to 0: what was counted and then lost would read as a reset, and be counted twice."""
+    """Set all counters to 0."""
+    # If they only went back a little, Prometheus would see a reset and add all of the old numbers again.
     tasks = [
         (key.decode(), encode(with_counters_reset(decode_task(record.decode()))))
         for key, record in runner.ask("HGETALL", KEY_PREFIX + "tasks").items()
     ]
-    # Whoever comes first does it; the others find another store, with nothing left to do.
+    # Several processes may do this at once. The first one gives the store a new id; the others find that id
+    # and change nothing.
     fields = (id_, commits, os.urandom(8).hex(), repr(now))
     runner.run(Script("renew", guarded=False), *fields, msgspec.msgpack.encode(tasks))

@@ -1,4 +1,4 @@
-"""The way to the server: scripts and their answers, what is tried again, and how a failure is told."""
+"""How scripts run on the server: their answers, retries, and the texts of errors."""
 
 import time
 from collections.abc import Callable
@@ -24,10 +24,11 @@ from valkey.exceptions import (
 
 from exporter.config.store_url import StoreUrl
 from exporter.errors import StoreUnavailable
-from exporter.store.valkey.client import META, connect, execute, execute_kept
+from exporter.store.valkey.client import META, connect, execute, execute_replicated
 
 R = TypeVar("R")
 
+#: Between two attempts.
 PAUSE_SECONDS = 0.1
 
 
@@ -35,8 +36,8 @@ class Script:
     """A script of this package.
 
     Args:
-        name: of its file.
-        guarded: whether it runs only on the store that the caller knows.
+        name: the name of its file.
+        guarded: whether it runs only on the store that the caller knows, see guard.lua.
     """
 
     def __init__(self, name: str, *, guarded: bool = True) -> None:
@@ -47,14 +48,14 @@ class Script:
 
 
 class Answer(Struct, frozen=True):
-    """What a script answered.
+    """The answer of a script.
 
     Args:
-        status: `ok`, or what stood in the way.
-        commits: how many commits the store has seen.
+        status: `ok`, or the reason why the script did nothing.
+        commits: the number of commits of the store.
         micros: the server's time, microseconds.
-        rest: what was asked for.
-        replicas: how many have all that it tells or wrote; of those that were waited for.
+        rest: the values that the script returns.
+        replicas: the number of replicas that confirmed all that the script read or wrote, if waited for.
     """
 
     status: str
@@ -68,13 +69,14 @@ class ScriptRunner:
     """Runs scripts on the server, from any thread.
 
     Args:
-        url: where it is.
-        password: returns the server's password as it is now; None for that of the URL.
+        url: the store.
+        password: returns the server's current password; None to use the one in the URL.
     """
 
     def __init__(self, url: StoreUrl, password: Callable[[], str] | None = None) -> None:
         self._url = url
-        self._client = self._explained(lambda: connect(url, password), 0.0)  # a cluster is asked at once
+        # The client of a cluster connects at once, so this may fail.
+        self._client = self._retry(lambda: connect(url, password), 0.0)
 
     def run(
         self,
@@ -82,35 +84,33 @@ class ScriptRunner:
         *arguments: str | bytes | float,
         until: float = 0.0,
         replicas: int = 0,
-        is_lenient: bool = False,
+        accepts_fewer_replicas: bool = False,
     ) -> Answer:
-        """Run a script and return its answer; it must do no harm to run it again.
-
-        A connection that turned out to be broken is made anew once; up to `until` (monotonic seconds) all
-        that may pass is waited for.
+        """Run a script and return its answer. It may run twice, so that must have the same result.
 
         Args:
-            replicas: how many must have what it wrote or saw before it is answered, within a second or so.
-            is_lenient: whether it is answered, too, where not so many have it.
+            until: retry temporary errors until then, monotonic seconds; a broken connection at least once.
+            replicas: how many replicas must confirm what was read or written, within REPLICAS_SECONDS.
+            accepts_fewer_replicas: return the answer also if fewer replicas confirm.
 
         Raises:
-            StoreUnavailable: the server does not answer, or not as it should; or its replicas do not.
+            StoreUnavailable: the server answers with an error or not at all, or too few replicas confirm.
         """
 
         def once() -> Answer:
-            (status, commits, micros, *rest), kept = self._evaluate(script, arguments, replicas)
-            if kept < replicas and not is_lenient:
-                raise TimeoutError(f"{kept} of {replicas} replicas have it in time")
-            return Answer(status.decode(), commits, micros, rest, kept)
+            (status, commits, micros, *rest), confirmed = self._evaluate(script, arguments, replicas)
+            if confirmed < replicas and not accepts_fewer_replicas:
+                raise TimeoutError(f"only {confirmed} of {replicas} replicas confirmed in time")
+            return Answer(status.decode(), commits, micros, rest, confirmed)
 
-        return self._explained(once, until)
+        return self._retry(once, until)
 
     def ask(self, *command: str | bytes | float, until: float = 0.0) -> Any:
-        """Return what is answered to a command that writes nothing; failures are as in `run`."""
-        return self._explained(lambda: execute(self._client, *command), until)
+        """Return the answer to a command that only reads; `until` and errors are as in `run`."""
+        return self._retry(lambda: execute(self._client, *command), until)
 
     def setting(self, name: str) -> str | None:
-        """Return a setting of the server, None if it is not told.
+        """Return a setting of the server, None if the server does not return it.
 
         Raises:
             StoreUnavailable: the server does not answer.
@@ -122,11 +122,11 @@ class ScriptRunner:
             except valkey.ResponseError:
                 return {}
 
-        values = [v.decode() if isinstance(v, bytes) else str(v) for v in self._explained(once, 0.0).values()]
+        values = [v.decode() if isinstance(v, bytes) else str(v) for v in self._retry(once, 0.0).values()]
         return values[0] if values else None
 
     def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections."""
         self._client.close()  # type: ignore[no-untyped-call]
         if isinstance(self._client, valkey.Valkey):
             self._client.connection_pool.disconnect()
@@ -134,6 +134,7 @@ class ScriptRunner:
     def _evaluate(
         self, script: Script, arguments: tuple[str | bytes | float, ...], replicas: int
     ) -> tuple[Any, int]:
+        # A server that has the script needs its digest only. A restart deletes scripts.
         try:
             return self._execute(replicas, "EVALSHA", script.digest, 1, META, *arguments)
         except NoScriptError:
@@ -141,66 +142,68 @@ class ScriptRunner:
 
     def _execute(self, replicas: int, *command: str | bytes | float) -> tuple[Any, int]:
         if replicas:
-            return execute_kept(self._client, replicas, *command)
+            return execute_replicated(self._client, replicas, *command)
         return execute(self._client, *command), 0
 
-    def _explained(self, once: Callable[[], R], until: float) -> R:
-        """Do it, again if the connection broke, and say what failed in the end."""
+    def _retry(self, once: Callable[[], R], until: float) -> R:
+        """Return what `once` returns; retry temporary errors, and raise StoreUnavailable with advice."""
         is_first = True
         while True:
             try:
                 return once()
             except (ValkeyError, ValkeyClusterException, OSError) as exc:
                 if isinstance(exc, ReadOnlyError):
-                    self._turn_away()
-                again = _is_passing(exc) and (
+                    self._drop_connections()
+                # The server may have closed an idle connection: so the first retry comes without a pause.
+                is_retried = _is_temporary(exc) and (
                     time.monotonic() + PAUSE_SECONDS < until
                     or (is_first and isinstance(exc, ConnectionError))
                 )
-                if not again:
-                    raise StoreUnavailable(f"store {self._url}: {_advice(exc)}") from exc
+                if not is_retried:
+                    raise StoreUnavailable(f"store {self._url}: {_with_advice(exc)}") from exc
             if not is_first:
                 time.sleep(PAUSE_SECONDS)
             is_first = False
 
-    def _turn_away(self) -> None:
-        """Leave a server that has become a replica; the name may lead to another one by now."""
+    def _drop_connections(self) -> None:
+        """Close idle connections to a server that became a replica: its name may lead to the primary now."""
         if isinstance(self._client, valkey.Valkey):
             self._client.connection_pool.disconnect(inuse_connections=False)
 
 
-def _is_passing(exc: Exception) -> bool:
-    """Whether it may go well when it is done again."""
+def _is_temporary(exc: Exception) -> bool:
+    """Return whether a retry may succeed."""
     if isinstance(exc, (AuthenticationError, AuthorizationError, NoPermissionError)):
         return False
-    # A cluster moves a store to another server, and for a moment may not know to which.
+    # A cluster that moves the store to another server answers with these errors for a moment.
     of_cluster = (AskError, ClusterError, ValkeyClusterException)
     return isinstance(exc, (ConnectionError, TimeoutError, OSError, ReadOnlyError, *of_cluster))
 
 
-def _advice(exc: Exception) -> str:
-    """Return what happened and what to do about it; a server's texts quote no password."""
+def _with_advice(exc: Exception) -> str:
+    """Return the text of an error, and what to do about it. No text of a server quotes a password."""
     text = " ".join(str(exc).split())
     return next((f"{text}: {what}" for sign, what in ADVICE.items() if sign in text), text)
 
 
+#: What to do about an error, by a part of its text.
 ADVICE = {
-    "WRONGPASS": "give --store.url the right user and password",
-    "invalid username-password": "give --store.url the right user and password",
-    "Authentication required": "give --store.url a password",
-    "without any password": "take the password out of --store.url",
+    "WRONGPASS": "set the right user and password in --store.url or --store.password-file",
+    "invalid username-password": "set the right user and password in --store.url or --store.password-file",
+    "Authentication required": "set a password in --store.url or --store.password-file",
+    "without any password": "remove the password from --store.url or --store.password-file",
     "permissions": "give its user +@read +@write +@scripting +@connection +time +wait on ~css-relay:*",
-    "refused": "the server is not there; it is tried again",
-    "Name or service": "the server's name is not known; it is tried again",
-    "Timeout": "the server does not answer in time; it is tried again",
-    "timed out": "the server does not answer in time; it is tried again",
-    "LOADING": "the server still reads its files; it is tried again",
-    "loading the dataset": "the server still reads its files; it is tried again",
-    "read only replica": "the server is a replica; point --store.url at a name that leads to the primary",
-    "MISCONF": "the server can't write its files; look at its log",
-    "NOREPLICAS": "the server has too few replicas that keep up; look at them, or at min-replicas-to-write",
-    "replicas have it": "look at the server's replicas, or lower ?wait-replicas= of --store.url",
+    "refused": "no server is there; start it, or check --store.url. The exporter retries",
+    "Name or service": "the server's name is unknown; check --store.url and the DNS. The exporter retries",
+    "Timeout": "the server does not answer in time; check its load and the network. The exporter retries",
+    "timed out": "the server does not answer in time; check its load and the network. The exporter retries",
+    "LOADING": "the server is still reading its files; wait. The exporter retries",
+    "loading the dataset": "the server is still reading its files; wait. The exporter retries",
+    "read only replica": "the server is a replica; set --store.url to a name that leads to the primary",
+    "MISCONF": "the server can't write its files; check its disk and its log",
+    "NOREPLICAS": "too few replicas keep up; check them, or lower the server's min-replicas-to-write",
+    "replicas confirmed": "check the server's replicas, or lower ?wait-replicas= in --store.url",
     "used memory": "the server's memory is full; raise its maxmemory",
-    "certificate": "give --store.url ?ca-file= of those who signed the server's certificate",
-    "DB index is out of range": "give --store.url another database",
+    "certificate": "set ?ca-file= in --store.url to the authority that signed the server's certificate",
+    "DB index is out of range": "set another database in --store.url",
 }

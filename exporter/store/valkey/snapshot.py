@@ -1,6 +1,6 @@
-"""What a scrape and the status page read from the shared store, and the form in which ledgers are kept there.
+"""How a scrape and the status page read the shared store, and the format of label sets in it.
 
-A ledger is a hash: its fields are `created`, and values, marks and exemplars, told apart by a letter.
+A label set is a hash with the field `created`; other fields start with v (value), m (mark) or e (exemplar).
 """
 
 import json
@@ -14,15 +14,15 @@ from exporter.store.records import encode
 
 
 def hash_fields_of(label_set: LabelSetValues) -> Iterator[tuple[str, str]]:
-    """Yield the fields of a ledger."""
+    """Yield the fields of a label set."""
     yield "created", repr(label_set.created)
     yield from ((f"v{key}", str(value)) for key, value in label_set.values.items())
-    yield from ((f"m{key}", str(mark)) for key, mark in label_set.marks.items())
+    yield from ((f"m{key}", str(mark)) for key, mark in label_set.times.items())
     yield from ((f"e{key}", json.dumps(exemplar)) for key, exemplar in label_set.exemplars.items())
 
 
 def label_set_of(labels: tuple[str, ...], fields: Iterable[tuple[str, str]]) -> LabelSetValues:
-    """Return the ledger that has these fields."""
+    """Return the label set with these fields."""
     parts: dict[str, dict[str, str]] = {"v": {}, "m": {}, "e": {}}
     created = 0.0
     for name, value in fields:
@@ -40,16 +40,16 @@ def label_set_of(labels: tuple[str, ...], fields: Iterable[tuple[str, str]]) -> 
 
 
 def read_label_set(labels: tuple[str, ...], raw: bytes) -> str:
-    """Return the record of a ledger that the server answered as a JSON array of names and values."""
+    """Return the record of a label set from the server's answer, a JSON array of names and values."""
     flat: list[str] = msgspec.json.decode(raw)
     return encode(label_set_of(labels, zip(flat[::2], flat[1::2], strict=True)))
 
 
 class SnapshotReader:
-    """Makes snapshots of the server's answers; ledgers that are as in the last one are not decoded again."""
+    """Makes snapshots from the server's answers; it caches the label sets of the last snapshot."""
 
     def __init__(self) -> None:
-        #: By labels and answer.
+        #: By labels and answer: a label set with an unchanged answer is not decoded again.
         self._records: dict[tuple[tuple[str, ...], bytes], str] = {}
 
     def read(
@@ -62,17 +62,17 @@ class SnapshotReader:
         total: int,
         quarantined: int,
     ) -> Snapshot:
-        """Return the snapshot in an answer.
+        """Return a snapshot.
 
         Args:
-            created: when the store was made, seconds.
-            states: what was asked for.
-            fleet, sets, lines, total, quarantined: as `commands.lua` answers them.
+            created: when the counters of the store started, seconds.
+            states: the requested order of states.
+            fleet, sets, lines, total, quarantined: the answer of `snapshot` in `commands.lua`.
         """
         read = [(tuple(json.loads(text)), raw, counts) for text, raw, counts in sorted(sets)]
-        known = self._records
+        cached = self._records
         self._records = records = {
-            (labels, raw): known.get((labels, raw)) or read_label_set(labels, raw) for labels, raw, _ in read
+            (labels, raw): cached.get((labels, raw)) or read_label_set(labels, raw) for labels, raw, _ in read
         }
         tasks = lines.decode().split("\n") if lines else []
         return Snapshot(

@@ -1,7 +1,7 @@
-"""The shared store itself: the protocol, by scripts that each are one atomic step on the server.
+"""The shared store: each operation is one script, which runs atomically on the server.
 
-The process remembers which store it is on and how many commits that has seen. Where there is another, or an
-older one, what was answered 200 is lost: it is told, and nothing is written, until somebody restarts.
+The process remembers the id of the store and its number of commits. If it finds another store or an older
+state, callbacks that were answered 200 are lost. Then it writes nothing and reports this until a restart.
 """
 
 import json
@@ -18,13 +18,14 @@ from exporter.errors import StoreUnavailable, WouldBlock
 from exporter.relay import STATES
 from exporter.store.protocol import PreparedCommit, QuarantinedBody, Snapshot, StoreOptions, T, Transaction
 from exporter.store.records import RANKS
-from exporter.store.valkey.open import look_at_server, open_or_create
+from exporter.store.valkey.open import open_or_create, warn_unsafe_settings
 from exporter.store.valkey.script_runner import PAUSE_SECONDS, Answer, Script, ScriptRunner
 from exporter.store.valkey.snapshot import SnapshotReader
-from exporter.store.valkey.transaction import Bounds, Commit, ValkeyTransaction
+from exporter.store.valkey.transaction import Commit, SeenLabels, ValkeyTransaction
 
+#: About as much as a batch writes.
 PROBE_BYTES = 65536
-#: For how long a commit is tried; the server refuses one that comes later, so that 503 means not counted.
+#: How long a commit is tried. The server refuses a later one, so that a callback answered 503 is not counted.
 COMMIT_SECONDS = 4.0
 MICRO = 1_000_000
 
@@ -33,13 +34,13 @@ class ValkeyStore:
     """A store on a Valkey or Redis server, shared by any number of processes.
 
     Args:
-        url: where it is; the store is made if there is none.
-        terms: what is agreed with the store.
-        clock: gives the time, seconds.
-        password: returns the server's password as it is now, in place of that of the URL.
+        url: the store; it is created if it does not exist.
+        options: the options of the store.
+        clock: returns the time, seconds.
+        password: returns the server's current password; None to use the one in the URL.
 
     Raises:
-        StoreError: the server can't be used, or the store is newer than this program or has other terms.
+        StoreError: the server cannot be used, or the store has another version or other options.
     """
 
     def __init__(
@@ -54,15 +55,17 @@ class ValkeyStore:
         self._options = options
         self._clock = clock
         self._commands, self._commit_script = Script("commands"), Script("commit")
+        # The id of this process, and the numbers of its last attempted and its last successful commit.
         self._client = os.urandom(8).hex()
         self._number = self._done = 0
         self._id = ""
         self._commits = 0
-        self._lost = ""
-        self._ahead = 0.0
+        self._lost_error = ""
+        # Add this to the monotonic clock to get the server's time.
+        self._clock_offset_seconds = 0.0
         self._snapshots = SnapshotReader()
-        # A command beside those that serve is not held up, and answers nobody else.
-        self._replicas = 0 if options.as_guest else url.wait_replicas
+        # A command answers no callback, so it does not wait for replicas.
+        self._replicas = 0 if options.attach_only else url.wait_replicas
         self._runner = ScriptRunner(url, password)
         try:
             self._open()
@@ -71,12 +74,13 @@ class ValkeyStore:
             raise
 
     def _open(self) -> None:
-        found = open_or_create(self._runner, self._url, self._options, self._clock)
-        self._id, self._secret, self._created = found.id, found.secret, found.created
-        self._commits = 0 if self._replicas else found.commits
-        self._bounds = self._read_bounds()
-        if not self._options.as_guest:
-            look_at_server(self._runner, self._url)
+        meta = open_or_create(self._runner, self._url, self._options, self._clock)
+        self._id, self._secret, self._created = meta.id, meta.secret, meta.created
+        # A failover may lose commits that no replica has confirmed yet, so these must not count as known.
+        self._commits = 0 if self._replicas else meta.commits
+        self._seen = self._read_seen()
+        if not self._options.attach_only:
+            warn_unsafe_settings(self._runner, self._url)
 
     @property
     def secret(self) -> bytes:
@@ -84,7 +88,7 @@ class ValkeyStore:
 
     def begin(self, work: Callable[[Transaction], T], *, wait: bool) -> PreparedCommit[T]:
         if not wait:
-            raise WouldBlock("the store is beyond a network")
+            raise WouldBlock("the store is on a server")
         prepared = self._prepare(work)
 
         def commit() -> tuple[T, dict[str, int]]:
@@ -94,7 +98,8 @@ class ValkeyStore:
             while (status := self._commit(changes, transaction.bodies, until)) != "ok":
                 tries += 1
                 if time.monotonic() > until:
-                    raise StoreUnavailable(f"store {self._url}: {_NOT_DONE[status]}; it is tried again")
+                    raise StoreUnavailable(f"store {self._url}: {_COMMIT_ERRORS[status]}")
+                # Random, so that two replicas with a conflict do not repeat it at the same moment.
                 time.sleep(random.uniform(0, min(tries, 10) / 1000))  # noqa: S311 - no secret
                 result, transaction, changes = self._prepare(work)
             return result, dict(transaction.overflow)
@@ -118,8 +123,8 @@ class ValkeyStore:
         return [(int(at), record.decode()) for at, record in zip(page[::2], page[1::2], strict=True)]
 
     def find(self, key: str) -> str | None:
-        record, _, is_shown = self._run("read", key)
-        return record.decode() if is_shown == b"1" else None
+        record, _, has_state = self._run("read_tasks", key)
+        return record.decode() if has_state == b"1" else None
 
     def bodies(
         self, *, limit: int, reason: str | None = None, prefix: str = "", after: QuarantinedBody | None = None
@@ -136,7 +141,7 @@ class ValkeyStore:
     def probe(self) -> None:
         (length,) = self._run("probe", b"\0" * PROBE_BYTES)
         if length != PROBE_BYTES:
-            raise StoreUnavailable(f"store {self._url}: what was written can't be read back")
+            raise StoreUnavailable(f"store {self._url} lost a test value at once; check the server's log")
 
     def close(self) -> None:
         self._runner.close()
@@ -145,13 +150,13 @@ class ValkeyStore:
         return self._ask(name, *arguments).rest
 
     def _ask(self, name: str, *arguments: str | bytes | float, until: float = 0.0) -> Answer:
-        """Run a script on the store that this process knows; notice if it is another, or older."""
-        if self._lost:
-            raise StoreUnavailable(self._lost)
-        # Other threads ask too: what counts is what was known before this was sent.
+        """Run a script on the store; raise StoreUnavailable if it was replaced or has lost commits."""
+        if self._lost_error:
+            raise StoreUnavailable(self._lost_error)
+        # The script compares with these numbers, so read them before it is sent: other threads change them.
         known = f"{self._commits} {self._client} {self._done}"
         script, named = (self._commit_script, ()) if name == "commit" else (self._commands, (name,))
-        is_kept, is_shown = name in _KEPT, name in _SHOWN
+        is_required, is_preferred = name in _REPLICAS_REQUIRED, name in _REPLICAS_PREFERRED
         answer = self._runner.run(
             script,
             self._id,
@@ -159,72 +164,77 @@ class ValkeyStore:
             *named,
             *arguments,
             until=until,
-            replicas=self._replicas if is_kept or is_shown else 0,
-            is_lenient=is_shown,
+            replicas=self._replicas if is_required or is_preferred else 0,
+            accepts_fewer_replicas=is_preferred,
         )
-        if answer.status in _LOST:
-            self._lost = f"store {self._url} {_LOST[answer.status]}; restart every exporter to go on with it"
-            raise StoreUnavailable(self._lost)
-        # Of a commit that a failover may lose nothing is known, unless somebody has been shown it.
-        if is_kept or is_shown or not self._replicas:
+        if (what := _LOSSES.get(answer.status)) is not None:
+            self._lost_error = f"store {self._url} {what}; restart every exporter to continue with it"
+            raise StoreUnavailable(self._lost_error)
+        # A failover may lose a commit that no replica has. So a commit counts as known only if replicas have
+        # confirmed it, or a scrape has shown it: after that, lower counters would look like a reset.
+        if is_required or is_preferred or not self._replicas:
             self._commits = max(self._commits, answer.commits)
-        self._ahead = answer.micros / MICRO - time.monotonic()
+        self._clock_offset_seconds = answer.micros / MICRO - time.monotonic()
         return answer
 
     def _prepare(self, work: Callable[[Transaction], T]) -> tuple[T, ValkeyTransaction, Commit]:
         run = self._run
         transaction = ValkeyTransaction(
-            read=partial(run, "read"),
+            read_tasks=partial(run, "read_tasks"),
             tasks_with_sources=partial(run, "tasks_with_sources"),
-            holds=partial(run, "holds"),
+            has_body=partial(run, "has_body"),
             options=self._options,
-            bounds=self._bounds,
+            seen=self._seen,
             clock=self._clock,
         )
         result = work(transaction)
         return result, transaction, transaction.commit()
 
     def _commit(self, commit: Commit, bodies: Sequence[bytes], until: float) -> str:
-        """Commit; return `ok`, or else `conflict` or `late`: then nothing was changed."""
+        """Commit; return `ok`, or `conflict` or `late` if nothing was changed."""
         if not commit.changes_something:
             return "ok"
         self._number += 1
         commit.client, commit.number = self._client, str(self._number)
-        # A caller may give up a pause early: what is begun later would count though it was answered 503. The
-        # answer that told the server's time was on its way for a while: that errs on the early side, too.
-        commit.deadline = round((until - PAUSE_SECONDS + self._ahead) * MICRO)
+        # ScriptRunner may stop up to one pause before `until`. A commit that the server runs after that would
+        # be counted although it was answered 503. The server's time is older than it seems, by the time that
+        # its answer took: so the deadline is too early rather than too late.
+        commit.deadline = round((until - PAUSE_SECONDS + self._clock_offset_seconds) * MICRO)
         status = self._ask("commit", commit.encoded(), *bodies, until=until).status
         if status == "ok":
-            # It must not fail any more, so that nothing is read after it.
+            # Do not read from the server here: that may fail, but the commit is done.
             self._done = self._number
-            self._bounds = self._bounds.plus(commit)
+            self._seen = self._seen.plus(commit)
         else:
-            self._bounds = self._read_bounds()
+            # Another replica may have added label sets.
+            self._seen = self._read_seen()
         return status
 
-    def _read_bounds(self) -> Bounds:
-        label_sets, seen = self._run("bounds")
-        return Bounds(
+    def _read_seen(self) -> SeenLabels:
+        label_sets, values = self._run("seen_labels")
+        return SeenLabels(
             label_sets={
                 tuple(json.loads(text)): int(number)
                 for text, number in zip(label_sets[::2], label_sets[1::2], strict=True)
             },
-            seen=dict.fromkeys((mark.decode() for mark in seen), 1),
+            values=dict.fromkeys((value.decode() for value in values), 1),
         )
 
 
-#: What these wrote or saw must be on as many replicas as are waited for. Where too few have it, counters are
-#: shown all the same: should they be lost then, that is told, as of a commit.
-_KEPT = frozenset({"bounds", "commit", "probe"})
-_SHOWN = frozenset({"snapshot"})
+#: Commands that fail if too few replicas confirm them.
+_REPLICAS_REQUIRED = frozenset({"seen_labels", "commit", "probe"})
+#: Commands that wait for replicas, but answer also if too few confirm: counters are shown all the same. If a
+#: failover loses them afterwards, that is reported as for a lost commit.
+_REPLICAS_PREFERRED = frozenset({"snapshot"})
 
-_NOT_DONE = {
-    "conflict": "other replicas change the same tasks all the time",
-    "late": "the server took too long",
+_COMMIT_ERRORS = {
+    "conflict": "other replicas kept changing the same tasks. The exporter retries",
+    "late": "the server took too long; check its load. The exporter retries",
 }
 
-_LOST = {
-    "empty": "has lost all it held",
-    "other": "is another one than it was",
-    "older": "is older than it was: commits that were answered 200 are lost",
+#: What is wrong with the store, by the status of `check_store` in common.lua.
+_LOSSES = {
+    "empty": "has lost all its data",
+    "other": "was replaced by another store",
+    "older": "has lost commits: callbacks that were answered 200 are lost",
 }

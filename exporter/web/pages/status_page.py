@@ -153,7 +153,7 @@ def callbacks(fleet: LabelSetValues) -> list[tuple[str, dict[str, int], float]]:
         (
             event,
             {each: fleet.values.get(series("callbacks_total", event, each), 0) for each in OUTCOMES},
-            fleet.marks.get(series("last_callback_timestamp_seconds", event), 0) / MICRO,
+            fleet.times.get(series("last_callback_timestamp_seconds", event), 0) / MICRO,
         )
         for event in EVENT_NAMES
     ]
