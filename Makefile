@@ -1,4 +1,4 @@
-# Everything a developer types. On a fresh Debian 12 machine each target sets up what it needs.
+# The commands for developers. On a new Debian 12 machine each target installs what it needs.
 .PHONY: run check test test-stores lint docs dashboards chart bench fuzz soak chaos mutate audit sbom lock clean \
 	about-test npm provision-run provision-test
 
@@ -12,29 +12,29 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 run: provision-run $(VENV)/run.stamp
 	$(BIN)/css-relay-exporter serve
 
-# Most tests wait most of the time: more at once than there are cores. Those of a module share servers, so that one
-# worker takes them all; in the order of their folders, as those that take longest come first.
+# Most tests wait most of the time, so more of them run in parallel than there are cores. The tests of a module share
+# servers, so one worker runs the whole module. Modules run in the order of their folders: the slowest come first.
 JOBS ?= 4
 PYTEST := $(BIN)/pytest -n $(JOBS) --dist loadscope --no-loadscope-reorder
-# The pure core is covered to the last branch ([tool.coverage.report] in pyproject.toml).
+# Every branch of the pure core must be covered ([tool.coverage.report] in pyproject.toml).
 COVERED := --cov --cov-report=term:skip-covered
 
-# What one runs between two steps: lint, types, the unit tests, the contract of the stores on files.
+# A quick check during work: lint, types, the unit tests, and the contract tests of the stores without servers.
 check: $(VENV)/test.stamp lint
 	$(PYTEST) $(COVERED) -m "not servers" tests/unit tests/contract
 
-# Everything that guards a change.
+# All checks and tests.
 test: about-test provision-test $(VENV)/test.stamp npm lint
 	$(PYTEST) $(COVERED)
 
 about-test:
-	@echo "Sets up what is missing, then lint and types, then every test, $(JOBS) at once: some minutes (docs/development.md)."
+	@echo "Installs missing tools, then runs lint, types and all tests, $(JOBS) in parallel: some minutes (docs/development.md)."
 
-# Grafana's types, which the dashboards are held against.
+# Grafana's types, which a test validates the dashboards against.
 npm: $(VENV)/test.stamp
 	$(STEP) "npm's packages" $(BIN)/python -m tests.npm
 
-# What goes over HTTP, on the other stores; what is built, drawn or deployed is the same on all of them.
+# The tests over HTTP, on the other kinds of store. Tests that do not depend on the kind of store are left out.
 ALIKE := bench chart chart_image compose image dashboards_schema chaos replicas rates shared_store stores
 STORE_TESTS := tests/http tests/acceptance --ignore=tests/http/test_browser.py $(ALIKE:%=--ignore=tests/acceptance/test_%.py)
 test-stores: provision-test $(VENV)/test.stamp
@@ -46,54 +46,55 @@ lint: $(VENV)/test.stamp
 	$(STEP) "Lint (ruff)" $(BIN)/ruff check .
 	$(STEP) "Types (mypy)" $(BIN)/mypy
 
-# Writes the parts of docs/ that are made from the code; the tests fail while they differ.
+# Writes the generated pages of docs/; a test fails while they differ from the code.
 docs: $(VENV)/test.stamp
 	$(BIN)/python -m docs.generate
 
-# Writes grafana/dashboards/ from grafana/source/; the tests fail while they differ.
+# Writes grafana/dashboards/ from grafana/source/; a test fails while they differ.
 dashboards: $(VENV)/test.stamp
 	$(BIN)/python -m grafana.source
 
-# Writes the settings in the chart's values schema, and deploy/kubernetes/ from the chart; the tests fail while they differ.
+# Writes the settings in the chart's values schema, and deploy/kubernetes/ from the chart; a test fails while they differ.
 chart: $(VENV)/test.stamp
 	$(BIN)/python -m deploy.generate
 
-# Everything but what takes many minutes: BENCH="--only growth" asks for that. What `--json FILE` writes goes into
-# docs/benchmarks.md with `python -m bench.page FILE`.
+# Runs all sections of the benchmark except growth, which takes many minutes (BENCH="--only growth"). After a run with
+# `--json FILE`, `python -m bench.page FILE` updates docs/benchmarks.md.
 bench: provision-test $(VENV)/test.stamp
 	$(BIN)/python -m bench $(BENCH)
 
-# Everything that is fuzzed, for so many seconds in all; what breaks a promise is kept in build/fuzz.
+# Runs all fuzz tests for FUZZ_SECONDS in total; an input that fails is kept in build/fuzz.
 FUZZ_SECONDS ?= 300
 fuzz: provision-test $(VENV)/test.stamp
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ)
 	OPENAPI_EXAMPLES=$(FUZZ_SECONDS) $(BIN)/pytest -q --timeout=0 tests/http/test_openapi.py
 
-# One exporter under every fault of the simulator: memory, handles and store stay flat, totals exact.
+# Runs one exporter under every fault of the simulator: memory, file handles and store must not grow, totals must be exact.
 SOAK_MINUTES ?= 15
 soak: provision-test $(VENV)/test.stamp
 	$(BIN)/python -m tests.fuzz.soak --minutes $(SOAK_MINUTES)
 
-# Three replicas while exporters, the store and its replica are killed, paused and cut off: totals exact.
+# Runs three replicas while exporters, the store's server and its replica are killed, paused and disconnected: totals must
+# be exact.
 CHAOS_MINUTES ?= 10
 chaos: provision-test $(VENV)/test.stamp
 	$(BIN)/python -m tests.acceptance.chaos --minutes $(CHAOS_MINUTES) $(CHAOS)
 
-# Makes faults in the pure core, one after the other, and tells which of them no test finds.
+# Mutation tests: inserts faults into the pure core, one at a time, and lists those that no test finds.
 mutate: $(VENV)/test.stamp
 	$(BIN)/python -m tests.mutation $(MUTATE)
 
-# Known vulnerabilities of what is locked. AUDIT=--strict fails where the database is out of reach.
+# Reports known vulnerabilities of the locked packages. AUDIT=--strict fails if the database cannot be reached.
 audit: $(VENV)/test.stamp
 	$(SUPPLY)/bin/python scripts/audit $(AUDIT) requirements.txt requirements-dev.txt
 
-# What a running exporter is made of, with hashes: a CycloneDX bill of materials.
+# Writes a CycloneDX bill of materials of the exporter's packages, with hashes.
 sbom: $(VENV)/test.stamp
 	mkdir -p build
 	PYTHONWARNINGS=ignore $(SUPPLY)/bin/cyclonedx-py requirements \
 		--pyproject pyproject.toml --output-reproducible --of JSON -o build/sbom.json requirements.txt
 
-# Locks every dependency, with hashes and without the name of any host.
+# Locks every dependency, with hashes and without host names.
 lock: $(VENV)/test.stamp
 	$(BIN)/pip install --quiet uv
 	$(COMPILE) pyproject.toml -o requirements.txt
@@ -108,7 +109,7 @@ provision-run:
 
 provision-test:
 	$(STEP) "Debian packages" scripts/provision test
-	$(STEP) "Container image (at first a few minutes)" scripts/provision image
+	$(STEP) "Container image (first: some minutes)" scripts/provision image
 
 $(VENV)/run.stamp: requirements.txt pyproject.toml scripts/environment
 	$(STEP) "Python environment (at first a minute)" scripts/environment run

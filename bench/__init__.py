@@ -1,1 +1,1 @@
-"""The benchmark behind `make bench`: how fast, how durable, how small, as ratios within one run."""
+"""The benchmark of `make bench`: throughput, latency, scrapes and memory, mostly as ratios within one run."""

@@ -1,4 +1,4 @@
-"""`make bench`: measure, print a table, write JSON; see the options with `--help`."""
+"""The command of `make bench`: measure, print a table, write JSON. `--help` lists the options."""
 
 import argparse
 import os
@@ -18,14 +18,14 @@ BURST = 10_000
 SCRAPES = 5
 CALLBACKS = 1_000
 BATCHES = 400
-#: What takes many minutes is measured only if it is asked for.
+#: Sections that take many minutes; they run only if `--only` names them.
 LONG = ("growth",)
 
 Section = Callable[[Path, Sequence[str]], Iterator[Figure]]
 
 
 def main() -> int:
-    """Measure what is asked for; return the exit status, 1 if `--check` is given and a target is missed."""
+    """Measure the selected sections; return the exit status: with `--check`, 1 if a target is missed."""
     options = _options()
     sections = _sections(options)
     wanted = options.only or [name for name in sections if name not in LONG]
@@ -75,17 +75,17 @@ def _options() -> argparse.Namespace:
         "--fleets",
         type=_numbers,
         default=scrapes.FLEETS,
-        help="active tasks to scrape, with commas between them; memory takes the most",
+        help="numbers of active tasks for scrape, with commas between them; memory uses the largest",
     )
     parser.add_argument(
         "--marks",
         type=_numbers,
         default=(1_000_000, 2_000_000, 4_000_000),
-        help="after how many callbacks growth looks, multiples of 10000 with commas between them",
+        help="numbers of callbacks after which growth measures, multiples of 10000 with commas between them",
     )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
-    parser.add_argument("--folder", type=Path, help="make the stores in this folder; it must be on a disk")
-    parser.add_argument("--flag", action="append", default=[], help="a flag of `serve`, for trials")
+    parser.add_argument("--folder", type=Path, help="create the stores in this folder; it must be on a disk")
+    parser.add_argument("--flag", action="append", default=[], help="an additional flag of `serve`")
     return parser.parse_args()
 
 
@@ -109,7 +109,7 @@ def _progress(text: str) -> None:
 
 
 def _disk() -> Path:
-    """Return a folder for temporary files that is on a disk: in memory a sync would cost nothing."""
+    """Return a folder for temporary files on a disk; in a memory file system a sync would cost nothing."""
     candidates = (Path(tempfile.gettempdir()), Path("/var/tmp"), Path.cwd())
     return next(folder for folder in candidates if _filesystem(folder) not in IN_MEMORY)
 

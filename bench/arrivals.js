@@ -1,5 +1,5 @@
-// For k6: requests arrive at a fixed rate, whether or not the ones before them are answered. Each goes over
-// one of 100 connections; where none is free it is dropped, and counted. What is sent is what wrk sends.
+// The k6 script of the open loop: it sends requests at a fixed rate, whether or not earlier ones were answered.
+// It has 100 connections. If none is free, a request is dropped and counted. The bodies are those of the wrk scripts.
 
 import http from "k6/http";
 import exec from "k6/execution";
@@ -10,7 +10,7 @@ const HANG = "600s";
 const urls = __ENV.URLS.split(" ");
 const first = Number(__ENV.FIRST);
 const destinations = Number(__ENV.DESTINATIONS);
-const refused = new Counter("refused");
+const rejected = new Counter("rejected");
 
 export const options = {
   scenarios: {
@@ -21,7 +21,7 @@ export const options = {
       duration: `${__ENV.SECONDS}s`,
       preAllocatedVUs: CONNECTIONS,
       maxVUs: CONNECTIONS,
-      gracefulStop: HANG,  // every answer is waited for
+      gracefulStop: HANG,  // wait for every answer at the end
     },
   },
   discardResponseBodies: true,
@@ -61,7 +61,7 @@ export default function () {
   const host = `${5000 + (number % destinations)}.livepush.myqcloud.com`;
   const answer = one(urls[number % urls.length], first + number, host);
   if (answer.status !== 200) {
-    refused.add(1);
+    rejected.add(1);
   }
 }
 
@@ -70,7 +70,7 @@ export function handleSummary(data) {
   const times = data.metrics.http_req_duration.values;
   const outcome = {
     answered: counted("http_reqs"),
-    refused: counted("refused"),
+    rejected: counted("rejected"),
     dropped: counted("dropped_iterations"),
     p50_ms: times["p(50)"],
     p95_ms: times["p(95)"],

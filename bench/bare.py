@@ -1,7 +1,7 @@
-"""The baseline: a handler that reads the body and answers, served exactly as the exporter is.
+"""The baseline: a handler that reads the body and answers, on the exporter's own server.
 
-`python -m bench.bare` takes the flags of `css-relay-exporter serve`. gunicorn's settings are those of the
-exporter's own server, so that the two can't drift apart; only the application differs.
+`python -m bench.bare` accepts the flags of `css-relay-exporter serve`. It uses the exporter's server class,
+so that the settings of gunicorn are the same; only the application differs.
 """
 
 import sys
@@ -16,49 +16,49 @@ from exporter.server.master import Server
 from exporter.watched_files import WatchedFiles
 
 PATH = "/callbacks"
-TAKEN = b'{"code":0}'
+ACCEPTED = b'{"code":0}'
 
 
-class Bare:
-    """Answers as the exporter does, and does nothing else."""
+class BareHandler:
+    """A handler that answers as the exporter does, without any other work."""
 
     async def on_post(self, req: Request, resp: Response) -> None:
         """Read the body and answer."""
         await req.stream.read()
-        resp.data = TAKEN
+        resp.data = ACCEPTED
 
 
-class Alone:
-    """One application for both listeners, with nothing to begin and to end.
+class SingleApp:
+    """An application object for the server: one Falcon app for both listeners, no work at start and stop.
 
     Args:
-        app: that application.
+        app: the Falcon app.
     """
 
     def __init__(self, app: Any) -> None:
         self._app = app
 
     def preflight(self) -> None:
-        """Nothing can fail."""
+        """Do nothing: there is nothing to check."""
 
     def reload(self, *, force: bool = False) -> None:
-        """No file is read."""
+        """Do nothing: there are no files."""
 
     def start(self) -> tuple[Any, Any]:
-        """Return it for either listener."""
+        """Return the app for both listeners."""
         return self._app, self._app
 
     async def stop(self) -> None:
-        """Nothing is to be done."""
+        """Do nothing."""
 
 
 def serve(app: App[Request, Response], server: type[Server] = Server) -> None:
-    """Serve an application on both listeners until a signal comes."""
+    """Serve an app on both listeners until a signal arrives."""
     settings = load_settings(parse(["serve", *sys.argv[1:]]))
-    server(listeners(settings, WatchedFiles(settings)), Alone(app)).run()
+    server(listeners(settings, WatchedFiles(settings)), SingleApp(app)).run()
 
 
 if __name__ == "__main__":
     bare: App[Request, Response] = App()
-    bare.add_route(PATH, Bare())
+    bare.add_route(PATH, BareHandler())
     serve(bare)

@@ -1,10 +1,10 @@
--- Sends TaskStart callbacks, each of another task.
--- Arguments: the number of the first task; how many to send, 0 for as many as the time allows; over how
--- many destinations they spread; and fields that every body has besides, with a comma at their end.
--- Everything but the task's number and the time is put together once: making a request costs a concatenation.
+-- A wrk script: it sends TaskStart callbacks, each of a different task.
+-- Arguments: the number of the first task; the number of callbacks, 0 for as many as the time allows; the number
+-- of destinations; additional JSON fields of every body, with a comma at their end.
+-- Only the number of the task and the time change. The rest is built once, so that a request costs one concatenation.
 
 local outcome = require("outcome")
-local SECOND_IN_REQUESTS = 500  -- how often the time in the bodies is brought up to date
+local SECOND_IN_REQUESTS = 500  -- update the time in the bodies after this number of requests
 
 local body = {
     [[{"appid":1250000001,"event_type":314,"interface":"general_callback","product_name":"pullpush",]]

@@ -1,4 +1,4 @@
-"""Who is measured side by side: the exporter on its stores, and what one would use instead of it."""
+"""The contenders that are measured side by side: the exporter with its stores, and the alternatives to it."""
 
 import hashlib
 import time
@@ -8,15 +8,15 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from bench.load import CALLBACKS, PUSHES, Aim
+from bench.load import CALLBACKS, PUSHES, Load
 from bench.peers import Pushgateway, Valkey
 from bench.process import BARE, EXPORTER, PLAIN, Process
 from bench.program import Program
 
-BARE_HANDLER, SQLITE, GUARDED = "bare", "sqlite", "sqlite guarded"
+BARE_HANDLER, SQLITE, SIGNED = "bare", "sqlite", "sqlite signed"
 VALKEY, TWO_ON_VALKEY = "valkey", "valkey 2 replicas"
 PUSHGATEWAY, PLAIN_WAY = "pushgateway", "plain"
-#: Those that keep what they answered 200.
+#: Contenders that have every callback with the answer 200 on disk.
 DURABLE = (SQLITE, VALKEY, TWO_ON_VALKEY)
 SIDE_BY_SIDE = (BARE_HANDLER, *DURABLE, PLAIN_WAY, PUSHGATEWAY)
 
@@ -25,15 +25,15 @@ SIGNED_SECONDS = 3600
 
 
 class Contender(Struct, frozen=True):
-    """Something that takes callbacks.
+    """A set of servers that accept callbacks.
 
     Args:
         name: one of the names above.
-        servers: what is asked.
-        store: the server behind them, if there is one.
-        urls: where requests go; if none are given, where the servers take callbacks.
-        script: what it is sent.
-        fields: of every callback, besides.
+        servers: the servers that get the requests.
+        store: the server of the shared store, if there is one.
+        urls: the URLs for requests; empty: the callback URLs of the servers.
+        script: the wrk script with the requests.
+        fields: additional JSON fields of every callback, with a comma at their end.
     """
 
     name: str
@@ -43,22 +43,22 @@ class Contender(Struct, frozen=True):
     script: str = CALLBACKS
     fields: str = ""
 
-    def aim(self, destinations: int) -> Aim:
-        """Return what is sent to it, over so many destinations."""
+    def load(self, destinations: int) -> Load:
+        """Return the load for this contender."""
         urls = self.urls or tuple(s.callbacks_url for s in self.servers if isinstance(s, Process))
-        return Aim(urls, self.script, destinations, self.fields)
+        return Load(urls, self.script, destinations, self.fields)
 
-    def busy_seconds(self) -> float:
-        """Return the processor time that its servers have used, not that of their store."""
-        return sum(server.busy_seconds() for server in self.servers)
+    def cpu_seconds(self) -> float:
+        """Return the processor time that its servers have used, without that of the store."""
+        return sum(server.cpu_seconds() for server in self.servers)
 
 
 class Cores(Struct, frozen=True):
-    """What runs on which cores; all may run anywhere if none are given.
+    """The cores that programs are pinned to; empty: no pinning.
 
     Args:
         servers: one core for each server.
-        rest: for the store, and the load.
+        rest: the cores for the store and the load generator.
     """
 
     servers: tuple[int, ...] = ()
@@ -70,13 +70,13 @@ ANYWHERE = Cores()
 
 @contextmanager
 def running(folder: Path, flags: Sequence[str], names: Sequence[str]) -> Iterator[Mapping[str, Contender]]:
-    """Yield those with these names, started in folders of their own, all at once."""
-    with ExitStack() as open_ones:
+    """Start the contenders with these names, each in a folder of its own; yield them by name."""
+    with ExitStack() as stack:
         found = {}
         for name in names:
             home = folder / name.replace(" ", "-")
             home.mkdir()
-            found[name] = open_ones.enter_context(_one(name, home, flags))
+            found[name] = stack.enter_context(_one(name, home, flags))
         yield found
 
 
@@ -88,12 +88,12 @@ def _one(name: str, home: Path, flags: Sequence[str]) -> Iterator[Contender]:
     elif name in (VALKEY, TWO_ON_VALKEY):
         with on_valkey(name, home, flags, replicas=1 if name == VALKEY else 2) as contender:
             yield contender
-    elif name == GUARDED:
-        with Process(EXPORTER, home, [*flags, *_guards(home)]) as guard:
-            yield Contender(name, [guard], urls=(f"{guard.callbacks_url}/{TOKEN}",), fields=_signature())
+    elif name == SIGNED:
+        with Process(EXPORTER, home, [*flags, *_access_flags(home)]) as server:
+            yield Contender(name, [server], urls=(f"{server.callbacks_url}/{TOKEN}",), fields=_signature())
     else:
-        words = {BARE_HANDLER: BARE, PLAIN_WAY: PLAIN, SQLITE: EXPORTER}[name]
-        with Process(words, home, flags) as server:
+        module = {BARE_HANDLER: BARE, PLAIN_WAY: PLAIN, SQLITE: EXPORTER}[name]
+        with Process(module, home, flags) as server:
             yield Contender(name, [server])
 
 
@@ -102,8 +102,8 @@ def on_valkey(
     name: str, home: Path, flags: Sequence[str], *, replicas: int, cores: Cores = ANYWHERE
 ) -> Iterator[Contender]:
     """Yield replicas of the exporter on a Valkey server."""
-    with ExitStack() as open_ones:
-        store = open_ones.enter_context(Valkey(home, cores.rest))
+    with ExitStack() as stack:
+        store = stack.enter_context(Valkey(home, cores.rest))
         servers = []
         for number in range(replicas):
             place = home / str(number)
@@ -111,12 +111,12 @@ def on_valkey(
             replica = Process(
                 EXPORTER, place, flags, store=store.url, cores=cores.servers[number : number + 1]
             )
-            servers.append(open_ones.enter_context(replica))
+            servers.append(stack.enter_context(replica))
         yield Contender(name, servers, store)
 
 
-def _guards(folder: Path) -> list[str]:
-    """Return flags that let in only who has a token and signs."""
+def _access_flags(folder: Path) -> list[str]:
+    """Return flags that require a token and a signature."""
     for name, secret in (("token", TOKEN), ("key", KEY)):
         (folder / name).write_text(secret + "\n")
         (folder / name).chmod(0o600)

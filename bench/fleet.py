@@ -1,7 +1,7 @@
-"""A fleet at work: tasks that began ten minutes ago and each play a file, put straight into a store.
+"""A fleet for measurements: tasks that started ten minutes ago and play a file, written into a store.
 
-Their callbacks go through the exporter's own parser, fold and store, only in larger batches than HTTP
-would bring; then everything that time has settled is swept, so that nothing stirs while others measure.
+Their callbacks pass through the exporter's own parser, fold and store, in larger batches than over HTTP.
+After that a sweep settles everything that is due, so that no sweep disturbs the measurement.
 """
 
 import time
@@ -28,7 +28,7 @@ FIRST_TASK = 10**8
 
 
 def fill(place: Path | StoreUrl, tasks: int) -> None:
-    """Make a store, in a file or at a URL, of that many active tasks, each playing its first file."""
+    """Create a store, in a file or at a URL, with that many active tasks that play their first file."""
     settings = Settings()
     store = opened(StoreUrl(path=str(place)) if isinstance(place, Path) else place, settings)
     parser = Parser(

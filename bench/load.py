@@ -1,4 +1,4 @@
-"""Load: wrk sends the next request when one is answered, k6 sends them at a rate, answered or not."""
+"""The load generators: wrk for a closed loop (waits for each answer), k6 for an open loop (a fixed rate)."""
 
 import json
 import os
@@ -17,59 +17,59 @@ from bench.program import pinned
 
 FOLDER = Path(__file__).parent
 CONNECTIONS = 64
-#: Only a hang takes as long.
+#: A limit that only a hang exceeds.
 HANG_SECONDS = 600
-#: How many a second are answered at the very least.
+#: A lower limit of any contender's rate, in requests per second; it determines how long a run may take.
 SLOWEST_RATE = 100
 T = TypeVar("T")
-CALLBACKS, PUSHES, LIVES = "callbacks", "pushes", "lives"
+CALLBACKS, PUSHES, LIFE_CYCLES = "callbacks", "pushes", "life_cycles"
 
-#: Tasks of one run never meet those of another; all numbers have the same length.
+#: The first task number of each run: runs have no tasks in common, and all numbers have ten digits.
 _first_tasks = count(10**9, 10**7)
 
 
-class Outcome(Struct, frozen=True):
-    """What became of a run of wrk.
+class WrkResult(Struct, frozen=True):
+    """The result of a run of wrk.
 
     Args:
-        answered: answers that came.
-        refused: those of them that were no 200.
-        broken: connections that failed, and answers that never came.
-        seconds: how long it took.
-        p50_ms, p99_ms, max_ms: time to an answer; of several servers, the slower one's.
+        answered: the number of answers.
+        rejected: the number of answers with another status than 200.
+        failed: failed connections, and requests without an answer.
+        seconds: the duration of the run.
+        p50_ms, p99_ms, max_ms: the time to an answer; with several servers, of the slowest.
     """
 
     answered: int
-    refused: int
-    broken: int
+    rejected: int
+    failed: int
     seconds: float
     p50_ms: float
     p99_ms: float
     max_ms: float
 
     @property
-    def taken(self) -> int:
+    def accepted(self) -> int:
         """Callbacks answered 200."""
-        return self.answered - self.refused
+        return self.answered - self.rejected
 
     @property
     def rate(self) -> float:
-        """Callbacks answered 200, a second."""
-        return self.taken / self.seconds
+        """Callbacks answered 200, per second."""
+        return self.accepted / self.seconds
 
 
-class Arrivals(Struct, frozen=True):
-    """What became of a run of k6.
+class K6Result(Struct, frozen=True):
+    """The result of a run of k6.
 
     Args:
-        answered: answers that came.
-        refused: those of them that were no 200.
-        dropped: requests that were not sent, as none of the connections was free.
-        p50_ms, p95_ms, p99_ms, max_ms: time to an answer.
+        answered: the number of answers.
+        rejected: the number of answers with another status than 200.
+        dropped: requests that were not sent because no connection was free.
+        p50_ms, p95_ms, p99_ms, max_ms: the time to an answer.
     """
 
     answered: int
-    refused: int
+    rejected: int
     dropped: int
     p50_ms: float
     p95_ms: float
@@ -77,15 +77,15 @@ class Arrivals(Struct, frozen=True):
     max_ms: float
 
 
-class Aim(Struct, frozen=True):
-    """Where requests go, and which.
+class Load(Struct, frozen=True):
+    """The requests of a run and their URLs.
 
     Args:
-        urls: of one server or of several, among which the connections are shared out.
-        script: what is sent: CALLBACKS, PUSHES or LIVES.
-        destinations: over how many they spread.
-        fields: that every body has besides, JSON with a comma at its end.
-        tasks: of LIVES, how many are on air at a time.
+        urls: one URL per server; the connections are divided among them.
+        script: CALLBACKS, PUSHES or LIFE_CYCLES.
+        destinations: the number of destinations of the tasks.
+        fields: additional JSON fields of every body, with a comma at their end.
+        tasks: the number of tasks on air at a time, for LIFE_CYCLES.
     """
 
     urls: tuple[str, ...]
@@ -96,52 +96,55 @@ class Aim(Struct, frozen=True):
 
 
 def send(
-    aim: Aim, seconds: int, cores: Sequence[int] = (), *, connections: int = CONNECTIONS, number: int = 0
-) -> Outcome:
-    """Send requests as fast as they are answered, for `seconds`, from these cores if any are given.
+    load: Load, seconds: int, cores: Sequence[int] = (), *, connections: int = CONNECTIONS, number: int = 0
+) -> WrkResult:
+    """Send requests in a closed loop for `seconds`.
 
     Args:
-        number: so many to each server instead, however long that takes.
+        cores: the cores for wrk; empty: all.
+        number: if above 0, send this number of requests to each server instead, without a time limit.
     """
-    each = connections // len(aim.urls)
+    each = connections // len(load.urls)
     seconds = HANG_SECONDS + number // SLOWEST_RATE if number else seconds
-    with ThreadPoolExecutor(len(aim.urls)) as together:
-        return _sum(list(together.map(lambda url: _wrk(url, aim, seconds, number, each, cores), aim.urls)))
+    with ThreadPoolExecutor(len(load.urls)) as pool:
+        return _sum(list(pool.map(lambda url: _wrk(url, load, seconds, number, each, cores), load.urls)))
 
 
-def send_exactly(aim: Aim, number: int) -> Outcome:
-    """Send `number` requests as fast as they are answered, over no more connections than there are tasks."""
-    return send(aim, 0, connections=min(CONNECTIONS, aim.tasks), number=number)
+def send_exactly(load: Load, number: int) -> WrkResult:
+    """Send `number` requests in a closed loop, over at most as many connections as there are tasks."""
+    return send(load, 0, connections=min(CONNECTIONS, load.tasks), number=number)
 
 
-def arrive(aim: Aim, rate: int, seconds: int) -> Arrivals:
-    """Send `rate` requests a second for `seconds`, whether or not they are answered."""
+def send_at_rate(load: Load, rate: int, seconds: int) -> K6Result:
+    """Send `rate` requests per second for `seconds`, whether or not they are answered."""
     k6 = shutil.which("k6", path=str(Path(sys.executable).parent))
     if k6 is None:
         raise RuntimeError("k6 is not installed: it is one of the development dependencies")
     variables = {
-        "URLS": " ".join(aim.urls),
-        "SCRIPT": aim.script,
+        "URLS": " ".join(load.urls),
+        "SCRIPT": load.script,
         "RATE": str(rate),
         "SECONDS": str(seconds),
         "FIRST": str(next(_first_tasks)),
-        "DESTINATIONS": str(aim.destinations),
+        "DESTINATIONS": str(load.destinations),
     }
     command = [k6, "run", "--quiet", "--no-usage-report", str(FOLDER / "arrivals.js")]
     environment = os.environ | variables
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    return _found(done.stdout, Arrivals)
+    return _found(done.stdout, K6Result)
 
 
-def _wrk(url: str, aim: Aim, seconds: int, number: int, connections: int, cores: Sequence[int]) -> Outcome:
+def _wrk(
+    url: str, load: Load, seconds: int, number: int, connections: int, cores: Sequence[int]
+) -> WrkResult:
     wrk = shutil.which("wrk")
     if wrk is None:
-        raise RuntimeError("wrk is not installed (`make bench` installs it where it may)")
+        raise RuntimeError("wrk is not installed; `make bench` installs it")
     shape = ["--threads=1", f"--connections={connections}", f"--duration={seconds}s", "--latency"]
-    arguments = [str(next(_first_tasks)), str(number), str(aim.destinations), aim.fields, str(aim.tasks)]
-    command = [*pinned(cores), wrk, *shape, f"--script={aim.script}.lua", url, "--", *arguments]
+    arguments = [str(next(_first_tasks)), str(number), str(load.destinations), load.fields, str(load.tasks)]
+    command = [*pinned(cores), wrk, *shape, f"--script={load.script}.lua", url, "--", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=FOLDER)
-    return _found(done.stdout, Outcome)
+    return _found(done.stdout, WrkResult)
 
 
 def _found(printed: str, kind: type[T]) -> T:
@@ -149,12 +152,12 @@ def _found(printed: str, kind: type[T]) -> T:
     return convert(json.loads(line), kind)
 
 
-def _sum(outcomes: Sequence[Outcome]) -> Outcome:
-    """Return what became of several runs at the same time."""
-    return Outcome(
+def _sum(outcomes: Sequence[WrkResult]) -> WrkResult:
+    """Return the combined result of runs at the same time."""
+    return WrkResult(
         answered=sum(o.answered for o in outcomes),
-        refused=sum(o.refused for o in outcomes),
-        broken=sum(o.broken for o in outcomes),
+        rejected=sum(o.rejected for o in outcomes),
+        failed=sum(o.failed for o in outcomes),
         seconds=max(o.seconds for o in outcomes),
         p50_ms=max(o.p50_ms for o in outcomes),
         p99_ms=max(o.p99_ms for o in outcomes),

@@ -1,4 +1,4 @@
-"""How long the exporter takes to start with many tasks known, and how much memory the worker holds."""
+"""The start time of the exporter with many tasks in its store, and the memory of the worker."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ LIMIT_MIB = 200
 def measure(
     folder: Path, flags: Sequence[str], *, tasks: int, callbacks: int, stores: Stores = STORES
 ) -> Iterator[Figure]:
-    """On each store: start with all of it, scrape twice, take callbacks, scrape again."""
+    """Measure each kind of store: start with a full store, scrape twice, send callbacks, scrape again."""
     yield Figure("memory tasks", tasks)
     for store, started in stores.items():
         home = folder / store
@@ -35,18 +35,18 @@ def _of_exporter(exporter: Process, name: str, tasks: int, callbacks: int) -> It
     web = exporter.connect("web")
     yield Figure(f"{name} start to first 200", exporter.start_seconds, "s")
     yield Figure(f"{name} start to ready", exporter.start_seconds + ready_ms / 1000, "s")
-    yield Figure(f"{name} at the start", exporter.held_mib(), "MiB")
+    yield Figure(f"{name} at the start", exporter.memory_mib(), "MiB")
     yield Figure(f"{name} first scrape", scrape(web)[0], "ms")
     yield Figure(f"{name} second scrape", scrape(web)[0], "ms")
-    yield Figure(f"{name} after two scrapes", exporter.held_mib(), "MiB")
+    yield Figure(f"{name} after two scrapes", exporter.memory_mib(), "MiB")
     Changes(exporter.connect("callbacks"), tasks).post(callbacks)
     yield Figure(f"{name} third scrape", scrape(web)[0], "ms")
-    yield Figure(f"{name} after callbacks", exporter.held_mib(), "MiB", Target(LIMIT_MIB))
-    yield Figure(f"{name} at its highest", exporter.held_mib(peak=True), "MiB", Target(LIMIT_MIB))
+    yield Figure(f"{name} after callbacks", exporter.memory_mib(), "MiB", Target(LIMIT_MIB))
+    yield Figure(f"{name} peak", exporter.memory_mib(peak=True), "MiB", Target(LIMIT_MIB))
 
 
 def _until_ready(exporter: Process) -> float:
-    """Return after how long it says that it is ready, ms: store written and read, a scrape rendered."""
+    """Return the milliseconds to the answer of `/-/ready`, which checks the store and renders a scrape."""
     web = exporter.connect("web")
     begun = time.perf_counter()
     web.request("GET", "/-/ready")
@@ -54,5 +54,5 @@ def _until_ready(exporter: Process) -> float:
     answer.read()
     web.close()
     if answer.status != 200:
-        raise RuntimeError(f"it is not ready: {answer.status}")
+        raise RuntimeError(f"the exporter is not ready: status {answer.status}")
     return (time.perf_counter() - begun) * 1000

@@ -1,5 +1,5 @@
--- What all scripts for wrk share: they send as many requests as are asked for, or as many as the time allows,
--- and print what became of them as one line of JSON.
+-- The common part of the wrk scripts: send a number of requests, or as many as the time allows, and print the
+-- result as one line of JSON.
 
 local ffi = require("ffi")
 ffi.cdef [[
@@ -25,7 +25,7 @@ function outcome.now()
     return read(WALL)
 end
 
--- Has `make` called for every request, until `count` of them are sent; 0 for no end.
+-- Call `make` for every request until `count` requests are sent; 0: without a limit.
 function outcome.send(count, make)
     answered, begun, ended = 0, 0, 0
     left = count > 0 and count or math.huge
@@ -34,17 +34,17 @@ function outcome.send(count, make)
             answered = answered + 1
             if answered == count then
                 ended = read(MONOTONIC)
-                ffi.C.kill(ffi.C.getpid(), INTERRUPT)  -- ends the run, which else lasts its full time
+                ffi.C.kill(ffi.C.getpid(), INTERRUPT)  -- end the run now, not after its full time
             end
         end
     end
     request = function()
         if not verified then
-            verified = true  -- wrk looks at one request and does not send it
+            verified = true  -- wrk calls this once to check the request and does not send it
             return "GET / HTTP/1.1\r\n\r\n"
         end
         if left <= 0 then
-            return ""  -- sends nothing, and waits
+            return ""  -- wrk sends nothing and waits
         end
         if begun == 0 then
             begun = read(MONOTONIC)
@@ -54,7 +54,7 @@ function outcome.send(count, make)
     end
 end
 
--- The beginning of a request with a body of that length.
+-- The head of a request with a body of that length.
 function outcome.head(path, type, length)
     return "POST " .. path .. " HTTP/1.1\r\nHost: " .. wrk.host .. ":" .. wrk.port
         .. "\r\nContent-Type: " .. type .. "\r\nContent-Length: " .. length .. "\r\n\r\n"
@@ -71,7 +71,7 @@ function done(summary, latency, requests)
         took = threads[1]:get("ended") - threads[1]:get("begun")
     end
     io.write(string.format(
-        '{"answered": %d, "refused": %d, "broken": %d, "seconds": %.6f, "p50_ms": %.3f, "p99_ms": %.3f, "max_ms": %.3f}\n',
+        '{"answered": %d, "rejected": %d, "failed": %d, "seconds": %.6f, "p50_ms": %.3f, "p99_ms": %.3f, "max_ms": %.3f}\n',
         summary.requests, errors.status, errors.connect + errors.read + errors.write + errors.timeout,
         took, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3, latency.max / 1e3))
 end

@@ -1,7 +1,7 @@
-"""Writes docs/benchmarks.md's tables and plots: `python -m bench.page RESULTS.json...`.
+"""Write the tables and plots of docs/benchmarks.md: `python -m bench.page RESULTS.json...`.
 
-What a run measured takes the place of the same sections in docs/benchmarks.json. The page and the plots are
-made of that file alone, to which a test holds them. The prose between the tables is written by hand.
+The sections of a run replace the same sections in docs/benchmarks.json. The tables and plots are generated
+from that file only; a test checks this. The text between the tables is written by hand.
 """
 
 import argparse
@@ -22,7 +22,7 @@ PAGE = DOCS / "benchmarks.md"
 
 
 def text() -> str:
-    """Return docs/benchmarks.md with its tables made anew."""
+    """Return docs/benchmarks.md with newly generated tables."""
     results = read(RESULTS)
     return re.sub(
         r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)",
@@ -38,10 +38,12 @@ def plot(name: str) -> str:
 
 
 def main() -> int:
-    """Take newer results over, and write; return the exit status, 2 if they do not go together."""
+    """Merge newer results and write the page; return the exit status: 2 if the machines differ."""
     parser = argparse.ArgumentParser(prog="python -m bench.page", description="Write docs/benchmarks.md.")
-    parser.add_argument("runs", nargs="*", type=Path, help="what `python -m bench --json` wrote")
-    parser.add_argument("--before", type=Path, help="a run of an older checkout, whose budget stands beside")
+    parser.add_argument("runs", nargs="*", type=Path, help="files of `python -m bench --json`")
+    parser.add_argument(
+        "--before", type=Path, help="a run of an older checkout, to show its budget in a column"
+    )
     options = parser.parse_args()
     before = read(options.before) if options.before else None
     try:

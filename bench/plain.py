@@ -1,8 +1,9 @@
-"""The plain way to count callbacks: falcon, jsonschema, and prometheus_client's multiprocess mode.
+"""The plain way to count callbacks: falcon, jsonschema, and the multiprocess mode of prometheus_client.
 
-Nothing of it is durable, and a callback that comes twice counts twice. `python -m bench.plain` takes the
-flags of `css-relay-exporter serve`; gunicorn's settings are the exporter's, but for two workers, which that
-mode is for. Validators are made once, as jsonschema's documentation advises.
+Nothing is durable, and a redelivery is counted again. `python -m bench.plain` accepts the flags of
+`css-relay-exporter serve`. The settings of gunicorn are those of the exporter, except that there are two
+workers, as the multiprocess mode allows. The validators are created once, as the documentation of jsonschema
+recommends.
 """
 
 import json
@@ -16,17 +17,17 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, g
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from referencing import Registry, Resource
 
-from bench.bare import PATH, TAKEN, serve
+from bench.bare import ACCEPTED, PATH, serve
 from exporter.protocol.events import EventKind
 from exporter.protocol.schemas import schema_folder
 from exporter.server.master import Server
 
 WORKERS = 2
-CALLBACKS = Counter("plain_callbacks", "Callbacks taken.", ["event", "to_host"])
+CALLBACKS = Counter("plain_callbacks", "Accepted callbacks.", ["event", "to_host"])
 
 
-class Plain:
-    """Parses, validates, counts."""
+class PlainHandler:
+    """A handler that parses, validates and counts a callback."""
 
     def __init__(self) -> None:
         documents = {path.stem: json.loads(path.read_bytes()) for path in schema_folder().glob("*.json")}
@@ -39,7 +40,7 @@ class Plain:
         }
 
     async def on_post(self, req: Request, resp: Response) -> None:
-        """Take a callback."""
+        """Validate and count a callback."""
         body = await req.get_media()
         for name in ("msg", "source_urls"):
             body[name] = json.loads(body[name])
@@ -48,11 +49,11 @@ class Plain:
         except ValidationError as exc:
             raise HTTPBadRequest(description=exc.message) from exc
         CALLBACKS.labels(body["callback_event"], urlsplit(body["to_url"]).hostname).inc()
-        resp.data = TAKEN
+        resp.data = ACCEPTED
 
 
-class Scrapes:
-    """Adds up what the workers counted."""
+class MetricsHandler:
+    """A handler for `/metrics` that sums the counters of the workers."""
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """Answer a scrape."""
@@ -65,7 +66,7 @@ class PlainServer(Server):
     """The exporter's server with two workers."""
 
     def load_config(self) -> None:
-        """Set what differs."""
+        """Set the number of workers and the clean-up of an ended worker."""
         super().load_config()
         self.cfg.set("workers", WORKERS)
         self.cfg.set("child_exit", lambda server, worker: mark_process_dead(worker.pid))  # type: ignore[no-untyped-call]
@@ -73,6 +74,6 @@ class PlainServer(Server):
 
 if __name__ == "__main__":
     plain: App[Request, Response] = App()
-    plain.add_route(PATH, Plain())
-    plain.add_route("/metrics", Scrapes())
+    plain.add_route(PATH, PlainHandler())
+    plain.add_route("/metrics", MetricsHandler())
     serve(plain, PlainServer)

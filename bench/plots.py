@@ -1,4 +1,4 @@
-"""The plots of docs/benchmarks.md: SVG, the same to the byte whenever it is made of the same results."""
+"""The plots of docs/benchmarks.md as SVG; the same results give the same bytes, for comparison in a test."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,15 +43,15 @@ PLAIN = FuncFormatter(lambda value, _: f"{value:,g}")
 
 
 def throughput(results: Results) -> str:
-    """Callbacks a second of all of them."""
+    """Return the plot of callbacks per second of all contenders."""
     with _drawn(3.0) as drawing:
         axes = drawing.subplots()
         names = sorted(SIDE_BY_SIDE, key=lambda name: results[f"callbacks {name}"].value)
         rates = [results[f"callbacks {name}"].value for name in names]
         bars = axes.barh([NAMES[n] for n in names], rates, color=[_colour(n) for n in names], height=0.65)
         axes.bar_label(bars, [f"{rate:,.0f}" for rate in rates], padding=4)
-        axes.set_title("Callbacks a second, 64 connections (blue: durable)")
-        axes.set_xlabel("callbacks a second")
+        axes.set_title("Callbacks per second, 64 connections (blue: durable)")
+        axes.set_xlabel("callbacks per second")
         axes.xaxis.set_major_formatter(THOUSANDS)
         axes.set_xlim(0, max(rates) * 1.12)
         axes.grid(visible=False, axis="y")
@@ -59,7 +59,7 @@ def throughput(results: Results) -> str:
 
 
 def latency(results: Results) -> str:
-    """Percentiles of the time to an answer, at a fixed rate."""
+    """Return the plot of percentiles of the time to an answer, at a fixed rate."""
     with _drawn(3.3) as drawing:
         axes = drawing.subplots()
         names = list(reversed(SIDE_BY_SIDE))
@@ -71,10 +71,10 @@ def latency(results: Results) -> str:
         for percentile, marker in PERCENTILES.items():
             axes.plot([], [], marker, color="#444444", markersize=7, markeredgewidth=2, label=percentile)
         axes.axvline(
-            LIMIT_MS, color=LIMIT, linestyle="--", linewidth=1, label=f"target of p99, {LIMIT_MS} ms"
+            LIMIT_MS, color=LIMIT, linestyle="--", linewidth=1, label=f"target for p99, {LIMIT_MS} ms"
         )
         axes.set_yticks(range(len(names)), [NAMES[n] for n in names])
-        axes.set_title(f"Time to an answer at {RATE:,} callbacks a second")
+        axes.set_title(f"Time to an answer at {RATE:,} callbacks per second")
         _log(axes, "x", "milliseconds")
         axes.grid(visible=False, axis="y")
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
@@ -82,7 +82,7 @@ def latency(results: Results) -> str:
 
 
 def scrapes(results: Results) -> str:
-    """The time of a scrape against active tasks."""
+    """Return the plot of the scrape time by number of active tasks."""
     with _drawn(3.8) as drawing:
         axes = drawing.subplots()
         for store in STORES:
@@ -92,7 +92,7 @@ def scrapes(results: Results) -> str:
                 label = f"{STORE_NAMES[store]}, {SERIES[shown]}"
                 axes.plot(tasks, times, line, marker="o", color=STORE_COLOURS[store], label=label)
         axes.plot(*zip(*LIMITS_MS.items(), strict=True), "v", color=LIMIT, label="target", markersize=8)
-        axes.set_title("Time of a scrape (text, gzip)")
+        axes.set_title("Scrape time (text, gzip)")
         _log(axes, "x", "active tasks")
         _log(axes, "y", "milliseconds")
         axes.legend(loc="upper left")
@@ -100,7 +100,7 @@ def scrapes(results: Results) -> str:
 
 
 def growth(results: Results) -> str:
-    """The time of a scrape, and memory, over millions of callbacks."""
+    """Return the plot of scrape time and memory over millions of callbacks."""
     marks = results.numbers_in(r"growth (\d+) scrape")
     with _drawn(3.8) as drawing:
         upper, lower = drawing.subplots(2, 1, sharex=True)
@@ -109,9 +109,9 @@ def growth(results: Results) -> str:
             axes.plot([mark / 1e6 for mark in marks], values, marker="o", color=OURS)
             axes.set_ylim(0, max(values) * 1.3)
             axes.set_ylabel(unit)
-        upper.set_title("Time of a scrape, 1,000 active tasks")
+        upper.set_title("Scrape time, 1,000 active tasks")
         lower.set_title("Memory of the worker")
-        lower.set_xlabel("callbacks taken, millions")
+        lower.set_xlabel("accepted callbacks, millions")
         lower.set_xlim(left=0)
         drawing.align_ylabels()
     return _svg(drawing)

@@ -1,4 +1,4 @@
-"""A server of this project under measurement, on free ports, which its log names."""
+"""A server of this project under measurement. It listens on free ports, which are read from its log."""
 
 import http.client
 import re
@@ -17,16 +17,16 @@ class Process(Program):
     """A server of this project.
 
     Args:
-        words: the module and its command.
-        folder: where its log is, and its store if no other is given.
+        module: the module and its command.
+        folder: the folder for its log, and for its store if `store` is empty.
         flags: flags of `serve`.
-        store: what `--store.url` is to be.
-        cores: those it may run on, all if none are given.
+        store: the value for `--store.url`.
+        cores: the cores it may run on; empty: all.
     """
 
     def __init__(
         self,
-        words: Sequence[str],
+        module: Sequence[str],
         folder: Path,
         flags: Sequence[str] = (),
         *,
@@ -34,15 +34,15 @@ class Process(Program):
         cores: Sequence[int] = (),
     ) -> None:
         command = [
-            *(sys.executable, "-m", *words),
+            *(sys.executable, "-m", *module),
             "--callback.listen-address=127.0.0.1:0",
             "--web.listen-address=127.0.0.1:0",
             "--store.url=" + (store or f"sqlite:{folder / 'store.db'}"),
             *flags,
         ]
         variables = {}
-        if words == PLAIN:
-            counts = folder / "counts"  # all files in it are taken for counts
+        if module == PLAIN:
+            counts = folder / "counts"  # an own folder: prometheus_client reads all files in it
             counts.mkdir()
             variables["PROMETHEUS_MULTIPROC_DIR"] = str(counts)
         super().__init__(command, folder, cores=cores, variables=variables)
@@ -50,24 +50,25 @@ class Process(Program):
 
     @property
     def callbacks_url(self) -> str:
-        """Where it takes callbacks."""
+        """The URL for callbacks."""
         return f"http://127.0.0.1:{self._ports['callbacks']}/callbacks"
 
     def connect(self, listener: str) -> http.client.HTTPConnection:
-        """Return a connection to its listener `callbacks` or `web`."""
+        """Return a connection to the listener `callbacks` or `web`."""
         return http.client.HTTPConnection("127.0.0.1", self._ports[listener], timeout=START_SECONDS)
 
-    def numbers(self) -> dict[str, float]:
-        """Return a scrape: the value of each series by its name and labels as they are written."""
-        return scraped(self.connect("web"))
+    def samples(self) -> dict[str, float]:
+        """Return the samples of a scrape, by their name and labels in text format."""
+        return scrape_samples(self.connect("web"))
 
     def workers(self) -> list[int]:
-        """Its workers: the master does none of the work."""
+        """Return the process ids of the workers; the master does none of the work."""
         master = self._running().pid
         return [int(n) for n in Path(f"/proc/{master}/task/{master}/children").read_text().split()]
 
     def is_ready(self) -> bool:
-        """Whether both listeners are there, and a worker: they take connections before there is one."""
+        """Return whether both listeners are in the log and a worker answers."""
+        # The master opens the listeners before a worker runs: only an answer shows that there is a worker.
         found = re.findall(r"listener=(\w+) address=\S+:(\d+)", self.log.read_text())
         self._ports = {name: int(port) for name, port in found}
         if len(self._ports) < 2:
@@ -79,8 +80,8 @@ class Process(Program):
         return True
 
 
-def scraped(connection: http.client.HTTPConnection) -> dict[str, float]:
-    """Return what `/metrics` says: the value of each series by its name and labels as they are written."""
+def scrape_samples(connection: http.client.HTTPConnection) -> dict[str, float]:
+    """Return the samples of `/metrics`, by their name and labels in text format."""
     connection.request("GET", "/metrics")
     text = connection.getresponse().read().decode()
     connection.close()

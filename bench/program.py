@@ -1,4 +1,4 @@
-"""A program under measurement: a real process, from its start to its end."""
+"""A program under measurement, as a real process."""
 
 import os
 import random
@@ -14,22 +14,22 @@ from types import TracebackType
 from typing import Self
 
 ROOT = Path(__file__).parents[1]
-#: Only a hang takes as long.
+#: Limits that only a hang exceeds.
 START_SECONDS = STOP_SECONDS = 600.0
 POLL_SECONDS = 0.01
-#: Below what the kernel gives to connections, of which a crowd takes many.
+#: Below the kernel's range for outgoing connections, because the load generators open many of them.
 PORTS = range(11_000, 12_000)
 _unused_ports = iter(random.sample(PORTS, len(PORTS)))
 
 
 class Program:
-    """A program, from entering to leaving the context.
+    """A program that runs while its context is entered.
 
     Args:
-        command: what it is started with.
-        folder: where its log is.
-        cores: those it may run on, all if none are given.
-        variables: of its environment, beside those of this process.
+        command: the command line.
+        folder: the folder for its log.
+        cores: the cores it may run on; empty: all.
+        variables: environment variables, in addition to those of this process.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class Program:
         self._command = [*pinned(cores), *command]
         self._variables = variables or {}
         self._process: subprocess.Popen[bytes] | None = None
-        #: From the start of the process to its first answer.
+        #: The time from the start of the process to its first answer.
         self.start_seconds = 0.0
 
     def is_ready(self) -> bool:
-        """Whether it answers."""
+        """Return whether the program answers."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:
@@ -81,28 +81,28 @@ class Program:
         except subprocess.TimeoutExpired:
             self._kill()
 
-    def busy_seconds(self) -> float:
-        """Return the processor time that those of its processes have used that do its work."""
-        return sum(_busy_seconds(number) for number in self.workers())
+    def cpu_seconds(self) -> float:
+        """Return the processor time of its workers."""
+        return sum(_cpu_seconds(number) for number in self.workers())
 
-    def held_mib(self, *, peak: bool = False) -> float:
-        """Return the memory that they hold, or the most that each ever held, MiB."""
-        return sum(_held_mib(number, "VmHWM" if peak else "VmRSS") for number in self.workers())
+    def memory_mib(self, *, peak: bool = False) -> float:
+        """Return the memory of its workers in MiB, now or at their peak."""
+        return sum(_memory_mib(number, "VmHWM" if peak else "VmRSS") for number in self.workers())
 
     def workers(self) -> list[int]:
-        """Return the numbers of the processes that do its work."""
+        """Return the process ids of its workers."""
         return [self._running().pid]
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
-            raise RuntimeError("it has not been started")
+            raise RuntimeError("the program has not been started")
         return self._process
 
     def _await(self) -> None:
         deadline = time.monotonic() + START_SECONDS
         while not self.is_ready():
             if self._running().poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"it does not start:\n{self.log.read_text()}")
+                raise RuntimeError(f"the program does not start; its log:\n{self.log.read_text()}")
             time.sleep(POLL_SECONDS)
 
     def _kill(self) -> None:
@@ -113,12 +113,16 @@ class Program:
 
 
 def pinned(cores: Sequence[int]) -> list[str]:
-    """Return what is to stand before a command so that it runs on these cores alone."""
+    """Return the prefix of a command that pins it to these cores; empty without cores."""
     return ["taskset", "--cpu-list", ",".join(map(str, cores))] if cores else []
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on now, and that no connection is given by chance."""
+    """Return a port without a listener that the kernel does not give to an outgoing connection.
+
+    Raises:
+        RuntimeError: no port of the range is free.
+    """
     for port in _unused_ports:
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
@@ -126,13 +130,13 @@ def free_port() -> int:
     raise RuntimeError("no port is free")
 
 
-def _busy_seconds(number: int) -> float:
+def _cpu_seconds(number: int) -> float:
     user, system = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
-def _held_mib(number: int, name: str) -> float:
+def _memory_mib(number: int, name: str) -> float:
     found = re.search(rf"^{name}:\s+(\d+) kB$", Path(f"/proc/{number}/status").read_text(), re.MULTILINE)
     if found is None:
-        raise RuntimeError("the process is gone")
+        raise RuntimeError("the process has ended")
     return int(found[1]) / 1024

@@ -1,6 +1,7 @@
--- Pushes two metrics to a Pushgateway, as a client library would after every callback: one group a destination.
--- Arguments: the number to begin to count at; how many to send, 0 for as many as the time allows; over how
--- many destinations they spread.
+-- A wrk script: it pushes two metrics to a Pushgateway, as a client library would after every callback, with one
+-- group per destination.
+-- Arguments: the first value of the counter; the number of pushes, 0 for as many as the time allows; the number of
+-- destinations.
 
 local outcome = require("outcome")
 

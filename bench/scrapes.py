@@ -1,4 +1,4 @@
-"""How long a scrape takes and how large it is, by store, tasks, format and encoding."""
+"""The time and size of a scrape, by store, number of tasks, format and encoding."""
 
 import http.client
 import time
@@ -12,10 +12,10 @@ from bench.report import Figure, Target
 from bench.stores import STORES, Stores
 
 FLEETS = (10, 100, 1_000, 10_000, 100_000)
-#: Tasks that have series of their own by default.
+#: The default number of tasks with series of their own.
 DEFAULT_SERIES = 2_000
 CHANGES = 50
-#: With series for the default number of tasks.
+#: Targets in ms, by number of tasks, with series for the default number of tasks.
 LIMITS_MS = {10_000: 50, 100_000: 500}
 DEFAULT, ALL = "default series", "series for all"
 FORMS = {
@@ -28,7 +28,7 @@ FORMS = {
 def measure(
     folder: Path, flags: Sequence[str], *, fleets: Sequence[int], times: int, stores: Stores = STORES
 ) -> Iterator[Figure]:
-    """Measure fleets of each size on each store: with series for 2,000 tasks as by default, and for all."""
+    """Measure fleets of each size on each kind of store, with series for 2,000 tasks and for all tasks."""
     for store, started in stores.items():
         for tasks in fleets:
             home = folder / f"{store}-{tasks}"
@@ -41,7 +41,7 @@ def measure(
 
 
 def _bounds(tasks: int) -> dict[str, tuple[str, ...]]:
-    """Return flags for the default number of tasks with series, and for all if that is another."""
+    """Return the flags for the default number of tasks with series, and for all tasks if there are more."""
     return {DEFAULT: ()} | ({ALL: (f"--metrics.max-tasks={tasks}",)} if tasks > DEFAULT_SERIES else {})
 
 
@@ -49,7 +49,7 @@ def _of_fleet(exporter: Process, name: str, tasks: int, times: int) -> Iterator[
     web = exporter.connect("web")
     callbacks = Changes(exporter.connect("callbacks"), tasks)
     target = Target(LIMITS_MS[tasks]) if tasks in LIMITS_MS and name.endswith(DEFAULT) else None
-    yield Figure(f"{name}, the first of all", scrape(web)[0], "ms")
+    yield Figure(f"{name}, first scrape", scrape(web)[0], "ms")
     for form in FORMS:
         scrape(web, form)
         took, sizes = [], []
@@ -60,15 +60,15 @@ def _of_fleet(exporter: Process, name: str, tasks: int, times: int) -> Iterator[
             sizes.append(size)
         yield Figure(f"{name}, {form}, size", median(sizes) / 1024, "KiB")
         yield Figure(f"{name}, {form}", median(took), "ms", target)
-    yield Figure(f"{name}, memory at its highest", exporter.held_mib(peak=True), "MiB")
+    yield Figure(f"{name}, peak memory", exporter.memory_mib(peak=True), "MiB")
 
 
 class Changes:
-    """Callbacks that change some tasks of a fleet, others each time.
+    """A sender of callbacks that change some tasks of a fleet, different tasks each time.
 
     Args:
-        connection: to the callback listener.
-        tasks: how many there are.
+        connection: a connection to the callback listener.
+        tasks: the number of tasks in the fleet.
     """
 
     def __init__(self, connection: http.client.HTTPConnection, tasks: int) -> None:
@@ -77,7 +77,7 @@ class Changes:
         self._sent = 0
 
     def post(self, number: int = CHANGES) -> None:
-        """Send that many callbacks, one after the other; each begins a file of another task."""
+        """Send that many callbacks, one after the other; each starts a file of a different task."""
         for _ in range(number):
             self._sent += 1
             body = file_start(self._sent % self._tasks, time.time(), self._sent)
@@ -86,11 +86,11 @@ class Changes:
             answer.read()
             if answer.status != http.HTTPStatus.OK:
                 raise RuntimeError(f"a callback was answered {answer.status}")
-        self._connection.close()  # it would not be kept open for as long as a large scrape takes
+        self._connection.close()  # a large scrape can take longer than the exporter's idle timeout
 
 
 def scrape(web: http.client.HTTPConnection, form: str = "text") -> tuple[float, int]:
-    """Return how long a scrape took, in ms, and its size as it was sent."""
+    """Return the time of a scrape in ms, and the size of its body in bytes as it was sent."""
     accept, encoding = FORMS[form]
     begun = time.perf_counter()
     web.request("GET", "/metrics", headers={"Accept": accept, "Accept-Encoding": encoding})

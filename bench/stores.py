@@ -1,4 +1,4 @@
-"""The stores that the exporter keeps everything in, to be filled and to be served."""
+"""The stores of the exporter, for filling and for serving."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -16,25 +16,25 @@ from exporter.store.valkey.store import ValkeyStore
 
 @contextmanager
 def sqlite(folder: Path) -> Iterator[StoreUrl]:
-    """Yield a file in the folder."""
+    """Yield the URL of an SQLite file in the folder."""
     yield StoreUrl(path=str(folder / "store.db"))
 
 
 @contextmanager
 def shared(folder: Path) -> Iterator[StoreUrl]:
-    """Yield a Valkey server that keeps its files in the folder."""
+    """Yield the URL of a Valkey server with its files in the folder."""
     with Valkey(folder) as server:
         yield parse_store(server.url)
 
 
 Stores = Mapping[str, Callable[[Path], AbstractContextManager[StoreUrl]]]
 
-#: By the name that they have in figures.
+#: The kinds of store, by their name in figures.
 STORES: Stores = {"sqlite": sqlite, "valkey": shared}
 
 
 def opened(url: StoreUrl, settings: Settings) -> Store:
-    """Return the store, as a server with these settings opens it."""
+    """Return the store, opened with the options of a server with these settings."""
     terms = StoreOptions(
         labels=settings.metrics_labels, fold_settings_fingerprint=settings.fold_settings_fingerprint
     )
@@ -42,7 +42,7 @@ def opened(url: StoreUrl, settings: Settings) -> Store:
 
 
 def size_mib(url: StoreUrl) -> float:
-    """Return how large it is, MiB: on disk with its log, or in the server's memory."""
+    """Return the size of a store in MiB: the file with its write-ahead log, or the memory of the server."""
     if url.is_embedded:
         parts = (Path(url.path + end) for end in ("", "-wal"))
         return sum(part.stat().st_size for part in parts if part.exists()) / 1024 / 1024

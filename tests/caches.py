@@ -1,6 +1,6 @@
-"""What takes long to make and seldom changes is made once on a machine and kept: npm's packages, the image.
+"""A cache on this machine for files that are slow to create and seldom change: npm's packages, the image.
 
-Workers of one run, and runs beside each other, may want it at the same time: one makes it, the others wait.
+Several workers and several runs may need a file at the same time: one creates it, the others wait.
 """
 
 import fcntl
@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "css-relay-exporter"
-FOUND = "taken from the cache"
+FOUND = "from the cache"
 
-#: What this process needed of it, and how it came by that; told at the end of a run.
+#: What this process needed from the cache, and whether it was there; printed at the end of a run.
 said: dict[str, str] = {}
 
 
 @contextmanager
 def alone(lock: Path) -> Iterator[None]:
-    """Hold a lock file, which no other process of this machine then holds."""
+    """Hold a lock file, so that no other process of this machine holds it."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -30,12 +30,12 @@ def alone(lock: Path) -> Iterator[None]:
 
 
 def kept(place: Path, make: Callable[[Path], object], what: str) -> Path:
-    """Return a file or folder of the cache, made now if it is not there; it is never there half made.
+    """Return a file or folder of the cache; create it if it does not exist.
 
     Args:
-        place: where it is.
-        make: makes it in the path it is given, where nothing is.
-        what: what it is, for the end of the run.
+        place: its path in the cache.
+        make: creates it at the path it gets; the result is renamed to `place` when it is complete.
+        what: its name for the end of the run.
     """
     with alone(place.with_name(f"{place.name}.lock")):
         if place.exists():
@@ -58,7 +58,7 @@ def of_this_run(factory: pytest.TempPathFactory) -> Path:
 
 
 def merged(*told: Mapping[str, str]) -> dict[str, str]:
-    """Return what several processes say; what one of them has made, the others found."""
+    """Return the reports of several processes as one: "made" in one process wins over "found" in others."""
     both: dict[str, str] = {}
     for what, how in (pair for each in told for pair in each.items()):
         if how != FOUND or what not in both:

@@ -1,4 +1,4 @@
-"""What the Helm chart makes of values, read for tests."""
+"""The objects that the Helm chart renders from values, for tests."""
 
 from functools import cache
 from typing import Any
@@ -16,7 +16,7 @@ GUARDED = {
     "web": {"configSecret": "d", "tls": True, "loginSecret": "e"},
     "serviceMonitor": {"enabled": True, "tlsConfig": {"insecureSkipVerify": True}},
 }
-#: Values by what is special about them.
+#: Values of the chart, by a description.
 VARIANTS: dict[str, Form] = {
     "nothing set": {},
     "behind secrets": GUARDED,
@@ -71,7 +71,7 @@ VARIANTS: dict[str, Form] = {
 
 
 class Objects:
-    """What the chart makes of some values."""
+    """The objects that the chart renders from values."""
 
     def __init__(self, values: Form) -> None:
         rendered = render(values, NAME)
@@ -108,23 +108,23 @@ class Objects:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables whose text stands in the container."""
+        """The environment variables of the container with a literal value."""
         return {each["name"]: each["value"] for each in self.container["env"] if "value" in each}
 
 
 @cache
 def variants() -> dict[str, Objects]:
-    """Return what is made of each of the variants."""
+    """Return the objects of every variant."""
     return {name: Objects(values) for name, values in VARIANTS.items()}
 
 
 def selects(selector: dict[str, str], labelled: dict[str, Any]) -> bool:
-    """Whether labels of an object fulfil a selector; an empty one would be a mistake here."""
+    """Return whether the labels of an object match a selector; an empty selector, a mistake, does not."""
     return bool(selector) and selector.items() <= labelled["metadata"]["labels"].items()
 
 
 def written() -> dict[str, Any]:
-    """Return every flag with its default, or a path where it names a file, as it would stand in values."""
+    """Return every flag with its default as a value of the chart; flags for files have a made-up path."""
     texts = {flag.name: default_text(Settings, field) for field, flag in flags_of(Settings).items()}
     paths = {name: f"/somewhere/{name}" for name in texts if name.endswith("file")}
     store = {"store.url": "sqlite:/data/other.db"}

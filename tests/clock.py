@@ -1,11 +1,11 @@
-"""A clock that a test moves and real processes go by, so that no test waits for a window to pass."""
+"""A clock for real processes that a test can move, so that no test waits for a time window to pass."""
 
 import os
 import time
 from pathlib import Path
 
-#: Python reads it before anything else, so that the program never sees another clock. Faking the clock of the
-#: whole process (libfaketime) breaks Python's own sleeping; the event loop's timers keep the machine's time.
+#: Python imports sitecustomize before any other module, so that the program never sees another clock. Only
+#: time.time is replaced: a fake clock for the whole process (libfaketime) breaks Python's sleep and timers.
 SHIM = """
 import os, time
 
@@ -20,10 +20,10 @@ time.time = moved_by(time.time)
 
 
 class Clock:
-    """The time of day of the processes that have its environment: the machine's, and so many seconds.
+    """The time of day for processes with its environment: the machine's time plus an offset.
 
     Args:
-        folder: for its files.
+        folder: the folder for its files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -35,7 +35,7 @@ class Clock:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process needs to go by it."""
+        """The environment variables of a process that uses this clock."""
         paths = [str(self._place), *filter(None, [os.environ.get("PYTHONPATH")])]
         return {"PYTHONPATH": os.pathsep.join(paths), "TEST_CLOCK_OFFSET": str(self._place / "offset")}
 
@@ -44,7 +44,7 @@ class Clock:
         return time.time() + self._offset_seconds
 
     def set(self, offset_seconds: float) -> None:
-        """Put it so far from the machine's time, at once for every process."""
+        """Set its offset to the machine's time; it takes effect immediately in every process."""
         unfinished = self._place / "unfinished"
         unfinished.write_text(repr(offset_seconds))
         unfinished.rename(self._place / "offset")

@@ -1,4 +1,4 @@
-"""A real cluster for tests: three Redis servers that share all slots, and replicas of one of them."""
+"""A real Redis cluster for tests: three servers with all slots, and replicas of one of them."""
 
 from binascii import crc_hqx
 from collections.abc import Iterator
@@ -14,10 +14,11 @@ NODES = 3
 
 @contextmanager
 def running_cluster(folder: Path, *, replicas: int = 0) -> Iterator[list[ValkeyServer]]:
-    """Yield three servers that are a cluster, then the replicas of the one that has the store.
+    """Yield the three servers of a cluster, then the replicas of the server with the store.
 
-    They know each other from their files, as after a restart, so nobody waits for them to meet. None takes
-    another for failed within minutes, however slow the machine is: a test that wants a failover commands it.
+    The servers read the cluster's configuration from files, as after a restart, so that no time is lost until
+    they find each other. The node timeout is very long, so that a slow machine causes no failover: a test
+    that needs one commands it.
     """
     servers = [_node(folder / f"node{number}") for number in range(NODES + replicas)]
     for number, server in enumerate(servers):
@@ -34,18 +35,18 @@ def running_cluster(folder: Path, *, replicas: int = 0) -> Iterator[list[ValkeyS
 
 
 def holder(servers: list[ValkeyServer]) -> ValkeyServer:
-    """Return the server of a cluster that has the store to begin with."""
+    """Return the server of a cluster that has the store before any failover."""
     return servers[_holder()]
 
 
 def is_well(server: ValkeyServer) -> bool:
-    """Whether a node finds its cluster whole."""
+    """Return whether a node reports that the cluster is complete."""
     with server.client() as client:
         return bool(client.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
 
 
 def _node(folder: Path) -> ValkeyServer:
-    """Return a server that can be one of a cluster."""
+    """Return a server with the options of a cluster node."""
     folder.mkdir()
     patience = ("--cluster-node-timeout", str(round(HANG_SECONDS * 1000)))
     options = ("--cluster-enabled", "yes", *patience, "--repl-diskless-sync-delay", "0")
@@ -53,7 +54,7 @@ def _node(folder: Path) -> ValkeyServer:
 
 
 def _line(servers: list[ValkeyServer], number: int, *, is_itself: bool) -> str:
-    """Return the line of a server in what another, or itself, knows of the cluster."""
+    """Return the line of a server in nodes.conf, the cluster configuration of a node."""
     port = servers[number].port
     if number < NODES:
         first, end = (-(-each * SLOTS // NODES) for each in (number, number + 1))

@@ -1,4 +1,4 @@
-"""Fixtures that several kinds of test use, the store of exporters, and what is said at the end of a run."""
+"""Fixtures for several kinds of tests, the store of exporters, and the summary at the end of a run."""
 
 import os
 from collections import Counter
@@ -13,16 +13,16 @@ from tests import caches, support
 from tests.stores import IS_EMBEDDED, KIND, running_store
 from tests.support import Exporter, running
 
-#: In CI a test that is left out fails the run; on another store those about the embedded one's file are.
+#: In CI a skipped test fails the run. With another store the tests about the SQLite file are always skipped.
 ALL_MUST_RUN = bool(os.environ.get("CI")) and IS_EMBEDDED
-#: How long an example takes is no question of a test.
+#: No time limits for examples: a slow machine must not fail a test.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Put exporters on the store that TEST_STORE names."""
+    """Run exporters with the kind of store in TEST_STORE."""
     if IS_EMBEDDED:
         yield
         return
@@ -31,7 +31,7 @@ def _store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out what is about the file of the embedded store where exporters are on another."""
+    """Skip the tests about the file of the embedded store if exporters use another store."""
     if not IS_EMBEDDED:
         reason = pytest.mark.skip(reason=f"about the embedded store's file, not {KIND}")
         for item in items:
@@ -47,14 +47,14 @@ def exporter(tmp_path: Path) -> Iterator[Exporter]:
 
 
 def left_out(reporter: pytest.TerminalReporter) -> Counter[str]:
-    """Return how many tests were left out, by reason."""
+    """Return the number of skipped tests, by reason."""
     reports = reporter.stats.get("skipped", [])
     return Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in reports)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """In CI nothing is left out: a test that is fails the run. A worker hands over what it has to say."""
+    """Fail the run in CI if a test was skipped; in a worker, pass on its reports about the cache."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["said"] = caches.said
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
@@ -64,13 +64,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Keep what a worker of pytest-xdist says of what it took from the cache."""
+    """Add the reports of a pytest-xdist worker about the cache."""
     caches.said.update(caches.merged(caches.said, getattr(node, "workeroutput", {}).get("said", {})))
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what the cache gave or lacked; then in one line what passed, failed and was left out, and why."""
+    """Print the reports about the cache, then a line with the numbers of passed, failed and skipped tests."""
     for what, how in caches.said.items():
         terminalreporter.write_line(f"{what}: {how}")
     passed, failed, errors = (len(terminalreporter.stats.get(k, [])) for k in ("passed", "failed", "error"))

@@ -1,4 +1,4 @@
-"""The committed dashboards, for tests: their panels, their queries, and the selectors in a query."""
+"""The committed dashboards for tests: their panels, queries, and the selectors in a query."""
 
 import json
 import re
@@ -15,7 +15,7 @@ DASHBOARDS: dict[str, dict[str, Any]] = {
 }
 
 SELECTOR = re.compile(r"\b([a-zA-Z_][\w:]*)\{([^}]*)\}")
-#: `sum by (le) (`, to be read like a call.
+#: An aggregation with its labels, such as `sum by (le) (`.
 GROUPED = re.compile(r"\b(\w+) (by|without) \(([^)]*)\) \(")
 
 
@@ -36,8 +36,8 @@ class Selector(Struct, frozen=True):
     """A series that a query selects.
 
     Args:
-        matchers: what stands between its braces.
-        around: the functions and aggregations it stands in, from the inside out.
+        matchers: the text between its braces.
+        around: the functions and aggregations around it, innermost first.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Selector(Struct, frozen=True):
 
 
 def panels(dashboard: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the panels that show something."""
+    """Return the panels, without the rows."""
     return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
 
 
@@ -72,7 +72,7 @@ def selectors(expr: str) -> Iterator[Selector]:
 
 
 def _around(before: str) -> tuple[str, ...]:
-    """Return the calls that are open at the end of a text, the innermost first."""
+    """Return the calls that are not closed at the end of a text, innermost first."""
     text = GROUPED.sub(lambda m: f"{m[1]}_{m[2]}_{m[3].replace(', ', '_')}(", before)
     stack: list[str] = []
     for match in re.finditer(r"(\w*)\(|\)", re.sub(r'"[^"]*"', '""', text)):

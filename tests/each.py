@@ -1,4 +1,4 @@
-"""One test that asks one question of many things, and tells all of them that are at fault."""
+"""A test that checks many items and reports all that fail."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,15 +9,15 @@ Check = Callable[..., None]
 
 
 def each(things: Mapping[str, Any]) -> Callable[[Check], Callable[[], None]]:
-    """Make a test of all things of a check of one; it fails with the name of each that fails, and why.
+    """Return a decorator that turns the check of one item into a test of all; it reports all failing items.
 
     Args:
-        things: what the check is called with, by the names of the things; a tuple is several arguments.
+        things: the arguments of the check, by the name of the item; a tuple is several arguments.
     """
 
     def of_all(check: Check) -> Callable[[], None]:
         def test() -> None:
-            assert things, "there is nothing to look at"
+            assert things, "there are no items to check"
             faults = {}
             for name, thing in things.items():
                 try:
@@ -28,7 +28,7 @@ def each(things: Mapping[str, Any]) -> Callable[[Check], Callable[[], None]]:
                 told = "\n\n".join(f"{name}:\n{why}" for name, why in faults.items())
                 pytest.fail(f"{len(faults)} of {len(things)}:\n\n{told}", pytrace=False)
 
-        # No functools.wraps: pytest would look for the arguments of the check.
+        # Without functools.wraps: pytest would treat the arguments of the check as fixtures.
         test.__name__, test.__doc__, test.__module__ = check.__name__, check.__doc__, check.__module__
         return test
 

@@ -1,4 +1,4 @@
-"""The container image and podman, by way of .ci/image: one build for all tests of a run."""
+"""The container image and podman through .ci/image: one build for all tests of a run."""
 
 import os
 import subprocess
@@ -12,14 +12,14 @@ from tests.support import HANG_SECONDS
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / ".ci" / "image"
-#: With the base image, which is made once on a machine.
+#: Includes the base image, which is created once on a machine.
 BUILD_SECONDS = 2 * HANG_SECONDS
 
 
 def run(
     *words: str, stdin: bytes = b"", check: bool = True, seconds: float = HANG_SECONDS
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run .ci/image with this environment's programs; show what it said where it failed."""
+    """Run .ci/image with this environment's programs; show its output if it fails."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
         [SCRIPT, *words],
@@ -40,7 +40,7 @@ def podman(*words: str, stdin: bytes = b"") -> str:
 
 @pytest.fixture(scope="session")
 def image(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The id of the image, built once a run; what an earlier run left is taken where nothing changed."""
+    """The id of the image, built once per run, with cached layers of earlier runs."""
     lacks = run("missing", check=False)
     if lacks.returncode:
         reason = f"THE IMAGE IS NOT TESTED, {lacks.stdout.decode().strip()}: `.ci/image setup` installs it"

@@ -1,4 +1,4 @@
-"""What npm gives that tests need: installed once on a machine, as it is locked in tests/schema/."""
+"""The npm packages that tests need: installed once on a machine, as locked in tests/schema/."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ TYPES = "node_modules/@grafana/schema/dist/types/raw/dashboard/x/dashboard_types
 
 
 def installed() -> Path:
-    """Return the folder that has node_modules/; without npm the test is skipped, in CI it fails."""
+    """Return the folder with node_modules/; without npm the test is skipped, in CI it fails."""
     locked = hashlib.sha256((PACKAGES / "package-lock.json").read_bytes()).hexdigest()[:12]
 
     def install(folder: Path) -> None:
@@ -28,7 +28,7 @@ def installed() -> Path:
 
 
 def dashboard_schema() -> Path:
-    """Return a JSON Schema of dashboards, made of Grafana's own types, which are TypeScript."""
+    """Return a JSON Schema of dashboards, generated from Grafana's own TypeScript types."""
     folder = installed()
     words = ("exec", "--", "ts-json-schema-generator", "--path", TYPES, "--type", "Dashboard")
     form = ("--no-type-check", "--additional-properties", "--out")
@@ -43,19 +43,19 @@ def npm(folder: Path, *words: str) -> None:
     """Run npm in a folder."""
     done = _run(folder, "npm", *words)
     if done.returncode and not os.environ.get("CI"):
-        pytest.skip(f"npm can't do {words[0]}: {done.stderr}")
+        pytest.skip(f"npm {words[0]} failed: {done.stderr}")
     assert done.returncode == 0, done.stderr
 
 
 def node(folder: Path, script: str, given: str) -> str:
-    """Run a module of JavaScript in a folder, with `given` as its input, and return what it prints."""
+    """Run a JavaScript module in a folder with `given` as its input, and return its output."""
     done = _run(folder, "node", "--input-type=module", "--eval", script, given=given)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def _run(folder: Path, name: str, *words: str, given: str = "") -> subprocess.CompletedProcess[str]:
-    """Run node or npm, this environment's own where it has them."""
+    """Run node or npm, preferably those of this environment."""
     own = Path(sys.executable).with_name(name)
     command = [str(own) if own.exists() else tool(name), *words]
     return subprocess.run(

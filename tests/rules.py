@@ -1,7 +1,7 @@
-"""The rules of `prometheus/`, read for tests that hold them to the catalogue, their cases and their page.
+"""The rules of `prometheus/`, for tests that compare them with the catalogue, the cases and the page.
 
-What is wrong with a query is told by `faults`, from the scope of the families it names: no parser of
-PromQL, but enough of one for queries written as this project writes them.
+`faults` finds wrong uses of metrics in a query, by the scope of the families. It is not a full parser of
+PromQL, but enough for the queries of this project.
 """
 
 import re
@@ -20,7 +20,7 @@ RULES = ROOT / "prometheus" / "rules"
 CASE_FILES = tuple(sorted((ROOT / "prometheus" / "tests").glob("*.yml")))
 PAGE = ROOT / "docs" / "alerts.md"
 
-#: What the rules use beside our own metrics: Prometheus' own, and one of the process.
+#: Metrics that the rules use and that are not in the catalogue: Prometheus' own, and one of the process.
 FOREIGN = {"up", "scrape_duration_seconds", "process_start_time_seconds"}
 WORDS = {"and", "or", "unless", "on", "ignoring", "by", "without", "time"}
 
@@ -28,12 +28,12 @@ Rule = dict[str, Any]
 
 
 class Case(Struct, frozen=True):
-    """A case of promtool.
+    """A test case of promtool.
 
     Args:
-        name: what must hold.
+        name: its name.
         step: the seconds between two evaluations.
-        told: of each alert asked for, when, in seconds, and whether it must be there.
+        told: by alert: the times in seconds, and whether the alert must fire then.
     """
 
     name: str
@@ -78,7 +78,7 @@ def _case(case: dict[str, Any], step: int) -> Case:
 
 
 def metrics(query: str) -> set[str]:
-    """Return the names of the metrics in a query."""
+    """Return the metric names in a query."""
     bare = re.sub(r'"[^"]*"|\{[^}]*\}|\[[^]]*\]', "", query)
     bare = re.sub(r"\b(on|ignoring|by|without) ?\([^)]*\)", "", bare)
     names = re.findall(r"\b[a-zA-Z_][\w:]*\b(?!\s*\()", bare)
@@ -86,13 +86,13 @@ def metrics(query: str) -> set[str]:
 
 
 def family(name: str) -> Family | None:
-    """Return the family of a metric, None if it is not one of ours."""
+    """Return the family of a metric, None if it is not in the catalogue."""
     short = name.removeprefix(PREFIX)
     return CATALOGUE.get(short) or CATALOGUE.get(re.sub(r"_(bucket|sum|count)$", "", short))
 
 
 def faults(query: str) -> Iterator[str]:
-    """Tell how a query misuses the metrics it names: each in the way of its scope and its type."""
+    """Yield the wrong uses of metrics in a query, by their scope and type."""
     query = re.sub(r"\s+", " ", re.sub(r'"[^"]*"', '""', query))
     for name in metrics(query):
         for use in re.finditer(rf"(?<![\w:]){re.escape(name)}(?![\w:])", query):
@@ -106,7 +106,7 @@ def _is_right(name: str, before: str) -> bool:
     if name in FOREIGN:
         return True
     if name in RECORDED:
-        return not ranged  # never the rate of a recorded max
+        return not ranged  # the rate of a recorded max is wrong
     known = family(name)
     if known is None:
         return False
@@ -117,7 +117,7 @@ def _is_right(name: str, before: str) -> bool:
     before = re.sub(r"\b(rate|increase)\($", "", before)
     if known.scope is Scope.PROCESS:
         return not ranged or _is_sum_over_replicas(before)
-    # Once for all replicas; or, of each replica, whether it tells of the store at all.
+    # Once for all replicas; or a check whether a replica reports the store at all.
     return before.endswith(("max without (instance, pod) (", "unless on (job, namespace, instance, pod) "))
 
 
@@ -138,7 +138,7 @@ def windows(query: str) -> set[int]:
 
 
 def page_queries() -> list[str]:
-    """Return the queries of the page."""
+    """Return the queries on the page about alerts."""
     return [
         q
         for q in re.findall(r"`([^`]*)`", PAGE.read_text())

@@ -1,4 +1,4 @@
-"""Real servers beside the exporter, each on a free port and ended with the test: Prometheus, Alertmanager."""
+"""Real Prometheus and Alertmanager servers for tests, each on a free port and stopped with the test."""
 
 import json
 import re
@@ -16,11 +16,11 @@ ONE_JOB: Mapping[str, Mapping[str, Any]] = {"css-relay": {}}
 
 
 class Server:
-    """A program that answers HTTP on a port of its own.
+    """A program that serves HTTP on its own port.
 
     Args:
-        name: of the program.
-        folder: for its files.
+        name: the name of the program.
+        folder: the folder for its files.
     """
 
     ready = "/-/ready"
@@ -34,7 +34,7 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
 
     def arguments(self) -> list[str]:
-        """Return what it is started with."""
+        """Return its command line arguments."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:
@@ -47,7 +47,7 @@ class Server:
         return self
 
     def _is_started(self) -> bool:
-        """Start it and return whether it is ready; if it ended, as its port was taken, it gets another."""
+        """Start it and return whether it is ready; if its port was in use, choose another port."""
         with self.log.open("wb") as log:
             self.process = process = subprocess.Popen(
                 [self.program, *self.arguments()], stdout=log, stderr=log
@@ -78,7 +78,7 @@ class Server:
             return False
 
     def get(self, path: str, **parameters: str) -> Any:
-        """Return the JSON it answers."""
+        """Return the JSON of an answer."""
         query = urllib.parse.urlencode(parameters)
         return json.loads(request(self.port, "GET", f"{path}?{query}")[2])
 
@@ -95,7 +95,7 @@ class Alertmanager(Server):
         self.config = config
 
     def arguments(self) -> list[str]:
-        """Alone: no cluster."""
+        """Return its arguments; without a cluster."""
         return [
             f"--config.file={self.config}",
             f"--storage.path={self.folder}",
@@ -104,7 +104,7 @@ class Alertmanager(Server):
         ]
 
     def alerts(self, **parameters: str) -> list[dict[str, Any]]:
-        """Return the alerts it has, by default those inhibited too."""
+        """Return its alerts, by default with the inhibited ones."""
         found: list[dict[str, Any]] = self.get("/api/v2/alerts", **parameters)
         return found
 
@@ -113,10 +113,10 @@ class Prometheus(Server):
     """A running Prometheus that scrapes exporters, and evaluates rules, every second.
 
     Args:
-        targets: ports of exporters, replicas of one job.
+        targets: the ports of exporters, the replicas of a job.
         rules: a folder with rule files.
-        alertmanager: who is told of alerts.
-        jobs: the scrape configs, by the names of jobs: what each has besides targets.
+        alertmanager: the receiver of alerts.
+        jobs: by job name, the fields of its scrape config in addition to the targets.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class Prometheus(Server):
         }
 
     def arguments(self) -> list[str]:
-        """With exemplars."""
+        """Return its arguments; exemplars are on."""
         return [
             f"--config.file={self.config}",
             f"--storage.tsdb.path={self.folder / 'tsdb'}",
@@ -161,11 +161,11 @@ class Prometheus(Server):
         ]
 
     def ask(self, path: str, **parameters: str) -> Any:
-        """Return what its API answers, None if it is an error."""
+        """Return the data of an API answer, None if it is an error."""
         return self.get(f"/api/v1/{path}", **parameters).get("data")
 
     def query(self, expression: str, at: float | None = None) -> list[dict[str, Any]]:
-        """Return the samples of an expression, now or at another time, UNIX seconds."""
+        """Return the samples of an expression, now or at a time in UNIX seconds."""
         when = {} if at is None else {"time": repr(at)}
         answer = self.get("/api/v1/query", query=expression, **when)
         assert answer["status"] == "success", (expression, answer)
@@ -173,7 +173,7 @@ class Prometheus(Server):
         return found
 
     def value(self, expression: str) -> float | None:
-        """Return the value of an expression that has one sample."""
+        """Return the value of an expression with one sample."""
         found = self.query(expression)
         return float(found[0]["value"][1]) if found else None
 

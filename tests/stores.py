@@ -1,4 +1,4 @@
-"""Where the exporters of the tests keep what they know: TEST_STORE is sqlite, valkey or cluster."""
+"""The stores of the exporters in tests: TEST_STORE is sqlite, valkey or cluster."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -13,13 +13,14 @@ KIND = os.environ.get("TEST_STORE", "sqlite")
 IS_EMBEDDED = KIND == "sqlite"
 DATABASES = 4096
 
-#: Gives the store of an exporter by its folder; another folder has another one, and finds it empty.
+#: Returns the store URL for the folder of an exporter; each folder has its own store, which is empty at
+#: first.
 Place = Callable[[Path], str]
 
 
 @contextmanager
 def running_store(folder: Path) -> Iterator[Place]:
-    """Yield what gives each exporter a store on the server or the cluster."""
+    """Yield a function that gives each exporter a store on the server or on a cluster."""
     if KIND == "valkey":
         with ValkeyServer(folder, "--databases", str(DATABASES)) as server:
             yield _on_server(server)
@@ -31,7 +32,7 @@ def running_store(folder: Path) -> Iterator[Place]:
 
 
 def _on_server(server: ValkeyServer) -> Place:
-    """Each folder has a database."""
+    """Return a function that gives each folder a database of the server."""
     numbers, known = count(), dict[Path, str]()
 
     def place(folder: Path) -> str:
@@ -43,11 +44,11 @@ def _on_server(server: ValkeyServer) -> Place:
 
 
 class Clusters:
-    """Clusters, of which each is one store: one that nobody is connected to is emptied and used again.
+    """A pool of clusters, each for one store; a cluster without connections is emptied and used again.
 
     Args:
-        folder: for their files.
-        running: ends them.
+        folder: the folder for their files.
+        running: stops them at its end.
     """
 
     def __init__(self, folder: Path, running: ExitStack) -> None:
@@ -75,6 +76,6 @@ class Clusters:
 
 
 def _is_alone(node: ValkeyServer) -> bool:
-    """Whether nobody else is connected; then it is emptied."""
+    """Return whether a node has no other connections; if so, empty it."""
     with node.client() as client:
         return len(client.client_list()) == 1 and bool(client.flushall())

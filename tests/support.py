@@ -1,4 +1,4 @@
-"""A real exporter process for tests: started on free ports that its log names, asked over real sockets."""
+"""A real exporter process for tests: it listens on free ports, which are read from its log."""
 
 import http.client
 import os
@@ -23,10 +23,10 @@ from tests.clock import Clock
 
 T = TypeVar("T")
 SAMPLES = Path(__file__).parent / "samples"
-#: Only a hang takes as long: no deadline of a test is shorter, so that a slow machine fails nothing.
+#: A limit that only a hang exceeds. No test has a shorter deadline, so that a slow machine fails no test.
 HANG_SECONDS = 600.0
 
-#: Gives the store of an exporter by its folder, where that is not the file in it.
+#: Returns the store URL for the folder of an exporter; None: an SQLite file in the folder.
 store_of: Callable[[Path], str] | None = None
 
 Answer = tuple[int, dict[str, str], bytes]
@@ -39,27 +39,27 @@ def sample(name: str) -> bytes:
 
 
 def until(condition: Callable[[], T | None], what: str) -> T:
-    """Poll until `condition` gives something true, and return it.
+    """Poll until `condition` returns a true value, and return it.
 
     Args:
-        what: the condition in words, for the failure when it hangs.
+        what: a description of the condition, for the message after HANG_SECONDS.
     """
     deadline = time.monotonic() + HANG_SECONDS
     while True:
         found = condition()
         if found:
             return found
-        assert time.monotonic() < deadline, f"hangs, {HANG_SECONDS:g} s and no end: {what}"
+        assert time.monotonic() < deadline, f"not reached within {HANG_SECONDS:g} s: {what}"
         time.sleep(0.02)
 
 
 def until_read(connection: socket.socket) -> None:
-    """Wait until the server, on this machine, has read all that was sent over a connection, or closed it."""
+    """Wait until the server (on this machine) has read everything that was sent, or closed the connection."""
     until(lambda: not _unread_bytes(connection), "the server reads what was sent")
 
 
 def _unread_bytes(connection: socket.socket) -> int:
-    """Return how many bytes lie in the kernel, by its table of connections: sent, and not read yet."""
+    """Return the number of bytes that were sent and not read yet, from the kernel's table of connections."""
     try:
         ours, theirs = (_in_table(*end) for end in (connection.getsockname(), connection.getpeername()))
     except OSError:
@@ -72,17 +72,17 @@ def _unread_bytes(connection: socket.socket) -> int:
 
 
 def _in_table(host: str, port: int) -> str:
-    """Return an address as the kernel's table has it."""
+    """Return an address in the format of the kernel's table."""
     return f"{int.from_bytes(socket.inet_aton(host), sys.byteorder):08X}:{port:04X}"
 
 
 def store_url(folder: Path) -> str:
-    """Return where the exporter in a folder keeps what it knows unless a flag says otherwise."""
+    """Return the URL of the default store of an exporter in a folder."""
     return f"sqlite:{folder / 'data' / 'css-relay.db'}" if store_of is None else store_of(folder)
 
 
 def environment_of(folder: Path) -> dict[str, str]:
-    """Return the environment of an exporter in a folder, and of commands beside it."""
+    """Return the environment of an exporter in a folder, and of commands on its store."""
     return {**os.environ, **({} if store_of is None else {"CSS_RELAY_STORE_URL": store_of(folder)})}
 
 
@@ -117,7 +117,7 @@ def parse(text: str) -> Samples:
 
 
 class Scrape:
-    """A scrape, for asking: `scrape.value("tasks", state="active")` sums what has those labels."""
+    """A scrape; for example `scrape.value("tasks", state="active")` sums the samples with that label."""
 
     def __init__(self, samples: Samples) -> None:
         self.samples = samples
@@ -128,7 +128,7 @@ class Scrape:
         return sum(v for (n, ls), v in self.samples.items() if n == f"css_relay_{name}" and wanted <= ls)
 
     def has(self, name: str, **labels: str) -> bool:
-        """Whether there is a sample of css_relay_`name` with at least those labels."""
+        """Return whether there is a sample of css_relay_`name` with at least those labels."""
         wanted = set(labels.items())
         return any(n == f"css_relay_{name}" and wanted <= ls for n, ls in self.samples)
 
@@ -137,10 +137,10 @@ class Exporter:
     """A running `css-relay-exporter serve`.
 
     Args:
-        folder: its current directory; the store is made in it unless a flag says otherwise.
-        environment: variables beside those of this process.
-        clock: its clock, for a test to move; the machine's if it is not given.
-        preexec: called in the new process before it begins.
+        folder: its current directory, with its store by default.
+        environment: environment variables, in addition to those of this process.
+        clock: a clock that the test can move; by default the machine's.
+        preexec: a function to call in the new process before the exporter starts.
         flags: flags by name, with `_` for `-` and `__` for `.`.
     """
 
@@ -163,7 +163,7 @@ class Exporter:
             **(environment or {}),
         }
         self.process: subprocess.Popen[bytes] | None = None
-        #: What a client encrypts with, by listener.
+        #: The TLS contexts of clients, by listener.
         self.tls: dict[str, ssl.SSLContext] = {}
         self.ports: dict[str, int] = {}
 
@@ -210,7 +210,7 @@ class Exporter:
         return until(self.workers, "a worker")[0]
 
     def workers(self) -> list[int]:
-        """Return the process ids of its workers: one, none where it has just ended."""
+        """Return the process ids of its workers: one, or none if the worker has just ended."""
         assert self.process is not None
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(child) for child in children.read_text().split()]
@@ -220,18 +220,18 @@ class Exporter:
         return request(self.ports["callbacks"], "POST", path, body, tls=self.tls.get("callbacks"), **headers)
 
     def get(self, path: str, **headers: str) -> Answer:
-        """Ask the web listener."""
+        """Send a GET request to the web listener."""
         return request(self.ports["web"], "GET", path, tls=self.tls.get("web"), **headers)
 
     def is_ready(self) -> bool:
-        """Whether it answers, and is ready."""
+        """Return whether it answers and is ready."""
         try:
             return self.get("/-/ready")[0] == 200
         except OSError:
             return False
 
     def until_ready(self) -> None:
-        """Wait until it is ready: where the machine stands still it gives up a look at its store."""
+        """Wait until it is ready; on a machine that stalls, its check of the store can time out."""
         until(lambda: self.get("/-/ready")[0] == 200, "it is ready")
 
     def scrape(self) -> Scrape:
@@ -241,9 +241,9 @@ class Exporter:
         return Scrape(parse(body.decode()))
 
     def raw(self, *parts: bytes) -> bytes:
-        """Send bytes to the callback listener as they are, each part when the one before has been read.
+        """Send raw bytes to the callback listener, each part after the part before has been read.
 
-        Returns what comes back until the connection is closed, which the last request must ask for.
+        Return everything that is received until the connection is closed; the last request must ask for that.
         """
         address = "127.0.0.1", self.ports["callbacks"]
         with socket.create_connection(address, timeout=HANG_SECONDS) as connection:
@@ -261,7 +261,7 @@ class Exporter:
         return self.process.wait(HANG_SECONDS)
 
     def kill(self) -> None:
-        """End all of it at once, as a power cut would; nothing of it holds a file or a port any more."""
+        """Kill all its processes, as a power cut would, and wait until they hold no file and no port."""
         if self.process is not None and self.process.poll() is None:
             workers = self.workers()
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -270,25 +270,22 @@ class Exporter:
 
 
 def is_running(process: int) -> bool:
-    """Whether a process is there and has not ended: one that nobody waits for is there as a zombie.
+    """Return whether a process exists and is not a zombie.
 
-    Each of its threads is looked at: until the last has ended, the process holds files and locks.
+    It checks each thread: until the last thread has ended, the process holds files and locks.
     """
     try:
         threads = [(thread / "stat").read_text() for thread in Path(f"/proc/{process}/task").iterdir()]
-    except (FileNotFoundError, ProcessLookupError):  # one of them, or all, ended meanwhile
+    except (FileNotFoundError, ProcessLookupError):  # a thread or the process ended during the check
         return Path(f"/proc/{process}").exists() and is_running(process)
     return any(thread.rpartition(")")[2].split()[0] not in ("Z", "X") for thread in threads)
 
 
 @contextmanager
 def running(
-    folder: Path,
-    tls: Mapping[str, ssl.SSLContext] | None = None,
-    clock: Clock | None = None,
-    **flags: str,
+    folder: Path, tls: Mapping[str, ssl.SSLContext] | None = None, clock: Clock | None = None, **flags: str
 ) -> Iterator[Exporter]:
-    """Yield a running exporter and end it afterwards; clients encrypt with `tls`, by listener."""
+    """Yield a running exporter and kill it afterwards; `tls` has the TLS contexts of clients, by listener."""
     exporter = Exporter(folder, clock=clock, **flags)
     exporter.tls.update(tls or {})
     try:
@@ -298,25 +295,25 @@ def running(
 
 
 def tool(name: str) -> str:
-    """Return the path of a real program that a test needs; without it the test is skipped, in CI it fails."""
+    """Return the path of a program that a test needs; without it the test is skipped, in CI it fails."""
     path = shutil.which(name)
     if path is None:
-        reason = f"{name} is not installed (`make test` installs it where it may)"
+        reason = f"{name} is not installed; `make test` installs it if it has the right to"
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
     return path
 
 
-#: Below what the kernel gives to connections: none takes the port of a server that is down for a while.
-#: A node of a cluster also listens ten thousand above.
+#: Below the kernel's range for outgoing connections: no connection can use the port of a server that is down
+#: for a while. A node of a cluster also listens on its port plus 10,000.
 PORTS, BUS = range(12_000, 22_000), 10_000
-#: Ports that this process has given to its servers, until it ends: no other process of tests takes them.
+#: Claims of this process on ports, until it ends: other test processes do not use these ports.
 _claims: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """Return a port that no other test has or gets, whether somebody listens on it or not."""
+    """Return a port that no other test uses or gets, also while nothing listens on it."""
     for port in random.sample(PORTS, len(PORTS)):
         claim = socket.socket(socket.AF_UNIX)
         try:

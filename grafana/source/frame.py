@@ -1,4 +1,4 @@
-"""What every dashboard has: its variables, links, rows, numbered panels, and what a file needs to be imported."""
+"""The parts that every dashboard has: variables, links, rows, numbered panels, and the fields for an import."""
 
 import json
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ TITLES = {
     "css-relay-health": "Exporter health",
 }
 
-#: The name by which a file asks for a data source when it is imported by hand.
+#: The name of the data source input that Grafana asks for when a file is imported by hand.
 INPUT = "DS_PROMETHEUS"
 
 #: A row: its title, and its panels from left to right.
@@ -28,30 +28,30 @@ Row = tuple[str, Sequence[Any]]
 def source() -> build.DatasourceVariable:
     """Return the variable that every query takes its data source from.
 
-    An import by hand puts the source chosen there in place of the input. Provisioning leaves the input's name,
-    which is no data source, and Grafana takes the first Prometheus it has instead.
+    An import by hand replaces the input's name by the data source chosen there. Provisioning leaves the name. It is
+    not the name of a data source, so Grafana uses its first Prometheus instead.
     """
     current = dashboard.VariableOption(text=f"${{{INPUT}}}", value=f"${{{INPUT}}}")
     return build.DatasourceVariable("datasource").label("Data source").type("prometheus").current(current)
 
 
 def several(name: str, query: str, *, everything: str, label: str | None = None) -> build.QueryVariable:
-    """Return a variable of which several values may be chosen.
+    """Return a variable with multiple choice.
 
     Args:
-        everything: the regular expression that stands for all; `.*` also takes series without the label.
+        everything: the regular expression for "All"; `.*` also matches series without the label.
     """
     variable = _query(name, query, label or name).multi(True).include_all(True).all_value(everything)
     return variable.current(dashboard.VariableOption(text=["All"], value=["$__all"]))
 
 
 def one(name: str, query: str, label: str) -> build.QueryVariable:
-    """Return a variable of which one value is chosen."""
+    """Return a variable with a single choice."""
     return _query(name, query, label).multi(False)
 
 
 def unseen(name: str, query: str, label: str) -> build.QueryVariable:
-    """Return a variable that holds all values there are, and is not shown."""
+    """Return a hidden variable that holds all values of its query."""
     variable = (
         _query(name, query, label).multi(True).include_all(True).hide(dashboard.VariableHide.HIDE_VARIABLE)
     )
@@ -67,11 +67,11 @@ def assemble(
     rows: Sequence[Row],
     since: str,
 ) -> str:
-    """Return a whole dashboard as the text of its file.
+    """Return a dashboard as the text of its JSON file.
 
     Args:
-        links: the dashboards that it leads to.
-        since: where its time range begins unless told.
+        links: the uids of the dashboards that it links to.
+        since: the start of its default time range.
     """
     whole = build.Dashboard(TITLES[uid]).uid(uid).description(description).tags(["css-relay"]).readonly()
     whole.time(since, "now").refresh("30s").timezone("browser").tooltip(
@@ -90,7 +90,7 @@ def assemble(
 
 
 def _number(panels: Sequence[Any]) -> None:
-    """Give every panel and every query what Grafana knows it by."""
+    """Give every panel its id and every query its letter; Grafana refers to them by these."""
     for number, panel in enumerate(panels, start=1):
         panel.id_val = number
         for letter, target in zip(ascii_uppercase, getattr(panel, "targets", None) or (), strict=False):
@@ -110,7 +110,7 @@ def _link(uid: str) -> build.DashboardLink:
 
 
 def _requirements(document: dict[str, Any]) -> dict[str, Any]:
-    """Return what a file asks of a Grafana it is imported into by hand."""
+    """Return the inputs and requirements that Grafana checks when the file is imported by hand."""
     kinds = sorted({panel["type"] for panel in document["panels"]} - {"row"})
     asked = {
         "name": INPUT,

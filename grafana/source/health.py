@@ -1,4 +1,4 @@
-"""Exporter health: does the exporter get its callbacks, understand them, and keep up."""
+"""The dashboard Exporter health: do callbacks arrive, are they valid, does the exporter keep up?"""
 
 from grafana.source import queries as q
 from grafana.source.frame import Row, assemble, several
@@ -25,7 +25,7 @@ def dashboard() -> str:
     """Return the text of exporter-health.json."""
     return assemble(
         "css-relay-health",
-        "Does the exporter get its callbacks, understand them, and keep up?",
+        "Do callbacks arrive, are they valid, and does the exporter keep up?",
         variables=[
             several("job", "label_values(css_relay_exporter_build_info, job)", everything=".+"),
             several(
@@ -41,60 +41,60 @@ def dashboard() -> str:
 
 
 def _now() -> Row:
-    return "Is it well?", [
+    return "Health now", [
         stat(
             "Exporters up",
-            "Exporters that Prometheus can scrape. Below their number, callbacks are answered by fewer, or by none.",
+            "Exporters that Prometheus can scrape. If there are fewer than you run, check the processes that are missing.",
             q.total(q.outside("up")),
             steps=((None, BAD), (1, GOOD)),
-            nothing="none is known",
+            nothing="no exporter",
         ).span(3),
         stat(
             "Store",
-            "Whether every exporter reaches its store. Down means that callbacks are refused with 503, and sent again later.",
+            "Whether every exporter can use its store. While it is DOWN, callbacks get a 503 and the sender sends them again for about 12 minutes.",
             f"min({q.gauge('exporter_store_up')})",
             words={0: ("DOWN", BAD), 1: ("UP", GOOD)},
             nothing="unknown",
         ).span(3),
         stat(
             "Callback listener",
-            "Open means that anybody who finds the port may send callbacks: set a token, a signature key or an allow list.",
+            "OPEN means that anybody who reaches the port can send callbacks. Set a token, require a signature, or set an allow list.",
             f"max({q.gauge('exporter_callback_open')})",
             words={0: ("PROTECTED", GOOD), 1: ("OPEN", WORRY)},
             nothing="unknown",
         ).span(3),
         stat(
             "Last callback",
-            "How long ago any callback was taken in. Live sources send none while all is well, so that a quiet fleet "
-            "is not a fault by itself.",
+            "Time since the last callback that was answered with 200. Live sources send no callbacks while all is well: a "
+            "long time is not a fault by itself.",
             f"time() - max({q.gauge('last_callback_timestamp_seconds')})",
             unit="s",
             nothing="none yet",
         ).span(3),
         stat(
             "Waiting",
-            "Callbacks that wait for their commit. More than a moment's worth means that the store is slow.",
+            "Callbacks in the queue for the next commit. A queue that stays long means that the store is slow.",
             q.total(q.gauge("exporter_queued_callbacks")),
             steps=((None, GOOD), (100, WORRY), (1000, BAD)),
             spark=True,
         ).span(3),
         stat(
             "Rejected",
-            "Callbacks refused in the time range above, for whatever reason. See below for which.",
+            "Callbacks rejected in the selected time range, for all reasons. The panel Rejections by reason shows them by reason.",
             q.total(q.increase("callbacks_rejected_total")),
             steps=((None, GOOD), (0.5, WORRY)),
         ).span(3),
         stat(
             "In quarantine",
-            "Distinct bodies kept because they could not be used: callbacks the sender or the protocol got wrong. They can "
-            "be looked at, and sent again once the exporter understands them.",
+            "Distinct bodies, rejected or with an unknown event, that are kept for inspection and replay. See `css-relay-exporter quarantine list`. Replay "
+            "them after an update of the exporter that accepts them.",
             q.total(q.gauge("quarantined_callbacks")),
             steps=((None, GOOD), (1, WORRY)),
         ).span(3),
         stat(
             "Age of the counters",
-            "How long ago the store was made. A drop is a new or restored store: the counters begin again there, and "
-            "alerts on rates are silent for a while.",
+            "Time since the store was created or restored. After a drop the counters start again, and alerts on increases "
+            "do not fire for up to an hour.",
             f"time() - max({q.gauge('store_created_timestamp_seconds')})",
             unit="s",
         ).span(3),
@@ -105,15 +105,15 @@ def _callbacks() -> Row:
     return "Callbacks", [
         graph(
             "Callbacks by event",
-            "Callbacks taken in, by event. A kind that stops while the others go on is worth a look.",
+            "Callbacks answered with 200, per second, by event. Check an event that stops while the others continue.",
             line(q.total(q.rate("callbacks_total"), "event"), "{{event}}"),
             unit="cps",
             stacked=True,
         ),
         graph(
             "Callbacks by outcome",
-            "Applied ones counted. Duplicates were sent again: many mean that we answer late. Stale ones came too late "
-            "to be told from duplicates. Ignored ones are of no use here.",
+            "applied: counted. duplicate: a redelivery; many of them mean that the sender does not receive the answers in time. "
+            "stale: too late to be told apart from a redelivery. ignored: an event that the exporter does not know.",
             line(q.total(q.rate("callbacks_total"), "outcome"), "{{outcome}}"),
             unit="cps",
             stacked=True,
@@ -121,7 +121,7 @@ def _callbacks() -> Row:
         ),
         bar_gauge(
             "Last callback, by event",
-            "How long ago the last callback of each event came.",
+            "Time since the last callback of each event.",
             latest(
                 f"sort(time() - max by (event) ({q.gauge('last_callback_timestamp_seconds')}))", "{{event}}"
             ),
@@ -130,24 +130,25 @@ def _callbacks() -> Row:
         ),
         heat(
             "Delay of the callbacks",
-            "From the time a callback states to its arrival, as a heatmap. Bright cells far up are callbacks that were "
-            "sent again after minutes.",
+            "Time from the event time to the arrival, as a heatmap. Bright cells far up are callbacks that arrived "
+            "minutes late, for example after several attempts.",
             "callback_delay_seconds",
         ),
         quantile_graph(
             "Delay of the callbacks, p50, p95 and p99",
-            "Half, 95 % and 99 % of the callbacks came sooner than this. Durations measured between arrivals are only as good as it.",
+            "Half, 95 % and 99 % of the callbacks arrived sooner than this after their event. A high delay makes durations less exact.",
             "callback_delay_seconds",
         ).span(12),
     ]
 
 
 def _unusable() -> Row:
-    return "What could not be used", [
+    return "Rejected callbacks and anomalies", [
         graph(
             "Rejections by reason",
-            "Callbacks refused, by reason. schema and json: the sender changed something, or it is no sender of ours; "
-            "signature, address and token: somebody else knocks; rate and unavailable: we are too slow, and it is sent again.",
+            "Callbacks rejected per minute, by reason. schema and json: the protocol has changed, or another sender posts. "
+            "signature, address and token: a wrong key, or another sender. rate: over the rate limit. unavailable: the store is "
+            "down or the queue is full. Callbacks with the last two reasons are sent again.",
             line(f"{q.per_minute('callbacks_rejected_total', 'reason')} > 0", "{{reason}}"),
             unit="cpm",
             bars=True,
@@ -155,8 +156,8 @@ def _unusable() -> Row:
         ),
         graph(
             "Anomalies by kind",
-            "What the histories of tasks lacked: missed_… are callbacks that never came, unattributed_exit an exit that "
-            "fits no task, clock_skew and bad_time are clocks that differ.",
+            "Anomalies per minute. missed_…: a callback never arrived. unattributed_exit: an exit that matches no single task. "
+            "clock_skew, bad_time: the event time does not match the exporter's clock.",
             line(f"{q.per_minute('anomalies_total', 'kind')} > 0", "{{kind}}"),
             unit="cpm",
             bars=True,
@@ -164,26 +165,27 @@ def _unusable() -> Row:
         ),
         graph(
             "Into the quarantine, by reason",
-            "Distinct bodies taken into the quarantine, and those given up for room or age: these are gone.",
+            "Distinct bodies put into the quarantine per minute, by reason. evicted: bodies deleted because of the limits on "
+            "number, size and age; they cannot be replayed.",
             line(q.per_minute("quarantined_bodies_total", "reason"), "{{reason}}"),
-            line(q.per_minute("quarantine_evicted_total"), "given up"),
+            line(q.per_minute("quarantine_evicted_total"), "evicted"),
             unit="cpm",
             bars=True,
-            colours={"given up": BAD},
+            colours={"evicted": BAD},
         ),
         bar_gauge(
             "Unknown fields in this time range",
-            "Fields of callbacks that no schema names: the protocol has grown. Nothing is lost, but read the service's "
-            "documentation.",
+            "Fields of callbacks that are in no schema: the protocol was extended. Nothing is lost. Check the "
+            "documentation of the service for their meaning.",
             latest(f"sort_desc({q.grown('unknown_fields_total', 'field')} > 0)", "{{field}}"),
             nothing="no unknown field",
         )
         .span(14)
         .height(6),
         bar_gauge(
-            "Cut off by a bound, in this time range",
-            "What was shown as `_other`, or not at all, because a bound on the number of series was reached: raise "
-            "`--metrics.max-label-sets` or `--metrics.max-tasks`, or choose fewer labels.",
+            "Over a limit on series, in this time range",
+            "Values that are shown as `_other`, or tasks without series, because a limit was exceeded. Raise "
+            "`--metrics.max-label-sets` or `--metrics.max-tasks`, or use fewer labels.",
             latest(q.total(q.increase("exporter_overflowed_total"), "bound"), "{{bound}}"),
             steps=((None, GOOD), (0.5, WORRY)),
         )
@@ -193,15 +195,15 @@ def _unusable() -> Row:
 
 
 def _work() -> Row:
-    return "Does it keep up?", [
+    return "Speed of the answers", [
         quantile_graph(
             "Time to answer",
-            "How long a callback waits for its answer. The sender gives up after some seconds and sends it again.",
+            "Time that a callback waits for its answer. The sender stops waiting after 5 to 20 s and sends the callback again.",
             "exporter_request_seconds",
         ).span(6),
         graph(
             "Answers by status",
-            "Answers to callbacks, by HTTP status: 200 is counted, 4xx is refused, 429 and 503 will be sent again.",
+            "Answers to callbacks, by HTTP status. 200: accepted. 4xx: rejected. 429 and 503: nothing was counted, the sender sends the callback again.",
             line(q.total(q.rate("exporter_request_seconds_count"), "status"), "{{status}}"),
             unit="cps",
             stacked=True,
@@ -209,13 +211,13 @@ def _work() -> Row:
         ).span(6),
         quantile_graph(
             "Time to commit a batch",
-            "How long the store takes to make a batch durable. It is a disk's sync or a round trip: a rise is the "
-            "first sign of a slow disk.",
+            "Time that the store needs to commit a batch: mostly the disk's sync (SQLite) or the round trip (Valkey). A "
+            "rise is the first sign of a slow disk.",
             "exporter_commit_seconds",
         ).span(6),
         graph(
-            "Callbacks a batch",
-            "How many callbacks a commit carries, on average. It grows by itself under load.",
+            "Callbacks per batch",
+            "Mean number of callbacks in one commit. It rises with the load.",
             line(q.mean("exporter_batch_callbacks"), "callbacks"),
             unit="short",
             dots=True,
@@ -227,40 +229,42 @@ def _process() -> Row:
     each = "{{instance}}"
     return "Scrapes and processes", [
         quantile_graph(
-            "Time to render a scrape", "How long the exporter works on a scrape.", "exporter_render_seconds"
+            "Time to render a scrape",
+            "Time that the exporter needs to render a scrape.",
+            "exporter_render_seconds",
         ).span(6),
         graph(
             "Scrape duration",
-            "How long a scrape takes as Prometheus sees it. It must stay well below the scrape timeout.",
+            "Duration of a scrape as measured by Prometheus. It must stay well below the scrape timeout (10 s by default).",
             line(q.outside("scrape_duration_seconds"), each),
             unit="s",
         ).span(5),
         graph(
-            "Samples a scrape",
-            "How many samples a scrape holds: it grows with tasks and label sets, up to their bounds.",
+            "Samples per scrape",
+            "Number of samples in a scrape. It grows with the number of tasks and label sets, up to their limits.",
             line(q.outside("scrape_samples_scraped"), each),
         ).span(5),
         table(
             "Versions",
-            "What runs where. Different versions side by side are an update under way.",
+            "The version of each exporter. Different versions are normal only during an update.",
             f"max by (instance, version, revision, python) ({q.gauge('exporter_build_info')})",
             {"instance": "Instance", "version": "Version", "revision": "Revision", "python": "Python"},
         ).span(8),
         graph(
             "Processor",
-            "Share of one processor that the process which serves callbacks uses. At 100 % it cannot take more.",
+            "Processor time that the worker uses, as a share of one core. At 100 % it cannot accept more callbacks.",
             line(f"rate({q.outside('process_cpu_seconds_total')}[{q.RATE}])", each),
             unit="percentunit",
         ),
         graph(
             "Memory",
-            "Resident memory of the process that serves callbacks. It follows the number of tasks, and is bounded with it.",
+            "Resident memory of the worker. It grows with the number of tasks.",
             line(q.outside("process_resident_memory_bytes"), each),
             unit="bytes",
         ),
         graph(
             "Open files",
-            "File descriptors in use over those allowed. Each connection is one; at 100 % new ones are refused.",
+            "Open file descriptors as a share of the limit. Each connection needs one; at 100 % no new connection is accepted.",
             line(f"{q.outside('process_open_fds')} / {q.outside('process_max_fds')}", each),
             unit="percentunit",
         ),

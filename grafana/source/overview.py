@@ -1,4 +1,4 @@
-"""Relay overview: is everything on air, and if not, what is down and why."""
+"""The dashboard Relay overview: which tasks are on air, and which are down and why?"""
 
 from grafana.source import queries as q
 from grafana.source.frame import Row, assemble, several
@@ -29,7 +29,7 @@ def dashboard() -> str:
     """Return the text of relay-overview.json."""
     return assemble(
         "css-relay-overview",
-        "Is every relay task on air? What is down, for how long, and why runs end.",
+        "Which relay tasks are on air, which are down and for how long, and why do runs end?",
         variables=[
             several("job", "label_values(css_relay_exporter_build_info, job)", everything=".+"),
             several(
@@ -53,31 +53,31 @@ def _on_air() -> Row:
     return "On air now", [
         stat(
             "Active",
-            "Tasks on air now, as far as their callbacks say. Worry when it drops without a planned end.",
+            "Tasks that are on air now according to their callbacks. Check a drop that is not a planned end.",
             _in_state("active"),
             steps=((None, GOOD),),
             spark=True,
         ),
         stat(
             "Failed",
-            "Tasks whose last run ended with a failure and that have not started again: their viewers see nothing.",
+            "Tasks with a failed last run that have not started again. Their viewers see nothing.",
             _in_state("failed"),
             steps=NONE_IS_GOOD,
             spark=True,
         ),
         stat(
             "Longest down",
-            "How long the task has been down that has been down longest. The service starts a task again by itself, "
-            "mostly within a minute: past a few minutes somebody has to look.",
+            "Time since the oldest exit among the failed tasks. The service restarts most tasks by itself within a "
+            "minute. Check a task that is down for more than three minutes.",
             f"max({down})",
             unit="s",
             steps=DOWN,
-            nothing="nothing is down",
+            nothing="no task is down",
         ),
         stat(
             "Worst destination",
-            "The largest share of failed tasks at one destination. From 30 % on, it is the destination or the account "
-            "that is in trouble rather than a single stream.",
+            "The largest share of failed tasks of one destination. From 30 % on, the cause is probably the destination "
+            "or the account, not a single stream.",
             f"max({q.failed_share()})",
             unit="percentunit",
             steps=((None, GOOD), (0.01, WORRY), (0.3, BAD)),
@@ -85,15 +85,15 @@ def _on_air() -> Row:
         ),
         stat(
             "Lost",
-            "Active tasks of which nothing was heard for too long: nobody knows whether they are on air. "
-            "Callbacks were lost on their way, or the task is gone.",
+            "Tasks without an exit and without any callback for `--relay.lost-after`. It is unknown whether they are on "
+            "air: callbacks were lost, or the task was deleted.",
             _in_state("lost"),
             steps=((None, GOOD), (1, WORRY)),
             spark=True,
         ),
         stat(
             "Stopped",
-            "Tasks whose last run ended as planned. They are forgotten after a while.",
+            "Tasks with a planned end of their last run. They are deleted from the store after `--relay.forget-stopped-after`.",
             _in_state("stopped"),
             steps=((None, QUIET),),
             spark=True,
@@ -105,24 +105,24 @@ def _trouble() -> Row:
     return "Off air now", [
         table(
             "Down",
-            "Failed tasks and how long they have been down, the longest first, with the code of the exit. "
-            "A click on a task shows its history.",
+            "Failed tasks, their exit code, and the time since the exit, longest first. "
+            "The task id links to the dashboard of the task.",
             f"max by ({', '.join(q.TASK)}, code) ({q.down()})",
             TASK_COLUMNS | {"code": "Exit code", "Value": "Down for"},
             steps=DOWN,
-            nothing="Nothing is down.",
+            nothing="No task is down.",
         ).span(13),
         graph(
             "Tasks by state",
-            "Every task that is known, by the state it is in. A step from green to red is an outage.",
+            "All known tasks, by state. A step from green to red is an outage.",
             line(q.total(q.tasks(), "state"), "{{state}}"),
             stacked=True,
             colours=STATES,
         ).span(11),
         table(
             "Running but silent",
-            "Active tasks that have finished a file and begun no other: dead air. Between two files it lasts "
-            "seconds; worry past two minutes.",
+            "Active tasks that have finished a file and not started another one: dead air. Some seconds between two files "
+            "are normal. Check a task after two minutes.",
             f"max by ({', '.join(q.TASK)}) ({q.dead_air()})",
             TASK_COLUMNS | {"Value": "Silent for"},
             steps=((None, PLAIN), (10, WORRY), (120, BAD)),
@@ -130,8 +130,8 @@ def _trouble() -> Row:
         ).height(6),
         table(
             "Files that should have ended",
-            "Files that have played longer than 1.1 times their length, and by how much. The picture hangs, or the "
-            "finish was never told.",
+            "Files that have played longer than 1.1 times their declared duration, and by how much. The stream hangs, or "
+            "the callback of the finish was lost.",
             f"max by ({', '.join(q.TASK)}) (({q.overdue()}) > 0)",
             TASK_COLUMNS | {"Value": "Overdue by"},
             steps=((None, WORRY), (120, BAD)),
@@ -139,23 +139,23 @@ def _trouble() -> Row:
         ).height(6),
         table(
             "Lost",
-            "Tasks given up after a long silence, and how long ago their last run began. Look at the service's "
-            "console whether they run.",
+            "Lost tasks and the time since their last run started. Check in the console of the service whether they still "
+            "run.",
             f"max by ({', '.join(q.TASK)}) (time() - {q.gauge('task_start_timestamp_seconds')} "
             f"and ignoring (state) {q.in_state('lost')})",
-            TASK_COLUMNS | {"Value": "Began ago"},
+            TASK_COLUMNS | {"Value": "Started ago"},
             steps=((None, WORRY),),
-            nothing="Nothing is lost.",
+            nothing="No task is lost.",
         ).height(6),
     ]
 
 
 def _runs() -> Row:
-    return "Runs: how they begin and end", [
+    return "Starts and ends of runs", [
         graph(
             "Runs ended, by exit code",
-            "How often a minute runs end, by code; 0 is a planned end. Many at once with one code point to the "
-            "destination or the source they share. The first exit ever with a code shows only in the next panel.",
+            "Runs ended per minute, by exit code; 0 is a planned end. Many exits with the same code point to a shared "
+            "destination or source. The first exit with a new code is visible only in the next panel.",
             *exits(),
             unit="cpm",
             bars=True,
@@ -163,14 +163,14 @@ def _runs() -> Row:
         ),
         bar_gauge(
             "Exit codes in this time range",
-            "How many runs ended with each code, over the time range chosen above.",
+            "Number of runs that ended with each code, in the selected time range.",
             latest(f"sort_desc({q.grown('tasks_exited_total', 'code')} > 0)", "{{code}}"),
             nothing="no run ended",
         ),
         graph(
             "Starts, restarts, failures",
-            "Runs begun, those of them that began a task again, and runs that failed, a minute. Restarts that keep "
-            "pace with failures mean that the service brings tasks back.",
+            "Per minute: runs started, starts of tasks that had run before, failed runs, lost tasks. About as many "
+            "restarts as failures mean that the service restarts the failed tasks.",
             line(q.per_minute("tasks_started_total"), "started"),
             line(q.per_minute("tasks_restarted_total"), "restarted"),
             line(q.per_minute("tasks_failed_total"), "failed"),
@@ -180,8 +180,8 @@ def _runs() -> Row:
         ),
         graph(
             "Failed share by destination",
-            "Which part of a destination's tasks has failed and is not back. The alert on a destination fires from "
-            "30 % and three tasks on.",
+            "Share of a destination's tasks that have failed and not restarted. The alert CSSRelayDestinationFailing "
+            "fires from 30 % and three tasks on.",
             line(f"max by (to_host) ({q.failed_share()})", "{{to_host}}"),
             line("vector(0.3)", "30 %"),
             unit="percentunit",
@@ -190,12 +190,12 @@ def _runs() -> Row:
         ),
         quantile_graph(
             "Downtime until the next start",
-            "How long tasks were off air between an exit and their next start; those that are still down are not in it.",
+            "Time between an exit and the next start of the same task. Tasks that are still down are not included.",
             "downtime_seconds",
         ),
         quantile_graph(
             "Length of the runs that ended",
-            "How long runs lasted. Many short ones are tasks that start and fail again.",
+            "Duration of the runs that ended. Many short runs mean that tasks fail soon after their start.",
             "run_seconds",
         ),
     ]
@@ -206,14 +206,14 @@ def _start() -> Row:
     return "From start to first file", [
         heat(
             "Start to file",
-            "How long tasks took from their start to their first file, as a heatmap: the brighter, the more. "
-            "Up to 2 s is what the service's documentation calls normal.",
+            "Time from the start of a task to the start of its first file, as a heatmap. A brighter cell has more starts. "
+            "The documentation of the service calls up to 2 s normal.",
             "start_to_file_latency_seconds",
         ),
         quantile_graph(
             "Start to file, p50, p95 and p99",
-            "Half, 95 % and 99 % of the starts were quicker than this. Worry when p95 stays above the line: the source is "
-            "slow, or the service is. A dot on the line above is a single task; it leads to its dashboard.",
+            "Half, 95 % and 99 % of the starts were faster than this. Check the source if p95 stays above 2 s: the source or "
+            "the service is slow. A dot is a single task (an exemplar) and links to its dashboard.",
             "start_to_file_latency_seconds",
             bound,
             bounds=["2 s: normal up to here"],
@@ -224,38 +224,37 @@ def _start() -> Row:
 def _files() -> Row:
     return "Files", [
         graph(
-            "Files begun, played, interrupted",
-            "Files a minute: begun, played to their end, and cut off because their run ended.",
-            line(q.per_minute("files_started_total"), "begun"),
+            "Files started, played, interrupted",
+            "Files per minute: started, played to their end, and interrupted by the exit of their run.",
+            line(q.per_minute("files_started_total"), "started"),
             line(q.per_minute("files_played_total"), "played"),
             line(q.per_minute("files_interrupted_total"), "interrupted"),
             unit="cpm",
-            colours={"begun": PLAIN, "played": GOOD, "interrupted": BAD},
+            colours={"started": PLAIN, "played": GOOD, "interrupted": BAD},
         ).span(6),
         quantile_graph(
             "Dead air between files",
-            "From a file's finish to the next one's start in the same run: viewers see nothing meanwhile.",
+            "Time from the finish of a file to the start of the next file in the same run. Viewers see nothing in between.",
             "file_gap_seconds",
         ).span(6),
         quantile_graph(
-            "Time played over length",
-            "How long a file played over its declared length: 100 % is right. Less was cut short, more had stalls.",
+            "Play time as a share of the duration",
+            "Play time of a file divided by its declared duration. 100 % is normal. Less: the file ended early. More: it "
+            "stalled.",
             "file_play_ratio",
             unit="percentunit",
         ).span(6),
         quantile_graph(
-            "Time a file plays",
-            "From a file's start to its finish.",
-            "file_play_seconds",
+            "Play time of files", "Time from the start of a file to its finish.", "file_play_seconds"
         ).span(6),
     ]
 
 
 def _service() -> Row:
-    return "What the service says", [
+    return "Alarms and configuration changes", [
         graph(
             "Alarms",
-            "Warnings of the service a minute: it cannot pull a source or push to a destination well. They often come before an exit.",
+            "Alarms of the service per minute: it has problems to pull from a source or to push to a destination. They often precede an exit.",
             line(f"{q.per_minute('alarms_total', 'type')} > 0", "{{type}}"),
             unit="cpm",
             bars=True,
@@ -263,14 +262,14 @@ def _service() -> Row:
         ).span(12),
         bar_gauge(
             "Alarms in this time range",
-            "How many alarms of each type came, over the time range chosen above.",
+            "Number of alarms of each type, in the selected time range.",
             latest(f"sort_desc({q.total(q.increase('alarms_total'), 'type')} > 0)", "{{type}}"),
             steps=((None, WORRY),),
             nothing="no alarm",
         ).span(6),
         graph(
             "Configuration changes",
-            "How often a minute somebody changed a task. Trouble that begins right after one has its cause there.",
+            "Changes to the configuration of tasks per minute. If a problem starts right after a change, check the change first.",
             line(q.per_minute("config_resets_total", "to_host"), "{{to_host}}"),
             unit="cpm",
             bars=True,
@@ -279,5 +278,5 @@ def _service() -> Row:
 
 
 def _in_state(state: str) -> str:
-    """Return how many tasks are in a state."""
+    """Return the query for the number of tasks in a state."""
     return q.total(q.tasks(f'state="{state}"'))

@@ -1,4 +1,4 @@
-"""What a panel looks like: one function a kind, and one colour for each state wherever it is shown."""
+"""The panels of the dashboards: one function for each kind, and the same colour for a state in all of them."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
@@ -20,12 +20,12 @@ GOOD, BAD, WORRY, QUIET, PLAIN, BOUND = "green", "red", "orange", "#8e8e8e", "bl
 STATES = {"active": GOOD, "failed": BAD, "stopped": QUIET, "lost": WORRY}
 QUANTILES = {0.5: ("p50", "green"), 0.95: ("p95", "orange"), 0.99: ("p99", "red")}
 
-#: Thresholds: colours and the values they begin at; the first begins at no value.
+#: Thresholds: pairs of a lowest value and a colour. The first has no lowest value.
 Steps = Sequence[tuple[float | None, str]]
 NEUTRAL: Steps = ((None, PLAIN),)
 NONE_IS_GOOD: Steps = ((None, GOOD), (1, BAD))
 
-#: Widths of columns in a table, in pixels; the others share what is left.
+#: Widths of table columns, in pixels; the other columns share the rest.
 WIDTHS = {
     "task_id": 95,
     "appid": 105,
@@ -38,34 +38,35 @@ WIDTHS = {
     "python": 80,
 }
 
-#: How long a task is down: the service brings most back within a minute or two.
+#: Thresholds of a task's downtime, in seconds: the service restarts most tasks within a minute or two.
 DOWN: Steps = ((None, GOOD), (1, WORRY), (180, BAD))
 
-#: The data source that the reader chose.
+#: The data source that the user selected at the top of the dashboard.
 SOURCE = dashboard.DataSourceRef(type_val="prometheus", uid="${datasource}")
 
-#: A builder of a panel; the SDK has one for each kind, and nothing common to them.
+#: The builder of a panel. The SDK has one class for each kind and no common base class.
 Builder = TypeVar("Builder", bound=Any)
 
 
 def line(expression: str, legend: str = "", *, exemplars: bool = False) -> prometheus.Dataquery:
-    """Return a query over the dashboard's range."""
+    """Return a query over the dashboard's time range."""
     query = prometheus.Dataquery().expr(expression).legend_format(legend).range().datasource(SOURCE)
     return query.exemplar(exemplars)
 
 
 def latest(expression: str, legend: str = "") -> prometheus.Dataquery:
-    """Return a query for the values of now."""
+    """Return a query for the current values."""
     return prometheus.Dataquery().expr(expression).legend_format(legend).instant().datasource(SOURCE)
 
 
 def quantiles(name: str) -> list[prometheus.Dataquery]:
-    """Return a histogram's p50, p95 and p99, with exemplars of single tasks."""
+    """Return queries for p50, p95 and p99 of a histogram, with exemplars of single tasks."""
     return [line(queries.quantile(q, name), legend, exemplars=True) for q, (legend, _) in QUANTILES.items()]
 
 
 def exits() -> list[prometheus.Dataquery]:
-    """Return the runs that end, by code; 0 comes first, always, so that no other code takes the green."""
+    """Return queries for the ended runs, by exit code."""
+    # 0 is a query of its own and always has a value: it is then the first series, and no other code gets its green.
     planned = queries.per_minute("tasks_exited_total", only='code="0"')
     others = queries.per_minute("tasks_exited_total", "code", only='code!="0"')
     return [line(f"{planned} or vector(0)", "0"), line(others, "{{code}}")]
@@ -83,11 +84,11 @@ def stat(
     spark: bool = False,
     decimals: int = 0,
 ) -> stats.Panel:
-    """Return one big number, as it is now; with `spark` its course behind it.
+    """Return a panel with one current number; with `spark` also a graph of it in the background.
 
     Args:
-        nothing: what stands there where there is no number.
-        words: the text and colour that stand for a number.
+        nothing: the text that is shown if there is no number.
+        words: the text and colour that are shown instead of a number.
     """
     panel = _panel(stats.Panel(), title, description, unit, steps, nothing)
     panel.reduce_options(options.ReduceDataOptions().calcs(["lastNotNull"]))
@@ -96,7 +97,7 @@ def stat(
     if words:
         panel.mappings([_words(words)])
     panel.text_mode(common.BigValueTextMode.VALUE).decimals(decimals)
-    # Its title says what it is: the one series needs no name.
+    # A blank legend: the panel has one series, and its title names it.
     query = line(expression, " ") if spark else latest(expression, " ")
     return panel.with_target(query).height(4).span(4)
 
@@ -118,10 +119,10 @@ def graph(
     """Return lines, stacked areas or stacked bars over time, from 0.
 
     Args:
-        colours: of single series, by name; the others take the next of the palette.
-        bounds: names of series that are a line to stay below: dashed, with nothing under it.
-        dots: a dot for each value, joined over gaps: for what is seldom measured.
-        most: the top of the axis.
+        colours: the colours of series, by name; other series get the next colour of the palette.
+        bounds: the names of series that are an upper limit; they are drawn dashed and not filled.
+        dots: draw a dot for each value and connect dots over gaps, for values that are measured rarely.
+        most: the upper end of the axis.
     """
     panel = _panel(graphs.Panel(), title, description, unit, steps, nothing)
     panel.min(0).color_scheme(build.FieldColor().mode(dashboard.FieldColorModeId.PALETTE_CLASSIC))
@@ -144,7 +145,7 @@ def graph(
 
 
 def timeline(title: str, description: str, target: prometheus.Dataquery) -> graphs.Panel:
-    """Return a band over time in the colours of the states that one task was in."""
+    """Return a band over time in the colours of a task's states."""
     panel = graph(title, description, target, stacked=True, colours=STATES, most=1)
     panel.axis_placement(common.AxisPlacement.HIDDEN)
     return panel.line_interpolation(common.LineInterpolation.STEP_AFTER).height(5).span(24)
@@ -153,14 +154,14 @@ def timeline(title: str, description: str, target: prometheus.Dataquery) -> grap
 def quantile_graph(
     title: str, description: str, name: str, *extra: prometheus.Dataquery, unit: str = "s", **more: Any
 ) -> graphs.Panel:
-    """Return a histogram's quantiles over time; without a value there was nothing to measure."""
+    """Return the quantiles of a histogram over time; there is no value where nothing was observed."""
     colours = dict(QUANTILES.values()) | more.pop("colours", {})
     targets = (*quantiles(name), *extra)
     return graph(title, description, *targets, unit=unit, dots=True, colours=colours, **more)
 
 
 def heat(title: str, description: str, name: str, *, unit: str = "s") -> heatmaps.Panel:
-    """Return a histogram's buckets over time: the brighter, the more observations."""
+    """Return a heatmap of a histogram's buckets over time; a brighter cell has more observations."""
     panel = _panel(heatmaps.Panel(), title, description, unit, NEUTRAL, "nothing measured")
     panel.color(
         heatmaps.HeatmapColorOptions().mode(heatmap.HeatmapColorMode.SCHEME).scheme("Oranges").steps(64)
@@ -181,7 +182,7 @@ def bar_gauge(
     nothing: str | None = None,
     decimals: int = 0,
 ) -> bargauges.Panel:
-    """Return a bar for each series, as it is now."""
+    """Return a bar for the current value of each series."""
     panel = _panel(bargauges.Panel(), title, description, unit, steps, nothing)
     panel.reduce_options(options.ReduceDataOptions().calcs(["lastNotNull"])).min(0)
     panel.orientation(common.VizOrientation.HORIZONTAL).display_mode(common.BarGaugeDisplayMode.BASIC)
@@ -201,12 +202,12 @@ def table(
     steps: Steps = NEUTRAL,
     nothing: str | None = None,
 ) -> tables.Panel:
-    """Return a table of now, the largest value first; a column `task_id` leads to the task's dashboard.
+    """Return a table of current values, largest first; a column `task_id` links to the task's dashboard.
 
     Args:
-        columns: the heading of each label, in order, and of `Value`.
+        columns: the headings, in order, by label name or `Value`.
     """
-    # Only the value has the unit: Grafana would read ids and codes as numbers of it too.
+    # Only the column of the value has the unit: with a unit for all, Grafana would format ids and codes with it too.
     panel = _panel(tables.Panel(), title, description, "string", steps, nothing)
     panel.with_target(latest(f"sort_desc({expression})").format(PromQueryFormat.TABLE)).height(8).span(8)
     panel.with_transformation(

@@ -1,4 +1,4 @@
-"""Relay task: one task, how it is doing, what it plays, and what happened to it."""
+"""The dashboard Relay task: the state of one task, the file it plays, and its history."""
 
 from grafana.source import queries as q
 from grafana.source.frame import Row, assemble, one, several, unseen
@@ -29,7 +29,7 @@ def dashboard() -> str:
     """Return the text of relay-task.json."""
     return assemble(
         "css-relay-task",
-        "One relay task: its state, the file it plays and how far it is, its exits and restarts.",
+        "One relay task: its state, the file it plays and its progress, its exits and restarts.",
         variables=[
             several("job", "label_values(css_relay_exporter_build_info, job)", everything=".+"),
             several(
@@ -59,36 +59,36 @@ def _now() -> Row:
     return "Task $task", [
         stat(
             "State",
-            "On air; failed (the last run ended with a failure, and no other began); stopped (it ended as planned); "
-            "lost (nothing was heard of it for too long).",
+            "ON AIR: active. FAILED: the last run failed and no new run has started. STOPPED: the last run ended as planned. "
+            "LOST: no callback for `--relay.lost-after`.",
             states,
             words=ON_AIR,
             nothing="unknown",
         ).span(3),
         stat(
             "Down for",
-            "How long ago the task failed, if it has not come back. Past a few minutes the service will hardly bring "
-            "it back by itself.",
+            "Time since the task failed, if it has not restarted. After three minutes the service is unlikely to restart "
+            "it by itself.",
             f"max({q.down(THIS)})",
             unit="s",
             steps=DOWN,
             nothing="not down",
         ).span(3),
         stat(
-            "Run began",
-            "When the current run began, or the last one.",
+            "Run started",
+            "The start of the current run, or of the last run if none is active.",
             f"1000 * max({q.gauge('task_start_timestamp_seconds', THIS)})",
             unit="dateTimeFromNow",
         ).span(3),
         stat(
-            "Runs begun",
-            "How many runs began in the time range above. Several an hour mean that the task fails again and again.",
+            "Runs started",
+            "Number of runs that started in the selected time range. Several per hour mean that the task fails repeatedly.",
             f"max({q.increase('task_runs_total', THIS)})",
             steps=((None, PLAIN), (3.5, WORRY), (10, BAD)),
         ).span(3),
         table(
-            "What it is",
-            "The stream, where it is pushed to (keys are left out) and where its source is.",
+            "Stream and hosts",
+            "The stream, the URL it is pushed to (without keys), and the host of its source.",
             f"max by (stream_id, to_url, source_host, appid) ({q.gauge('task_info', THIS)})",
             {"stream_id": "Stream", "to_url": "Pushed to", "source_host": "Source", "appid": "Account"},
         )
@@ -102,11 +102,11 @@ def _file() -> Row:
         q.gauge(f"task_file_{part}", THIS) for part in ("start_timestamp_seconds", "duration_seconds")
     )
     progress = f"max((time() - {start}) / ({length} > 0))"
-    return "The file it plays", [
+    return "Current file", [
         bar_gauge(
-            "How far it is",
-            "How much of the current file's length has passed. Above 100 % the file should have ended; from 110 % on "
-            "the picture hangs, or the finish was never told. Live sources have no files.",
+            "Progress of the file",
+            "Play time of the current file as a share of its declared duration. Above 100 % it should have ended. From 110 % "
+            "on the stream hangs, or the callback of the finish was lost. Live sources have no files.",
             latest(progress, "passed"),
             unit="percentunit",
             steps=PROGRESS,
@@ -117,24 +117,24 @@ def _file() -> Row:
         .height(7),
         stat(
             "File ends in",
-            "What is left of the current file's length; below 0 it should have ended. Live sources have no files.",
+            "Remaining play time of the current file by its declared duration. Below 0 it should have ended. Live sources have no files.",
             f"max({length} > 0) - max(time() - {start})",
             unit="s",
             steps=((None, PLAIN),),
             nothing="no file plays",
         ).height(7),
         graph(
-            "How far it was",
-            "How much of each file's length had passed. Each tooth is a file; those that do not reach 100 % were cut "
-            "short, those that go far past it hung.",
+            "Progress over time",
+            "Play time of each file as a share of its declared duration. Each rise from 0 is one file. A file that does not "
+            "reach 100 % ended early; a file that goes far beyond 100 % hung.",
             line(progress, "passed"),
             unit="percentunit",
             nothing="no file played",
         ).height(7),
         graph(
-            "Dead air, and files that did not end",
-            "How long the task had run without playing anything after a file, and how far a file was past 1.1 times its "
-            "length. Worry past two minutes. What is shorter than a scrape is not seen here.",
+            "Dead air and overdue files",
+            "Time without a file after the last finish, and time that a file played beyond 1.1 times its declared duration. "
+            "Check the task after two minutes. Gaps shorter than the scrape interval are not visible here.",
             line(_or_zero(q.dead_air(THIS)), "silent for"),
             line(_or_zero(f"({q.overdue(THIS)}) > 0"), "file overdue by"),
             unit="s",
@@ -145,15 +145,15 @@ def _file() -> Row:
 
 def _history() -> Row:
     start = q.gauge("task_start_timestamp_seconds", THIS)
-    return "What happened to it", [
+    return "History", [
         timeline(
             "State over time",
-            "The state the task was in. Red is off air; grey is a planned end; orange means that nobody knows.",
+            "The state of the task. Green: on air. Red: failed. Grey: a planned end. Orange: lost, the real state is unknown.",
             line(q.total(q.gauge("task_state", THIS), "state"), "{{state}}"),
         ),
         graph(
             "Time on air, time off air",
-            "Each tooth is a run, or the time between two. A row of small teeth is a task that starts and fails again.",
+            "Each rise from 0 is one run, or the time between two runs. Many short rises mean that the task fails repeatedly.",
             line(
                 _or_zero(f"time() - ({start} and ignoring (state) {q.in_state('active', THIS)})"),
                 "on air for",
@@ -164,35 +164,35 @@ def _history() -> Row:
         ),
         graph(
             "Runs over time",
-            "How often a minute a run of this task began.",
+            "Runs of this task that started, per minute.",
             line(f"60 * max({q.rate('task_runs_total', THIS)})", "runs"),
             unit="cpm",
             bars=True,
         ),
         table(
             "Exits in this time range",
-            "The codes this task exited with, and how long ago it last did with each. An exit after which the task "
-            "came back within a scrape is not seen here.",
+            "The exit codes of this task and the time since the last exit with each. An exit is not visible here if the task "
+            "restarted before the next scrape.",
             f"max by (code) (time() - {q.newest('task_exit_timestamp_seconds', THIS)})",
             {"code": "Exit code", "Value": "Last ago"},
-            nothing="It has not exited.",
+            nothing="No exit.",
         ),
     ]
 
 
 def _destination() -> Row:
-    return "Is it alone?", [
+    return "Other tasks to the same destination", [
         graph(
             "Tasks to the same destination",
-            "The tasks of the same account and destination, by state. If more of them are red, the destination is in "
-            "trouble and not this task.",
+            "The tasks of the same account and destination, by state. If several are red, the cause is probably the "
+            "destination and not this task.",
             line(q.total(q.tasks(), "state"), "{{state}}"),
             stacked=True,
             colours=STATES,
         ).span(12),
         graph(
             "Exits at the same destination, by code",
-            "How often a minute runs of the same account and destination end, by code.",
+            "Runs of the same account and destination that ended, per minute, by exit code.",
             *exits(),
             unit="cpm",
             bars=True,
@@ -202,5 +202,5 @@ def _destination() -> Row:
 
 
 def _or_zero(expression: str) -> str:
-    """Return the largest value, and 0 where there is none while the task is known."""
+    """Return the query for the largest value, or 0 if there is no value and the task is known."""
     return f"max({expression}) or 0 * max({q.gauge('task_state', THIS)})"

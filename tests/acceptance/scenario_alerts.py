@@ -1,8 +1,9 @@
-"""A scenario in which every rule has something to say: trouble of each kind, posted to a real exporter.
+"""A scenario with data for every rule: problems of each kind, posted to a real exporter.
 
-`prepare` makes what must be scraped before it grows, `trouble` everything that callbacks can tell. What the
-exporter itself suffers (killed, without its store) is up to the test. It takes an hour of the exporter's
-clock, put back before and right again afterwards; a Prometheus beside it goes by the machine's clock.
+`prepare` creates the series that must be scraped before they grow, `trouble` sends all problems that
+callbacks can report. Problems of the exporter itself (killed, without its store) are caused by the test. The
+scenario needs an hour of the exporter's clock, which is set back before it and right afterwards; Prometheus
+uses the machine's clock.
 """
 
 import json
@@ -18,10 +19,10 @@ from exporter.store.sqlite.store import SqliteStore
 from tests.clock import Clock
 from tests.support import Exporter
 
-#: How far the clock is put back: for a run to be lost, and then for a callback to be missing.
+#: How far the clock is set back: for a run to become lost, and then for a callback to be missing.
 SPAN_SECONDS = 4200.0
 LOST_SECONDS = 3700.0
-#: Older than this is what can't be told from a redelivery.
+#: The age above which a callback cannot be told apart from a redelivery.
 STALE_SECONDS = 4000.0
 
 DOWN, SLOW, PUSH = "down.example.com", "slow.example.com", "push.example.com"
@@ -29,7 +30,7 @@ DAY = 86400.0
 
 
 def old_store(folder: Path) -> str:
-    """Make a store that is a day old, so that alerts on rates are not silent; return its URL."""
+    """Create a store that is a day old, so that alerts on increases can fire; return its URL."""
     path, settings = folder / "relay.db", Settings()
     SqliteStore(
         path,
@@ -45,7 +46,7 @@ def old_store(folder: Path) -> str:
 
 
 class Sender:
-    """The service, as far as the exporter sees it.
+    """A sender of callbacks that stands for the service.
 
     Args:
         exporter: who takes the callbacks.
@@ -57,13 +58,13 @@ class Sender:
         self.now = now
 
     def send(self, body: bytes) -> int:
-        """Send bytes as they are; return the status of the answer."""
+        """Send a raw body; return the status of the answer."""
         return self._exporter.post(body)[0]
 
     def tell(
         self, event: str, task: str | None, ago: float = 0.0, host: str = PUSH, **message: object
     ) -> bytes:
-        """Tell that something happened to a task, so many seconds ago; return the body."""
+        """Send an event of a task, so many seconds ago; return the body."""
         body: dict[str, Any] = {
             "appid": 4,
             "event_type": 314,
@@ -78,26 +79,27 @@ class Sender:
         return raw
 
     def start(self, task: str, ago: float = 0.0, host: str = PUSH) -> None:
-        """Tell a TaskStart."""
+        """Send a TaskStart."""
         self.tell("TaskStart", task, ago, host, task_start_time=0)
 
     def exit(self, task: str | None, ago: float = 0.0, host: str = PUSH, code: int = -22) -> None:
-        """Tell a TaskExit."""
+        """Send a TaskExit."""
         self.tell("TaskExit", task, ago, host, code=code, message="write packet error.", task_exit_time=0)
 
     def file(self, task: str, ago: float, length: int, host: str = PUSH) -> None:
-        """Tell that a file begins."""
+        """Send a VodSourceFileStart."""
         self.tell("VodSourceFileStart", task, ago, host, url="a.mp4", index=0, duration=length)
 
     def finish(self, task: str, ago: float, length: int, host: str = PUSH) -> None:
-        """Tell that it has finished."""
+        """Send a VodSourceFileFinish."""
         self.tell("VodSourceFileFinish", task, ago, host, url="a.mp4", index=0, duration=length)
 
 
 def prepare(sender: Sender) -> None:
-    """Begin the task that will flap, and one to each destination, so that its counters are seen at 0.
+    """Start the task that will flap, and a task to each destination, so that their counters are scraped at 0.
 
-    Whoever sees an active task to each destination sees all of them: the last has a destination of its own.
+    A scrape with an active task for each destination has all of them, because the last one has its own
+    destination.
     """
     sender.start("flapping", 60)
     for host in (PUSH, DOWN, SLOW):
@@ -105,7 +107,7 @@ def prepare(sender: Sender) -> None:
 
 
 def trouble(sender: Sender, clock: Clock) -> None:
-    """Tell of every trouble that callbacks can tell of; the clock is right in the end."""
+    """Send callbacks with every kind of problem; the clock is right in the end."""
     sender.file("lost", 1, 1)
     clock.advance(LOST_SECONDS)
     _tasks(sender)

@@ -19,7 +19,7 @@ from tests.support import HANG_SECONDS, Exporter, free_port, running, until
 
 
 class OnCall(Struct):
-    """What the person on call looks at, and the service that makes the trouble."""
+    """The Alertmanager of the person on call, and the sender of the callbacks."""
 
     exporter: Exporter
     sender: Sender
@@ -27,7 +27,7 @@ class OnCall(Struct):
     prometheus: Prometheus
 
     def told(self, name: str, **more: str) -> list[dict[str, Any]]:
-        """Return the alerts of a name that Alertmanager holds; `active`, `inhibited` choose among them."""
+        """Return the alerts with a name in Alertmanager; `active` and `inhibited` filter them."""
         return self.alertmanager.alerts(filter=f'alertname="{name}"', **more)
 
     def failed(self, *tasks: str, **more: str) -> dict[str, dict[str, Any]]:
@@ -38,7 +38,7 @@ class OnCall(Struct):
 
 @pytest.fixture(scope="module")
 def on_call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnCall]:
-    """The whole chain; alerts wait for a second only. Each test has tasks, and a destination, of its own."""
+    """The whole chain, with a `for` of one second. Each test has its own tasks and destination."""
     folder = tmp_path_factory.mktemp("on-call")
     with (
         running(folder, web__listen_address=f"127.0.0.1:{free_port()}") as exporter,
@@ -53,8 +53,8 @@ def on_call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnCall]:
         yield OnCall(exporter, Sender(exporter), alertmanager, prometheus)
 
 
-def test_a_task_that_failed_is_told_until_it_is_back_and_a_planned_end_to_nobody(on_call: OnCall) -> None:
-    """With the labels and the text that a person needs; of a task that was never seen before."""
+def test_a_failed_task_alerts_until_it_restarts_and_a_planned_end_does_not(on_call: OnCall) -> None:
+    """With the labels and the texts that a person needs, also for a task that was never seen before."""
     host = "single.example.com"
     on_call.sender.start("planned", 200, host)
     on_call.sender.exit("planned", 100, host, code=0)
@@ -70,7 +70,7 @@ def test_a_task_that_failed_is_told_until_it_is_back_and_a_planned_end_to_nobody
         "to_host": host,
         "code": "-22",
     }
-    assert alert["annotations"]["summary"] == "Relay task 118 has failed and is not back"
+    assert alert["annotations"]["summary"] == "Relay task 118 has failed and has not restarted"
     assert alert["annotations"]["runbook_url"].endswith("#cssrelaytaskfailed")
     assert alert["receivers"] == [{"name": "on-call"}]
     assert alert["status"]["state"] == "active"
@@ -82,7 +82,7 @@ def test_a_task_that_failed_is_told_until_it_is_back_and_a_planned_end_to_nobody
     until(lambda: not on_call.prometheus.query(query), "Prometheus tells of neither")
 
 
-def test_a_destination_in_trouble_silences_its_tasks_and_no_others(on_call: OnCall) -> None:
+def test_a_failing_destination_mutes_its_tasks_and_no_others(on_call: OnCall) -> None:
     """Three tasks of one host fail, and one of another."""
     many = ("down0", "down1", "down2")
     for task, host in (*dict.fromkeys(many, "down.example.com").items(), ("alone", "up.example.com")):
@@ -104,8 +104,8 @@ def test_a_destination_in_trouble_silences_its_tasks_and_no_others(on_call: OnCa
     assert on_call.failed(*many, "alone", inhibited="false").keys() == {"alone"}
 
 
-def test_a_restart_of_the_exporter_neither_resolves_an_alert_nor_tells_it_again(on_call: OnCall) -> None:
-    """It is one alert, begun when it began, before, during and after."""
+def test_a_restart_of_the_exporter_neither_resolves_nor_repeats_an_alert(on_call: OnCall) -> None:
+    """It is one alert with the same start before, during and after the restart."""
     host = "restart.example.com"
     on_call.sender.start("119", 200, host)
     on_call.sender.exit("119", 100, host)
@@ -127,7 +127,7 @@ def test_a_restart_of_the_exporter_neither_resolves_an_alert_nor_tells_it_again(
 
 
 def simulated() -> list[bytes]:
-    """Return what the simulator sends of a fleet that fails now and then, in the order of the histories."""
+    """Return the callbacks of a simulated fleet with some failures, in the order of the histories."""
     kept = []
 
     class Recorder(BaseHTTPRequestHandler):
@@ -138,7 +138,7 @@ def simulated() -> list[bytes]:
             self.wfile.write(b'{"code":0}')
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with HTTPServer(("127.0.0.1", 0), Recorder) as server:
         thread = Thread(target=server.serve_forever)
@@ -154,8 +154,8 @@ def simulated() -> list[bytes]:
     return kept
 
 
-def test_a_task_that_the_simulator_breaks_is_told_until_it_is_back(on_call: OnCall) -> None:
-    """From a fleet past the exporter and Prometheus to Alertmanager, and back."""
+def test_a_task_that_fails_in_the_simulator_alerts_until_it_restarts(on_call: OnCall) -> None:
+    """Through the exporter, Prometheus and Alertmanager."""
     bodies = simulated()
     told = [(b["callback_event"], b.get("task_id"), json.loads(b["msg"])) for b in map(json.loads, bodies)]
     failed, task = next(

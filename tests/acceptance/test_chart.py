@@ -34,7 +34,7 @@ MAX_APPLIED_BYTES = 256 * 1024
 
 
 def test_helm_has_nothing_to_warn_of() -> None:
-    """Whatever is set: it misses an icon, and that is all."""
+    """For all variants: it only recommends an icon."""
     for name, values in VARIANTS.items():
         report = helm_python.lint(CHART, values, strict=True)
         assert report["errors"] == [], name
@@ -42,7 +42,7 @@ def test_helm_has_nothing_to_warn_of() -> None:
 
 
 def unknown(objects: Sequence[dict[str, Any]], versions: Sequence[str]) -> Iterator[str]:
-    """Tell what Kubernetes' own schemas of these versions find wrong in objects of its own kinds."""
+    """Return the errors that Kubernetes' own schemas of these versions find in objects of its kinds."""
     for found in objects:
         if not found["apiVersion"].startswith("monitoring.coreos.com/"):
             for version in versions:
@@ -53,13 +53,13 @@ def unknown(objects: Sequence[dict[str, Any]], versions: Sequence[str]) -> Itera
 
 
 def test_the_oldest_and_the_newest_kubernetes_know_every_field_of_every_variant() -> None:
-    """By their own schemas: what both know those between them know."""
+    """By their own schemas: a field that both know is also known to the versions between them."""
     different = {json.dumps(found): found for objects in variants().values() for found in objects.all}
     assert list(unknown(list(different.values()), (VERSIONS[0], VERSIONS[-1]))) == []
 
 
 def test_every_kubernetes_between_knows_an_object_of_each_kind() -> None:
-    """The fullest of each kind that any variant has."""
+    """The largest object of each kind in any variant."""
     fullest: dict[str, dict[str, Any]] = {}
     for found in sorted((f for o in variants().values() for f in o.all), key=lambda f: len(json.dumps(f))):
         fullest[found["kind"]] = found
@@ -67,7 +67,7 @@ def test_every_kubernetes_between_knows_an_object_of_each_kind() -> None:
 
 
 def test_a_planted_fault_is_found() -> None:
-    """So that no fault means something."""
+    """The check itself can fail."""
     workload = Objects({}).workload
     workload["spec"]["template"]["spec"]["enableServiceLink"] = False
     (fault,) = unknown([workload], VERSIONS[-1:])
@@ -85,7 +85,7 @@ for (const found of JSON.parse(await text(process.stdin))) {
 
 
 def test_the_operator_takes_its_kinds() -> None:
-    """By models of its API; they tell a wrong type or form, but no field that is not there."""
+    """By models of its API, which find a wrong type or format, but no unknown field."""
     objects = Objects(VARIANTS["everything"])
     kinds = [*objects.of("ServiceMonitor"), *objects.of("PrometheusRule")]
     folder = installed()
@@ -99,7 +99,7 @@ def test_the_operator_takes_its_kinds() -> None:
 
 
 def test_the_chart_is_of_this_version_and_for_the_versions_that_are_tested() -> None:
-    """The image is named by it."""
+    """The tag of the image is the version."""
     with Chart.load(CHART) as chart:
         assert (chart.version, chart.metadata["appVersion"]) == (__version__, __version__)
         assert chart.metadata["kubeVersion"] == f">={VERSIONS[0]}-0"
@@ -107,7 +107,7 @@ def test_the_chart_is_of_this_version_and_for_the_versions_that_are_tested() -> 
     assert Objects({"image": {"tag": "x"}}).container["image"] == "css-relay-exporter:x"
 
 
-def test_what_is_packaged_makes_the_same(tmp_path: Path) -> None:
+def test_the_packaged_chart_renders_the_same(tmp_path: Path) -> None:
     """Rules and dashboards are links in the folder, and files in the package."""
     values = VARIANTS["everything"]
     with (
@@ -117,13 +117,13 @@ def test_what_is_packaged_makes_the_same(tmp_path: Path) -> None:
         assert packaged.render(values, name=NAME) == folder.render(values, name=NAME)
 
 
-def test_files_that_are_made_are_as_made() -> None:
-    """`make chart` brings them up to date."""
+def test_generated_files_are_up_to_date() -> None:
+    """`make chart` updates them."""
     assert [str(path) for path, text in files().items() if path.read_text() != text] == []
 
 
 def test_the_plain_manifests_are_all_that_is_listed() -> None:
-    """Nothing is left over of what was made once, and nothing is forgotten."""
+    """There is no outdated file, and no file is missing in the lists."""
     for folder in (MANIFESTS, MANIFESTS / "prometheus-operator"):
         listed = yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]
         assert {path.name for path in folder.glob("*.yaml")} == {*listed, "kustomization.yaml"}
@@ -136,7 +136,7 @@ def test_the_plain_manifests_are_all_that_is_listed() -> None:
 
 
 def assert_restricted(what: str, pod: dict[str, Any], *kinds: str) -> None:
-    """All that the Pod Security Standard `restricted` asks for, with volumes of these kinds alone."""
+    """Check that a pod obeys the Pod Security Standard `restricted` and has only these kinds of volumes."""
     assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & pod.keys(), what
     assert pod["securityContext"]["runAsNonRoot"] is True, what
     assert pod["securityContext"]["runAsUser"] == pod["securityContext"]["fsGroup"] == 65532, what
@@ -153,7 +153,7 @@ def assert_restricted(what: str, pod: dict[str, Any], *kinds: str) -> None:
 
 
 def test_pods_of_every_variant_are_restricted_mount_all_their_volumes_and_have_the_time_to_drain() -> None:
-    """The data are on the only volume that stays; a stop takes 25 s, and what goes before it."""
+    """The data is on the only persistent volume; a stop takes 25 s, plus the time of the preStop hook."""
     for name, objects in variants().items():
         pod, is_embedded = objects.pod["spec"], objects.workload["kind"] == "StatefulSet"
         assert_restricted(name, pod, "emptyDir", "secret")
@@ -169,23 +169,23 @@ def test_pods_of_every_variant_are_restricted_mount_all_their_volumes_and_have_t
 
 
 def test_secrets_are_for_its_group_alone() -> None:
-    """The exporter refuses files that others can read."""
+    """The exporter refuses secret files that other users can read."""
     pod = variants()["behind secrets"].pod["spec"]
     secrets = [volume["secret"] for volume in pod["volumes"] if "secret" in volume]
     assert [secret["secretName"] for secret in secrets] == ["a", "b", "c", "d", "e"]
     assert {secret["defaultMode"] for secret in secrets} == {0o440}
 
 
-def test_an_sqlite_file_is_for_one() -> None:
-    """A StatefulSet, which never runs two at once; told before it is tried."""
+def test_an_sqlite_store_allows_one_replica() -> None:
+    """In a StatefulSet, which never runs two pods at once; more replicas are refused."""
     assert Objects({}).workload["kind"] == "StatefulSet"
     assert Objects({"replicas": 0}).workload["spec"]["replicas"] == 0
-    with pytest.raises(HelmRenderError, match="replicas: an SQLite file takes one"):
+    with pytest.raises(HelmRenderError, match="replicas: an SQLite store allows only 1"):
         Objects({"replicas": 2})
 
 
-def test_a_valkey_takes_many() -> None:
-    """They are spread, one of them at a time may be drained, and the password stands nowhere."""
+def test_a_valkey_store_allows_many_replicas() -> None:
+    """They are spread over nodes, one at a time may be drained, and no object contains the password."""
     objects = Objects(VALKEY)
     assert objects.workload["kind"] == "Deployment"
     assert objects.workload["spec"]["replicas"] == 3
@@ -221,7 +221,7 @@ def test_the_exporter_understands_what_is_rendered() -> None:
 
 
 def test_every_flag_can_be_set() -> None:
-    """By its name, and reaches the exporter as it was written; whole numbers are not taken for floats."""
+    """By its name, and the exporter gets the same text; whole numbers are not written as floats."""
     values = written()
     assert values.keys() == {flag.name for flag in flags_of(Settings).values()}
     environment = Objects({"settings": values}).environment
@@ -234,7 +234,7 @@ def _text(value: object) -> str:
 
 
 def test_lists_are_lists_and_ports_follow() -> None:
-    """As somebody would write them in YAML."""
+    """In the usual YAML form."""
     values = {
         "relay.ok-exit-codes": [0, -32],
         "metrics.labels": ["appid", "to_host"],
@@ -272,7 +272,7 @@ MISTAKES: list[tuple[Form, str]] = [
 
 
 def test_a_mistake_in_values_is_refused_and_named() -> None:
-    """Before anything is made of it: a wrong name, type, form or choice."""
+    """Before rendering: a wrong name, type, format or choice."""
     for values, named in MISTAKES:
         try:
             with pytest.raises(HelmValuesError, match=named), Chart.load(CHART) as chart:
@@ -283,20 +283,23 @@ def test_a_mistake_in_values_is_refused_and_named() -> None:
             pytest.fail(f"{values}: {exc}")
 
 
-QUARRELS: list[tuple[Form, str]] = [
+CONFLICTS: list[tuple[Form, str]] = [
     ({"ingress": {"enabled": True}}, "ingress.hosts: expected at least one"),
     ({"web": {"tls": True}}, "web.configSecret: expected the Secret"),
-    ({"web": {"configSecret": "a", "clientCertificates": True}}, "expected web.tls too"),
+    (
+        {"web": {"configSecret": "a", "clientCertificates": True}},
+        "web.clientCertificates: set web.tls to true too",
+    ),
     (
         {"secrets": {"tokens": {"name": "a"}}, "settings": {"callback.token-file": "/b"}},
-        "settings.callback.token-file: it is set by the Secret a",
+        "settings.callback.token-file: the chart already sets it from the Secret a",
     ),
 ]
 
 
-def test_what_can_not_work_together_is_refused() -> None:
-    """With a line that says how to go on."""
-    for values, said in QUARRELS:
+def test_contradicting_values_are_refused() -> None:
+    """With a message that says what to change."""
+    for values, said in CONFLICTS:
         try:
             with pytest.raises(HelmRenderError, match=said):
                 Objects(values)
@@ -304,10 +307,10 @@ def test_what_can_not_work_together_is_refused() -> None:
             pytest.fail(f"{values}: {exc}")
 
 
-def test_notes_tell_who_may_send() -> None:
-    """Whoever installs it without a guard reads that."""
-    assert "ANYBODY" in Objects({}).notes
-    assert "ANYBODY" not in variants()["behind secrets"].notes
+def test_the_notes_warn_about_an_open_listener() -> None:
+    """A chart without token, signature or allow list."""
+    assert "WARNING: anybody" in Objects({}).notes
+    assert "WARNING: anybody" not in variants()["behind secrets"].notes
     assert (
         "https://release-callbacks.css-relay:8314/callbacks/<token>\n" in variants()["behind secrets"].notes
     )
@@ -318,7 +321,7 @@ def test_notes_tell_who_may_send() -> None:
 
 
 def test_the_two_sides_have_a_service_each() -> None:
-    """Of one port, which is one of the pods', in every variant."""
+    """To one port, which the pods have, in every variant."""
     for name, objects in variants().items():
         services = objects.of("Service")
         assert len(services) == 2, name
@@ -333,7 +336,7 @@ def test_the_two_sides_have_a_service_each() -> None:
 
 
 def test_an_ingress_leads_to_callbacks_alone() -> None:
-    """The web side has none, and is on no address of the cluster's outside."""
+    """The web listener has none, and no address outside of the cluster."""
     objects = variants()["everything"]
     (ingress,) = objects.of("Ingress")
     service = objects.one("Service", "-callbacks")
@@ -351,7 +354,7 @@ def test_an_ingress_leads_to_callbacks_alone() -> None:
 
 
 def peers(rule: dict[str, Any], key: str = "from") -> list[str]:
-    """Return who a rule of a network policy is for, as text; `anybody` where it names none."""
+    """Return the peers of a network policy rule as text; `anybody` if it has none."""
     if key not in rule:
         return ["anybody"]
     return [name for peer in rule[key] for name in _names(peer)]
@@ -367,15 +370,11 @@ def _names(peer: dict[str, Any]) -> list[str]:
 
 
 def test_the_network_lets_senders_to_the_one_port_and_operators_to_the_other() -> None:
-    """And with SQLite nothing out."""
+    """With SQLite no connection to the outside is allowed."""
     for values, senders, lookers in (
         ({}, ["anybody"], ["own namespace", "monitoring"]),
         ({"networkPolicy": {"web": {"namespaces": []}}}, ["anybody"], ["own namespace"]),
-        (
-            VARIANTS["everything"],
-            ["192.0.2.0/24", "ingress"],
-            ["own namespace", "prometheus", "operators"],
-        ),
+        (VARIANTS["everything"], ["192.0.2.0/24", "ingress"], ["own namespace", "prometheus", "operators"]),
     ):
         objects = Objects(values)
         policy = objects.one("NetworkPolicy")["spec"]
@@ -389,11 +388,8 @@ def test_the_network_lets_senders_to_the_one_port_and_operators_to_the_other() -
 
 
 def test_the_network_lets_replicas_to_names_and_to_the_valkey_alone() -> None:
-    """Wherever that is."""
-    for values, there in (
-        (VALKEY, ["anybody"]),
-        (VARIANTS["everything"], ["2001:db8::/32", "databases"]),
-    ):
+    """At any address, or at the configured ones."""
+    for values, there in ((VALKEY, ["anybody"]), (VARIANTS["everything"], ["2001:db8::/32", "databases"])):
         dns, valkey = Objects(values).one("NetworkPolicy")["spec"]["egress"]
         assert {port["port"] for port in dns["ports"]} == {53}
         assert peers(dns, "to") == ["any namespace", "169.254.20.10/32"]
@@ -405,7 +401,7 @@ def test_the_network_lets_replicas_to_names_and_to_the_valkey_alone() -> None:
 
 
 def test_prometheus_finds_the_web_service_alone() -> None:
-    """With the scheme and the password that the web side asks for; all replicas are one job."""
+    """With the scheme and the password of the web listener; all replicas are one job."""
     for values, scheme in (
         ({"serviceMonitor": {"enabled": True}}, "http"),
         (VARIANTS["everything"], "https"),
@@ -424,7 +420,7 @@ def test_prometheus_finds_the_web_service_alone() -> None:
 
 
 def test_the_rules_are_those_of_the_repository(tmp_path: Path) -> None:
-    """With the addresses that were given; promtool has nothing to say."""
+    """With the configured addresses; promtool reports nothing."""
     addresses = {"docsUrl": "https://wiki.example.org/relay", "grafanaUrl": "https://g.example.org/grafana"}
     made = Objects({"prometheusRule": {"enabled": True, **addresses}}).one("PrometheusRule")["spec"]
     text = "".join(json.dumps(yaml.safe_load(path.read_text())["groups"]) for path in sorted(RULES.iterdir()))
@@ -439,7 +435,7 @@ def test_the_rules_are_those_of_the_repository(tmp_path: Path) -> None:
 
 
 def test_the_dashboards_are_those_of_the_repository() -> None:
-    """One ConfigMap each, small enough to be applied, with the label that the sidecar looks for."""
+    """One ConfigMap each, small enough for kubectl apply, with the label for the sidecar."""
     made: dict[str, str] = {}
     for found in Objects({"dashboards": {"enabled": True}}).of("ConfigMap"):
         assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
@@ -460,7 +456,7 @@ BLOCKS = [
 
 
 def test_values_on_the_page_make_something() -> None:
-    """They are understood, and so is what comes of them."""
+    """The values are valid, and so are the rendered objects."""
     examples = [block for block in BLOCKS if "kind" not in block]
     assert len(examples) == 3
     for values in examples:
@@ -481,7 +477,7 @@ def test_the_pod_on_the_page_may_run_where_the_exporter_does() -> None:
 
 
 def ask(objects: Objects, probe: str, port: int, folder: Path) -> int:
-    """Run a probe's command as the kubelet would, and return its status."""
+    """Run the command of a probe as the kubelet would; return its exit status."""
     python, *words = objects.container[probe]["exec"]["command"]
     assert python == "python"
     words = [word.replace(":10314", f":{port}").replace("/etc/css-relay", str(folder)) for word in words]
@@ -490,7 +486,7 @@ def ask(objects: Objects, probe: str, port: int, folder: Path) -> int:
 
 
 def test_it_starts_with_its_secrets_and_is_probed_behind_a_password(tmp_path: Path) -> None:
-    """Files as they are mounted, variables as they are rendered, TLS and a password on the web side."""
+    """Files as mounted, variables as rendered, TLS and a password on the web listener."""
     objects = variants()["behind secrets"]
     texts = {
         "tokens/tokens": "secret-token",
@@ -537,7 +533,7 @@ def test_it_starts_with_its_secrets_and_is_probed_behind_a_password(tmp_path: Pa
 
 
 def test_probes_ask_as_the_web_side_can_be_asked() -> None:
-    """Health restarts, readiness routes; where clients need a certificate the port alone is tried."""
+    """Health for restarts, readiness for routing; with client certificates only the open port is checked."""
     plain = Objects({}).container
     assert plain["livenessProbe"]["httpGet"] == {"path": "/-/healthy", "port": "web", "scheme": "HTTP"}
     assert plain["readinessProbe"]["httpGet"]["path"] == "/-/ready"

@@ -1,4 +1,4 @@
-"""Every query of every dashboard gives data from a real Prometheus that scraped a history of everything."""
+"""Every query of every dashboard returns data from a real Prometheus that scraped a complete history."""
 
 import math
 import re
@@ -18,10 +18,10 @@ from tests.support import running, until
 
 RULES = ROOT / "prometheus" / "rules"
 
-#: What Grafana fills in, here so long that all of the history is in it however slow the machine is.
+#: The values of Grafana's variables, so long that they include the whole history on any machine.
 BUILT_IN = {"__rate_interval": "1h", "__range": "1h"}
 
-#: After the history both replicas were scraped, twice for rates of what is new, and the rules evaluated.
+#: After the history: both replicas were scraped, twice for rates of new series, and the rules were evaluated.
 SETTLED = """
 count(up == 1) == 2
 and count(css_relay_tasks{state="lost"} > 0) == 2
@@ -32,7 +32,7 @@ EVALUATED = 'max(timestamp(fleet:css_relay_tasks:max{state="lost"}))'
 
 
 class Seen(Struct, frozen=True):
-    """A Prometheus, and when it had seen everything, UNIX seconds: what it knew then changes no more."""
+    """A Prometheus and the time when it had all data, in UNIX seconds."""
 
     prometheus: Prometheus
     at: float
@@ -42,7 +42,11 @@ class Seen(Struct, frozen=True):
         return self.prometheus.query(expression, self.at)
 
     def numbers(self, target: Target, expression: str) -> list[float]:
-        """Return the numbers that a panel gets in the end; a query that fails is an error."""
+        """Return the values of a query at that time.
+
+        Raises:
+            AssertionError: the query fails.
+        """
         if target.is_instant:
             samples = self.query(expression)
         else:
@@ -77,18 +81,18 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
 
 
 def settled(server: Prometheus) -> float | None:
-    """Return when the rules were evaluated last, if everything was seen by then."""
+    """Return the time of the last evaluation of the rules, if all data was scraped by then."""
     evaluated = server.value(EVALUATED)
     return evaluated if evaluated and server.query(SETTLED, evaluated) else None
 
 
 def without_rules(expression: str) -> str:
-    """Return what a query is to a Prometheus without the recording rules: it has no such series."""
+    """Return a query as a Prometheus without the recording rules sees it: without recorded series."""
     return re.sub(r"\b(fleet|task):(?=css_relay_)", "no_such_rule:", expression)
 
 
 def offered(seen: Seen, query: str, chosen: dict[str, str]) -> list[str]:
-    """Return the values that a variable offers, with those before it chosen."""
+    """Return the values of a variable, with the variables before it selected."""
     asked = re.fullmatch(r"label_values\((.+), (\w+)\)", query)
     assert asked
     where = {"match[]": fill(asked[1], chosen)}
@@ -98,7 +102,7 @@ def offered(seen: Seen, query: str, chosen: dict[str, str]) -> list[str]:
 
 
 def choices(seen: Seen, name: str) -> list[dict[str, str]]:
-    """Return what stands for each variable of a dashboard: one choice for each task where one is chosen."""
+    """Return the values of the variables of a dashboard: one set for each task if a task is chosen."""
     made: list[dict[str, str]] = [{}]
     for variable_name, variable in variables(DASHBOARDS[name]).items():
         query = variable["query"]
@@ -111,7 +115,7 @@ def choices(seen: Seen, name: str) -> list[dict[str, str]]:
 
 
 def written(variable: dict[str, Any], values: Sequence[str]) -> Sequence[str]:
-    """Return how a query says all values of a variable, or each by itself where one is chosen."""
+    """Return the text for all values of a variable, or for each value of a single choice."""
     if not variable["includeAll"]:
         return values
     return [variable.get("allValue") or f"({'|'.join(map(re.escape, values))})".replace("\\", "\\\\")]
@@ -123,7 +127,7 @@ def fill(text: str, values: dict[str, str]) -> str:
 
 
 def test_every_query_of_every_panel_has_data_with_and_without_the_recording_rules(seen: Seen) -> None:
-    """And every variable has values. Of the dashboard for one task: for one of the tasks at least."""
+    """And every variable has values. A query of the task dashboard has data for at least one task."""
     made = {name: choices(seen, name) for name in DASHBOARDS}
     empty = [
         f"{target}: {expression}"
@@ -142,7 +146,7 @@ SHARED = [queries.down, queries.dead_air, queries.overdue, queries.tasks, querie
 
 
 def test_every_rule_and_its_expression_agree(seen: Seen) -> None:
-    """So that a panel is right without the recording rules, and shows what the alerts see with them."""
+    """A panel is right without the recording rules, and shows the values of the alerts with them."""
     (chosen,) = choices(seen, "relay-overview.json")
 
     def series(expression: str) -> dict[frozenset[tuple[str, str]], float]:
@@ -159,7 +163,7 @@ def test_every_rule_and_its_expression_agree(seen: Seen) -> None:
 
 
 def test_two_replicas_do_not_double_what_they_tell(seen: Seen) -> None:
-    """Each tells of the whole fleet, of tasks by state and of all the runs that ended."""
+    """Each shows the whole fleet: tasks by state, and all runs that ended."""
     (chosen,) = choices(seen, "relay-overview.json")
     for state in STATES:
         shown = fill(queries.total(queries.tasks(f'state="{state}"')), chosen)

@@ -1,4 +1,4 @@
-"""The dashboards are what Grafana's own types say a dashboard is."""
+"""The dashboards are valid according to Grafana's own types."""
 
 import copy
 import json
@@ -14,17 +14,17 @@ from tests.npm import dashboard_schema
 
 @pytest.fixture(scope="module")
 def validator() -> Draft7Validator:
-    """What holds a dashboard against Grafana's types."""
+    """A validator with Grafana's types."""
     return Draft7Validator(json.loads(dashboard_schema().read_bytes()))
 
 
 def faults(validator: Draft7Validator, dashboard: dict[str, Any]) -> list[str]:
-    """Return where a dashboard is not one, and why."""
+    """Return the errors in a dashboard, with their places."""
     return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(dashboard)]
 
 
 def test_every_dashboard_is_one(validator: Draft7Validator) -> None:
-    """By the types of the Grafana that is named in tests/schema/package.json."""
+    """By the types of the Grafana version in tests/schema/package.json."""
     assert {name: found for name, d in DASHBOARDS.items() if (found := faults(validator, d))} == {}
 
 
@@ -45,7 +45,7 @@ PLANTED: dict[str, Callable[[dict[str, Any]], object]] = {
 
 
 def test_a_planted_fault_is_found(validator: Draft7Validator) -> None:
-    """Each of them, so that no fault means something."""
+    """The check itself can fail."""
     missed = []
     for name, plant in PLANTED.items():
         dashboard = copy.deepcopy(DASHBOARDS["relay-overview.json"])

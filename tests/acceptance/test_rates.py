@@ -1,7 +1,7 @@
-"""The documented rate over replicas is the true one while they come, go and are scraped late.
+"""The documented rate over replicas is right while replicas start, stop and are scraped late.
 
-Asked of Prometheus' own promtool, of series at exact times. Whether real replicas count once in a real
-Prometheus is asked by the chaos test.
+promtool evaluates it on series at exact times. The chaos test checks that real replicas count once in a real
+Prometheus.
 """
 
 import json
@@ -28,7 +28,7 @@ REPLICAS: dict[str, list[int | None]] = {
 
 
 def test_no_rate_jumps_when_a_replica_leaves_joins_or_is_scraped_late(tmp_path: Path) -> None:
-    """It is the same at every step; the plain sum counts every callback once for each replica."""
+    """It is the same at every step; a plain sum would count every callback once per replica."""
     steps = range(WINDOW // STEP, LAST)
     steady = [asked(DOCUMENTED, 2 * PER_SECOND, step) for step in steps]
     assert verdict(tmp_path, steady) == ""
@@ -38,13 +38,13 @@ def test_no_rate_jumps_when_a_replica_leaves_joins_or_is_scraped_late(tmp_path: 
 
 
 def asked(query: str, value: float, step: int) -> dict[str, object]:
-    """Return a question to promtool: what a query is at a step."""
+    """Return a promtool test of a query's value at a step."""
     sample = {"labels": "{}", "value": round(value * 1000)}
     return {"expr": f"round(1000 * {query})", "eval_time": f"{step * STEP}s", "exp_samples": [sample]}
 
 
 def verdict(folder: Path, questions: list[dict[str, object]]) -> str:
-    """Return what promtool says is wrong, nothing if all is right."""
+    """Return the errors of promtool, an empty text if there are none."""
     series = [
         {
             "series": f'css_relay_tasks_started_total{{appid="{appid}", instance="{name}", pod="{name}"}}',

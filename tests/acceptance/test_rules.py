@@ -1,4 +1,4 @@
-"""The rules load, pass their own cases, and with a real Prometheus every one of them has something to say."""
+"""The rules load, pass their own cases, and each of them has data in a real Prometheus."""
 
 import os
 import re
@@ -17,12 +17,12 @@ from tests.rules import ALERTS, CASE_FILES, RECORDED, ROOT, RULES, page_queries
 from tests.servers import Prometheus, hurried
 from tests.support import HANG_SECONDS, Exporter, running, tool, until
 
-#: What a test can't wait for, or can't bring about: their queries are asked without the comparison.
+#: Alerts that a test cannot wait for or cannot cause: their queries are tested without the comparison.
 STRIPPED = {"CSSRelayAnswersSlow", "CSSRelayScrapeSlow"}
 
 
 def promised(*command: str) -> None:
-    """Run a command that must end well, and show what it says if it does not."""
+    """Run a command that must succeed; show its output if it fails."""
     program, *words = command
     done = subprocess.run(
         [tool(program), *words], capture_output=True, text=True, check=False, timeout=HANG_SECONDS
@@ -30,8 +30,8 @@ def promised(*command: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_promtool_and_amtool_have_nothing_to_say() -> None:
-    """Of the rules, and of the example settings of Prometheus and Alertmanager."""
+def test_promtool_and_amtool_report_nothing() -> None:
+    """About the rules and the example configurations of Prometheus and Alertmanager."""
     promised("promtool", "check", "rules", *map(str, sorted(RULES.iterdir())))
     promised("promtool", "check", "config", str(ROOT / "prometheus" / "prometheus.yml"))
     promised("amtool", "check-config", str(ROOT / "deploy" / "alertmanager.yml"))
@@ -39,7 +39,7 @@ def test_promtool_and_amtool_have_nothing_to_say() -> None:
 
 @pytest.mark.parametrize("path", CASE_FILES, ids=lambda path: path.stem)
 def test_the_cases_hold(path: Path) -> None:
-    """Each alert fires at its time and is silent otherwise: see the files."""
+    """Each alert fires at its time and at no other; see the files."""
     promised("promtool", "test", "rules", str(path))
 
 
@@ -83,11 +83,11 @@ class Scene(Struct):
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Scene]:
-    """Everything in good order, and all counters seen once."""
+    """The scene before the trouble, with all counters scraped once."""
     with ExitStack() as stack:
         clock = Clock(tmp_path)
         clock.set(-SPAN_SECONDS)
-        # Open to anybody, which is to be told.
+        # Open to anybody: CSSRelayCallbackListenerOpen must fire.
         flags = {"store__url": old_store(tmp_path), "callback__listen_address": "0.0.0.0:0"}
         replicas = [
             stack.enter_context(running(_made(tmp_path / name), clock=clock, **flags))
@@ -109,7 +109,7 @@ def _made(folder: Path) -> Path:
 
 
 def _restart_worker_of(exporter: Exporter, prometheus: Prometheus, port: int) -> None:
-    """Kill its worker three times, each after the one before was scraped."""
+    """Kill its worker three times, each time after a scrape of the last one."""
     begun = f"process_start_time_seconds{{instance='127.0.0.1:{port}'}}"
     for _ in range(3):
         before = until(lambda: prometheus.value(begun), "a scrape")
@@ -117,8 +117,8 @@ def _restart_worker_of(exporter: Exporter, prometheus: Prometheus, port: int) ->
         until(lambda: prometheus.query(f"{begun} > {before}"), "the next worker is scraped")  # noqa: B023
 
 
-def test_every_rule_has_something_to_say(scene: Scene) -> None:
-    """Each alert fires, each recording has data, each query to paste is understood, none fails."""
+def test_every_rule_has_data(scene: Scene) -> None:
+    """Each alert fires, each recorded series has data, and each query of the runbook is valid."""
     prometheus = scene.prometheus
     trouble(Sender(scene.first, scene.clock.now), scene.clock)
     after = {"CSSRelayReplicaDown", "CSSRelayStoreDown", "CSSRelayExporterAbsent"}

@@ -1,4 +1,4 @@
-"""Set-up: a clone makes its Python environment, and the next one with the same lock files takes it over."""
+"""Set-up: a clone creates its Python environment, and the next clone with the same lock files copies it."""
 
 import os
 import shutil
@@ -11,12 +11,12 @@ from tests.support import HANG_SECONDS
 
 ROOT = Path(__file__).parents[2]
 LOCKS = ("requirements.txt", "requirements-dev.txt", "requirements-supply.txt")
-#: Where scripts stand that name the Python they are of, by kind of environment.
+#: The folders of scripts that contain the path of their Python, by kind of environment.
 BINS = {"run": ("bin",), "test": ("bin", "supply/bin")}
 
 
 def _clone(folder: Path) -> Path:
-    """Make a clone with all that set-up reads; its lock files are empty, as nothing in them matters here."""
+    """Create a clone with all files that set-up reads; its lock files are empty to save time."""
     folder.mkdir()
     for name in ("exporter", "schemas", "scripts"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -28,7 +28,7 @@ def _clone(folder: Path) -> Path:
 
 
 def _set_up(clone: Path, kind: str, cache: Path) -> str:
-    """Make the environment of a clone, and return what is said."""
+    """Create the environment of a clone and return the output."""
     done = subprocess.run(
         ["scripts/environment", kind],
         cwd=clone,
@@ -43,11 +43,11 @@ def _set_up(clone: Path, kind: str, cache: Path) -> str:
 
 
 @pytest.mark.parametrize("kind", BINS)
-def test_a_second_clone_takes_over_the_environment_of_the_first(tmp_path: Path, kind: str) -> None:
-    """Each runs its own Python and its own code; when one is gone the other works."""
+def test_a_second_clone_copies_the_environment_of_the_first(tmp_path: Path, kind: str) -> None:
+    """Each runs its own Python and its own code; the copy works after the first clone is deleted."""
     first, second = _clone(tmp_path / "first"), _clone(tmp_path / "second")
-    assert "taken" not in _set_up(first, kind, tmp_path / "cache")
-    assert "*** taken from an earlier one" in _set_up(second, kind, tmp_path / "cache")
+    assert "copied" not in _set_up(first, kind, tmp_path / "cache")
+    assert "*** copied from the cache" in _set_up(second, kind, tmp_path / "cache")
     shutil.rmtree(first)
     assert (second / ".venv" / f"{kind}.stamp").exists()
     for place in BINS[kind]:

@@ -1,4 +1,4 @@
-"""`make fuzz`: fuzz everything for a while, say how much, and keep what broke something in build/fuzz."""
+"""`make fuzz`: run all fuzz tests for a time, report the numbers, and keep failing inputs in build/fuzz."""
 
 import argparse
 import asyncio
@@ -23,7 +23,7 @@ from tests.fuzz.wire import Wire
 from tests.support import HANG_SECONDS, running
 
 KEPT = Path("build/fuzz")
-#: Those that coverage is worth its cost for; the others are over in microseconds, or wait for a disk.
+#: Targets for which coverage is worth its cost; the others take microseconds or wait for a disk.
 GUIDED = ("parser", "redactor", "fold", "proxy")
 GUIDED_FLAGS = ("-print_final_stats=1", "-max_len=4096", "-timeout=10", "-rss_limit_mb=2048", "-verbosity=0")
 TOKEN, KEY = "fuzzing-token", "fuzzing-key"
@@ -31,7 +31,7 @@ ALL = 10**9
 
 
 class Row(Struct, frozen=True):
-    """What was fuzzed, how much, what came back, and what was wrong."""
+    """The result of one target: numbers of inputs and requests, answers by status, and faults."""
 
     name: str
     inputs: int
@@ -41,7 +41,7 @@ class Row(Struct, frozen=True):
 
 
 def main() -> int:
-    """Fuzz; return 1 if anything was wrong."""
+    """Run the fuzz tests; return 1 if there was a fault."""
     options = _options()
     KEPT.mkdir(parents=True, exist_ok=True)
     seed = options.seed if options.seed is not None else time.time_ns() % 2**32
@@ -54,14 +54,14 @@ def main() -> int:
         print(*(fault[:2000] for fault in row.faults), sep="\n", end="\n" if row.faults else "")
     inputs, requests = sum(row.inputs for row in rows), sum(row.requests for row in rows)
     faults = sum(len(row.faults) for row in rows)
-    print(f"{inputs + requests} in all: {inputs} inputs, {requests} requests, {faults} faults")
+    print(f"{inputs + requests} in total: {inputs} inputs, {requests} requests, {faults} faults")
     return 1 if faults else 0
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Fuzz the exporter.")
-    parser.add_argument("--seconds", type=float, default=300, help="for how long in all, default 300")
-    parser.add_argument("--seed", type=int, help="decides what is sent; by default another one each time")
+    parser.add_argument("--seconds", type=float, default=300, help="total time, default 300")
+    parser.add_argument("--seed", type=int, help="seed of the random inputs; by default different each time")
     choices = ("changed", "guided", "wire")
     parser.add_argument("--only", type=lambda text: text.split(","), default=choices, help=", ".join(choices))
     return parser.parse_args()
@@ -83,7 +83,7 @@ def _rows(only: Sequence[str], seed: int, seconds: float) -> Iterator[Row]:
 
 
 def changed(name: str, target: Target, seed: int, seconds: float) -> Row:
-    """Fuzz a target with good input that was changed."""
+    """Fuzz a target with changed valid inputs."""
     mutator, check = Mutator(Random(seed), target.seeds), timed(target.check)
     ends, number = time.monotonic() + seconds, 0
     while time.monotonic() < ends:
@@ -99,7 +99,7 @@ def changed(name: str, target: Target, seed: int, seconds: float) -> Row:
 
 
 def guided(name: str, target: Target, seed: int, seconds: float) -> Row:
-    """Fuzz a target guided by coverage, in a process of its own; what reached new code is kept."""
+    """Fuzz a target guided by coverage in a separate process; inputs that reach new code are kept."""
     corpus = KEPT / f"corpus-{name}"
     corpus.mkdir(exist_ok=True)
     for data in target.seeds:
@@ -114,14 +114,13 @@ def guided(name: str, target: Target, seed: int, seconds: float) -> Row:
 
 
 def wire(
-    name: str,
-    seed: int,
-    *,
-    requests: int = ALL,
-    seconds: float = HANG_SECONDS,
-    guarded: bool = False,
+    name: str, seed: int, *, requests: int = ALL, seconds: float = HANG_SECONDS, guarded: bool = False
 ) -> Row:
-    """Fuzz a real exporter with so many requests or for so long; a guarded one knows secrets and a proxy."""
+    """Fuzz a real exporter with `requests` requests or for `seconds`.
+
+    Args:
+        guarded: run the exporter with a token, a sign key and a trusted proxy.
+    """
     with tempfile.TemporaryDirectory() as text:
         folder, flags = Path(text), {}
         if guarded:
@@ -136,8 +135,8 @@ def wire(
         chance = Random(seed)
         source = iter(Requests(chance, f"/callbacks/{TOKEN}" if guarded else "/callbacks"))
         with running(folder, **flags) as exporter:
-            increments = asyncio.run(Wire(exporter, source, chance).run(requests, seconds))
-    return Row(name, 0, increments.requests, increments.statuses, increments.faults)
+            result = asyncio.run(Wire(exporter, source, chance).run(requests, seconds))
+    return Row(name, 0, result.requests, result.statuses, result.faults)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Fuzzes one target guided by coverage: `python -m tests.fuzz.coverage TARGET [flags of libFuzzer]`."""
+"""Fuzz one target guided by coverage: `python -m tests.fuzz.coverage TARGET [flags of libFuzzer]`."""
 
 import sys
 
 import atheris
 
-# Before the rest, so that it is not instrumented: atheris breaks a sum or two of the simulator's.
+# Imported first, so that it is not instrumented: atheris breaks some arithmetic of the simulator.
 from tests.fuzz import seeds  # noqa: F401
 
 with atheris.instrument_imports(include=["exporter"]):

@@ -1,4 +1,4 @@
-"""The fold and the store under histories that no sender would tell, in any order, by clocks that jump."""
+"""Fuzz the fold with impossible histories, in any order, with clocks that jump."""
 
 import math
 from collections.abc import Iterator
@@ -34,21 +34,24 @@ STEPS = (0.001, 0.002, 0.5, 1.0, 2.0, 7.0, 60.0, 181.0, 3600.0, 90_000.0, -1.0, 
 AGES = (0.0, 0.0, 0.3, 1.0, 5.0, 100.0, 179.0, 3601.0, 100_000.0, -1.0, -2.5, -61.0)
 MAX_CALLBACKS = 200
 SUBJECTS = ("0", "1", "-22")
-#: A record holds the log, the identities and a few entries more, each of a few hundred bytes at most.
+#: The largest record in bytes: the log, the identities and a few more entries, each of some hundred bytes at
+#: most.
 MAX_RECORD = (MAX_LOG + 9) * 700 + MAX_IDENTITIES * 300
 
 
-class Came(Struct, frozen=True):
-    """A callback and when it came."""
+class Arrived(Struct, frozen=True):
+    """A callback with its arrival, in UNIX seconds."""
 
     callback: Callback
     arrival: float
 
 
-def told(data: bytes, tasks: int = 1) -> Iterator[Came]:
-    """Yield what `data` tells: a byte for the kind of sender, then seven or so a callback."""
+def callbacks_in(data: bytes, tasks: int = 1) -> Iterator[Arrived]:
+    """Yield the callbacks in `data`: a byte for the kind of sender, then about seven per callback."""
     reader, arrival = Reader(data), float(T0)
-    always, never = reader.one_of(((3, 0), (1, 2), (0, 3), (0, 0)))  # which times are stated
+    always, never = reader.one_of(
+        ((3, 0), (1, 2), (0, 3), (0, 0))
+    )  # bits of the times that a callback states
     for _ in range(MAX_CALLBACKS):
         if reader.is_empty:
             return
@@ -56,7 +59,7 @@ def told(data: bytes, tasks: int = 1) -> Iterator[Came]:
         letter = reader.one_of(LETTERS)
         time = arrival - reader.one_of(AGES)
         has = reader.number() & ~never | always
-        yield Came(_callback(reader, letter, time, has, tasks), round(arrival, 3))
+        yield Arrived(_callback(reader, letter, time, has, tasks), round(arrival, 3))
 
 
 def _callback(reader: Reader, letter: str, time: float, has: int, tasks: int) -> Callback:
@@ -77,32 +80,33 @@ def _callback(reader: Reader, letter: str, time: float, has: int, tasks: int) ->
 
 
 def check_fold(data: bytes) -> None:
-    """Fold what `data` tells, and hold every step to what must always be true.
+    """Fold the callbacks in `data`, and check the invariants after every step.
 
     Raises:
-        AssertionError: something is not.
+        AssertionError: an invariant does not hold.
     """
     task, increments = Task(appid=1, task_id="t0"), BatchIncrements()
     latest = 0.0
-    for came in told(data):
-        folded = fold(task, came.callback, came.arrival, WINDOWS)
-        _check_step(task, folded, came)
-        event_time = event_time_of(came.callback, came.arrival, WINDOWS)
-        # One without a time is told from a redelivery by a state that is made of such alone, all earlier.
-        if event_time.is_stated or latest < came.arrival:
-            _check_again(folded.task, came)
-        latest = math.inf if event_time.is_stated else max(latest, came.arrival)
-        increments.record(folded.measurements, ("1",), "t0", came.arrival)
+    for arrived in callbacks_in(data):
+        folded = fold(task, arrived.callback, arrived.arrival, WINDOWS)
+        _check_step(task, folded, arrived)
+        event_time = event_time_of(arrived.callback, arrived.arrival, WINDOWS)
+        # A callback without a time is recognized as a redelivery only if all callbacks so far had no time
+        # either and arrived earlier.
+        if event_time.is_stated or latest < arrived.arrival:
+            _check_redelivery(folded.task, arrived)
+        latest = math.inf if event_time.is_stated else max(latest, arrived.arrival)
+        increments.record(folded.measurements, ("1",), "t0", arrived.arrival)
         task = folded.task
     end = settle(task, T0 + 1e9, WINDOWS)
     increments.record(end.measurements, ("1",), "t0", T0 + 1e9)
     assert not end.task.log
     assert not end.task.current.running
-    for posting in increments.by_labels.values():
-        assert all(amount >= 0 for amount in posting.values.values()), posting
+    for counted in increments.by_labels.values():
+        assert all(amount >= 0 for amount in counted.values.values()), counted
 
 
-def _check_step(before: Task, folded: Folded, came: Came) -> None:
+def _check_step(before: Task, folded: Folded, arrived: Arrived) -> None:
     task = folded.task
     record = encode(task)
     assert decode_task(record) == task
@@ -119,13 +123,13 @@ def _check_step(before: Task, folded: Folded, came: Came) -> None:
     known = [(h.ms, h.kind.letter, h.subject) for h in history(task)]
     assert known == sorted(known, reverse=True)
     if folded.verdict is not Verdict.APPLIED:
-        assert task == settle(before, came.arrival, WINDOWS).task
-    assert settle(task, came.arrival, WINDOWS).task == task
+        assert task == settle(before, arrived.arrival, WINDOWS).task
+    assert settle(task, arrived.arrival, WINDOWS).task == task
 
 
-def _check_again(task: Task, came: Came) -> None:
-    """The same callback again, at once: not applied, nothing told, nothing changed."""
-    again = fold(task, came.callback, came.arrival, WINDOWS)
-    assert again.verdict is not Verdict.APPLIED, came
+def _check_redelivery(task: Task, arrived: Arrived) -> None:
+    """Check that an immediate redelivery is not applied, counts nothing and changes nothing."""
+    again = fold(task, arrived.callback, arrived.arrival, WINDOWS)
+    assert again.verdict is not Verdict.APPLIED, arrived
     assert again.task == task
     assert again.measurements == ()

@@ -1,4 +1,4 @@
-"""Makes bad input out of good: by bytes, and by what stands in the JSON. The same chance makes the same."""
+"""Create invalid inputs from valid ones by changes of bytes and JSON values, reproducibly by seed."""
 
 import json
 from collections.abc import Sequence
@@ -46,11 +46,11 @@ MAX_BYTES = 70_000
 
 
 class Mutator:
-    """Draws changes.
+    """A source of changed inputs.
 
     Args:
-        chance: decides all of them.
-        seeds: good input, of which parts are taken too.
+        chance: the source of randomness.
+        seeds: valid inputs; parts of them are also inserted into others.
     """
 
     def __init__(self, chance: Random, seeds: Sequence[bytes]) -> None:
@@ -58,29 +58,29 @@ class Mutator:
         self.seeds = seeds
 
     def draw(self) -> bytes:
-        """Return a seed with some changes: to what it says where it is JSON, to its bytes, or both."""
+        """Return a seed with some changes of its JSON values, of its bytes, or both."""
         data = self._chance.choice(self.seeds)
         kind = self._chance.random()
         if kind < 0.7:
-            data = self.said(data)
-        return self.edited(data) if kind > 0.5 else data
+            data = self.with_changed_values(data)
+        return self.with_changed_bytes(data) if kind > 0.5 else data
 
     def noise(self) -> bytes:
-        """Return bytes that mean nothing."""
+        """Return random bytes."""
         return self._chance.randbytes(int(self._chance.expovariate(0.005)))
 
-    def said(self, data: bytes) -> bytes:
-        """Return `data` with some values of its JSON replaced, moved, left out or added."""
+    def with_changed_values(self, data: bytes) -> bytes:
+        """Return `data` with some JSON values replaced, moved, removed or added."""
         try:
             value = json.loads(data)
         except (ValueError, RecursionError):
-            return self.edited(data)
+            return self.with_changed_bytes(data)
         for _ in range(self._chance.randint(1, 4)):
             value = self._changed(value)
         return json.dumps(value, ensure_ascii=self._chance.random() < 0.5).encode("utf-8", "surrogatepass")
 
-    def edited(self, data: bytes) -> bytes:
-        """Return `data` with some bytes changed, left out, repeated or added."""
+    def with_changed_bytes(self, data: bytes) -> bytes:
+        """Return `data` with some bytes changed, removed, repeated or added."""
         for _ in range(1 + int(self._chance.expovariate(0.7))):
             begin = self._chance.randint(0, len(data))
             end = min(len(data), begin + int(self._chance.expovariate(0.1)))
@@ -125,9 +125,9 @@ class Mutator:
         return value | {name: self._changed(value[name])}
 
     def _changed_text(self, text: str) -> str:
-        """Return another text; one that holds JSON, as `msg` does, often still holds some."""
+        """Return a changed text; a text with JSON inside, as in `msg`, often gets changed JSON."""
         if text[:1] in ("{", "[") and self._chance.random() < 0.7:
-            return self.said(text.encode("utf-8", "surrogatepass")).decode("utf-8", "replace")
+            return self.with_changed_values(text.encode("utf-8", "surrogatepass")).decode("utf-8", "replace")
         place = self._chance.randint(0, len(text))
         return (
             text[:place]

@@ -1,4 +1,4 @@
-"""Reads choices out of bytes, so that whatever makes bytes can fuzz what is no bytes."""
+"""Decode choices from bytes, so that a fuzzer of bytes can fuzz code with other inputs."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -7,7 +7,7 @@ T = TypeVar("T")
 
 
 class Reader:
-    """Takes choices from the front of `data`; at its end every choice is the first."""
+    """A reader of choices from the start of `data`; after its end every choice is the first."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -15,11 +15,11 @@ class Reader:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is left."""
+        """Whether all bytes are read."""
         return self._at >= len(self._data)
 
     def number(self, size: int = 1) -> int:
-        """Return a number of so many bytes."""
+        """Return a number of `size` bytes."""
         return int.from_bytes(self.bytes(size))
 
     def one_of(self, choices: Sequence[T]) -> T:
@@ -27,7 +27,7 @@ class Reader:
         return choices[self.number() % len(choices)]
 
     def bytes(self, size: int) -> bytes:
-        """Return up to so many bytes."""
+        """Return up to `size` bytes."""
         self._at += size
         return self._data[self._at - size : self._at]
 

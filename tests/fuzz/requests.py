@@ -1,4 +1,4 @@
-"""Draws requests: sound HTTP with changed content, and HTTP of which any byte may be another."""
+"""Random requests: valid HTTP with changed content, and HTTP with any bytes changed."""
 
 import re
 from collections.abc import Iterator
@@ -21,13 +21,13 @@ PATHS = (
 
 
 class Sent(Struct, frozen=True):
-    """What is sent over one connection.
+    """The bytes that are sent over one connection.
 
     Args:
-        listener: where.
+        listener: the listener.
         data: the bytes.
-        requests: how many requests that is.
-        answers: how many answers must come; None where the bytes may be no HTTP at all.
+        requests: the number of requests.
+        answers: the number of expected answers; None if the bytes may be invalid HTTP.
     """
 
     listener: str
@@ -37,11 +37,11 @@ class Sent(Struct, frozen=True):
 
 
 class Requests:
-    """Draws what is sent.
+    """An endless source of requests.
 
     Args:
-        chance: decides all of it.
-        path: where callbacks come in.
+        chance: the source of randomness.
+        path: the path for callbacks.
     """
 
     def __init__(self, chance: Random, path: str = "/callbacks") -> None:
@@ -57,7 +57,7 @@ class Requests:
         self._pages = Mutator(chance, [page.encode() for page in PATHS])
 
     def __iter__(self) -> Iterator[Sent]:
-        """Yield what to send, without end."""
+        """Yield requests without end."""
         while True:
             kind = self._chance.random()
             if kind < 0.6:
@@ -68,7 +68,7 @@ class Requests:
                 yield self._wire_changed()
 
     def _bodies_changed(self) -> Sent:
-        """Sound HTTP with changed bodies: each gets an answer."""
+        """Return valid HTTP with changed bodies; each request gets an answer."""
         count = self._chance.randint(1, PIPELINED)
         bodies = [self._bodies.draw()[:MAX_BODY] for _ in range(count)]
         return Sent("callbacks", b"".join(map(self._post, bodies)) + _last(self._path), count + 1, count + 1)
@@ -82,20 +82,24 @@ class Requests:
         return line + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
 
     def _pages_changed(self) -> Sent:
-        """Sound HTTP with changed targets: each gets an answer."""
+        """Return valid HTTP with changed request targets; each request gets an answer."""
         count = self._chance.randint(1, 4)
-        pages = [re.sub(rb"[^!-~]", b"", self._pages.edited(self._pages.draw())) for _ in range(count)]
+        pages = [
+            re.sub(rb"[^!-~]", b"", self._pages.with_changed_bytes(self._pages.draw())) for _ in range(count)
+        ]
         lines = [b"GET /%s HTTP/1.1\r\nHost: test\r\n\r\n" % page[:2000].lstrip(b"/") for page in pages]
         return Sent("web", b"".join(lines) + _last("/-/healthy", "GET"), count + 1, count + 1)
 
     def _wire_changed(self) -> Sent:
-        """No byte is sure: several requests, and what becomes of them when some bytes are others."""
+        """Return several requests with any bytes changed."""
         count = self._chance.randint(1, 4)
-        data = b"".join(self._wire.edited(self._chance.choice(self._wire.seeds)) for _ in range(count))
+        data = b"".join(
+            self._wire.with_changed_bytes(self._chance.choice(self._wire.seeds)) for _ in range(count)
+        )
         return Sent(self._chance.choice(("callbacks", "callbacks", "web")), data, count)
 
 
 def _last(path: str, method: str = "POST") -> bytes:
-    """Return a request that ends its connection."""
+    """Return a request that closes its connection."""
     headers = "Host: test\r\nConnection: close\r\nContent-Length: 2"
     return f"{method} {path} HTTP/1.1\r\n{headers}\r\n\r\n{{}}".encode()

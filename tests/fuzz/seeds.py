@@ -1,4 +1,4 @@
-"""Good input to begin with: the samples, what the simulator sends, headers of proxies, URLs."""
+"""Valid inputs as seeds: the samples, callbacks of the simulator, proxy headers, URLs."""
 
 from random import Random
 
@@ -11,13 +11,13 @@ SECRET = "c4n4ry"
 
 
 def callbacks() -> list[bytes]:
-    """Return callbacks: every sample, and one of each kind that the simulator writes."""
+    """Return every sample, and callbacks of the simulator."""
     samples = [path.read_bytes() for path in sorted(SAMPLES.glob("*/*.json"))]
     return [*samples, *simulated(5)]
 
 
 def simulated(tasks: int) -> list[bytes]:
-    """Return everything that the simulator would send of a few tasks, good and bad."""
+    """Return all callbacks that the simulator would send for a few tasks, valid and invalid."""
     settings = FleetSettings(
         tasks=tasks, batch=7, duration=400, failure_every=60, downtime=5, speed=50, untimed=0.3
     )

@@ -1,7 +1,7 @@
-"""`make soak`: one exporter under fleets with every fault, one after the other, for a long time.
+"""`make soak`: run one exporter for a long time with fleets that have every fault, one after the other.
 
-Tasks are lost, and forgotten, soon after their fleet is gone, so that what the exporter holds must stay the
-same. In the end what it counted is what the simulator says of all the fleets together.
+Tasks are lost and forgotten soon after their fleet has ended, so that memory and store must not grow. In the
+end the counters must match the totals that the simulator reports for all fleets.
 """
 
 import argparse
@@ -30,14 +30,14 @@ FAULTS = (
 )
 FLEET = ("--tasks=300", "--speed=300", "--failure-every=6s", "--downtime=2s")
 REORDER_SECONDS = 1
-#: By what part of itself a figure's trend may grow over the time after the warm-up.
+#: The largest allowed growth of a trend after the warm-up, as a share of the mean.
 MAX_GROWTH = 0.05
 MAX_HANDLES = 6
 ACCEPTS = ("text/plain", "application/openmetrics-text")
 
 
-class Look(Struct, frozen=True):
-    """What the exporter holds at a time (seconds): memory, store on disk (bytes), file handles."""
+class Usage(Struct, frozen=True):
+    """The resources of the exporter at a time (seconds): memory and store on disk (bytes), file handles."""
 
     at: float
     memory: float
@@ -45,37 +45,37 @@ class Look(Struct, frozen=True):
     handles: float
 
 
-#: What must not grow, by its name.
-FIGURES: dict[str, Callable[[Look], float]] = {
-    "memory": lambda look: look.memory,
-    "store": lambda look: look.store,
+#: The resources that must not grow, by name.
+FIGURES: dict[str, Callable[[Usage], float]] = {
+    "memory": lambda sample: sample.memory,
+    "store": lambda sample: sample.store,
 }
 
 
-class Soaked(Struct):
-    """What came of a soak.
+class SoakResult(Struct):
+    """The result of a soak test.
 
     Args:
-        fleets: how many were sent.
-        looks: what the exporter held after the warm-up.
-        answers: of callbacks, by status, as their sender saw them.
-        faults: what was wrong.
+        fleets: the number of fleets that were sent.
+        samples: the resources of the exporter after the warm-up.
+        answers: the number of answers to callbacks by status, as seen by the sender.
+        faults: descriptions of faults.
     """
 
     fleets: int
-    looks: list[Look]
+    samples: list[Usage]
     answers: Counter[int]
     faults: list[str]
 
-    def growth(self, of: Callable[[Look], float]) -> float:
-        """Return by what part of its mean a figure's trend grows over all looks."""
-        times, values = [look.at for look in self.looks], [of(look) for look in self.looks]
+    def growth(self, of: Callable[[Usage], float]) -> float:
+        """Return the growth of a resource's trend over all samples, as a share of its mean."""
+        times, values = [sample.at for sample in self.samples], [of(sample) for sample in self.samples]
         return linear_regression(times, values).slope * (times[-1] - times[0]) / mean(values)
 
 
-def soak(folder: Path, seconds: float, fleet_seconds: int) -> Soaked:
-    """Send fleets of so many seconds for so long, and look at the exporter all the while."""
-    # What a fleet says comes within its time; nothing of it is of use for longer than that and a little.
+def soak(folder: Path, seconds: float, fleet_seconds: int) -> SoakResult:
+    """Send fleets of `fleet_seconds` seconds each for `seconds`, and sample the exporter during that time."""
+    # All callbacks of a fleet arrive within its time, so that its tasks can be forgotten soon after it.
     gone = fleet_seconds + 10
     key = folder / "key"
     key.write_text("soaking-key\n")
@@ -85,56 +85,56 @@ def soak(folder: Path, seconds: float, fleet_seconds: int) -> Soaked:
     flags |= {"relay__reorder_window": f"{REORDER_SECONDS}s", "callback__sign_key_file": str(key)}
     with running(folder, **flags) as exporter:
         before, worker = counted(exporter), exporter.worker
-        looker = Looker(exporter)
-        looker.start()
-        result, expected = Soaked(0, [], Counter(), []), Counter[str]()
+        monitor = UsageMonitor(exporter)
+        monitor.start()
+        result, expected = SoakResult(0, [], Counter(), []), Counter[str]()
         begun = time.monotonic()
         while time.monotonic() - begun < seconds:
             result.fleets += 1
             expected += _send(exporter, result, key, fleet_seconds)
-        looker.end()
+        monitor.end()
         time.sleep(REORDER_SECONDS + 2)
         warm = max(3.0 * gone, seconds / 4)
-        result.looks = [look for look in looker.looks if look.at > warm]
+        result.samples = [sample for sample in monitor.samples if sample.at > warm]
         result.faults += miscounted(expected, counted(exporter), before)
-        result.faults += _unwell(exporter, worker, result)
+        result.faults += _check_exporter(exporter, worker, result)
     return result
 
 
-class Looker(threading.Thread):
-    """Looks at an exporter every second, as Prometheus and a browser would, and at what it holds."""
+class UsageMonitor(threading.Thread):
+    """A thread that requests metrics and pages every second and samples the exporter's resources."""
 
     def __init__(self, exporter: Exporter) -> None:
         super().__init__(daemon=True)
         self._exporter = exporter
         self._stopping = threading.Event()
-        self.looks: list[Look] = []
+        self.samples: list[Usage] = []
 
     def run(self) -> None:
-        """Look until told to end."""
+        """Sample until `end` is called."""
         begun = time.monotonic()
         while not self._stopping.wait(1.0):
             for accept in ACCEPTS:
                 self._exporter.get("/metrics", Accept=accept, Accept_Encoding="gzip")
             for path in ("/", "/api/v1/tasks", "/-/ready"):
                 assert self._exporter.get(path)[0] == 200
-            self.looks.append(self._look(time.monotonic() - begun))
+            self.samples.append(self._sample(time.monotonic() - begun))
 
     def end(self) -> None:
-        """Stop looking."""
+        """Stop the thread."""
         self._stopping.set()
         self.join()
 
-    def _look(self, at: float) -> Look:
+    def _sample(self, at: float) -> Usage:
         process = Path(f"/proc/{self._exporter.worker}")
         memory = re.search(r"VmRSS:\s+(\d+)", (process / "status").read_text())
         assert memory is not None
         store = sum(path.stat().st_size for path in (self._exporter.folder / "data").iterdir())
-        return Look(at, int(memory[1]) * 1024.0, float(store), float(len(os.listdir(process / "fd"))))
+        return Usage(at, int(memory[1]) * 1024.0, float(store), float(len(os.listdir(process / "fd"))))
 
 
 def counted(exporter: Exporter) -> Counter[str]:
-    """Return every number of the scrape, by its name and labels as a simulation writes them."""
+    """Return the whole-number samples of a scrape, by name and labels in the format of the simulator."""
     samples = exporter.scrape().samples
     return Counter(
         {
@@ -145,8 +145,8 @@ def counted(exporter: Exporter) -> Counter[str]:
     )
 
 
-def _send(exporter: Exporter, result: Soaked, key: Path, seconds: int) -> Counter[str]:
-    """Send a fleet; return what must be counted of it, but for the tasks, which are soon forgotten."""
+def _send(exporter: Exporter, result: SoakResult, key: Path, seconds: int) -> Counter[str]:
+    """Send a fleet; return the expected counters, without the number of tasks, which are soon forgotten."""
     target = f"--target=http://127.0.0.1:{exporter.ports['callbacks']}/callbacks"
     given = (target, f"--seed={result.fleets}", f"--duration={seconds}s", f"--sign-key-file={key}")
     command = [sys.executable, "-m", "exporter", "simulate", *given, *FLEET, *FAULTS]
@@ -160,7 +160,7 @@ def _send(exporter: Exporter, result: Soaked, key: Path, seconds: int) -> Counte
 
 
 def miscounted(expected: Counter[str], after: Counter[str], before: Counter[str]) -> list[str]:
-    """Return a line for each number that is not as expected."""
+    """Return a line for each counter with an unexpected increase."""
     shown = {name: after[name] - before[name] for name in expected}
     return [
         f"{name}: expected {expected[name]}, grew by {shown[name]}"
@@ -169,34 +169,37 @@ def miscounted(expected: Counter[str], after: Counter[str], before: Counter[str]
     ]
 
 
-def _unwell(exporter: Exporter, worker: int, result: Soaked) -> list[str]:
+def _check_exporter(exporter: Exporter, worker: int, result: SoakResult) -> list[str]:
     errors = [line for line in exporter.log.splitlines() if "level=error" in line or "Traceback" in line]
     scrape = exporter.scrape()
     answered = sum(
         scrape.value("exporter_request_seconds_count", status=str(status)) for status in range(500, 600)
     )
     checks = {
-        f"{answered:g} answers from 500 on": answered > 0 or any(status >= 500 for status in result.answers),
+        f"{answered:g} answers with a status of 500 or above": answered > 0
+        or any(status >= 500 for status in result.answers),
         f"errors in the log: {errors[:3]}": bool(errors),
-        "the worker is another one": exporter.worker != worker,
+        "the worker was replaced": exporter.worker != worker,
     }
     return [*(what for what, is_so in checks.items() if is_so), *grown(result)]
 
 
-def grown(result: Soaked) -> list[str]:
-    """Return a line for each thing that the exporter holds and that did not stay the same."""
-    half = len(result.looks) // 2
-    first, last = (max(look.handles for look in part) for part in (result.looks[:half], result.looks[half:]))
+def grown(result: SoakResult) -> list[str]:
+    """Return a line for each resource that has grown."""
+    half = len(result.samples) // 2
+    first, last = (
+        max(sample.handles for sample in part) for part in (result.samples[:half], result.samples[half:])
+    )
     trends = {name: result.growth(of) for name, of in FIGURES.items()}
     lines = [f"{name} grows: {trend:.3f}" for name, trend in trends.items() if trend > MAX_GROWTH]
     return lines + [f"file handles: at most {first:g}, later {last:g}"] * (last - first > MAX_HANDLES)
 
 
 def main() -> int:
-    """Soak; return 1 if anything was wrong."""
+    """Run the soak test; return 1 if there was a fault."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.soak", description="Soak the exporter.")
-    parser.add_argument("--minutes", type=float, default=15, help="for how long, default 15")
-    parser.add_argument("--json", type=Path, help="write what was seen to this file")
+    parser.add_argument("--minutes", type=float, default=15, help="duration, default 15")
+    parser.add_argument("--json", type=Path, help="write the result to this file")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         result = soak(Path(folder), options.minutes * 60, fleet_seconds=20)
@@ -206,17 +209,17 @@ def main() -> int:
     return 1 if result.faults else 0
 
 
-def report(result: Soaked) -> list[str]:
-    """Return what is to be said of a soak, a line each."""
-    first = result.looks[0]
+def report(result: SoakResult) -> list[str]:
+    """Return the lines of the report on a soak test."""
+    first = result.samples[0]
     lines = [f"{result.fleets} fleets, {result.answers.total()} answers: {dict(result.answers)}"]
     for name, of in FIGURES.items():
-        values = [of(look) / of(first) for look in result.looks]
-        span = f"{min(values):.2f} to {max(values):.2f} times what it was at first"
+        values = [of(sample) / of(first) for sample in result.samples]
+        span = f"{min(values):.2f} to {max(values):.2f} times the first sample"
         lines.append(f"{name}: trend {result.growth(of):+.1%}, {span}")
-    handles: Sequence[float] = [look.handles for look in result.looks]
+    handles: Sequence[float] = [sample.handles for sample in result.samples]
     lines.append(
-        f"file handles: {min(handles):g} to {max(handles):g}; {len(result.looks)} looks after the warm-up"
+        f"file handles: {min(handles):g} to {max(handles):g}; {len(result.samples)} samples after the warm-up"
     )
     return [*lines, *(f"WRONG: {fault}" for fault in result.faults)]
 

@@ -1,4 +1,4 @@
-"""The store, the batches and the scrape under histories that no sender would tell."""
+"""Fuzz the store, the batches and the scrape with impossible histories."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -13,31 +13,31 @@ from exporter.store.protocol import Snapshot, StoreOptions
 from exporter.store.records import decode_label_set
 from exporter.store.sqlite.store import SqliteStore
 from exporter.web.scrape import Exposition
-from tests.fuzz.fold import WINDOWS, Came, told
+from tests.fuzz.fold import WINDOWS, Arrived, callbacks_in
 from tests.support import parse
 
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
-TERMS = StoreOptions(max_label_sets=3)
-LABELS = TERMS.labels
+OPTIONS = StoreOptions(max_label_sets=3)
+LABELS = OPTIONS.labels
 TASKS = 3
 BATCH = 3
 MAX_BATCHES = 30
 
-Numbers = Mapping[tuple[str, ...], Mapping[str, int]]
+Counters = Mapping[tuple[str, ...], Mapping[str, int]]
 
 
 def check_store(data: bytes) -> None:
-    """Commit what `data` tells, and hold the store to what must always be true.
+    """Commit the callbacks in `data`, and check the invariants of the store.
 
     Raises:
-        AssertionError: something is not.
+        AssertionError: an invariant does not hold.
     """
-    came = list(told(data, TASKS))[: BATCH * MAX_BATCHES]
+    arrived = list(callbacks_in(data, TASKS))[: BATCH * MAX_BATCHES]
     with TemporaryDirectory(dir=MEMORY) as folder:
         path = Path(folder) / "store.db"
-        shown = _commit_all(SqliteStore(path, TERMS), came)
-        again = SqliteStore(path, TERMS)
-        assert again.snapshot(10) == shown  # a restart shows what was there
+        shown = _commit_all(SqliteStore(path, OPTIONS), arrived)
+        again = SqliteStore(path, OPTIONS)
+        assert again.snapshot(10) == shown  # the same state after a restart
         again.close()
     telemetry = Telemetry(version="0", revision="0")
     for openmetrics in (False, True):
@@ -47,10 +47,10 @@ def check_store(data: bytes) -> None:
         assert openmetrics or parse(text.decode())
 
 
-def _commit_all(store: SqliteStore, came: Sequence[Came]) -> Snapshot:
-    folder, numbers = BatchFolder(WINDOWS, LABELS), _numbers(store.snapshot(10))
-    for begin in range(0, len(came), BATCH):
-        batch = [BatchItem(each.arrival, each.callback) for each in came[begin : begin + BATCH]]
+def _commit_all(store: SqliteStore, arrived: Sequence[Arrived]) -> Snapshot:
+    folder, numbers = BatchFolder(WINDOWS, LABELS), _counters(store.snapshot(10))
+    for begin in range(0, len(arrived), BATCH):
+        batch = [BatchItem(each.arrival, each.callback) for each in arrived[begin : begin + BATCH]]
         store.transact(partial(folder.apply, batch))
         numbers = _check(store, numbers)
         keys = store.due(batch[-1].arrival, 100)
@@ -61,24 +61,24 @@ def _commit_all(store: SqliteStore, came: Sequence[Came]) -> Snapshot:
     return shown
 
 
-def _check(store: SqliteStore, before: Numbers) -> Numbers:
-    """Counters never go down, each callback has one outcome, and the states add up to the tasks known."""
+def _check(store: SqliteStore, before: Counters) -> Counters:
+    """Check that no counter decreases and that the states add up to the known tasks; return the counters."""
     snapshot = store.snapshot(10)
     known = store.listing(state=None, after=0, limit=100)
     assert sum(number for _, _, number in snapshot.counts) == len(known) == len(snapshot.tasks)
-    numbers = _numbers(snapshot)
+    numbers = _counters(snapshot)
     for labels, values in before.items():
         for key, number in values.items():
             assert numbers[labels].get(key, 0) >= number, (labels, key)
-    assert len(numbers) <= TERMS.max_label_sets + 2
+    assert len(numbers) <= OPTIONS.max_label_sets + 2
     return numbers
 
 
-def _numbers(snapshot: Snapshot) -> Numbers:
-    ledgers = [
+def _counters(snapshot: Snapshot) -> Counters:
+    label_sets = [
         decode_label_set(record)
         for record in (snapshot.fleet, *(record for _, record in snapshot.label_sets))
     ]
-    for ledger in ledgers:
-        assert all(key.split(" ")[0] in CATALOGUE or key.startswith("seen ") for key in ledger.values)
-    return {ledger.labels: ledger.values for ledger in ledgers}
+    for label_set in label_sets:
+        assert all(key.split(" ")[0] in CATALOGUE or key.startswith("seen ") for key in label_set.values)
+    return {label_set.labels: label_set.values for label_set in label_sets}

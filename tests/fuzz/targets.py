@@ -1,6 +1,6 @@
-"""What is fuzzed within a process: each target takes any bytes, and raises when a promise is broken.
+"""The fuzz targets within a process: each accepts any bytes and raises if an invariant does not hold.
 
-hypothesis, atheris (guided by coverage) and plain mutation of good input drive the same targets.
+hypothesis, atheris (guided by coverage) and the mutation of valid inputs use the same targets.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ from tests.fuzz.reader import Reader
 from tests.fuzz.seeds import SECRET
 from tests.fuzz.store import check_store
 
-#: Processor time that one input of `make fuzz` may take; a hundred times what the largest one takes.
+#: The limit of processor time for one input of `make fuzz`: a hundred times the time of the largest input.
 MAX_SECONDS = 2.0
 
 REDACTOR = Redactor(key=b"key", plain_hosts=["*.myqcloud.com"])
@@ -44,11 +44,11 @@ ARRIVAL = 1_795_500_000.0
 
 
 class Target(Struct, frozen=True):
-    """Something to fuzz.
+    """A fuzz target.
 
     Args:
-        check: takes an input, and raises if a promise is broken.
-        seeds: input to begin with.
+        check: accepts an input, and raises if an invariant does not hold.
+        seeds: valid inputs.
     """
 
     check: Callable[[bytes], None]
@@ -56,7 +56,7 @@ class Target(Struct, frozen=True):
 
 
 def check_parser(data: bytes) -> None:
-    """Only CallbackError is raised, with a reason and faults; a value is sound, and can be kept."""
+    """Check that the parser raises only CallbackError, with a reason, and that a callback can be stored."""
     try:
         callback = PARSER.parse(data)
     except CallbackError as rejected:
@@ -87,7 +87,7 @@ def _check_value(callback: Callback) -> None:
 
 
 def check_schemas(data: bytes) -> None:
-    """Both validators give the same verdict on what the bytes hold, for every event."""
+    """Check that both validators give the same verdict on the JSON in the bytes, for every event."""
     try:
         body = orjson.loads(data)
         msg = body["msg"]
@@ -106,7 +106,7 @@ SCHEMES = ("rtmp://", "RTMPS://", "srt+x://", "9p://", "://", "")
 
 
 def check_redactor(data: bytes) -> None:
-    """No canary is left of a URL or a text, wherever a secret may stand in it, whatever stands around it."""
+    """Check that redaction removes a secret from every part of a URL or a text, whatever surrounds it."""
     reader = Reader(data)
     scheme, host, place = reader.one_of(SCHEMES), reader.one_of(HOSTS), reader.number() % 4
     before, after, name = reader.text(), reader.text(), reader.text()
@@ -123,7 +123,7 @@ def check_redactor(data: bytes) -> None:
     shown = REDACTOR.destination(url, stream)
     _, digest = REDACTOR.source(url)
     assert SECRET not in "".join((*shown[:2], digest)), url
-    # The name of a stream is no secret, but where it is the key of its destination.
+    # The name of a stream is only a secret if it is also the stream key of the destination.
     assert (
         SECRET not in shown[2].partition("?")[0]
         or stream != SECRET
@@ -135,11 +135,11 @@ def check_redactor(data: bytes) -> None:
 
 
 def _check_texts(url: str, place: int, before: str, name: str) -> None:
-    """The same within a text: there a URL ends at white space, quotation marks and angle brackets."""
+    """Check the URL within a text, where a URL ends at white space, quotation marks and angle brackets."""
     word = "".join(c for c in url if c.isprintable() and not c.isspace() and c not in "\"'<>\\")
     text = f"{before} {word} {name}"[-1500:] if len(url) < 700 else word
     assert SECRET not in REDACTOR.message(text, "rtmp://push.example.com/a/b"), text
-    if place < 3:  # the log's own filter knows of no stream keys: what is logged has none
+    if place < 3:  # the log's filter does not know stream keys, and logged texts have none
         assert SECRET not in redact_text(text), text
 
 
@@ -148,7 +148,7 @@ def _without(text: str, characters: str) -> str:
 
 
 def check_proxy(data: bytes) -> None:
-    """ValueError alone is raised; a header ends where it says, and is the same however it comes."""
+    """Check that only ValueError is raised, and that the length of a header does not depend on its parts."""
     whole = _proxy(data)
     if isinstance(whole, int):
         assert whole <= PROXY_2_FIXED_BYTES + MAX_PROXY_2_BYTES
@@ -159,7 +159,7 @@ def check_proxy(data: bytes) -> None:
 
 
 def _proxy(data: bytes) -> int | str | None:
-    """Return a header's length, None where more must come, "bad" where it is none."""
+    """Return the length of a header, None if more bytes are needed, "bad" if it is not valid."""
     try:
         header = read_proxy_header(data)
     except ValueError:
@@ -178,7 +178,7 @@ TICKS = count()
 
 
 def check_source(data: bytes) -> None:
-    """Whatever a header says: a source is an address, an untrusted peer's own, and its rate is finite."""
+    """Check that a source is an address (an untrusted peer's own), and that its wait is limited."""
     header = data.decode("latin-1")
     assert TRUSTED.resolve("203.0.113.9", header) == "203.0.113.9"
     source = TRUSTED.resolve("127.0.0.1", header)
@@ -194,7 +194,7 @@ SIGNATURES = Signatures(keys=lambda: KEYS, is_required=True)
 
 
 def check_credentials(data: bytes) -> None:
-    """A signature is taken when it is MD5(key + t) and at no other time; a token when it is equal to one."""
+    """Check that only the signature MD5(key + t) and only an equal token are accepted."""
     text = data.decode("latin-1")
     assert is_valid_token(text, ["token"]) == (text == "token")
     assert not is_valid_token(data.decode("utf-8", "surrogateescape"), ["another token"])
@@ -215,7 +215,7 @@ def _md5(key: str, t: object) -> str:
 
 
 def check_web(data: bytes) -> None:
-    """What a browser or a scraper may say makes no error, and a page's own links lead back to it."""
+    """Check that no header and no query of a web request causes an error, and that links are valid."""
     reader = Reader(data)
     assert _prefers_openmetrics(data.decode("latin-1")) in (True, False)
     given: Mapping[str, str] = {
@@ -228,7 +228,7 @@ def check_web(data: bytes) -> None:
 
 
 def timed(check: Callable[[bytes], None]) -> Callable[[bytes], None]:
-    """Return `check` with a limit on the processor time that an input may take."""
+    """Return `check` with a limit on its processor time for an input."""
 
     def within(data: bytes) -> None:
         begun = time.thread_time()
@@ -240,7 +240,7 @@ def timed(check: Callable[[bytes], None]) -> Callable[[bytes], None]:
 
 
 def targets() -> dict[str, Target]:
-    """Return every target by its name."""
+    """Return the targets by name."""
     bodies = seeds.callbacks()
     histories = [bytes(range(60)), bytes(200), b"\x03\x00\x01\x03\x00" * 30]
     checks: dict[str, tuple[Any, Sequence[bytes]]] = {

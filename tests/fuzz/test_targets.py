@@ -1,4 +1,4 @@
-"""A small share of the fuzzing, always the same: `make fuzz` does the rest."""
+"""A small, constant part of the fuzz tests; `make fuzz` runs the rest."""
 
 from random import Random
 
@@ -10,14 +10,14 @@ from tests.fuzz.mutate import Mutator
 from tests.fuzz.targets import targets
 
 TARGETS = targets()
-#: Of a history each callback is an input of its own.
+#: Fewer histories than other inputs, because a history has many callbacks.
 INPUTS, HISTORIES = 300, 60
 SEED = 314
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_good_input_with_changes_breaks_no_promise(name: str) -> None:
-    """The same changes to the seeds each time, and the seeds themselves."""
+def test_changed_valid_inputs_break_no_invariant(name: str) -> None:
+    """The seeds, and the same changes to them each time."""
     target = TARGETS[name]
     mutator = Mutator(Random(SEED), target.seeds)
     number = HISTORIES if name in ("fold", "store") else INPUTS
@@ -28,6 +28,6 @@ def test_good_input_with_changes_breaks_no_promise(name: str) -> None:
 @pytest.mark.parametrize("name", TARGETS)
 @given(data=st.binary(max_size=400))
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-def test_no_bytes_break_a_promise(name: str, data: bytes) -> None:
-    """hypothesis finds the shortest that do."""
+def test_no_bytes_break_an_invariant(name: str, data: bytes) -> None:
+    """hypothesis would find the shortest ones."""
     TARGETS[name].check(data)

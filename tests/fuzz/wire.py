@@ -1,7 +1,7 @@
-"""Fuzzes a real exporter over real sockets: many connections at a time, and every answer looked at.
+"""Fuzz a real exporter over real sockets: many connections at a time, and a check of every answer.
 
-A status from 500 on is a fault; so are a sound request without its answer, a connection that stays open long
-after all time limits, a worker that is another one, a traceback, and file handles that are not let go.
+A fault is a status of 500 or above, a valid request without an answer, a connection that stays open after
+all time limits, a new worker, a traceback in the log, or a file handle that is not closed.
 """
 
 import asyncio
@@ -20,17 +20,18 @@ from tests.fuzz.requests import Sent
 from tests.support import HANG_SECONDS, Exporter
 
 AT_ONCE = 48
-#: What may be half a request is waited for only a moment, but for so many of them at a time.
+#: Bytes that may be an incomplete request get only QUIET_SECONDS for an answer; WATCHED of them at a time get
+#: until the connection is closed.
 QUIET_SECONDS, WATCHED = 0.25, 16
-#: How much of a traceback is told, characters.
-TOLD = 4000
+#: The part of a traceback that is reported, in characters.
+MAX_TRACEBACK = 4000
 SPARE_HANDLES = 10
 MAX_FAULTS = 5
 STATUS = re.compile(rb"(?:^|[\n}>])HTTP/1\.[01] (\d{3}) ")
 
 
-class BatchIncrements(Struct):
-    """What was sent, and what came of it."""
+class WireResult(Struct):
+    """The numbers of connections and requests, the answers by status, and the faults."""
 
     connections: int = 0
     requests: int = 0
@@ -39,12 +40,12 @@ class BatchIncrements(Struct):
 
 
 class Received(Struct, frozen=True):
-    """What came back, and how it ended.
+    """The bytes that were received over a connection, and its end.
 
     Args:
-        data: all of it.
-        closed: the exporter closed the connection.
-        hung: it did not, though every time limit was over.
+        data: the bytes.
+        closed: whether the exporter closed the connection.
+        hung: whether the connection was still open after all time limits.
     """
 
     data: bytes
@@ -58,12 +59,12 @@ class Received(Struct, frozen=True):
 
 
 class Wire:
-    """Sends to an exporter, and looks at what comes back.
+    """A client that sends random requests to an exporter and checks the answers.
 
     Args:
-        exporter: a running one.
-        source: what to send.
-        chance: decides how connections are ended.
+        exporter: a running exporter.
+        source: the requests.
+        chance: the source of randomness for the end of connections.
     """
 
     def __init__(self, exporter: Exporter, source: Iterator[Sent], chance: Random) -> None:
@@ -71,27 +72,23 @@ class Wire:
         self._source = source
         self._chance = chance
         self._watched = 0
-        self.increments = BatchIncrements(statuses=Counter(), faults=[])
+        self.result = WireResult(statuses=Counter(), faults=[])
 
-    async def run(self, requests: int, seconds: float = HANG_SECONDS) -> BatchIncrements:
-        """Send about so many requests, for so long at most; then see that the exporter is as it was."""
+    async def run(self, requests: int, seconds: float = HANG_SECONDS) -> WireResult:
+        """Send about `requests` requests within `seconds`; then check that the exporter is unchanged."""
         worker, handles = self._exporter.worker, self._handles()
         ends = asyncio.get_running_loop().time() + seconds
         await asyncio.gather(*(self._work(requests, ends) for _ in range(AT_ONCE)))
-        await self._look(worker, handles)
-        return self.increments
+        await self._check_exporter(worker, handles)
+        return self.result
 
     async def _work(self, requests: int, ends: float) -> None:
         loop = asyncio.get_running_loop()
-        while (
-            self.increments.requests < requests
-            and loop.time() < ends
-            and len(self.increments.faults) < MAX_FAULTS
-        ):
+        while self.result.requests < requests and loop.time() < ends and len(self.result.faults) < MAX_FAULTS:
             sent = next(self._source)
-            self.increments.requests += sent.requests
-            self.increments.connections += 1
-            self._judge(sent, await self._exchange(sent))
+            self.result.requests += sent.requests
+            self.result.connections += 1
+            self._check_answers(sent, await self._exchange(sent))
 
     async def _exchange(self, sent: Sent) -> Received:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._exporter.ports[sent.listener])
@@ -100,7 +97,7 @@ class Wire:
                 writer.write(sent.data)
             return await self._receive(reader, sent)
         finally:
-            if self._chance.random() < 0.5:  # as if a cable were cut
+            if self._chance.random() < 0.5:  # close with a reset, as after a broken network
                 linger = struct.pack("ii", 1, 0)
                 writer.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, linger)
             writer.close()
@@ -123,35 +120,35 @@ class Wire:
             self._watched -= sent.answers is None and is_watched
         return Received(data)
 
-    def _judge(self, sent: Sent, received: Received) -> None:
+    def _check_answers(self, sent: Sent, received: Received) -> None:
         found = received.statuses
-        self.increments.statuses.update(found)
+        self.result.statuses.update(found)
         whole = sent.answers is None or len(found) == sent.answers
         for what, is_so in {
-            "a status from 500 on": any(status >= 500 for status in found),
+            "a status of 500 or above": any(status >= 500 for status in found),
             "a hang": received.hung,
             f"{len(found)} answers, not {sent.answers}": not whole,
         }.items():
             if is_so:
                 said = f"sent {sent.data!r}, got {received.data[-500:]!r}"
-                self.increments.faults.append(f"{what} at the listener {sent.listener}: {said}")
+                self.result.faults.append(f"{what} at the listener {sent.listener}: {said}")
 
-    async def _look(self, worker: int, handles: int) -> None:
-        """See that nothing is left of it."""
+    async def _check_exporter(self, worker: int, handles: int) -> None:
+        """Check that the worker, the log and the file handles show no trace of the requests."""
         with suppress(TimeoutError):
             async with asyncio.timeout(HANG_SECONDS):
                 while self._handles() > handles + SPARE_HANDLES:  # noqa: ASYNC110 - another process has them
                     await asyncio.sleep(0.1)
         _, began, traceback = self._exporter.log.partition("Traceback")
         for what, is_so in {
-            "the worker is another one": self._exporter.worker != worker,
-            f"a traceback is in the log: {began}{traceback[:TOLD]}": bool(began),
+            "the worker was replaced": self._exporter.worker != worker,
+            f"a traceback is in the log: {began}{traceback[:MAX_TRACEBACK]}": bool(began),
             f"{self._handles()} file handles, {handles} before": self._handles() > handles + SPARE_HANDLES,
-            # More than once: where the machine stands still it gives up a look at its store.
-            "it is not ready": not any(self._exporter.get("/-/ready")[0] == 200 for _ in range(3)),
+            # Several attempts: on a machine that stalls, the exporter's check of the store can time out.
+            "the exporter is not ready": not any(self._exporter.get("/-/ready")[0] == 200 for _ in range(3)),
         }.items():
             if is_so:
-                self.increments.faults.append(what)
+                self.result.faults.append(what)
 
     def _handles(self) -> int:
         return len(list(Path(f"/proc/{self._exporter.worker}/fd").iterdir()))

@@ -1,1 +1,1 @@
-"""Mutants of the pure core: small faults that are made on purpose, each of which a unit test must find."""
+"""Mutation tests of the pure core: a unit test must find each small fault that is inserted on purpose."""

@@ -1,10 +1,10 @@
-"""Which faults can be made in a module: what stands where, and what it is changed to.
+"""The faults that can be inserted into a module.
 
-What is changed: comparisons (and their bounds), `and` and `or`, `not`, signs, arithmetic, numbers, True and
-False, the text of a comparison, `min` and `max`, `any` and `all`, branches of an `if`, conditions of a
-comprehension, keyword arguments (left out), statements (left out: calls, returns before the end, raises,
-assignments inside of a block). What is not: annotations, docstrings, decorators and the options of a class,
-which only cost or save time; texts that are shown.
+- Changed: comparisons (and their limits), `and` and `or`, `not`, signs, arithmetic, numbers, True and False,
+  the text of a comparison, `min` and `max`, `any` and `all`, branches of `if`, comprehension conditions.
+- Removed: keyword arguments, and the statements call, early return, raise, and assignment in a block.
+- Not changed: annotations and docstrings; decorators and class options, because they only affect speed; texts
+  that are shown.
 """
 
 import ast
@@ -14,7 +14,7 @@ from types import UnionType
 from typing import Any, NamedTuple, TypeVar
 
 LEFT_OUT = {"annotation", "returns", "decorator_list"}
-#: A name shows so much of what is changed, and of what stands beside it.
+#: The length of a fault's name: the longest text that is shown whole, and the characters around a change.
 LONG, BESIDE = 60, 20
 COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Lt: (ast.LtE, ast.GtE),
@@ -42,7 +42,7 @@ BLOCKS = (ast.If, ast.For, ast.While, ast.match_case, ast.Try, ast.ExceptHandler
 
 
 class Site(NamedTuple):
-    """A node of a module, and what it stands in."""
+    """A node of a module, with its parent and its place."""
 
     node: ast.AST
     parent: ast.AST
@@ -53,12 +53,12 @@ class Site(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """A fault, while it is made in `tree`.
+    """A fault; `tree` has it until the next fault is requested.
 
     Args:
-        name: what tells it from every other of its module, wherever its line moves.
-        first, last: the lines it may be reached by.
-        is_outside: whether it stands outside of any function: importing the module reaches it.
+        name: unique in its module, and independent of line numbers.
+        first, last: the lines that reach it.
+        is_outside: whether it is outside of all functions, so that the import of the module reaches it.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Fault(NamedTuple):
 
 
 def faults(source: str) -> Iterator[Fault]:
-    """Make every fault in `source`, one after another and always in the same order."""
+    """Yield every fault of `source`, always in the same order."""
     tree = ast.parse(source)
     names: Counter[str] = Counter()
     for site in list(_sites(tree, "", None)):
@@ -87,12 +87,12 @@ def faults(source: str) -> Iterator[Fault]:
 
 
 def _text(node: ast.AST) -> str:
-    """Return the first line of what a node says."""
+    """Return the first line of a node's source text."""
     return ast.unparse(node).partition("\n")[0]
 
 
 def _difference(before: str, after: str) -> str:
-    """Return what is changed; of a long text only what stands about it."""
+    """Return the text before and after a change; of a long text only the part around the change."""
     if max(len(before), len(after)) > LONG:
         same = _same(before, after)
         tail = _same(before[:same:-1], after[:same:-1])
@@ -104,13 +104,13 @@ def _difference(before: str, after: str) -> str:
 
 
 def _same(one: str, other: str) -> int:
-    """Return how many characters two texts begin with alike."""
+    """Return the length of the common prefix of two texts."""
     pairs = zip(one, other, strict=False)
     return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def _lines(site: Site) -> tuple[int, int]:
-    """Return the lines one of which is run when a fault is reached: from the beginning of its statement."""
+    """Return the first and last line of a fault, from the start of its statement."""
     first = site.statement.lineno if site.statement else 1
     is_whole = site.node is site.statement
     return first, first if is_whole else max(first, getattr(site.node, "end_lineno", first))
@@ -153,7 +153,7 @@ def _putter(parent: ast.AST, field: str, place: int | None) -> Callable[[ast.AST
 
 
 def _changes(site: Site) -> Iterator[ast.AST]:
-    """Yield what a node is changed to."""
+    """Yield the replacements of a node."""
     node = site.node
     if isinstance(node, ast.Constant):
         yield from _changed_constants(node, site.parent)
@@ -185,7 +185,7 @@ def _changed_arithmetic(node: ast.BinOp) -> Iterator[ast.AST]:
 
 
 def _changed_branches(node: ast.If | ast.IfExp) -> Iterator[ast.AST]:
-    if not isinstance(node.test, ast.Compare | ast.UnaryOp):  # those are changed as what they are
+    if not isinstance(node.test, ast.Compare | ast.UnaryOp):  # these have changes of their writer
         yield _with(node, test=ast.UnaryOp(ast.Not(), node.test))
 
 
@@ -237,7 +237,7 @@ N = TypeVar("N", bound=ast.AST)
 
 
 def _with(node: N, **fields: object) -> N:
-    """Return a node like that one, with other fields."""
+    """Return a copy of a node with changed fields."""
     return type(node)(**{**dict(ast.iter_fields(node)), **fields})
 
 

@@ -1,9 +1,9 @@
-"""Runs tests in forks of this process: once as the program is, and once for each fault in a module.
+"""Run tests in forks of this process: once without a fault, and once for each fault.
 
-This process has imported what is slow (pytest, hypothesis, what the program and its tests stand on), but
-nothing of the program: a fork imports that with the fault in it, so that every `from module import name`
-has it too, and runs only the tests that reach the fault. No verdict hangs on the speed of the machine: what
-takes ten times the processor time that it takes without the fault, and some seconds, hangs.
+This process imports the slow packages (pytest, hypothesis, the dependencies), but no module of the program. A
+fork imports the program with the fault in it, so that every `from module import name` has it too, and runs
+only the tests that reach the fault. The verdict does not depend on the speed of the machine: a test hangs if
+it needs more than ten times its processor time without the fault, plus some seconds.
 """
 
 import importlib
@@ -25,12 +25,13 @@ import coverage
 import hypothesis
 import pytest
 
-#: How often the processor time of a test without the fault is not enough; and for the import of everything.
+#: The limit of processor time for a test, as a multiple of its time without a fault; and the limit for all
+#: imports.
 HANG_FACTOR, IMPORT_SECONDS = 10.0, 120.0
-#: A test that waits for what never comes needs no processor; this ends it.
+#: The limit of elapsed time, for a test that waits forever without using processor time.
 WAIT_SECONDS = 900
 MEMORY_BYTES = 2 * 2**30
-#: No order but ours, and no plugin that a fork would load for nothing.
+#: pytest's arguments: only the plugins that the tests need, and no cache.
 ARGUMENTS = [
     *("-q", "-x", "--no-header", "-W", "ignore::pytest.PytestAssertRewriteWarning"),
     *("-p", "no:cacheprovider", "-p", "no:faulthandler"),
@@ -38,13 +39,13 @@ ARGUMENTS = [
 ]
 
 
-class Known(NamedTuple):
-    """What is known of the tests without a fault.
+class Baseline(NamedTuple):
+    """The results of a run without a fault.
 
     Args:
-        seconds: processor time by test.
-        reached: the tests by module and line.
-        imported: every module that they need and that is none of the project's, in the order of import.
+        seconds: the processor time of each test.
+        reached: by module and line, the tests that reach the line.
+        imported: the imported modules of other packages, in the order of import.
     """
 
     seconds: dict[str, float]
@@ -57,7 +58,7 @@ class Known(NamedTuple):
 
     @property
     def core_tests(self) -> list[str]:
-        """The tests of every file of which one reaches any module; some look at values alone."""
+        """All tests of the files with a test that reaches a module: a test of constants reaches no line."""
         files = {
             test.partition("::")[0] for rows in self.reached.values() for row in rows.values() for test in row
         }
@@ -65,36 +66,36 @@ class Known(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What became of a fault: killed, hangs or survived; and the test that found it."""
+    """The result for a fault: killed, hangs or survived; and the test that found it."""
 
     outcome: str
     test: str
 
 
-def know(modules: Mapping[str, Path], arguments: Sequence[str]) -> Known:
-    """Run the tests as they are, and see which of them reaches what.
+def measure_baseline(modules: Mapping[str, Path], arguments: Sequence[str]) -> Baseline:
+    """Run the tests without a fault and return the lines that each of them reaches.
 
     Raises:
-        SystemExit: one of them fails.
+        SystemExit: a test fails.
     """
-    lent, own = os.pipe()
-    child = _fork(lambda: _know(modules, arguments, own))
-    os.close(own)
-    with os.fdopen(lent) as report:
+    reader, writer = os.pipe()
+    child = _fork(lambda: _measure_baseline(modules, arguments, writer))
+    os.close(writer)
+    with os.fdopen(reader) as report:
         text = report.read()
     _, status = os.waitpid(child, 0)
     if status or not text:
         raise SystemExit("the tests fail without a fault")
     told = json.loads(text)
     reached = {name: {int(line): tests for line, tests in rows.items()} for name, rows in told[1].items()}
-    return Known(told[0], reached, told[2])
+    return Baseline(told[0], reached, told[2])
 
 
-def _know(modules: Mapping[str, Path], arguments: Sequence[str], own: int) -> int:
+def _measure_baseline(modules: Mapping[str, Path], arguments: Sequence[str], writer: int) -> int:
     seen = coverage.Coverage(
         data_file=None, include=[str(path.resolve()) for path in modules.values()], config_file=False
     )
-    watch = _Watch(seen)
+    watch = _TestTimer(seen)
     seen.start()
     code = pytest.main([*ARGUMENTS, *arguments], plugins=[watch])
     seen.stop()
@@ -107,19 +108,19 @@ def _know(modules: Mapping[str, Path], arguments: Sequence[str], own: int) -> in
         for name, path in modules.items()
     }
     others = [name for name, module in sys.modules.items() if _is_foreign(module)]
-    with os.fdopen(own, "w") as report:
+    with os.fdopen(writer, "w") as report:
         json.dump([watch.seconds, reached, others], report)
     return int(code)
 
 
 def _is_foreign(module: ModuleType) -> bool:
-    """Whether a module is none of the project's, so that it has no fault and imports none that has."""
+    """Return whether a module is of another package, so that neither it nor its imports have a fault."""
     path = Path(getattr(module, "__file__", None) or Path.cwd())
     return "site-packages" in path.parts or not path.resolve().is_relative_to(Path.cwd())
 
 
-class _Watch:
-    """Tells coverage which test runs, and takes its processor time."""
+class _TestTimer:
+    """A pytest plugin that tells coverage which test runs and measures its processor time."""
 
     def __init__(self, seen: coverage.Coverage) -> None:
         self._seen = seen
@@ -135,24 +136,24 @@ class _Watch:
         return result
 
 
-def warm(known: Known) -> None:
-    """Import what every fork would import."""
-    for name in known.imported:
+def warm_up(baseline: Baseline) -> None:
+    """Import the modules of other packages now, so that no fork has to."""
+    for name in baseline.imported:
         with suppress(Exception):
             importlib.import_module(name)
 
 
 def start(
-    module: str, path: Path, code: CodeType, tests: Sequence[str], known: Known, grace: float
+    module: str, path: Path, code: CodeType, tests: Sequence[str], baseline: Baseline, grace: float
 ) -> tuple[int, int]:
-    """Run `tests` in a fork, in this order and until one fails, with `code` for a module.
+    """Run `tests` in a fork, in this order and until one fails, with `code` as the code of a module.
+
+    Return the process id and the file descriptor for the name of the failing test.
 
     Args:
-        grace: seconds of processor time that a test may take beyond ten times what it takes without a fault.
-
-    Returns: its process id, and what to read the name of the test from that fails.
+        grace: seconds of processor time that a test may need beyond ten times its time without a fault.
     """
-    lent, own = os.pipe()
+    reader, writer = os.pipe()
 
     def run() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -160,19 +161,19 @@ def start(
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(WAIT_SECONDS)
-        sys.meta_path.insert(0, _Faulty(module, path, code))
-        chosen = _Chosen(tests, known, own, grace)
+        sys.meta_path.insert(0, _MutantImporter(module, path, code))
+        chosen = _TestSelection(tests, baseline, writer, grace)
         files = dict.fromkeys(test.partition("::")[0] for test in tests)
         return int(pytest.main([*ARGUMENTS, "--timeout=0", *files], plugins=[chosen]))
 
     child = _fork(run)
-    os.close(own)
-    return child, lent
+    os.close(writer)
+    return child, reader
 
 
-def verdict(status: int, lent: int) -> Verdict:
-    """Return what became of a fault, by the status of its fork."""
-    with os.fdopen(lent) as report:
+def verdict(status: int, reader: int) -> Verdict:
+    """Return the verdict on a fault, by the exit status of its fork."""
+    with os.fdopen(reader) as report:
         test = report.read()
     if os.WIFSIGNALED(status):
         is_hanging = os.WTERMSIG(status) in (signal.SIGPROF, signal.SIGALRM)
@@ -180,8 +181,8 @@ def verdict(status: int, lent: int) -> Verdict:
     return Verdict("killed" if os.WEXITSTATUS(status) else "survived", test)
 
 
-class _Faulty(MetaPathFinder, Loader):
-    """Imports one module from other code."""
+class _MutantImporter(MetaPathFinder, Loader):
+    """An importer that uses other code for one module."""
 
     def __init__(self, module: str, path: Path, code: CodeType) -> None:
         self._module, self._path, self._code = module, path, code
@@ -201,38 +202,38 @@ class _Faulty(MetaPathFinder, Loader):
         exec(self._code, module.__dict__)
 
 
-class _Chosen:
-    """Runs the tests that reach a fault, in the order given, and those that are there only because of it."""
+class _TestSelection:
+    """A pytest plugin that selects the tests that reach a fault, and tests that exist only with the fault."""
 
-    def __init__(self, tests: Sequence[str], known: Known, own: int, grace: float) -> None:
+    def __init__(self, tests: Sequence[str], baseline: Baseline, writer: int, grace: float) -> None:
         self._places = {test: place for place, test in enumerate(tests)}
-        self._known = known
-        self._own = own
+        self._baseline = baseline
+        self._writer = writer
         self._grace = grace
         _limit(IMPORT_SECONDS)
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        chosen = [i for i in items if i.nodeid in self._places or i.nodeid not in self._known.seconds]
+        chosen = [i for i in items if i.nodeid in self._places or i.nodeid not in self._baseline.seconds]
         items[:] = sorted(chosen, key=lambda item: self._places.get(item.nodeid, -1))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        _limit(self._grace + HANG_FACTOR * self._known.seconds.get(item.nodeid, 0.0))
+        _limit(self._grace + HANG_FACTOR * self._baseline.seconds.get(item.nodeid, 0.0))
         result: Any = yield
         return result
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
-            os.write(self._own, report.nodeid.encode())
+            os.write(self._writer, report.nodeid.encode())
 
 
 def _limit(seconds: float) -> None:
-    """End this process when it has taken so much processor time from now on."""
+    """End this process after `seconds` more seconds of processor time."""
     signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def _fork(work: Callable[[], int]) -> int:
-    """Run `work` in a fork of this process, and return its id."""
+    """Run `work` in a fork of this process, and return the id of the fork."""
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
@@ -246,8 +247,8 @@ def _fork(work: Callable[[], int]) -> int:
         os._exit(code)
 
 
-def take_no_chances() -> None:
-    """Let property tests take the same examples each time, and not look for smaller ones; load no plugin."""
+def make_deterministic() -> None:
+    """Make property tests use the same examples each time and search no smaller ones; load no plugins."""
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]
     hypothesis.settings.register_profile(

@@ -1,4 +1,4 @@
-"""docs/benchmarks.md says what docs/benchmarks.json says; figures are computed right of what was measured."""
+"""docs/benchmarks.md matches docs/benchmarks.json; figures are computed correctly from measurements."""
 
 import re
 import sys
@@ -7,41 +7,33 @@ from collections.abc import Iterable
 import pytest
 
 from bench import __main__, arrivals, budget, page, replicas, throughput
-from bench.contenders import (
-    BARE_HANDLER,
-    GUARDED,
-    PLAIN_WAY,
-    PUSHGATEWAY,
-    SIDE_BY_SIDE,
-    SQLITE,
-    Cores,
-)
-from bench.load import Arrivals, Outcome
+from bench.contenders import BARE_HANDLER, PLAIN_WAY, PUSHGATEWAY, SIDE_BY_SIDE, SIGNED, SQLITE, Cores
+from bench.load import K6Result, WrkResult
 from bench.plots import PLOTS
 from bench.replicas import Cost
 from bench.report import Figure
-from bench.results import Found, Results, merged, read
+from bench.results import Results, StoredFigure, merged, read
 from bench.tables import TABLES
-from bench.throughput import Measured
+from bench.throughput import RoundResult
 from tests.each import each
 
 
-def test_the_page_is_as_made() -> None:
-    """`python -m bench.page` brings it up to date; no table is made for nothing."""
+def test_the_page_is_up_to_date() -> None:
+    """`python -m bench.page` updates it; every table is on the page."""
     text = page.PAGE.read_text()
     assert page.text() == text
     assert sorted(re.findall(r"<!-- table: (\w+) -->", text)) == sorted(TABLES)
 
 
 @each({name: name for name in PLOTS})
-def test_a_picture_is_as_made(name: str) -> None:
-    """The same figures make the same picture, which the page shows."""
+def test_a_picture_is_up_to_date(name: str) -> None:
+    """The same figures give the same picture, and the page shows it."""
     assert page.plot(name) == (page.DOCS / "pictures" / name).read_text()
     assert f"(pictures/{name})" in page.PAGE.read_text()
 
 
-def test_what_was_measured_is_whole() -> None:
-    """Every section is there, by the first word of its figures, and the budget of before."""
+def test_the_results_are_complete() -> None:
+    """Every section has figures, and there is an earlier budget."""
     results = read(page.RESULTS)
     sections = {"callbacks", "arrivals", "replicas", "burst", "scrape", "memory", "growth", "budget"}
     assert sections <= {figure.name.split()[0] for figure in results.figures}
@@ -53,25 +45,25 @@ def values(figures: Iterable[Figure]) -> dict[str, float]:
     return {figure.name: figure.value for figure in figures}
 
 
-def measured(taken: int, cost: float = 100.0, p50_ms: float = 5.0, **more: int) -> Measured:
-    """Return a round of two seconds, in which so many callbacks were answered 200."""
-    told = {"refused": 0, "broken": 0} | more
-    outcome = Outcome(
-        answered=taken + told["refused"],
-        **told,
+def measured(accepted: int, cost: float = 100.0, p50_ms: float = 5.0, **more: int) -> RoundResult:
+    """Return a round of two seconds with so many callbacks answered 200."""
+    counts = {"rejected": 0, "failed": 0} | more
+    outcome = WrkResult(
+        answered=accepted + counts["rejected"],
+        **counts,
         seconds=2.0,
         p50_ms=p50_ms,
         p99_ms=3 * p50_ms,
         max_ms=9 * p50_ms,
     )
-    return Measured(outcome, cost)
+    return RoundResult(outcome, cost)
 
 
-#: Three rounds of each; of one of them the exporter was slow, of another the bare handler.
-ROUNDS = {name: [measured(1000)] * 3 for name in (*SIDE_BY_SIDE, GUARDED)} | {
+#: Three rounds of each; the exporter is slow in one of them, the bare handler in another.
+ROUNDS = {name: [measured(1000)] * 3 for name in (*SIDE_BY_SIDE, SIGNED)} | {
     SQLITE: [measured(600, 200), measured(100, 300, 50), measured(800, 200)],
     BARE_HANDLER: [measured(1000, 100), measured(1000, 90), measured(400, 80)],
-    GUARDED: [measured(540), measured(90), measured(800)],
+    SIGNED: [measured(540), measured(90), measured(800)],
 }
 GROWN = {
     throughput.APPLIED: 1500.0,
@@ -87,33 +79,30 @@ GROWN = {
 
 
 def test_contenders_are_compared_round_by_round() -> None:
-    """By the median of the ratios, not by the ratio of the medians: what slows a round down slows both."""
+    """By the median of the ratios, not by the ratio of the medians: a disturbance slows both in a round."""
     found = values(throughput.figures(ROUNDS, GROWN))
     assert found["callbacks sqlite / bare"] == 0.6
     assert (
         found["callbacks sqlite / bare, lowest round"],
         found["callbacks sqlite / bare, highest round"],
-    ) == (
-        0.1,
-        2.0,
-    )
+    ) == (0.1, 2.0)
     assert found["callbacks sqlite / bare, by processor time"] == 0.4
     assert found["callbacks sqlite / pushgateway"] == found["callbacks sqlite / plain"] == 0.6
-    assert found["callbacks sqlite guarded / sqlite"] == 0.9
+    assert found["callbacks sqlite signed / sqlite"] == 0.9
 
 
 def test_each_contender_has_its_rate_its_cost_and_its_times() -> None:
-    """Medians of the rounds, and the longest of all."""
+    """Medians of the rounds, and the longest time of all rounds."""
     found = values(throughput.figures(ROUNDS, GROWN))
     assert found["callbacks sqlite"] == 300  # 600 in two seconds
-    assert found["callbacks sqlite, processor time each"] == 200
+    assert found["callbacks sqlite, processor time"] == 200
     assert (found["callbacks sqlite p50"], found["callbacks sqlite p99"]) == (5, 15)
     assert found["callbacks sqlite longest"] == 450
     assert {f"callbacks {name}" for name in ROUNDS} <= found.keys()
 
 
 def test_a_commit_has_its_mean_its_99th_percentile_and_its_callbacks() -> None:
-    """The percentile by straight lines within the buckets, as Prometheus does it."""
+    """The percentile by linear interpolation within the buckets, as Prometheus does."""
     found = values(throughput.figures(ROUNDS, GROWN))
     assert found["callbacks commit mean"] == pytest.approx(3)
     assert found["callbacks commit p99"] == pytest.approx(6)
@@ -121,40 +110,40 @@ def test_a_commit_has_its_mean_its_99th_percentile_and_its_callbacks() -> None:
 
 
 EXACT = {
-    "nothing is wrong": (1500.0, measured(800), (0, 0, 0), True),
-    "some were refused, some broken": (1500.0, measured(800, refused=2, broken=3), (5, 0, 0), False),
+    "everything is counted once": (1500.0, measured(800), (0, 0, 0), True),
+    "some were rejected, some failed": (1500.0, measured(800, rejected=2, failed=3), (5, 0, 0), False),
     "some were answered and not counted": (1499.0, measured(800), (0, 1, 0), False),
-    "as many are counted as were on their way at three ends": (1692.0, measured(800), (0, 0, 192), True),
-    "more are counted than were on their way": (1693.0, measured(800), (0, 0, 193), False),
+    "as many are counted as were unanswered at three ends": (1692.0, measured(800), (0, 0, 192), True),
+    "more are counted than were unanswered": (1693.0, measured(800), (0, 0, 193), False),
 }
 
 
 @each(EXACT)
-def test_what_is_lost_or_doubled_is_told(
-    counted: float, last: Measured, wanted: tuple[int, ...], is_met: bool
+def test_lost_and_double_counts_are_reported(
+    counted: float, last: RoundResult, wanted: tuple[int, ...], is_met: bool
 ) -> None:
-    """And misses its target."""
+    """As figures that miss their targets."""
     rounds = ROUNDS | {SQLITE: [*ROUNDS[SQLITE][:2], last]}
     grown = GROWN | {throughput.APPLIED: counted}
-    names = ("refused or broken", "answered 200 and not counted", "counted past those answered 200")
+    names = ("rejected or failed", "answered 200 and not counted", "counted past those answered 200")
     found = {figure.name: figure for figure in throughput.figures(rounds, grown)}
     figures = [found[f"callbacks {name}"] for name in names]
     assert tuple(figure.value for figure in figures) == wanted
     assert all(figure.is_met for figure in figures) is is_met
 
 
-def test_what_is_asked_of_the_exporter_is_asked_of_nobody_else() -> None:
-    """Of its ratios, its times, and of what it drops."""
+def test_only_the_exporter_has_targets() -> None:
+    """For its ratios, its times, and dropped requests."""
     found = {figure.name: figure for figure in throughput.figures(ROUNDS, GROWN)}
     for name in (BARE_HANDLER, PLAIN_WAY, PUSHGATEWAY):
         assert found[f"callbacks sqlite / {name}"].target
         assert not found[f"callbacks {name} p99"].target
     assert found["callbacks sqlite p99"].target
-    came = Arrivals(answered=990, refused=0, dropped=10, p50_ms=1, p95_ms=2, p99_ms=3, max_ms=4)
+    came = K6Result(answered=990, rejected=0, dropped=10, p50_ms=1, p95_ms=2, p99_ms=3, max_ms=4)
     for name in (SQLITE, PUSHGATEWAY):
-        told = {figure.name: figure for figure in arrivals.figures(name, came)}
+        by_name = {figure.name: figure for figure in arrivals.figures(name, came)}
         for what in ("p99", "dropped"):
-            assert bool(told[f"arrivals {name} {what}"].target) == (name == SQLITE)
+            assert bool(by_name[f"arrivals {name} {what}"].target) == (name == SQLITE)
     assert values(arrivals.figures(SQLITE, came)) == {
         "arrivals sqlite answered": 990,
         "arrivals sqlite dropped": 10,
@@ -166,51 +155,51 @@ def test_what_is_asked_of_the_exporter_is_asked_of_nobody_else() -> None:
 
 
 def test_a_second_replica_is_compared_with_one() -> None:
-    """Round by round; and by what a callback costs, as if each had a core."""
+    """Round by round, and by the processor time of a callback, as if each had a core."""
     one = [Cost(1000, 200, 50, 30), Cost(100, 200, 50, 30), Cost(1000, 220, 60, 40)]
     two = [Cost(1500, 250, 70, 30), Cost(190, 250, 70, 30), Cost(1600, 250, 70, 30)]
     found = values(replicas.figures(one, two, cores=4))
     assert found["replicas 2 / 1"] == 1.6
     assert found["replicas 2 / 1, by processor time of the replicas"] == 1.6
-    assert [found[f"replicas 1{what}"] for what in ("", ", processor time each", ", Valkey's each")] == [
-        1000,
-        200,
-        50,
-    ]
-    assert found["replicas 2, the load's each"] == 30
+    assert [
+        found[f"replicas 1{what}"] for what in ("", ", processor time", ", processor time of Valkey")
+    ] == [1000, 200, 50]
+    assert found["replicas 2, processor time of the load"] == 30
     for cores in (2, 4):
         targets = {figure.name: figure.target for figure in replicas.figures(one, two, cores)}
         assert bool(targets["replicas 2 / 1"]) == (cores == 4)
 
 
 def test_each_replica_has_a_core_of_its_own_where_there_are_enough() -> None:
-    """The store and the load share the rest."""
-    assert replicas.shared_out([0, 1, 2, 3], 2) == Cores((0, 1), (2, 3))
-    assert replicas.shared_out([0, 1], 1) == Cores((0,), (1,))
-    assert replicas.shared_out([0, 1], 2) == Cores((0, 1), (0, 1))
+    """The store and the load generator share the rest."""
+    assert replicas.assign_cores([0, 1, 2, 3], 2) == Cores((0, 1), (2, 3))
+    assert replicas.assign_cores([0, 1], 1) == Cores((0,), (1,))
+    assert replicas.assign_cores([0, 1], 2) == Cores((0, 1), (0, 1))
 
 
-def test_the_parts_of_a_callback_and_what_is_left_are_the_whole() -> None:
-    """None is left out; the disk is waited for, which costs nothing."""
-    parts = dict.fromkeys(budget.PARTS, 10.0) | {budget.DISK: 500.0}
-    costs = budget.costs_of({SQLITE: ROUNDS[SQLITE], BARE_HANDLER: ROUNDS[BARE_HANDLER]})
+def test_the_stages_of_a_callback_and_the_rest_are_the_total() -> None:
+    """Waiting for the disk is not part of the sum."""
+    parts = dict.fromkeys(budget.STAGES, 10.0) | {budget.DISK: 500.0}
+    costs = budget.total_costs({SQLITE: ROUNDS[SQLITE], BARE_HANDLER: ROUNDS[BARE_HANDLER]})
     assert costs == {SQLITE: 200, BARE_HANDLER: 90}
     found = values(budget.figures(parts, costs))
-    assert found["budget the whole"] == 200
-    assert found["budget everything else"] == 200 - 10 * len(budget.PARTS)
-    assert found["budget bare / the whole"] == 0.45
+    assert found["budget total"] == 200
+    assert found["budget everything else"] == 200 - 10 * len(budget.STAGES)
+    assert found["budget bare / total"] == 0.45
     assert found[f"budget {budget.DISK}"] == 500
 
 
-def test_results_of_different_machines_are_not_put_together() -> None:
-    """Their figures can't be compared."""
+def test_results_of_different_machines_are_not_merged() -> None:
+    """Their figures cannot be compared."""
     kept = Results(
-        {"cores": 2}, [Found("callbacks bare", 1), Found("burst time", 1)], [Found("budget read", 9)]
+        {"cores": 2},
+        [StoredFigure("callbacks bare", 1), StoredFigure("burst time", 1)],
+        [StoredFigure("budget read", 9)],
     )
-    newer = Results({"cores": 2}, [Found("callbacks bare", 2)])
+    newer = Results({"cores": 2}, [StoredFigure("callbacks bare", 2)])
     found = merged(kept, [newer], None)
     assert (found["callbacks bare"].value, found["burst time"].value) == (2, 1)
-    assert found.earlier("budget read") == Found("budget read", 9)
+    assert found.earlier("budget read") == StoredFigure("budget read", 9)
     with pytest.raises(ValueError, match="burst"):
         merged(kept, [Results({"cores": 4}, newer.figures)], None)
 
@@ -218,7 +207,7 @@ def test_results_of_different_machines_are_not_put_together() -> None:
 def test_an_unknown_section_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With the names of those that are known."""
+    """With the names of the known sections."""
     monkeypatch.setattr(sys, "argv", ["bench", "--only", "speed"])
     assert __main__.main() == 2
     assert "callbacks, arrivals" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The dashboards are as generated, keep the rules of Grafana's linter, and count nothing twice."""
+"""The dashboards are up to date, obey the rules of Grafana's linter, and count nothing twice."""
 
 import re
 from typing import Any
@@ -10,10 +10,10 @@ from grafana.source import DASHBOARDS as SOURCES
 from tests.dashboards import DASHBOARDS, FOLDER, ROOT, Target, panels, selectors, targets, variables
 from tests.each import each
 
-#: Rules of the linter that do not hold everywhere.
+#: Exclusions from the rules of the linter.
 EXCLUSIONS = yaml.safe_load((FOLDER / ".lint").read_text())["exclusions"]
 
-#: What a panel's numbers may be in, of Grafana's units.
+#: The Grafana units that panels may use.
 UNITS = {"short", "percentunit", "s", "dateTimeFromNow", "bytes", "string", "cps", "cpm", "bool_yes_no"}
 
 RANGE_FUNCTIONS = {"rate", "increase", "last_over_time"}
@@ -33,19 +33,19 @@ every_panel = each(
 
 
 def family_of(name: str) -> Family | None:
-    """Return the family of a series, if the catalogue names it."""
+    """Return the family of a series, None if it is not in the catalogue."""
     short = name.removeprefix(PREFIX)
     return CATALOGUE.get(short) or CATALOGUE.get(re.sub(r"_(bucket|sum|count)$", "", short))
 
 
 def is_exempt(rule: str, **place: str) -> bool:
-    """Whether a rule is excluded for a dashboard or a panel."""
+    """Return whether a rule is excluded for a dashboard or a panel."""
     return place in EXCLUSIONS[rule]["entries"] if rule in EXCLUSIONS else False
 
 
 @each({rule: rule for rule in EXCLUSIONS})
 def test_an_exclusion_has_a_reason(rule: str) -> None:
-    """It names what is there."""
+    """And names existing dashboards and panels."""
     assert EXCLUSIONS[rule]["reason"]
     titles = {"dashboard": {d["title"] for d in DASHBOARDS.values()}, "panel": {t.panel for t in targets()}}
     for entry in EXCLUSIONS[rule].get("entries", []):
@@ -54,19 +54,19 @@ def test_an_exclusion_has_a_reason(rule: str) -> None:
 
 
 @each({name: name for name in SOURCES})
-def test_a_committed_dashboard_is_as_generated(name: str) -> None:
-    """`make dashboards` brings it up to date."""
+def test_a_committed_dashboard_is_up_to_date(name: str) -> None:
+    """`make dashboards` updates it."""
     assert (FOLDER / name).read_text() == SOURCES[name]()
 
 
 def test_there_is_no_other_dashboard() -> None:
-    """That nothing would bring up to date."""
+    """One that `make dashboards` does not update."""
     assert set(DASHBOARDS) == set(SOURCES)
 
 
 @every_target
 def test_no_number_is_counted_twice(target: Target) -> None:
-    """Of the store's series one replica's are taken, after the rate and before any sum."""
+    """Series of the store are used once for all replicas, after the rate and before any sum."""
     for selector in selectors(target.expr):
         family = family_of(selector.name)
         if family is None:
@@ -85,7 +85,7 @@ def test_no_number_is_counted_twice(target: Target) -> None:
 
 @every_target
 def test_target_counter_agg_rule(target: Target) -> None:
-    """A counter is looked at by its growth; its value alone says how old the store is."""
+    """A panel shows the increase of a counter, never its value."""
     if is_exempt("target-counter-agg-rule", panel=target.panel):
         assert re.search(r"\} offset \$__range\)", target.expr)
         return
@@ -96,7 +96,7 @@ def test_target_counter_agg_rule(target: Target) -> None:
 
 @every_target
 def test_every_series_is_in_the_catalogue(target: Target) -> None:
-    """Or a recording rule's, Prometheus's own, or the process's."""
+    """Or is a recorded series, Prometheus' own, or one of the process."""
     for selector in selectors(target.expr):
         if selector.name.startswith(PREFIX):
             assert family_of(selector.name)
@@ -106,7 +106,7 @@ def test_every_series_is_in_the_catalogue(target: Target) -> None:
 
 @every_dashboard
 def test_template_datasource_rule(name: str) -> None:
-    """The data source is a variable; an import by hand fills in its value."""
+    """The data source is a variable; an import by hand sets its value."""
     dashboard = DASHBOARDS[name]
     source = variables(dashboard, "datasource")["datasource"]
     assert (source["label"], source["query"]) == ("Data source", "prometheus")
@@ -117,7 +117,7 @@ def test_template_datasource_rule(name: str) -> None:
 
 @each({f"{name}: {variable}": (name, variable) for name in DASHBOARDS for variable in ("job", "instance")})
 def test_template_job_and_instance_rules(name: str, variable: str) -> None:
-    """Both can be chosen, several at a time."""
+    """Both are variables with multiple choice."""
     found = variables(DASHBOARDS[name]).get(variable)
     if is_exempt(f"template-{variable}-rule", dashboard=DASHBOARDS[name]["title"]):
         assert found is None
@@ -129,7 +129,7 @@ def test_template_job_and_instance_rules(name: str, variable: str) -> None:
 
 @every_dashboard
 def test_template_label_promql_and_time_change_reload_rules(name: str) -> None:
-    """A variable asks Prometheus for the values of a label, again whenever the time range changes."""
+    """A variable has the values of a label and is refreshed when the time range changes."""
     known = {"datasource"}
     for variable in variables(DASHBOARDS[name]).values():
         assert re.fullmatch(r"label_values\(css_relay_\w+(\{.+\})?, \w+\)", variable["query"])
@@ -141,13 +141,13 @@ def test_template_label_promql_and_time_change_reload_rules(name: str) -> None:
 
 @every_dashboard
 def test_uneditable_rule(name: str) -> None:
-    """A change belongs into the source."""
+    """Dashboards are changed in the source only."""
     assert DASHBOARDS[name]["editable"] is False
 
 
 @every_dashboard
-def test_every_panel_has_a_number_and_a_place_of_its_own(name: str) -> None:
-    """Rows of 24 columns, without holes and overlaps."""
+def test_every_panel_has_its_own_id_and_place(name: str) -> None:
+    """Rows have 24 columns, without gaps and overlaps."""
     everything = DASHBOARDS[name]["panels"]
     assert [panel["id"] for panel in everything] == list(range(1, len(everything) + 1))
     cells = [
@@ -161,7 +161,7 @@ def test_every_panel_has_a_number_and_a_place_of_its_own(name: str) -> None:
 
 
 @every_dashboard
-def test_it_leads_to_the_others(name: str) -> None:
+def test_it_links_to_the_others(name: str) -> None:
     """With the same variables and time range."""
     here = DASHBOARDS[name]["uid"]
     others = {f"/d/{dashboard['uid']}" for dashboard in DASHBOARDS.values()} - {f"/d/{here}"}
@@ -171,21 +171,21 @@ def test_it_leads_to_the_others(name: str) -> None:
 
 @every_panel
 def test_panel_datasource_rule(name: str, panel: Panel) -> None:
-    """Every panel and every query takes the data source that was chosen."""
+    """Every panel and every query uses the selected data source."""
     for holder in (panel, *panel["targets"]):
         assert holder["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
 
 
 @every_panel
 def test_panel_title_description_rule(name: str, panel: Panel) -> None:
-    """A description is a sentence at least."""
+    """A description is at least one sentence."""
     assert panel["title"]
     assert panel["description"].endswith(".")
 
 
 @every_panel
 def test_panel_units_rule(name: str, panel: Panel) -> None:
-    """Every panel has a unit; of a table the value alone, or Grafana gives it to ids too."""
+    """Every panel has a unit; in a table only the value has one, or Grafana would apply it to ids too."""
     overrides = panel["fieldConfig"]["overrides"]
     units = [p["value"] for o in overrides for p in o["properties"] if p["id"] == "unit"]
     units.append(panel["fieldConfig"]["defaults"]["unit"])
@@ -195,15 +195,15 @@ def test_panel_units_rule(name: str, panel: Panel) -> None:
 
 @every_panel
 def test_panel_no_targets_rule(name: str, panel: Panel) -> None:
-    """Every panel asks something, each query by a letter of its own."""
+    """Every panel has queries, each with its own letter."""
     refs = [target["refId"] for target in panel["targets"]]
     assert refs == list("ABCDEFGH"[: len(refs)])
     assert refs
 
 
 @every_panel
-def test_a_task_in_a_table_leads_to_its_dashboard(name: str, panel: Panel) -> None:
-    """With its account, for ids are an account's own."""
+def test_a_task_in_a_table_links_to_its_dashboard(name: str, panel: Panel) -> None:
+    """With its account, because task ids are only unique within an account."""
     if (
         panel["type"] == "table"
         and "task_id" in panel["targets"][0]["expr"]
@@ -218,7 +218,7 @@ def test_a_task_in_a_table_leads_to_its_dashboard(name: str, panel: Panel) -> No
 
 @every_panel
 def test_exemplars_are_on_for_histograms(name: str, panel: Panel) -> None:
-    """A quantile's dots are single tasks."""
+    """The dots on a quantile are single tasks."""
     for target in panel["targets"]:
         if "_bucket{" in target["expr"]:
             assert target["exemplar"] is True
@@ -226,7 +226,7 @@ def test_exemplars_are_on_for_histograms(name: str, panel: Panel) -> None:
 
 @every_target
 def test_target_rate_interval_rule(target: Target) -> None:
-    """A rate is taken over the interval that Grafana finds right; an increase may be over the whole range."""
+    """A rate uses Grafana's rate interval; an increase may use the whole time range."""
     for function, window in re.findall(r"(\w+)\(\w+\{[^}]*\}\[([^\]]+)\]", target.expr):
         assert window == "$__rate_interval" or (
             window == "$__range" and function in {"increase", "last_over_time"}
@@ -236,7 +236,7 @@ def test_target_rate_interval_rule(target: Target) -> None:
 
 @every_target
 def test_target_job_and_instance_rules(target: Target) -> None:
-    """All is filtered by job, and by instance what is an instance's own."""
+    """All series are filtered by job, and series of the process by instance."""
     for selector in selectors(target.expr):
         assert 'job=~"$job"' in selector.matchers
         family = family_of(selector.name)
@@ -246,7 +246,7 @@ def test_target_job_and_instance_rules(target: Target) -> None:
 
 @every_dashboard
 def test_a_query_uses_the_variables_of_its_dashboard(name: str) -> None:
-    """And every variable is used."""
+    """It uses no other variables, and every variable is used."""
     dashboard = DASHBOARDS[name]
     built_in = {"__rate_interval", "__range"}
     used = {v for t in targets() if t.dashboard == name for v in re.findall(r"\$(\w+)", t.expr)} - built_in
@@ -271,8 +271,8 @@ def test_a_state_has_one_colour_everywhere(state: str, wanted: str) -> None:
     assert colours == {wanted}
 
 
-def test_provisioning_meets_the_dashboards() -> None:
-    """Exemplars lead to the task; the folder's path is the one to mount."""
+def test_provisioning_fits_the_dashboards() -> None:
+    """Exemplars link to the task; the path of the folder is the one to mount."""
 
     def read(path: str) -> Any:
         return yaml.safe_load((ROOT / "grafana" / "provisioning" / path).read_text())

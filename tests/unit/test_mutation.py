@@ -1,11 +1,11 @@
-"""The tool that makes faults in the core, on a toy: what is tested is found, what is not is told."""
+"""The mutation tests of the core, run on a small module: they find tested faults and report untested ones."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
 
-from tests.mutation.__main__ import Made, report
+from tests.mutation.__main__ import Mutant, report
 from tests.mutation.faults import faults
 from tests.mutation.run import Verdict
 from tests.support import HANG_SECONDS
@@ -40,7 +40,7 @@ def test_a_small_number() -> None:
 def test_nothing_is_left() -> None:
     assert emptied([7]) == 0
 """
-#: What each fault is, and what must become of it.
+#: The faults of the module, and the expected outcomes.
 OUTCOMES = {
     "module: LIMIT = 3 -> LIMIT = 4": "killed",
     "is_small(): number < LIMIT -> number <= LIMIT": "killed",
@@ -52,8 +52,8 @@ OUTCOMES = {
 SURVIVORS = [name for name, outcome in OUTCOMES.items() if outcome == "survived"]
 
 
-def hunt(folder: Path, *more: str) -> tuple[int, str]:
-    """Run the tool on the toy, and return its exit status and what it prints."""
+def run(folder: Path, *more: str) -> tuple[int, str]:
+    """Run the mutation tests on the small module; return the exit status and the output."""
     command = [sys.executable, "-m", "tests.mutation", "--modules", "toy.py", "--tests", "test_toy.py"]
     command += ["--jobs", "1", "--grace", "5", *more]
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/bin"}
@@ -69,23 +69,23 @@ def hunt(folder: Path, *more: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def test_a_fault_that_no_test_finds_is_told_and_every_other_is_found(tmp_path: Path) -> None:
-    """One that is tested is killed, or hangs; one that is not survives, and is no failure once accepted."""
+def test_a_fault_that_no_test_finds_is_reported_and_every_other_is_found(tmp_path: Path) -> None:
+    """A tested fault is killed or hangs; an untested fault survives, and is no failure if it is accepted."""
     (tmp_path / "toy.py").write_text(TOY)
     (tmp_path / "test_toy.py").write_text(TEST)
     report, accepted = tmp_path / "report.json", tmp_path / "survivors.txt"
     found, (survivor, other) = "toy module: LIMIT = 3 -> LIMIT = 4", (f"toy {n}" for n in SURVIVORS)
     accepted.write_text(f"{found}\n    It is found.\n{survivor}\n    Nothing\n    needs it.\n")
-    status, said = hunt(tmp_path, "--json", str(report), "--accepted", str(accepted))
+    status, said = run(tmp_path, "--json", str(report), "--accepted", str(accepted))
     assert {row["fault"]: row["outcome"] for row in json.loads(report.read_text())} == OUTCOMES, said
     assert status == 1
-    told = [line for line in said.splitlines() if line.startswith(("survives", "accepted"))]
-    assert told == [f"survives: {other}", f"accepted, but found or no more: {found}"]
+    reported = [line for line in said.splitlines() if line.startswith(("survives", "accepted"))]
+    assert reported == [f"survives: {other}", f"accepted, but found or not existing: {found}"]
 
 
-def test_all_is_well_when_what_survives_is_accepted_and_what_is_accepted_survives() -> None:
-    """A fault that is accepted and is no more is told too, where it would have been made."""
-    made = Made("toy", 0, "max(number, 0) -> min(number, 0)", 1, range(1, 2), is_outside=False)
+def test_the_status_is_0_if_exactly_the_accepted_faults_survive() -> None:
+    """An accepted fault that does not exist any more is reported too, if its module was tested."""
+    made = Mutant("toy", 0, "max(number, 0) -> min(number, 0)", 1, range(1, 2), is_outside=False)
     survives, is_found = [(made, Verdict("survived", ""))], [(made, Verdict("killed", "a test"))]
     accepted = {made.full_name: "Nothing needs it."}
     assert report(survives, accepted, is_whole=True) == 0
@@ -96,8 +96,8 @@ def test_all_is_well_when_what_survives_is_accepted_and_what_is_accepted_survive
     assert [report(survives, gone, is_whole=is_whole) for is_whole in (True, False)] == [1, 0]
 
 
-def test_faults_are_the_same_each_time_and_each_is_another_program() -> None:
-    """Each has a name of its own, and is undone before the next is made."""
+def test_faults_are_the_same_each_time_and_each_is_a_different_program() -> None:
+    """Each has a unique name, and is undone before the next fault."""
     source = (ROOT / "exporter/relay/state_machine.py").read_text()
     made = [(fault.name, compile(fault.tree, "course", "exec").co_code) for fault in faults(source)]
     assert [name for name, _ in made] == [fault.name for fault in faults(source)]

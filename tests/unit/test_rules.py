@@ -1,4 +1,4 @@
-"""The rules, their tests and the page on alerts say the same, and use each metric as its scope demands."""
+"""The rules, their tests and the runbook agree, and queries use each metric according to its scope."""
 
 import json
 import re
@@ -35,25 +35,25 @@ def page_rows() -> dict[str, str]:
 
 
 def histories(alert: str) -> list[tuple[Case, list[tuple[int, bool]]]]:
-    """Return each case that asks for an alert, and when the alert must be there."""
+    """Return the cases with an alert, and the times at which it must fire or not."""
     return [(case, case.told[alert]) for case in cases() if alert in case.told]
 
 
 @every_alert
-def test_an_alert_says_how_bad_it_is_what_is_seen_and_what_to_do(alert: str) -> None:
-    """Severity, summary, description, a link to its section and one to a dashboard."""
+def test_an_alert_has_its_severity_texts_and_links(alert: str) -> None:
+    """Severity, summary, a description with the first check, links to its runbook and to a dashboard."""
     rule = ALERTS[alert]
     assert rule["labels"]["severity"] in SEVERITIES
     assert rule["annotations"]["summary"][0].isupper()
-    assert rule["annotations"]["description"].endswith(".")
+    assert re.search(r"\. First [^.].*\.$", rule["annotations"]["description"])
     url, anchor = rule["annotations"]["runbook_url"].split("#")
     assert url == "https://css-relay-exporter.example/docs/alerts.md"
     assert anchor == alert.lower()
     assert re.match(r"https://grafana\.example/d/css-relay-\w+\?var-job=", rule["annotations"]["dashboard"])
 
 
-def test_a_dashboard_that_an_alert_leads_to_exists() -> None:
-    """By its uid, in the files that are imported."""
+def test_a_dashboard_that_an_alert_links_to_exists() -> None:
+    """By its uid, in the dashboard files."""
     known = {json.loads(path.read_text())["uid"] for path in (ROOT / "grafana").rglob("dashboards/*.json")}
     if not known:
         pytest.skip("there are no dashboards yet")
@@ -62,13 +62,13 @@ def test_a_dashboard_that_an_alert_leads_to_exists() -> None:
 
 
 def test_the_page_has_a_section_and_a_row_for_each_alert_and_no_other() -> None:
-    """Renderers make a heading's anchor of its text in lower case."""
+    """Renderers create a heading's anchor from its text in lower case."""
     headings = re.findall(r"^### (\w+)$", PAGE.read_text(), re.MULTILINE)
     assert sorted(headings) == sorted(ALERTS)
     assert page_rows() == {name: rule["labels"]["severity"] for name, rule in ALERTS.items()}
 
 
-def test_the_page_tells_of_everything_recorded() -> None:
+def test_the_page_has_every_recorded_series() -> None:
     """By the names that dashboards use."""
     text = PAGE.read_text()
     assert [name for name in RECORDED if f"`{name}`" not in text] == []
@@ -83,16 +83,16 @@ def test_every_alert_named_anywhere_exists() -> None:
 
 
 @each({name: name for name in RULES})
-def test_a_rule_uses_each_metric_as_its_scope_demands(name: str) -> None:
-    """The store's once for all replicas, the process's summed over them, and none that does not exist."""
+def test_a_rule_uses_each_metric_according_to_its_scope(name: str) -> None:
+    """Metrics of the store once for all replicas, metrics of the process summed, and all metrics exist."""
     query = RULES[name]["expr"]
     assert list(faults(query)) == []
     assert all(m in RECORDED or m in FOREIGN or family(m) for m in metrics(query))
 
 
 @each({query: query for query in page_queries()})
-def test_a_query_to_paste_does_so_too(query: str) -> None:
-    """On the page on alerts."""
+def test_a_query_of_the_runbook_does_so_too(query: str) -> None:
+    """Operators paste these queries."""
     told = [f for f in faults(query) if not re.match(r"(process_|scrape_samples)", f)]
     assert told == []
 
@@ -120,7 +120,7 @@ def test_a_wrong_use_is_found(query: str) -> None:
 
 @each({name: name for name, rule in ALERTS.items() if windows(rule["expr"])})
 def test_an_alert_on_a_rate_waits_until_the_store_is_older_than_it_looks_back(alert: str) -> None:
-    """A restored store looks like a counter's reset; its `for` leaves time to record the new age."""
+    """A restored store looks like a counter reset; `for` gives the rule that records the age time to run."""
     rule = ALERTS[alert]
     gate = re.search(
         r"unless on \(job, namespace\)\s+fleet:css_relay_store_age:seconds < (\d+)\s*$", rule["expr"]
@@ -132,21 +132,21 @@ def test_an_alert_on_a_rate_waits_until_the_store_is_older_than_it_looks_back(al
 
 @every_alert
 def test_an_alert_fires_at_its_time_and_clears_in_one_case_and_is_silent_in_another(alert: str) -> None:
-    """One evaluation before its time it does not; the other case is something that only looks like it."""
+    """It does not fire one evaluation earlier; the other case only looks similar."""
     found = histories(alert)
     assert any(fires_and_clears(case, told) for case, told in found)
     assert any(not any(there for _, there in told) for _, told in found)
 
 
 def fires_and_clears(case: Case, told: list[tuple[int, bool]]) -> bool:
-    """Whether a case sees an alert absent, one evaluation later there, and in the end absent again."""
+    """Return whether an alert is absent, fires one evaluation later, and is absent in the end."""
     pairs = pairwise(told)
     rises = any(not a and b and later - earlier == case.step for (earlier, a), (later, b) in pairs)
     return rises and not told[-1][1]
 
 
-def test_cases_are_sentences_with_names_of_their_own() -> None:
-    """A name says what holds."""
+def test_names_of_cases_are_unique_sentences() -> None:
+    """A name states what the case checks."""
     names = [case.name for case in cases()]
     assert len(names) == len(set(names))
     assert all(name[0].isupper() and len(name.split()) >= 6 for name in names)

@@ -1,5 +1,5 @@
 {{- define "css-relay.name" -}}
-{{- /* A StatefulSet's pods carry its name and eleven characters more in a label of at most 63. */ -}}
+{{- /* 52: the pods of a StatefulSet have a label of its name and 11 more characters, and a label has at most 63. */ -}}
 {{ .Values.fullnameOverride | default .Release.Name | trunc 52 | trimSuffix "-" }}
 {{- end }}
 
@@ -15,7 +15,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- end }}
 
-{{- /* "yes" where the store is a file on a volume of the pod's own. */ -}}
+{{- /* "yes" if the store is an SQLite file on the volume of the pod. */ -}}
 {{- define "css-relay.embedded" -}}
 {{- if and (not .Values.secrets.storeUrl.name) (hasPrefix "sqlite:" (index .Values.settings "store.url")) }}yes{{ end -}}
 {{- end }}
@@ -28,7 +28,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{ regexFind "[0-9]+$" (index .Values.settings "web.listen-address") }}
 {{- end }}
 
-{{- /* A setting as the exporter reads it: lists with commas, and whole numbers, which Helm takes for floats, in full. */ -}}
+{{- /* A setting in the exporter's format: lists with commas. Helm reads whole numbers as floats and would write large ones with an exponent. */ -}}
 {{- define "css-relay.text" -}}
 {{- if kindIs "slice" . -}}
 {{- $items := list }}{{ range . }}{{ $items = append $items (include "css-relay.text" .) }}{{ end -}}
@@ -40,7 +40,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end }}
 
-{{- /* Every flag with its text: what is set, and where the chart mounts files. */ -}}
+{{- /* The text of every flag: the settings, and the paths of the mounted files. */ -}}
 {{- define "css-relay.flags" -}}
 {{- $flags := dict }}
 {{- range $name, $value := .Values.settings }}
@@ -60,24 +60,24 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- toYaml $flags }}
 {{- end }}
 
-{{- /* What can't work together ends here, with a line that says how to go on. */ -}}
+{{- /* Fails for values that contradict each other, with a message that says what to change. */ -}}
 {{- define "css-relay.check" -}}
 {{- $embedded := include "css-relay.embedded" . }}
 {{- if and $embedded (gt (int .Values.replicas) 1) }}
-{{- fail "replicas: an SQLite file takes one; for more name a Valkey in settings.store.url or secrets.storeUrl" }}
+{{- fail "replicas: an SQLite store allows only 1; for more, set a Valkey server in settings.store.url or secrets.storeUrl" }}
 {{- end }}
 {{- if and $embedded .Values.secrets.storePassword.name }}
-{{- fail "secrets.storePassword: an SQLite file has no password; name a Valkey in settings.store.url" }}
+{{- fail "secrets.storePassword: an SQLite store has no password; set a Valkey server in settings.store.url" }}
 {{- end }}
 {{- if and .Values.ingress.enabled (not .Values.ingress.hosts) }}
-{{- fail "ingress.hosts: expected at least one; without a host it would take the callbacks of all" }}
+{{- fail "ingress.hosts: expected at least one; without a host the Ingress would match the requests of all hosts" }}
 {{- end }}
 {{- $configured := or .Values.web.configSecret (index .Values.settings "web.config.file") }}
 {{- if and (or .Values.web.tls .Values.web.loginSecret .Values.web.clientCertificates) (not $configured) }}
-{{- fail "web.configSecret: expected the Secret with web.yml, which web.tls, web.loginSecret and web.clientCertificates tell of" }}
+{{- fail "web.configSecret: expected the Secret with web.yml; web.tls, web.loginSecret and web.clientCertificates need it" }}
 {{- end }}
 {{- if and .Values.web.clientCertificates (not .Values.web.tls) }}
-{{- fail "web.clientCertificates: expected web.tls too" }}
+{{- fail "web.clientCertificates: set web.tls to true too; client certificates need TLS" }}
 {{- end }}
 {{- $mounted := dict
   "callback.token-file" .Values.secrets.tokens.name
@@ -88,7 +88,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 }}
 {{- range $flag, $secret := $mounted }}
 {{- if and $secret (hasKey $.Values.settings $flag) }}
-{{- fail (printf "settings.%s: it is set by the Secret %s, and can't be given twice" $flag $secret) }}
+{{- fail (printf "settings.%s: the chart already sets it from the Secret %s; remove one of the two" $flag $secret) }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -1,4 +1,4 @@
-{{- /* The pod of both workloads. */ -}}
+{{- /* The pod template of the StatefulSet and of the Deployment. */ -}}
 {{- define "css-relay.pod" -}}
 metadata:
   labels:
@@ -11,7 +11,8 @@ metadata:
     {{- toYaml . | nindent 4 }}
   {{- end }}
 spec:
-  # Variables that Kubernetes makes of a Service's name begin like the exporter's own, and it refuses those it does not know.
+  # Kubernetes derives variables from the names of Services. They can start with CSS_RELAY_, and the exporter refuses
+  # unknown variables with that prefix.
   enableServiceLinks: false
   automountServiceAccountToken: false
   {{- with .Values.serviceAccountName }}
@@ -30,13 +31,13 @@ spec:
     runAsNonRoot: true
     runAsUser: 65532
     runAsGroup: 65532
-    # The group by which it reads mounted secrets and writes its volume.
+    # The exporter reads the mounted secrets and writes its volume by this group.
     fsGroup: 65532
-    # Else every start would open the store's file, which is for its owner alone, to the group.
+    # Without it Kubernetes would add group permissions to the store's file at each start; the file is for its owner only.
     fsGroupChangePolicy: OnRootMismatch
     seccompProfile:
       type: RuntimeDefault
-  # It drains for up to 25 s.
+  # A graceful stop takes up to 25 s.
   terminationGracePeriodSeconds: 30
   containers:
     - name: exporter
@@ -47,7 +48,7 @@ spec:
         {{- range .Values.extraArgs }}
         - {{ . | quote }}
         {{- end }}
-      # Variables, not arguments: so that commands run beside it, with kubectl exec, have them too.
+      # Variables and not arguments: commands that are run with kubectl exec get the same settings.
       env:
         {{- range $name, $text := include "css-relay.flags" . | fromYaml }}
         - name: CSS_RELAY_{{ $name | replace "." "_" | replace "-" "_" | upper }}
@@ -70,7 +71,7 @@ spec:
           containerPort: {{ include "css-relay.callback-port" . }}
         - name: web
           containerPort: {{ include "css-relay.web-port" . }}
-      # A large store may take a while to open.
+      # Up to 5 minutes: a large store may take long to open.
       startupProbe:
         {{- include "css-relay.probe" (list . "/-/healthy") | nindent 8 }}
         periodSeconds: 5
@@ -87,7 +88,7 @@ spec:
         timeoutSeconds: 5
         failureThreshold: 2
       {{- if not (include "css-relay.embedded" .) }}
-      # Until load balancers know that it goes, callers still come.
+      # Load balancers send requests until they know that the pod stops.
       lifecycle:
         preStop:
           exec:
@@ -105,7 +106,7 @@ spec:
         - name: data
           mountPath: /data
         {{- end }}
-        # Where SQLite sorts what is too large for its memory.
+        # SQLite sorts large results in temporary files.
         - name: tmp
           mountPath: /tmp
         {{- range include "css-relay.mounts" . | fromYamlArray }}
@@ -123,7 +124,7 @@ spec:
     - name: {{ .name }}
       secret:
         secretName: {{ .secret | quote }}
-        # The exporter refuses secrets that others can read.
+        # The exporter refuses secret files that other users can read.
         defaultMode: 0440
         {{- with .items }}
         items:
@@ -161,7 +162,7 @@ spec:
   {{- end }}
 {{- end }}
 
-{{- /* The Secrets to mount, each a folder of its name in /etc/css-relay. */ -}}
+{{- /* The Secrets to mount, each as a folder in /etc/css-relay. */ -}}
 {{- define "css-relay.mounts" -}}
 {{- with .Values.secrets.tokens }}{{ if .name }}
 - {name: tokens, secret: {{ .name | quote }}, items: [{key: {{ .key | quote }}, path: tokens}]}
@@ -183,14 +184,14 @@ spec:
 {{- end }}
 {{- end }}
 
-{{- /* How a path of the web side is asked: list of the root context and the path. */ -}}
+{{- /* A probe of a path of the web listener. The argument is a list of the root context and the path. */ -}}
 {{- define "css-relay.probe" -}}
 {{- $root := index . 0 }}{{ $path := index . 1 }}{{ $web := $root.Values.web -}}
 {{- if $web.clientCertificates -}}
 tcpSocket:
   port: web
 {{- else if $web.loginSecret -}}
-# The kubelet's own probe could only send a password that stands here for all to read.
+# An httpGet probe would need the password here in plain text.
 exec:
   command:
     - python

@@ -1,13 +1,14 @@
--- Sends whole lives of tasks, some at a time and in step: a start, sixteen files of which each start comes
--- twice and each finish once, and an exit: 50 callbacks a task, so that 10,000 of 200 tasks leave none on air.
--- Arguments: the number of the first task; how many callbacks to send; over how many destinations they spread;
--- nothing; how many tasks are on air at a time.
+-- A wrk script: it sends complete life cycles of tasks, several tasks in lockstep. A life cycle is a start, sixteen
+-- files (each start is sent twice, each finish once) and an exit: 50 callbacks. After 10,000 callbacks for 200
+-- tasks at a time no task is on air.
+-- Arguments: the number of the first task; the number of callbacks; the number of destinations; an unused argument;
+-- the number of tasks on air at a time.
 
 local outcome = require("outcome")
 local FILES = 16
 local LIFE = 2 + 3 * FILES
 
-local last = {}  -- the newest callback of each task, to send it again
+local last = {}  -- the newest callback of each task, for its redelivery
 
 local function event(step)
     local seconds = outcome.now()
