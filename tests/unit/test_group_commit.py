@@ -1,7 +1,10 @@
 """Group commit: one sync for what arrives together, and nothing lost whatever happens to a batch."""
 
 import asyncio
+import gc
+import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import closing
 from math import inf
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from exporter.metrics.values import LabelSetValues, series
 from exporter.protocol.callback import Ignored
 from exporter.store.protocol import QuarantineEntry, StoreOptions, Transaction
 from exporter.store.records import decode_label_set
+from exporter.store.sqlite import store as sqlite_store
 from exporter.store.sqlite.store import SqliteStore
 from tests.support import until
 from tests.unit.histories import T0, WINDOWS, callback
@@ -242,3 +246,26 @@ def test_a_sweep_that_can_read_does_not_say_that_the_store_can_be_written(path: 
         assert telemetry.is_writable
 
     run(path, work)
+
+
+def test_a_failed_probe_whose_callers_timed_out_leaves_no_traceback(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store stays locked for longer than a readiness check waits."""
+    monkeypatch.setattr(sqlite_store, "BUSY_MS", 50)
+    reported: list[object] = []
+
+    async def work(ingest: Ingest, telemetry: Telemetry) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(ingest.probe(), 0.001)
+            assert ingest._probe_task is not None
+            await asyncio.wait([ingest._probe_task])
+        assert not telemetry.is_writable
+        ingest._probe_task = None
+        gc.collect()
+
+    run(path, work)
+    assert reported == []
