@@ -19,7 +19,7 @@ from exporter.config.settings import Settings
 from exporter.metrics.catalogue import FAMILIES, PREFIX, Family, Scope, in_scope
 from exporter.protocol.events import EventKind
 from exporter.protocol.schemas import schema_folder
-from exporter.simulator.options import Options
+from exporter.simulator.options import SimulatorSettings
 
 DOCS = Path(__file__).parent
 
@@ -84,8 +84,8 @@ def settings() -> str:
 
 
 def _simulation_rows() -> Iterator[str]:
-    for field, flag in flags_of(Options).items():
-        yield f"| `--{flag.name}` | {_code(default_text(Options, field))} | {flag.help} |"
+    for field, flag in flags_of(SimulatorSettings).items():
+        yield f"| `--{flag.name}` | {_code(default_text(SimulatorSettings, field))} | {flag.help} |"
 
 
 def _code(text: str) -> str:

@@ -11,7 +11,7 @@ from exporter.config.flags import Networks
 from exporter.errors import CallbackError, Fault
 
 PATH = "/callbacks"
-#: A client that was idle may send this many seconds' worth of requests at once.
+#: A client that was idle may send this many seconds' worth of requests together.
 BURST_SECONDS = 2.0
 #: How many addresses have their network checks cached, and how many clients have a rate limit of their own.
 #: Both limits bound the memory, since anybody on the internet can send from many addresses.
@@ -89,13 +89,13 @@ def _without_port(entry: str) -> str:
 
 
 class RateLimit:
-    """A token bucket for each client.
+    """Limits the rate of each client, with bursts (a token bucket).
 
     Args:
         per_second: requests per second of one client, above 0; bursts may be BURST_SECONDS times as large.
             All addresses of an IPv6 /64 network are one client.
-        max_clients: number of clients with a bucket. Past it the client that was idle longest loses its
-            bucket and starts with a full one next time.
+        max_clients: maximum number of clients that are remembered. Above it the client that was idle longest
+            is forgotten, and may send a whole burst next time.
     """
 
     def __init__(self, per_second: float, *, max_clients: int = MAX_CLIENTS) -> None:
@@ -103,8 +103,9 @@ class RateLimit:
         # At least one: with a rate below 0.5 per second no request would ever be allowed otherwise.
         self._capacity = max(per_second * BURST_SECONDS, 1.0)
         self._max_clients = max_clients
-        #: Tokens left and the time of the last request, by client; the client idle longest comes first.
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        #: By client: the requests that it may send immediately, and the time of its last request. The client
+        #: that was idle longest comes first.
+        self._clients: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def acquire(self, source: str, now: float) -> float:
         """Count a request; return 0 if it is allowed, else the seconds until the next one would be.
@@ -114,19 +115,19 @@ class RateLimit:
             now: seconds on a monotonic clock.
         """
         client = _client(source)
-        # Removed and inserted again, so that the order of the buckets is that of the last requests.
-        tokens, updated_at = self._buckets.pop(client, (self._capacity, now))
-        tokens = min(self._capacity, tokens + (now - updated_at) * self._per_second)
-        # A request over the limit takes no token: a client that keeps trying is not shut out for ever.
-        wait_seconds = 0.0 if tokens >= 1 else (1 - tokens) / self._per_second
-        self._buckets[client] = (tokens - 1 if wait_seconds == 0 else tokens), now
-        if len(self._buckets) > self._max_clients:
-            self._buckets.popitem(last=False)
+        # Removed and inserted again, so that the order of the clients is that of their last requests.
+        allowance, updated_at = self._clients.pop(client, (self._capacity, now))
+        allowance = min(self._capacity, allowance + (now - updated_at) * self._per_second)
+        # A request over the limit uses up nothing: a client that keeps trying is allowed again after a while.
+        wait_seconds = 0.0 if allowance >= 1 else (1 - allowance) / self._per_second
+        self._clients[client] = (allowance - 1 if wait_seconds == 0 else allowance), now
+        if len(self._clients) > self._max_clients:
+            self._clients.popitem(last=False)
         return wait_seconds
 
 
 def _client(source: str) -> str:
-    """Return the key of a client's bucket: an IPv4 address, or the /64 network of an IPv6 address."""
+    """Return the client of an address: an IPv4 address, or the /64 network of an IPv6 address."""
     if ":" not in source:
         return source
     # One IPv6 customer usually has a whole /64; a limit for each address would limit nothing.
@@ -172,15 +173,17 @@ class CallbackAccess:
             path: the path of the request.
 
         Raises:
-            CallbackError: the address is not allowed, is over the rate limit, or the path or its token is
-                wrong. A wrong token gets the same answer as a wrong path, so that nobody learns which it was.
+            CallbackError: the address may not send, sends too often, or uses a wrong path or token. A wrong
+                token gets the same answer as a wrong path, so that nobody learns which it was.
         """
         # The cheap checks come first, and the rate is limited before tokens are compared: it limits guesses.
         if not self._client_addresses.may_send(source):
             raise CallbackError(403, "address", (Fault("", "this address may not send callbacks"),))
         if self._rate_limit is not None and (wait := self._rate_limit.acquire(source, self._clock())):
             retry = {"Retry-After": str(math.ceil(wait))}
-            raise CallbackError(429, "rate", (Fault("", "too many requests; send it again later"),), retry)
+            raise CallbackError(
+                429, "rate", (Fault("", "too many requests; send the callback again later"),), retry
+            )
         if not self._is_callback_path(path):
             raise CallbackError(404, "token", (Fault("", "the path or its token is wrong"),))
 

@@ -55,7 +55,7 @@ def check_head(version: str, target: bytes, headers: list[tuple[bytes, bytes]]) 
         if name in seen:
             return HTTPStatus.BAD_REQUEST, f"expected only one {name.decode()} header"
         seen.add(name)
-        # HTTP/1.0 has no chunks: a proxy would take them for the body itself, or for another request.
+        # HTTP/1.0 has no chunks: a proxy would treat them as the body itself, or as another request.
         if name == b"transfer-encoding" and (version != "1.1" or value.strip().lower() != b"chunked"):
             return HTTPStatus.BAD_REQUEST, "expected only chunked transfer-encoding, in HTTP/1.1"
     return None

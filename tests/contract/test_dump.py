@@ -224,8 +224,8 @@ def test_a_loaded_store_is_the_same_and_so_is_its_dump(places: Places) -> None:
         with closing(target.open()) as store:
             assert shown(store) == before
             assert (store.secret, store.bodies(limit=10)) == (secret, bodies)
-            assert store.due(0.3, 9) == []
-            assert len(store.due(0.1 + 0.2, 9)) == 3
+            assert store.due_keys(0.3, 9) == []
+            assert len(store.due_keys(0.1 + 0.2, 9)) == 3
         assert target.dump() == dump
 
 
@@ -252,7 +252,7 @@ def test_a_loaded_store_goes_on_where_the_dumped_one_was(places: Places) -> None
             tasks_with_sources = [
                 each.task_id for each in transaction.tasks_with_sources(4, "00ff00ff00ff00ff")
             ]
-            return sorted(tasks_with_sources), transaction.release(
+            return sorted(tasks_with_sources), transaction.delete_body(
                 store.bodies(limit=1, reason="schema")[0].digest
             )
 
@@ -322,7 +322,7 @@ def test_a_store_with_old_and_high_numbers_keeps_the_order_of_its_tasks(places: 
     with closing(target.open()) as store:
         assert shown(store) == before
         store.transact(put(task("next", host="a")))
-        listed = store.listing(state=ACTIVE, after=0, limit=9)
+        listed = store.list_tasks(state=ACTIVE, after=0, limit=9)
     assert max(number for number, _ in listed) % (1 << 32) == 5
 
 

@@ -189,7 +189,7 @@ def test_a_loaded_task_that_another_replica_forgets_is_not_brought_back(served: 
 
         one.transact(work)
         assert seen == [True, False]
-        assert two.find("4/t0") is None
+        assert two.find_task("4/t0") is None
 
 
 #: Bytes that identify a request: of the first script, of one that writes, and of the last one.

@@ -91,7 +91,7 @@ def test_a_step_sees_what_it_has_changed(store: Store) -> None:
         return seen, transaction.task("4/a")
 
     assert store.transact(work)[0] == (task("a"), None)
-    assert store.find("4/a") is None
+    assert store.find_task("4/a") is None
 
 
 def test_a_step_that_fails_changes_nothing(store: Store) -> None:
@@ -105,7 +105,7 @@ def test_a_step_that_fails_changes_nothing(store: Store) -> None:
 
     with pytest.raises(ZeroDivisionError):
         store.transact(work)
-    assert store.find("4/a") is None
+    assert store.find_task("4/a") is None
     assert label_sets(store) == {}
     assert store.snapshot(1).quarantined == 0
     store.transact(count())
@@ -132,7 +132,7 @@ def test_steps_of_two_processes_at_once_are_one_after_the_other(open_store: Open
             store.transact(lambda transaction: put(_with_one_more_run(transaction.task("4/a")))(transaction))
 
     together(partial(run, store) for store in stores)
-    record = stores[0].find("4/a")
+    record = stores[0].find_task("4/a")
     assert record is not None
     assert decode_task(record).runs == 60
 
@@ -162,20 +162,20 @@ def test_due_tasks_come_longest_first(store: Store) -> None:
     store.transact(put(task("a"), due=30.0))
     store.transact(put(task("b"), due=10.0))
     store.transact(put(task("c"), due=40.0))
-    assert store.due(30.0, 10) == ["4/b", "4/a"]
-    assert store.due(40.0, 1) == ["4/b"]
+    assert store.due_keys(30.0, 10) == ["4/b", "4/a"]
+    assert store.due_keys(40.0, 1) == ["4/b"]
     store.transact(lambda transaction: transaction.delete("4/b"))
-    assert store.due(30.0, 10) == ["4/a"]
+    assert store.due_keys(30.0, 10) == ["4/a"]
 
 
 def test_all_tasks_are_due_when_their_states_are_judged_anew(open_store: Open) -> None:
     """All tasks become due once when the settings that judge their states change."""
     open_store(fold_settings_fingerprint="0").transact(put(task("a"), task("b", "E"), due=9e9))
-    assert open_store(fold_settings_fingerprint="0").due(1.0, 9) == []
+    assert open_store(fold_settings_fingerprint="0").due_keys(1.0, 9) == []
     store = open_store(fold_settings_fingerprint="0,-22")
-    assert sorted(store.due(1.0, 9)) == ["4/a", "4/b"]
+    assert sorted(store.due_keys(1.0, 9)) == ["4/a", "4/b"]
     store.transact(put(task("a"), task("b", "E"), due=9e9))
-    assert open_store(fold_settings_fingerprint="0,-22").due(1.0, 9) == []
+    assert open_store(fold_settings_fingerprint="0,-22").due_keys(1.0, 9) == []
 
 
 def test_a_label_set_appears_with_its_first_task(store: Store) -> None:
@@ -237,12 +237,12 @@ def test_a_snapshot_reads_the_states_in_the_order_asked_for_and_counts_all(store
 def test_a_listing_is_read_page_by_page(store: Store) -> None:
     """A listing is read page by page in the order of arrival, and by state if asked."""
     store.transact(put(*(task(str(n)) for n in range(5)), task("x", "E")))
-    first = store.listing(state=None, after=0, limit=4)
-    second = store.listing(state=None, after=first[-1][0], limit=4)
+    first = store.list_tasks(state=None, after=0, limit=4)
+    second = store.list_tasks(state=None, after=first[-1][0], limit=4)
     assert [decode_task(record).task_id for _, record in first + second] == ["0", "1", "2", "3", "4", "x"]
-    assert [decode_task(record).task_id for _, record in store.listing(state="failed", after=0, limit=9)] == [
-        "x"
-    ]
+    assert [
+        decode_task(record).task_id for _, record in store.list_tasks(state="failed", after=0, limit=9)
+    ] == ["x"]
 
 
 def test_label_sets_past_the_bound_are_one(open_store: Open) -> None:
@@ -381,7 +381,10 @@ def test_a_body_without_anything_in_it_leaves_the_quarantine_too(open_store: Ope
     assert fleet(store)["quarantine_evicted_total"] == 1
     store.transact(lambda transaction: transaction.quarantine(QuarantineEntry("json", b"", "::1", 99.0)))
     (held,) = store.bodies(limit=9)
-    assert (held.body, store.transact(lambda transaction: transaction.release(held.digest))[0]) == (b"", True)
+    assert (held.body, store.transact(lambda transaction: transaction.delete_body(held.digest))[0]) == (
+        b"",
+        True,
+    )
     assert store.snapshot(1).quarantined == 0
 
 
@@ -392,7 +395,7 @@ def test_a_body_is_released_once(open_store: Open) -> None:
     digest = first.bodies(limit=1)[0].digest
 
     def work(transaction: Transaction) -> bool:
-        return transaction.release(digest) and (count()(transaction) is None)
+        return transaction.delete_body(digest) and (count()(transaction) is None)
 
     def fail(transaction: Transaction) -> None:
         work(transaction)
@@ -405,7 +408,7 @@ def test_a_body_is_released_once(open_store: Open) -> None:
     assert second.snapshot(1).quarantined == 1
     assert label_sets(second)["4", "push.example.com"].values == {"tasks_started_total": 1}
     assert fleet(second) == {series("quarantined_bodies_total", "schema"): 2}
-    assert not first.transact(lambda transaction: transaction.release("no digest"))[0]
+    assert not first.transact(lambda transaction: transaction.delete_body("no digest"))[0]
 
 
 def test_what_is_too_old_is_given_up_when_asked(open_store: Open) -> None:
@@ -423,10 +426,10 @@ def test_a_guest_takes_a_store_as_it_is(open_store: Open) -> None:
     with pytest.raises(StoreError, match=r"no store .* --store.url"):
         open_store(attach_only=True)
     open_store(fold_settings_fingerprint="--a=1 --b=2").transact(put(task("a"), due=9e9))
-    assert open_store(fold_settings_fingerprint="--a=1 --b=2", attach_only=True).due(1.0, 9) == []
+    assert open_store(fold_settings_fingerprint="--a=1 --b=2", attach_only=True).due_keys(1.0, 9) == []
     with pytest.raises(StoreError, match=r"add --b=2 to this command$"):
         open_store(fold_settings_fingerprint="--a=1 --b=3", attach_only=True)
-    assert open_store(fold_settings_fingerprint="--a=1 --b=2").due(1.0, 9) == []
+    assert open_store(fold_settings_fingerprint="--a=1 --b=2").due_keys(1.0, 9) == []
 
 
 def test_a_probe_can_be_repeated(store: Store) -> None:

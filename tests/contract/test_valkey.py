@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from exporter.errors import StoreError, StoreUnavailable
-from exporter.ingest.batch import BatchFolder
+from exporter.ingest.batch import BatchApplier
 from exporter.metrics.values import series
 from exporter.relay import with_counters_reset
 from exporter.store.protocol import PreparedCommit, QuarantineEntry, Transaction
@@ -65,7 +65,7 @@ def test_an_answer_that_is_lost_counts_once(empty_server: ValkeyServer, opened: 
         digest = store.bodies(limit=1)[0].digest
         assert store.bodies(limit=1)[0].count == 1
         wire.to_lose = 1
-        assert store.transact(lambda transaction: transaction.release(digest))[0] is True
+        assert store.transact(lambda transaction: transaction.delete_body(digest))[0] is True
 
 
 def test_what_reaches_the_server_after_its_caller_gave_up_is_not_counted(
@@ -149,19 +149,19 @@ def test_what_time_decides_is_told_once_whoever_sweeps(empty_server: ValkeyServe
     """Three replicas that find the same tasks due at the same time count each of them once."""
     stores = [opened(empty_server.url) for _ in range(3)]
     stores[0].transact(put(*(task(str(n), "E") for n in range(40)), due=1.0))
-    folder = BatchFolder(WINDOWS, LABELS)
+    folder = BatchApplier(WINDOWS, LABELS)
     later = T0 + WINDOWS.reorder + 10
     barrier = threading.Barrier(3, timeout=HANG_SECONDS)
 
     def run(store: ValkeyStore) -> None:
-        keys = store.due(later, 100)
+        keys = store.due_keys(later, 100)
         barrier.wait()
         store.transact(partial(folder.sweep, keys, later))
 
     together(partial(run, store) for store in stores)
     assert fleet(stores[1])[series("anomalies_total", "missed_start")] == 40
     forgotten = T0 + 2 * WINDOWS.forget_after
-    while keys := stores[0].due(forgotten, 100):
+    while keys := stores[0].due_keys(forgotten, 100):
         stores[0].transact(partial(folder.sweep, keys, forgotten))
     assert stores[2].snapshot(99).counts == []
 
@@ -266,7 +266,7 @@ def test_a_store_that_comes_back_older_is_noticed_and_begins_again(
         assert again.transact(lambda transaction: transaction.task("4/a"))[0] == with_counters_reset(
             task("a", host="h")
         )
-        assert again.due(1.0, 9) == ["4/a"]
+        assert again.due_keys(1.0, 9) == ["4/a"]
     for again in restarted:
         again.transact(count())
     assert started(restarted[0]) == 2

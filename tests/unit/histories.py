@@ -96,7 +96,7 @@ def gauges(result: Result) -> tuple[object, ...]:
     moments = tuple(
         (e.kind, e.ms, e.subject, e.message) if e else None for e in (now.start, now.exit, now.file)
     )
-    return (now.running, now.lost, now.played, moments, result.task.runs)
+    return (now.active, now.lost, now.played, moments, result.task.runs)
 
 
 def random_history(random: Random, runs: int | None = None) -> list[Callback]:

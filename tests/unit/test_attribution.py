@@ -1,6 +1,6 @@
 """Whose is an exit that names no task?"""
 
-from exporter.relay import Attribution, Task, Verdict, attribute, fold, is_forgotten, state_of
+from exporter.relay import Attribution, Task, Verdict, attribute_exit, fold, is_forgotten, state_of
 from exporter.relay.deduplication import MAX_IDENTITIES
 from tests.unit.histories import T0, WINDOWS, callback
 
@@ -18,7 +18,7 @@ def exit_at(
     arrival: float, nameless: Task, *tasks_with_sources: Task, time: float | None = None, code: str = "-22"
 ) -> Attribution:
     """Attribute an exit that names no task."""
-    return attribute(
+    return attribute_exit(
         nameless, tasks_with_sources, callback("E", time, code, sources=SOURCES), arrival, WINDOWS
     )
 
@@ -38,7 +38,9 @@ def test_without_an_owner_its_code_is_counted_at_once() -> None:
         assert found.owner is None
         assert ("tasks_exited_total", "-22", 1) in found.measurements
         assert ("anomalies_total", "unattributed_exit", 1) in found.measurements
-    sourceless = attribute(Task(appid=1, task_id=""), [task("a")], callback("E", None, "0"), T0 + 9, WINDOWS)
+    sourceless = attribute_exit(
+        Task(appid=1, task_id=""), [task("a")], callback("E", None, "0"), T0 + 9, WINDOWS
+    )
     assert sourceless.owner is None
 
 

@@ -17,7 +17,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from exporter.ingest.batch import BatchFolder, BatchItem
+from exporter.ingest.batch import BatchApplier, BatchItem
 from exporter.relay import ACTIVE, NONE, STATES, Task, Verdict, fold, settle, state_of
 from exporter.relay.deduplication import MAX_IDENTITIES
 from exporter.relay.fold import MAX_LOG
@@ -212,8 +212,8 @@ def test_whatever_is_sent_the_task_is_in_one_state_and_its_record_is_read_as_it_
         assert (state_of(task, WINDOWS) in STATES) == (
             task.current.start is not None or task.current.exit is not None
         )
-        assert task.current.running == (state_of(task, WINDOWS) == ACTIVE)
-        assert task.current.file is None or task.current.running
+        assert task.current.active == (state_of(task, WINDOWS) == ACTIVE)
+        assert task.current.file is None or task.current.active
         assert task.runs == runs
         assert decode_task(encode(task)) == task
         assert all(amount >= 0 for _, _, amount in folded.measurements)
@@ -263,7 +263,7 @@ def test_the_tasks_by_state_are_as_many_as_the_known_tasks(
     found: list[tuple[str, Odd]], later: float
 ) -> None:
     """At all times, also when some are forgotten; known is a task of which a run or an exit is known."""
-    folder = BatchFolder(WINDOWS, ("appid",))
+    folder = BatchApplier(WINDOWS, ("appid",))
     calls = [
         BatchItem(d.arrival, replace(d.callback, task_id=task_id))
         for task_id, one in found
@@ -277,13 +277,13 @@ def test_the_tasks_by_state_are_as_many_as_the_known_tasks(
             store.transact(lambda transaction, arrived=arrived: folder.apply([arrived], transaction))  # type: ignore[misc]
             compare_states(store)
         now = T0 + 5000 + later
-        store.transact(lambda transaction: folder.sweep(store.due(now, 9), now, transaction))
+        store.transact(lambda transaction: folder.sweep(store.due_keys(now, 9), now, transaction))
         compare_states(store)
 
 
 def compare_states(store: SqliteStore) -> None:
     """Compare what is counted by state with the states of the tasks that are kept."""
-    kept = [decode_task(record) for _, record in store.listing(state=None, after=0, limit=99)]
+    kept = [decode_task(record) for _, record in store.list_tasks(state=None, after=0, limit=99)]
     states = Counter(state_of(task, WINDOWS) for task in kept)
     del states[NONE]
     assert Counter({state: number for _, state, number in store.snapshot(99).counts if number}) == states

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from exporter.ingest.batch import BatchFolder, BatchItem
+from exporter.ingest.batch import BatchApplier, BatchItem
 from exporter.ingest.replay import Replayer, ReplayResult
 from exporter.metrics.values import histogram_keys, series
 from exporter.protocol.callback import Callback
@@ -22,7 +22,7 @@ from tests.unit.histories import T0, WINDOWS
 
 LABELS = ("appid", "to_host")
 PARSER = Parser(schemas=Schemas(), redactor=Redactor(key=b"key", plain_hosts=[]))
-FOLDER = BatchFolder(WINDOWS, LABELS)
+FOLDER = BatchApplier(WINDOWS, LABELS)
 HOUR = 3600.0
 
 
@@ -52,7 +52,7 @@ class Bench:
 
     def replay(self, held: QuarantinedBody, now: float) -> ReplayResult:
         """Replay a body."""
-        return Replayer(store=self.store, parser=PARSER, folder=FOLDER, clock=lambda: now).replay(held)
+        return Replayer(store=self.store, parser=PARSER, applier=FOLDER, clock=lambda: now).replay(held)
 
     @property
     def kept(self) -> int:
@@ -73,7 +73,7 @@ class Bench:
     @property
     def task(self) -> Task:
         """Task 4/a."""
-        record = self.store.find("4/a")
+        record = self.store.find_task("4/a")
         assert record is not None
         return decode_task(record)
 
@@ -102,7 +102,7 @@ def test_a_body_counts_as_of_when_it_came(bench: Bench) -> None:
 def test_a_body_counts_once_however_often_it_is_replayed(bench: Bench) -> None:
     """Also by one who listed it before another took it."""
     held = bench.keep(body("TaskStart", T0), T0 + 1.0)
-    assert [bench.replay(held, T0 + 9.0).outcome for _ in range(3)] == ["applied", "gone", "gone"]
+    assert [bench.replay(held, T0 + 9.0).outcome for _ in range(3)] == ["applied", "not_found", "not_found"]
     assert bench.counted("tasks_started_total") == 1
 
 
@@ -130,7 +130,7 @@ def test_a_body_that_can_not_be_told_from_a_counted_one_is_stale(bench: Bench, f
     assert bench.replay(held, T0 + 9 * HOUR) == ReplayResult("stale")
     assert bench.counted(series("tasks_exited_total", "0")) == 1
     assert bench.fleet[series("callbacks_total", "TaskExit", "stale")] == 2
-    assert bench.store.find("4/a") is None
+    assert bench.store.find_task("4/a") is None
 
 
 def test_an_old_body_counts_if_nothing_as_new_is_known_of_its_task(bench: Bench) -> None:
@@ -138,7 +138,7 @@ def test_an_old_body_counts_if_nothing_as_new_is_known_of_its_task(bench: Bench)
     bench.live(body("TaskStart", T0), T0 + 1.0)
     held = bench.keep(body("TaskExit", T0 + HOUR, {"code": -5}), T0 + HOUR + 1)
     assert bench.replay(held, T0 + 100 * HOUR) == ReplayResult("applied")
-    assert not bench.task.current.running
+    assert not bench.task.current.active
     bench.keep(held.body, held.first)
     assert bench.replay(held, T0 + 100 * HOUR) == ReplayResult("duplicate")
     assert bench.counted(series("tasks_exited_total", "-5")) == 1
@@ -159,7 +159,7 @@ def test_an_exit_without_a_task_finds_its_owner(bench: Bench) -> None:
     bench.live(body("TaskStart", T0, **sources), T0 + 1.0)
     held = bench.keep(body("TaskExit", T0 + 60, {"code": 0}, task_id=None, **sources), T0 + 61.0)
     assert bench.replay(held, T0 + 120.0) == ReplayResult("applied")
-    assert not bench.task.current.running
+    assert not bench.task.current.active
     late = bench.keep(body("TaskExit", T0 + 59, {"code": 0}, task_id="", **sources), T0 + 62.0)
     assert bench.replay(late, T0 + 9 * HOUR) == ReplayResult("stale")
     timeless = bench.keep(body("TaskExit", None, {"code": 0}, task_id="", **sources), T0 + 62.0)
@@ -180,7 +180,7 @@ def test_what_is_still_of_no_use_stays_as_it_is(bench: Bench, raw: bytes, reason
     held = bench.keep(raw, T0, reason)
     before = bench.store.snapshot(9)
     replayed = bench.replay(held, T0 + 9.0)
-    assert replayed.outcome == "stays"
+    assert replayed.outcome == "still_invalid"
     assert why in replayed.problem
     assert bench.store.snapshot(9) == before
     assert bench.store.bodies(limit=9) == [held]

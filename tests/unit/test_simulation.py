@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporter.errors import CallbackError
-from exporter.ingest.batch import BatchFolder, BatchItem
+from exporter.ingest.batch import BatchApplier, BatchItem
 from exporter.metrics.catalogue import PREFIX
 from exporter.metrics.process import Telemetry
 from exporter.protocol.callback import Callback, Ignored
@@ -63,7 +63,7 @@ class Core:
     def __init__(self, path: Path) -> None:
         self._store = SqliteStore(path, StoreOptions(labels=LABELS))
         self._parser = Parser(schemas=Schemas(), redactor=Redactor(key=b"k", plain_hosts=("*.myqcloud.com",)))
-        self._folder = BatchFolder(WINDOWS, LABELS)
+        self._folder = BatchApplier(WINDOWS, LABELS)
 
     def close(self) -> None:
         """Let go of the store."""
@@ -87,7 +87,7 @@ class Core:
 
     def _sweep(self, now: float) -> None:
         for _ in range(ROUNDS):
-            keys = self._store.due(now, SWEPT)
+            keys = self._store.due_keys(now, SWEPT)
             if not keys:
                 return
             self._store.transact(lambda transaction, keys=keys: self._folder.sweep(keys, now, transaction))  # type: ignore[misc]

@@ -215,8 +215,8 @@ def test_a_column_asked_for_again_is_sorted_the_other_way_round() -> None:
         ({"active": 12, "failed": 2, "lost": 1}, {}, "error", "12 on air, 2 failed, 1 lost", "Failed: "),
         ({"failed": 2}, {}, "error", "0 on air, 2 failed", "Failed: "),
         ({"active": 1, "lost": 1}, {}, "error", "1 on air, 1 lost", "Lost: "),
-        ({"active": 2}, {"silent_seconds": 1}, "warning", "2 on air", "1 active task plays nothing."),
-        ({"active": 2}, {"silent_seconds": 2}, "warning", "2 on air", "2 active tasks play nothing."),
+        ({"active": 2}, {"plays_nothing_seconds": 1}, "warning", "2 on air", "1 active task plays nothing."),
+        ({"active": 2}, {"plays_nothing_seconds": 2}, "warning", "2 on air", "2 active tasks play nothing."),
         (
             {"active": 2},
             {"overdue_seconds": 2, "": 3},
@@ -248,7 +248,7 @@ def test_a_live_task_is_just_running() -> None:
     """Since its start."""
     status = seen(("S", 0, ""))
     assert (status.state, status.since, status.file, status.exit) == ("active", T0, None, None)
-    assert (status.overdue_seconds, status.silent_seconds, words("doing", status)) == (0, 0, "running")
+    assert (status.overdue_seconds, status.plays_nothing_seconds, words("doing", status)) == (0, 0, "running")
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_dead_air_is_told(now: float, silence: str) -> None:
     """When a task that has played a file has played none for a minute."""
     status = seen(("S", 0, ""), ("F", 1, "0"), ("N", 601, "0"), now=now, duration_seconds=600.0)
     assert words("doing", status) == (f"has played nothing for {silence}" if silence else "running")
-    assert status.silent_seconds == (now - 601 if silence else 0)
+    assert status.plays_nothing_seconds == (now - 601 if silence else 0)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.registry import Collector
 
-from exporter.ingest.batch import BatchFolder, BatchItem
+from exporter.ingest.batch import BatchApplier, BatchItem
 from exporter.metrics.catalogue import CATALOGUE, FAMILIES, Scope
 from exporter.metrics.process import Telemetry
 from exporter.store.protocol import Snapshot, StoreOptions
@@ -39,7 +39,7 @@ def exposition(*, openmetrics: bool) -> Exposition:
 def store(tmp_path: Path) -> Iterator[SqliteStore]:
     """A store with a little of everything in it."""
     store = SqliteStore(tmp_path / "relay.db", StoreOptions(), clock=lambda: T0 - 10.0)
-    folder = BatchFolder(WINDOWS, LABELS)
+    folder = BatchApplier(WINDOWS, LABELS)
     steps = [
         (
             0.5,
@@ -211,7 +211,7 @@ def calls_of(work: Callable[[], object]) -> int:
 def test_lines_of_what_has_not_changed_are_not_written_again(tmp_path: Path) -> None:
     """With a hundred of ten thousand tasks changed a scrape is a tenth of the first one's work, or less."""
     store = SqliteStore(tmp_path / "large.db", StoreOptions())
-    folder = BatchFolder(WINDOWS, LABELS)
+    folder = BatchApplier(WINDOWS, LABELS)
     writer = exposition(openmetrics=False)
 
     def start(numbers: range, at: float) -> None:
