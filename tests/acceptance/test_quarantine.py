@@ -126,7 +126,7 @@ def test_replays_that_are_killed_beside_a_load_count_each_body_once(tmp_path: Pa
             sender.until_kept(20)
         done = started(tmp_path, "quarantine", "replay", "--all")
         said = done.communicate(timeout=HANG_SECONDS)[0]
-        assert said.endswith(b"1 stays\n")
+        assert said.endswith(b"1 still_invalid\n")
         assert b" applied" in said, "none was killed in the middle"
         scrape = exporter.scrape()
         assert scrape.value("tasks_started_total", appid="7") == BODIES

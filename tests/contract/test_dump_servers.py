@@ -294,7 +294,7 @@ def test_a_server_of_another_version_or_that_lost_something_is_not_dumped(served
             served.dump()
         client.hdel(META, "torn")
         client.hset(META, "version", "2")
-        with pytest.raises(StoreError, match="has version 2 in 1 parts"):
+        with pytest.raises(StoreError, match="has version 2 and 1 partitions"):
             served.dump()
 
 

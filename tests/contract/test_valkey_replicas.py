@@ -48,7 +48,7 @@ def on_server(server: ValkeyServer) -> int:
 
 def refused(store: ValkeyStore, host: str = "push.example.com") -> None:
     """A commit is not answered 200, since no replica has it."""
-    with impatient(), pytest.raises(StoreUnavailable, match=r"0 of 1 replicas confirmed.*wait-replicas"):
+    with impatient(), pytest.raises(StoreUnavailable, match=r"0 of 1 server replicas confirmed.*wait-replicas"):
         store.transact(count(host=host))
 
 
@@ -120,9 +120,9 @@ def test_a_store_opens_and_is_ready_only_with_its_replicas(
     """A store opens and is ready only with its replicas; a command beside it does not ask for them."""
     pair.detach()
     with impatient():
-        with pytest.raises(StoreUnavailable, match="0 of 1 replicas"):
+        with pytest.raises(StoreUnavailable, match="0 of 1 server replicas"):
             store.probe()
-        with pytest.raises(StoreError, match="0 of 1 replicas"):
+        with pytest.raises(StoreError, match="0 of 1 server replicas"):
             opened(pair.url + WAITING)
     opened(pair.url + WAITING, attach_only=True).transact(count())
     pair.follow()
@@ -183,7 +183,7 @@ def test_in_a_cluster_the_server_that_has_the_store_waits(tmp_path: Path, opened
         with replica.client() as client:
             client.execute_command("CLUSTER FAILOVER", "TAKEOVER")
         with impatient():
-            until(lambda: "0 of 1 replicas" in told(store), "it is found, and has no replica of its own")
+            until(lambda: "0 of 1 server replicas" in told(store), "it is found, and has no replica of its own")
         owner.start()
         until(lambda: has_replica(replica), "the old primary is its replica")
         before = started(store)
