@@ -158,10 +158,7 @@ class Service:
         """
         settings = self._settings
         if settings.is_open:
-            log.warning(
-                "anybody may send callbacks; set --callback.token-file, --callback.require-sign or "
-                "--callback.allow-from"
-            )
+            log.warning("anybody may send callbacks; set --callback.token-file or --callback.allow-from")
         store = open_store(settings, passwords=self._files.store_passwords)
         telemetry = Telemetry(version=__version__, revision=revision())
         # Opening the store has written to it.

@@ -11,7 +11,7 @@ from exporter.config.flags import Networks
 from exporter.errors import CallbackError, Fault
 
 PATH = "/callbacks"
-#: A client that was idle may send this many seconds' worth of requests together.
+#: A client that was idle may send the requests of this many seconds together.
 BURST_SECONDS = 2.0
 #: How many addresses have their network checks cached, and how many clients have a rate limit of their own.
 #: Both limits bound the memory, since anybody on the internet can send from many addresses.
@@ -103,8 +103,7 @@ class RateLimit:
         # At least one: with a rate below 0.5 per second no request would ever be allowed otherwise.
         self._capacity = max(per_second * BURST_SECONDS, 1.0)
         self._max_clients = max_clients
-        #: By client: the requests that it may send immediately, and the time of its last request. The client
-        #: that was idle longest comes first.
+        #: By client, the longest idle first: the requests that it may send now, and the time of the last one.
         self._clients: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def acquire(self, source: str, now: float) -> float:
@@ -181,9 +180,8 @@ class CallbackAccess:
             raise CallbackError(403, "address", (Fault("", "this address may not send callbacks"),))
         if self._rate_limit is not None and (wait := self._rate_limit.acquire(source, self._clock())):
             retry = {"Retry-After": str(math.ceil(wait))}
-            raise CallbackError(
-                429, "rate", (Fault("", "too many requests; send the callback again later"),), retry
-            )
+            fault = Fault("", "too many requests; send the callback again later")
+            raise CallbackError(429, "rate", (fault,), retry)
         if not self._is_callback_path(path):
             raise CallbackError(404, "token", (Fault("", "the path or its token is wrong"),))
 

@@ -102,8 +102,7 @@ class ReloadingFile(Generic[T]):
             problem = {"of": self._name, "reason": str(exc)}
             log.error("reload failed; the previous values stay in use", extra=problem)  # noqa: TRY400
         except Exception as exc:
-            # A bug, or too many open files: neither may stop the worker.
-            # Only the class is logged: the text may quote a secret.
+            # A bug, or too many open files: neither may stop the worker. The text may quote a secret.
             problem = {"of": self._name, "reason": type(exc).__name__}
             log.error("reload failed; the previous values stay in use", extra=problem)  # noqa: TRY400
         else:
@@ -138,10 +137,10 @@ def secret_lines(path: str, flag: str, is_valid: Callable[[str], bool], files: F
         text = files.read(path).decode()
     except OSError as exc:
         raise SettingsError(f"{flag}={path}: can't be read: {exc.strerror}") from exc
-    except UnicodeDecodeError:
-        raise SettingsError(f"{flag}={path}: can't be read: it is not UTF-8 text") from None
-    except ValueError:
-        raise SettingsError(f"{flag}: expected a valid path") from None
+    except ValueError as exc:
+        # `open` raises it too, if no file can have such a path.
+        problem = "it is not UTF-8 text" if isinstance(exc, UnicodeDecodeError) else "expected a valid path"
+        raise SettingsError(f"{flag}={path}: {problem}") from None
     if files.is_world_readable(path):
         raise SettingsError(f"{flag}: all users of this machine can read {path}; run chmod o-rwx {path}")
     lines = tuple(line.strip() for line in text.splitlines() if line.strip())

@@ -199,8 +199,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         Flag(
             "relay.lost-after",
             parse_duration,
-            "An active task is lost after this long without a callback. "
-            "For a healthy task none may arrive for days.",
+            "An active task is lost after this long without a callback; none for days may be normal.",
         ),
     ] = 31 * DAY
     relay_forget_after: Annotated[

@@ -17,8 +17,7 @@ from exporter.relay import STATES
 PREFIX = "css_relay_"
 #: The label value for a value that is not in a family's list.
 OTHER = "other"
-#: The label value for a missing value.
-UNKNOWN = "_unknown"
+UNKNOWN = "_unknown"  # a missing value
 #: The label value for all values over a limit. The underscore distinguishes it from values of callbacks.
 OVERFLOW = "_other"
 LABEL_CHOICES = ("appid", "to_host", "source_host", "stream_id", "task_id")
@@ -67,8 +66,7 @@ class Family(Struct, frozen=True, kw_only=True):
         labels: its labels, without those of its scope.
         values: if it has one label, the values known in advance; their samples are 0 from the start.
         buckets: upper bounds of a histogram's buckets, without +Inf.
-        limit: maximum number of values of a label that senders choose; further values become OVERFLOW. 0:
-            no limit.
+        limit: maximum number of label values that senders choose; further ones become OVERFLOW. 0: no limit.
     """
 
     name: str
@@ -158,9 +156,7 @@ FAMILIES = (
     _labelled(
         "downtime_seconds", "Time from the exit of a task to its next start.", "histogram", buckets=DOWN
     ),
-    _fleet(
-        "callbacks_total", "Callbacks answered with 200, by event and outcome.", labels=("event", "outcome")
-    ),
+    _fleet("callbacks_total", "Callbacks answered 200, by event and outcome.", labels=("event", "outcome")),
     _fleet(
         "callback_delay_seconds",
         "Time from the event time of a callback to its arrival; 0 if the sender's clock is ahead.",
@@ -173,7 +169,7 @@ FAMILIES = (
     _fleet("unknown_fields_total", "Callback fields that no schema lists.", labels=("field",), limit=50),
     _fleet(
         "last_callback_timestamp_seconds",
-        "Arrival time of the newest callback answered with 200.",
+        "Arrival time of the newest callback answered 200.",
         "gauge",
         labels=("event",),
     ),

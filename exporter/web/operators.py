@@ -117,9 +117,7 @@ class Tasks:
         """
         record = await asyncio.to_thread(self._store.find_task, task_key(appid, task_id))
         if record is None:
-            raise falcon.HTTPNotFound(
-                description="task not found; it may have been deleted since its last callback"
-            )
+            raise falcon.HTTPNotFound(description="task not found; it may have been deleted")
         resp.data = orjson.dumps({"task": task_json(decode_task(record), self._fold_settings)})
 
 

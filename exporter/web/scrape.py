@@ -24,14 +24,8 @@ from exporter.metrics.catalogue import Family, Scope, in_scope
 from exporter.metrics.process import Telemetry, WithoutCreated
 from exporter.relay import STATES, FoldSettings
 from exporter.store.protocol import Snapshot, Store
-from exporter.web.text_format import (
-    FLEET_FAMILIES,
-    LABEL_SET_FAMILIES,
-    STORE_FAMILIES,
-    TASK_FAMILIES,
-    LineWriter,
-    RecordLines,
-)
+from exporter.web import text_format
+from exporter.web.text_format import LineWriter, RecordLines
 
 log = logging.getLogger(__name__)
 
@@ -87,10 +81,10 @@ class Exposition:
             record: cached[record] if record in cached else lines.task(record) for record in snapshot.tasks
         }
         return {
-            **_transposed(STORE_FAMILIES, [lines.store(snapshot.created, snapshot.quarantined)]),
-            **_transposed(LABEL_SET_FAMILIES, list(self._label_sets.values())),
-            **_transposed(FLEET_FAMILIES, [lines.fleet(snapshot.fleet)]),
-            **_transposed(TASK_FAMILIES, list(self._tasks.values())),
+            **_transposed(text_format.STORE_FAMILIES, [lines.store(snapshot.created, snapshot.quarantined)]),
+            **_transposed(text_format.LABEL_SET_FAMILIES, list(self._label_sets.values())),
+            **_transposed(text_format.FLEET_FAMILIES, [lines.fleet(snapshot.fleet)]),
+            **_transposed(text_format.TASK_FAMILIES, list(self._tasks.values())),
         }
 
     def _label_set_lines(self, snapshot: Snapshot) -> dict[tuple[str, tuple[int, ...]], RecordLines]:

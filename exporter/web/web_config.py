@@ -191,10 +191,8 @@ class _Loader(yaml.SafeLoader):
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != MERGE]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise SettingsError(
-                f"{twice}: is set twice in the section that starts at line {node.start_mark.line + 1}; "
-                "remove one"
-            )
+            line = node.start_mark.line + 1
+            raise SettingsError(f"{twice}: is set twice in the section at line {line}; remove one")
         return super().construct_mapping(node, deep)
 
 

@@ -165,7 +165,7 @@ WRONG_ROWS = {
         ("label", '""'),
         "TaskPause: tasks_paused_total has the labels ('reason',)",
     ),
-    "a move that nobody decides": (("changes_state", "True"), "for each event that changes the state"),
+    "a move that nobody decides": (("changes_state", "True"), "changes_state=True; check TaskPause"),
 }
 
 

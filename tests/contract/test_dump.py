@@ -345,9 +345,7 @@ def test_a_store_that_is_there_is_not_touched_without_replace(places: Places) ->
         before = store.snapshot(9)
         with pytest.raises(StoreError, match="already exists; give another "):
             target.load(dump)
-        with pytest.raises(
-            StoreError, match=r"is in use; stop every process that uses it, .*then try again"
-        ):
+        with pytest.raises(StoreError, match=r"is in use; stop every process that uses it, .*then try again"):
             target.load(dump, replace=True)
         assert store.snapshot(9) == before
 

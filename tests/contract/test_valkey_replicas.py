@@ -48,7 +48,10 @@ def on_server(server: ValkeyServer) -> int:
 
 def refused(store: ValkeyStore, host: str = "push.example.com") -> None:
     """A commit is not answered 200, since no replica has it."""
-    with impatient(), pytest.raises(StoreUnavailable, match=r"0 of 1 server replicas confirmed.*wait-replicas"):
+    with (
+        impatient(),
+        pytest.raises(StoreUnavailable, match=r"0 of 1 server replicas confirmed.*wait-replicas"),
+    ):
         store.transact(count(host=host))
 
 
@@ -183,7 +186,9 @@ def test_in_a_cluster_the_server_that_has_the_store_waits(tmp_path: Path, opened
         with replica.client() as client:
             client.execute_command("CLUSTER FAILOVER", "TAKEOVER")
         with impatient():
-            until(lambda: "0 of 1 server replicas" in told(store), "it is found, and has no replica of its own")
+            until(
+                lambda: "0 of 1 server replicas" in told(store), "it is found, and has no replica of its own"
+            )
         owner.start()
         until(lambda: has_replica(replica), "the old primary is its replica")
         before = started(store)

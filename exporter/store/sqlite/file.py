@@ -31,10 +31,7 @@ def real_path(path: Path) -> Path:
 
 
 def create_private(path: Path) -> None:
-    """Create the file and its folder for their owner only, because bodies contain push keys.
-
-    An existing file or folder is left as it is.
-    """
+    """Create the file and its folder if missing, for their owner only: bodies contain push keys."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
@@ -197,6 +194,4 @@ def refuse_stale_wal(store: Path) -> None:
             merge_wal(connection)
     rest = [file.name for file in sidecar_files(store) if file.exists()]
     if rest:
-        raise StoreError(
-            f"{store}: the files {', '.join(rest)} next to it belong to another store; move them away"
-        )
+        raise StoreError(f"{store}: {', '.join(rest)} next to it belong to another store; move them away")

@@ -180,9 +180,8 @@ def _read_meta(runner: ScriptRunner) -> dict[str, str]:
 
 
 def _label_sets(runner: ScriptRunner) -> Iterator[LabelSetLine]:
-    labels = {
-        int(number): tuple(json.loads(text)) for text, number in runner.ask("HGETALL", LABEL_SETS).items()
-    }
+    numbers = runner.ask("HGETALL", LABEL_SETS)
+    labels = {int(number): tuple(json.loads(text)) for text, number in numbers.items()}
     seen = {key.decode(): 1 for key in runner.ask("SMEMBERS", SEEN_VALUES)}
     for number in sorted(labels):
         fields = runner.ask("HGETALL", f"{KEY_PREFIX}ledger:{number}").items()

@@ -78,8 +78,7 @@ class ValkeyStore:
     def _open(self) -> None:
         meta = open_or_create(self._runner, self._url, self._options, self._clock)
         self._id, self._secret, self._created = meta.id, meta.secret, meta.created
-        # A failover may lose commits that no server replica has confirmed yet, so these must not count as
-        # known.
+        # A failover may lose commits that no server replica has confirmed: these must not count as known.
         self._commits = 0 if self._replicas else meta.commits
         self._seen = self._read_seen()
         if not self._options.attach_only:
@@ -144,9 +143,7 @@ class ValkeyStore:
     def probe(self) -> None:
         (length,) = self._run("probe", b"\0" * PROBE_BYTES)
         if length != PROBE_BYTES:
-            raise StoreUnavailable(
-                f"store {self._url} lost a test value immediately after the write; check the server's log"
-            )
+            raise StoreUnavailable(f"store {self._url} lost a test value after the write; check its log")
 
     def close(self) -> None:
         self._runner.close()

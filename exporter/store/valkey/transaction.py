@@ -75,9 +75,8 @@ class Commit(Struct, kw_only=True):
     @property
     def changes_something(self) -> bool:
         """Whether there is anything to commit."""
-        return bool(
-            self.rows or self.deleted or self.increments or self.deleted_bodies or self.quarantine_limits
-        )
+        changes = self.rows, self.deleted, self.increments, self.deleted_bodies, self.quarantine_limits
+        return any(changes)
 
     def encoded(self) -> bytes:
         """Return the commit as MessagePack, which the script decodes."""

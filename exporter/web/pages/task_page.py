@@ -12,7 +12,7 @@ MAX_HISTORY = 100
 #: its duration. Shorter delays are normal. The alert CSSRelayFileOverdue uses the same limits.
 OVERDUE_SECONDS, OVERDUE_RATIO = 120.0, 1.1
 #: A task that plays nothing between two files for less than this is not mentioned.
-MIN_PLAYS_NOTHING_SECONDS = 60.0
+MIN_IDLE_SECONDS = 60.0
 
 
 class TaskStatus(Struct, frozen=True, gc=False):
@@ -73,12 +73,8 @@ def status_of(task: Task, fold_settings: FoldSettings, now: float) -> TaskStatus
         is_overdue = late > OVERDUE_SECONDS and played > length * OVERDUE_RATIO
         # The position stops at the end of the file: "12:00 of 10:00" would look like a bug of the page.
         return TaskStatus(task, state, length, late if is_overdue else 0.0)
-    plays_nothing = now - run.finish.ms / 1000 if run.played and run.finish is not None else 0.0
-    return TaskStatus(
-        task,
-        state,
-        plays_nothing_seconds=plays_nothing if plays_nothing >= MIN_PLAYS_NOTHING_SECONDS else 0.0,
-    )
+    idle = now - run.finish.ms / 1000 if run.played and run.finish is not None else 0.0
+    return TaskStatus(task, state, plays_nothing_seconds=idle if idle >= MIN_IDLE_SECONDS else 0.0)
 
 
 def link_to(appid: int, task_id: str) -> str:
