@@ -26,7 +26,7 @@ def fill_large(folder: Path) -> None:
 
 FLEETS: dict[str, Callable[[Path], None]] = {
     "empty": lambda folder: None,
-    "lively": lambda folder: fill(folder, varied_fleet()),
+    "varied": lambda folder: fill(folder, varied_fleet()),
     "large": fill_large,
 }
 
@@ -42,7 +42,7 @@ def take(browser: Browser, exporter: Exporter, name: str, folder: Path) -> None:
     """Save the pictures of one fleet."""
     address = f"http://127.0.0.1:{exporter.ports['web']}"
     paths = {"status": "/?refresh=off"}
-    if name == "lively":
+    if name == "varied":
         paths |= {
             "task-playing": "/tasks/1250000001/224010?refresh=off",
             "task-failed": "/tasks/1250000001/118170?refresh=off",
@@ -77,7 +77,7 @@ def main(folder: Path) -> None:
                 if name != "empty":
                     reject_some(exporter)
                 take(browser, exporter, name, folder)
-                if name == "lively":
+                if name == "varied":
                     document(browser, exporter)
 
 

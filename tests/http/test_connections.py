@@ -263,7 +263,7 @@ def test_a_client_that_does_not_read_is_disconnected(monkeypatch: pytest.MonkeyP
     run_on_uvloop(run())
 
 
-#: A request with an incomplete body. `_app` answers it without reading the body.
+#: A request with an incomplete body. `_app` answers it before the rest of the body arrives.
 EARLY = REQUEST.replace(b"Content-Length: 2", b"Content-Length: 100000")
 
 
