@@ -25,7 +25,7 @@ from exporter.store.valkey.dump import dump_server, load_server
 from exporter.store.valkey.store import ValkeyStore
 from exporter.web.scrape import Exposition
 from tests.contract.test_store import LABELS, count, label_sets, put, task
-from tests.unit.histories import T0, WINDOWS
+from tests.unit.histories import SETTINGS, T0
 
 MANY = 2500
 
@@ -163,7 +163,7 @@ def places(request: pytest.FixtureRequest) -> Places:
 
 def fill(store: Store) -> None:
     """Add records of every kind, with gaps, ties and unusual characters."""
-    lost = settle(task("lost"), T0 + WINDOWS.lost_after, WINDOWS).task
+    lost = settle(task("lost"), T0 + SETTINGS.lost_after, SETTINGS).task
     store.transact(put(task("gone"), *(task(f"t{n}") for n in range(3)), due=0.1 + 0.2))
     store.transact(
         put(
@@ -202,7 +202,7 @@ def shown(store: Store) -> list[bytes]:
     """Return a scrape in both formats, without the families of the process."""
     telemetry = Telemetry(version="", revision="")
     forms = [
-        Exposition(openmetrics=openmetrics, labels=LABELS, fold_settings=WINDOWS, telemetry=telemetry)
+        Exposition(openmetrics=openmetrics, labels=LABELS, fold_settings=SETTINGS, telemetry=telemetry)
         for openmetrics in (False, True)
     ]
     return [

@@ -13,7 +13,7 @@ from exporter.store.records import decode_label_set, decode_task
 from exporter.web.scrape import Exposition
 from tests.contract.conftest import Open
 from tests.contract.test_store import LABELS, count, put, task
-from tests.unit.histories import T0, WINDOWS
+from tests.unit.histories import SETTINGS, T0
 
 TELEMETRY = Telemetry(version="0", revision="0")
 STEPS = 50
@@ -37,7 +37,7 @@ class Reader:
 
 
 def _exposition() -> Exposition:
-    return Exposition(openmetrics=False, labels=LABELS, fold_settings=WINDOWS, telemetry=TELEMETRY)
+    return Exposition(openmetrics=False, labels=LABELS, fold_settings=SETTINGS, telemetry=TELEMETRY)
 
 
 def _of_store(text: bytes) -> bytes:
@@ -51,7 +51,7 @@ def _any_task(chance: random.Random) -> Task:
         lambda: task(name, "E", host=host),
         lambda: task(name, "E", host=host, code="0"),
         lambda: task(name, "N", host=host),
-        lambda: settle(task(name, host=host), T0 + WINDOWS.lost_after, WINDOWS).task,
+        lambda: settle(task(name, host=host), T0 + SETTINGS.lost_after, SETTINGS).task,
     ]
     return chance.choice(made)()
 
@@ -86,13 +86,13 @@ def test_after_any_steps_of_several_processes_a_scrape_shows_what_is_there(open_
             number = chance.randrange(2)
             counted += number
             chance.choice(stores).transact(_any_step(chance, known, number))
-        states = Counter(state_of(each, WINDOWS) for each in known.values())
+        states = Counter(state_of(each, SETTINGS) for each in known.values())
         for reader in chance.sample(readers, 3):
             snapshot = reader.store.snapshot(reader.max_tasks)
             tasks = [decode_task(record) for record in snapshot.tasks]
             assert all(known[each.task_id] == each for each in tasks)
             order = [state for state in STATES for _ in range(states[state])]
-            assert [state_of(each, WINDOWS) for each in tasks] == order[: reader.max_tasks]
+            assert [state_of(each, SETTINGS) for each in tasks] == order[: reader.max_tasks]
             assert snapshot.count_by_state == {state: n for state, n in states.items() if state in STATES}
             assert reader.shown() == reader.afresh()
             label_sets = {labels: decode_label_set(record).values for labels, record in snapshot.label_sets}

@@ -15,7 +15,7 @@ from exporter.relay import STATES, Task, settle, state_of
 from exporter.store.protocol import QuarantineEntry, Store, TaskRow, Transaction
 from exporter.store.records import decode_label_set, decode_task, labels_of
 from tests.contract.conftest import Open, together
-from tests.unit.histories import T0, WINDOWS, callback, fold
+from tests.unit.histories import SETTINGS, T0, callback, fold
 
 LABELS = ("appid", "to_host")
 Work = Callable[[Transaction], object]
@@ -26,7 +26,7 @@ def task(
 ) -> Task:
     """Return a task after one callback."""
     new = Task(appid=4, task_id=task_id)
-    return fold(new, callback(letter, T0, code, to_host=host, **more), float(T0), WINDOWS).task
+    return fold(new, callback(letter, T0, code, to_host=host, **more), float(T0), SETTINGS).task
 
 
 def put(*tasks: Task, due: float = 2000.0) -> Work:
@@ -34,7 +34,7 @@ def put(*tasks: Task, due: float = 2000.0) -> Work:
 
     def work(transaction: Transaction) -> None:
         for each in tasks:
-            transaction.put(TaskRow(each, labels_of(each, LABELS), state_of(each, WINDOWS), due))
+            transaction.put(TaskRow(each, labels_of(each, LABELS), state_of(each, SETTINGS), due))
 
     return work
 
@@ -218,7 +218,7 @@ def test_past_the_bound_stopped_tasks_are_left_out_first_and_active_ones_last(st
 
 def test_a_snapshot_reads_the_states_in_the_order_asked_for_and_counts_all(store: Store) -> None:
     """A snapshot counts all tasks with a known run, however few it reads, in whatever order of states."""
-    lost = settle(task("lost"), T0 + WINDOWS.lost_after, WINDOWS).task
+    lost = settle(task("lost"), T0 + SETTINGS.lost_after, SETTINGS).task
     store.transact(
         put(task("stopped", "E", code="0"), task("active"), lost, task("failed", "E"), task("none", "N"))
     )

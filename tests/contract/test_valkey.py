@@ -27,7 +27,7 @@ from exporter.store.valkey.store import ValkeyStore
 from tests.contract.conftest import OpenAt, impatient, together
 from tests.contract.test_store import LABELS, count, fleet, label_sets, put, task
 from tests.support import HANG_SECONDS, until
-from tests.unit.histories import T0, WINDOWS
+from tests.unit.histories import SETTINGS, T0
 from tests.valkeys import DURABLE, Pair, ValkeyServer, Wire
 
 pytestmark = pytest.mark.servers
@@ -149,8 +149,8 @@ def test_what_time_decides_is_told_once_whoever_sweeps(empty_server: ValkeyServe
     """Three replicas that find the same tasks due at the same time count each of them once."""
     stores = [opened(empty_server.url) for _ in range(3)]
     stores[0].transact(put(*(task(str(n), "E") for n in range(40)), due=1.0))
-    folder = BatchFolder(WINDOWS, LABELS)
-    later = T0 + WINDOWS.reorder + 10
+    folder = BatchFolder(SETTINGS, LABELS)
+    later = T0 + SETTINGS.reorder + 10
     barrier = threading.Barrier(3, timeout=HANG_SECONDS)
 
     def run(store: ValkeyStore) -> None:
@@ -160,7 +160,7 @@ def test_what_time_decides_is_told_once_whoever_sweeps(empty_server: ValkeyServe
 
     together(partial(run, store) for store in stores)
     assert fleet(stores[1])[series("anomalies_total", "missed_start")] == 40
-    forgotten = T0 + 2 * WINDOWS.forget_after
+    forgotten = T0 + 2 * SETTINGS.forget_after
     while keys := stores[0].due(forgotten, 100):
         stores[0].transact(partial(folder.sweep, keys, forgotten))
     assert stores[2].snapshot(99).counts == []

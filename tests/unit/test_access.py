@@ -12,7 +12,7 @@ from exporter.callbacks.credentials import Signatures, is_token, is_valid_token
 from exporter.config.flags import parse_networks
 from exporter.errors import CallbackError
 from exporter.server.request_head import ProxyHeader, read_proxy_header
-from tests.unit.histories import tried
+from tests.unit.histories import max_examples
 
 PROXIES = parse_networks("10.0.0.0/8, 2001:db8:ffff::/48")
 NOW = 1_795_500_000.0
@@ -241,7 +241,7 @@ def test_a_broken_header_is_refused(data: bytes) -> None:
 
 
 @given(st.binary(max_size=300), st.sampled_from([b"", b"PROXY ", b"PROXY TCP4 ", b"\r\n\r\n\0\r\nQUIT\n"]))
-@tried(100)
+@max_examples(100)
 def test_no_bytes_do_harm(data: bytes, begin: bytes) -> None:
     """There is a header, or more must come, or there is none, or it is refused."""
     try:

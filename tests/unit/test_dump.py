@@ -20,7 +20,7 @@ from exporter.relay import NONE, STATES, Entry, RunState, Task
 from exporter.store.dump import BodyLine, HeaderLine, LabelSetLine, Line, TaskLine, read_dump, write_dump
 from exporter.store.records import key_of
 from exporter.store.sqlite.dump import dump_file, load_file
-from tests.unit.histories import tried
+from tests.unit.histories import max_examples
 
 NAMES = ("appid", "to_host")
 TEXT = st.text(max_size=6)
@@ -112,7 +112,7 @@ def read(dump: bytes) -> list[Line]:
     return list(read_dump(BytesIO(dump), "x.dump", NAMES))
 
 
-@tried(200)
+@max_examples(200)
 @given(lines=contents())
 def test_whatever_a_store_holds_comes_back_from_a_dump(lines: list[Line]) -> None:
     """The lines are the same, and the identities of a task keep their order."""
@@ -125,7 +125,7 @@ def test_whatever_a_store_holds_comes_back_from_a_dump(lines: list[Line]) -> Non
     assert written(iter(again)) == dump
 
 
-@tried(25)
+@max_examples(25)
 @given(lines=contents())
 def test_whatever_a_store_holds_comes_back_from_a_file(lines: list[Line]) -> None:
     """A store loaded from a dump has the same dump."""
@@ -151,7 +151,7 @@ def refused(dump: bytes) -> None:
     assert SAID.fullmatch(str(caught.value)), caught.value
 
 
-@tried(300)
+@max_examples(300)
 @given(lines=contents(), data=st.data())
 def test_a_dump_with_a_byte_changed_is_refused(lines: list[Line], data: st.DataObject) -> None:
     """Any byte. Only the white space at the end may be another."""
@@ -164,7 +164,7 @@ def test_a_dump_with_a_byte_changed_is_refused(lines: list[Line], data: st.DataO
         refused(bytes(dump))
 
 
-@tried(100)
+@max_examples(100)
 @given(lines=contents(), data=st.data())
 def test_a_dump_that_is_cut_off_or_goes_on_is_refused(lines: list[Line], data: st.DataObject) -> None:
     """So is a dump that lacks a line, has one twice, or has two in the other order."""

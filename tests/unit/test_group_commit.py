@@ -22,7 +22,7 @@ from exporter.store.records import decode_label_set
 from exporter.store.sqlite import store as sqlite_store
 from exporter.store.sqlite.store import SqliteStore
 from tests.support import until
-from tests.unit.histories import T0, WINDOWS, callback
+from tests.unit.histories import SETTINGS, T0, callback
 
 LABELS = ("appid", "to_host")
 
@@ -45,7 +45,7 @@ def run(path: Path, work: Callable[[Ingest, Telemetry], Awaitable[None]], **sett
         store = SqliteStore(path, StoreOptions())
         ingest = Ingest(
             store=store,
-            folder=Poisonable(WINDOWS, LABELS),
+            folder=Poisonable(SETTINGS, LABELS),
             telemetry=telemetry,
             clock=lambda: T0 + 1.0,
             **settings,

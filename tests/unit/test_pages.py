@@ -14,7 +14,7 @@ from exporter.web.pages import handler as module
 from exporter.web.pages.handler import ExporterInfo, Pages
 from exporter.web.pages.status_page import Query
 from tests.contract.test_store import put, task
-from tests.unit.histories import T0, WINDOWS
+from tests.unit.histories import SETTINGS, T0
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def pages(tmp_path: Path, telemetry: Telemetry) -> Iterator[Pages]:
         store=store,
         telemetry=telemetry,
         rejections=RecentRejections(),
-        fold_settings=WINDOWS,
+        fold_settings=SETTINGS,
         info=ExporterInfo("1.2.3", "abc", "/m<etrics"),
         clock=lambda: T0 + 90.0,
     )

@@ -19,7 +19,7 @@ from exporter.protocol.schemas import Schemas
 from exporter.relay import Task, fold
 from exporter.store.records import encode
 from tests.support import SAMPLES
-from tests.unit.histories import WINDOWS, tried
+from tests.unit.histories import SETTINGS, max_examples
 
 PARSER = Parser(schemas=Schemas(), redactor=Redactor(key=b"key", plain_hosts=["*.myqcloud.com"]))
 BODIES = [json.loads(path.read_bytes()) for path in sorted(SAMPLES.rglob("*.json"))]
@@ -101,7 +101,7 @@ def bent(draw: st.DrawFn) -> bytes:
 @example(b'{"event_type":314,"appid":1,"callback_event":"TaskStart","task_id":"t","msg":{"":"1"}}')
 @example(b'{"event_type":314,"appid":1,"callback_event":"TaskExit","msg":{"code":"\xc2\xb2"}}')
 @example(b'{"event_type":314,"appid":1,"callback_event":"TaskExit","msg":{"code":1e300}}')
-@tried(120)
+@max_examples(120)
 def test_whatever_comes_is_a_value_or_refused_with_a_reason(raw: bytes) -> None:
     """A value has the types that it says, and bounds; the same bytes are always the same value."""
     value = parsed(raw)
@@ -155,7 +155,7 @@ def spellings(draw: st.DrawFn) -> tuple[bytes, bytes]:
 
 
 @given(spellings())
-@tried(60)
+@max_examples(60)
 def test_every_spelling_of_a_callback_is_the_same_value(pair: tuple[bytes, bytes]) -> None:
     """Names, numbers as texts, JSON inside of texts, spaces, order."""
     one, other = (parsed(raw) for raw in pair)
@@ -205,10 +205,10 @@ def secretive(draw: st.DrawFn) -> bytes:
     b'{"event_type":314,"appid":4,"callback_event":"TaskExit","to_url":"rtmp://a.example.com/live/c4n4ry/",'
     b'"msg":{"message":"could not push to rtmp://a.example.com/live/c4n4ry/: c4n4ry refused"}}'
 )
-@tried(100)
+@max_examples(100)
 def test_no_secret_of_a_url_is_in_any_field(raw: bytes) -> None:
     """Not in the value, and not in the record of its task."""
     value = parsed(raw)
     assert isinstance(value, Callback)
     assert CANARY not in repr(value)
-    assert CANARY not in encode(fold(Task(appid=4, task_id="t"), value, 1_795_500_000.0, WINDOWS).task)
+    assert CANARY not in encode(fold(Task(appid=4, task_id="t"), value, 1_795_500_000.0, SETTINGS).task)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from exporter.protocol.redact import MAX_DESTINATIONS, Redactor, redacted_json
 from tests.support import SAMPLES
-from tests.unit.histories import tried
+from tests.unit.histories import max_examples
 
 REDACTOR = Redactor(key=b"key", plain_hosts=["*.myqcloud.com"])
 CANARY = "c4n4ry"
@@ -84,7 +84,7 @@ BODIES = st.recursive(
 
 
 @given(BODIES)
-@tried(60)
+@max_examples(60)
 def test_no_secret_is_shown_in_any_shape(body: Any) -> None:
     """In lists, in objects, in JSON inside of strings inside of them."""
     shown(body)

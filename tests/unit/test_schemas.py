@@ -12,7 +12,7 @@ from referencing import Registry, Resource
 
 from exporter.protocol.events import EventKind
 from exporter.protocol.schemas import SHARED, Schemas, schema_folder
-from tests.unit.histories import tried
+from tests.unit.histories import max_examples
 
 DOCUMENTS = {path.stem: json.loads(path.read_bytes()) for path in schema_folder().glob("*.json")}
 SCHEMAS = Schemas()
@@ -64,7 +64,7 @@ bodies = st.fixed_dictionaries(
 
 
 @given(kind=st.sampled_from(list(EventKind)), body=bodies)
-@tried(250)
+@max_examples(250)
 def test_both_validators_give_the_same_verdict(kind: EventKind, body: dict[str, Any]) -> None:
     """The fast one decides, the other one explains: where they differ, a rejection would have no reason."""
     body = orjson.loads(orjson.dumps({**body, "callback_event": kind.callback_event}))

@@ -13,7 +13,7 @@ from exporter.store.protocol import Snapshot, StoreOptions
 from exporter.store.sqlite.store import SqliteStore
 from exporter.web.scrape import Scraper
 from tests.support import HANG_SECONDS
-from tests.unit.histories import WINDOWS
+from tests.unit.histories import SETTINGS
 
 
 class SlowStore(SqliteStore):
@@ -46,7 +46,7 @@ def scraper_of(store: SqliteStore) -> tuple[Scraper, Telemetry]:
     telemetry = Telemetry(version="", revision="")
     labels = ("appid", "to_host")
     return Scraper(
-        store=store, labels=labels, fold_settings=WINDOWS, max_tasks=9, telemetry=telemetry
+        store=store, labels=labels, fold_settings=SETTINGS, max_tasks=9, telemetry=telemetry
     ), telemetry
 
 

@@ -27,7 +27,7 @@ from exporter.simulator.wire import Channel, Delivery, Faults
 from exporter.store.protocol import QuarantineEntry, StoreOptions
 from exporter.store.sqlite.store import SqliteStore
 from exporter.web.scrape import Exposition
-from tests.unit.histories import T0, WINDOWS
+from tests.unit.histories import SETTINGS, T0
 
 LABELS = ("appid", "to_host")
 FLEET = FleetSettings(tasks=30, batch=7, duration=1200, failure_every=120, downtime=20, speed=30, untimed=0.3)
@@ -35,7 +35,7 @@ FAULTS = Faults(duplicate=0.3, reorder=0.4, nameless=0.3, unsigned=0.3, malforme
 #: Sent as fast as possible, and when things happen: how many overtake, and over what time.
 FAST, PACED = (
     replace(FAULTS, max_group_size=5, max_group_seconds=1200.0),
-    replace(FAULTS, max_group_seconds=WINDOWS.reorder / 2),
+    replace(FAULTS, max_group_seconds=SETTINGS.reorder / 2),
 )
 BATCH, SWEPT, ROUNDS = 100, 100, 100
 
@@ -63,7 +63,7 @@ class Core:
     def __init__(self, path: Path) -> None:
         self._store = SqliteStore(path, StoreOptions(labels=LABELS))
         self._parser = Parser(schemas=Schemas(), redactor=Redactor(key=b"k", plain_hosts=("*.myqcloud.com",)))
-        self._folder = BatchFolder(WINDOWS, LABELS)
+        self._folder = BatchFolder(SETTINGS, LABELS)
 
     def close(self) -> None:
         """Let go of the store."""
@@ -75,7 +75,7 @@ class Core:
             batch = [self._arrived(each.body, arrival(each)) for each in deliveries[begin : begin + BATCH]]
             self._store.transact(lambda transaction, batch=batch: self._folder.apply(batch, transaction))  # type: ignore[misc]
             self._sweep(batch[-1].arrival)
-        self._sweep(batch[-1].arrival + WINDOWS.reorder + 2)
+        self._sweep(batch[-1].arrival + SETTINGS.reorder + 2)
 
     def _arrived(self, body: bytes, at: float) -> BatchItem:
         try:
@@ -96,7 +96,7 @@ class Core:
     def shown(self) -> dict[Key, float]:
         """Return what is compared of a scrape."""
         telemetry = Telemetry(version="", revision="")
-        exposition = Exposition(openmetrics=False, labels=LABELS, fold_settings=WINDOWS, telemetry=telemetry)
+        exposition = Exposition(openmetrics=False, labels=LABELS, fold_settings=SETTINGS, telemetry=telemetry)
         text = exposition.write(self._store.snapshot(1)).decode()
         return {
             (sample.name.removeprefix(PREFIX), frozenset(sample.labels.items())): sample.value

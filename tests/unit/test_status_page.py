@@ -29,7 +29,7 @@ from exporter.web.pages.status_page import (
     table,
 )
 from exporter.web.pages.task_page import TaskStatus, event_subject, link_to, status_of
-from tests.unit.histories import T0, WINDOWS, Delivery, callback, deliver, tried
+from tests.unit.histories import SETTINGS, T0, Delivery, callback, deliver, max_examples
 
 Told = tuple[str, float, str]
 INFO = {"version": "1", "revision": "r", "telemetry_path": "/metrics"}
@@ -45,7 +45,7 @@ def task(*told: Told, task_id: str = "t", until: float | None = None, **more: An
 
 def seen(*told: Told, now: float = 100.0, **more: Any) -> TaskStatus:
     """Return how a task stands at `now`, seconds from T0."""
-    return status_of(task(*told, until=now, **more), WINDOWS, T0 + now)
+    return status_of(task(*told, until=now, **more), SETTINGS, T0 + now)
 
 
 def words(macro: str, *arguments: Any) -> str:
@@ -61,7 +61,7 @@ def read(markup: str) -> str:
 def task_page(task_: Task) -> str:
     """Return a task's page at 100 s from T0."""
     now = T0 + 100
-    status, events = status_of(task_, WINDOWS, now), history(task_)
+    status, events = status_of(task_, SETTINGS, now), history(task_)
     return TEMPLATES["task.html"].render(now=now, refresh="on", here="/", status=status, events=events)
 
 
@@ -170,7 +170,7 @@ ODD = [None, "", "x", "-1", "0", "1e9", "9" * 50, "²", "\0", "active", "desc", 
 
 
 @given(st.fixed_dictionaries({name: st.sampled_from(ODD) for name in Query.__struct_fields__}))
-@tried(50)
+@max_examples(50)
 def test_any_parameter_is_understood_or_as_by_default(typed: dict[str, str | None]) -> None:
     """Nothing that somebody types into the address is an error."""
     query = read_query(typed.get)
@@ -402,11 +402,11 @@ def test_the_newest_failures_are_told_also_of_tasks_that_came_back() -> None:
     fleet = [seen(("S", 0, ""), ("E", 10.0 + n, "-22"), task_id=str(n)) for n in range(9)]
     fleet.append(seen(("S", 0, ""), ("E", 50, "0"), task_id="planned"))
     fleet.append(seen(("S", 0, ""), ("E", 30, "-5"), ("S", 60, ""), task_id="back"))
-    told = failures(fleet, WINDOWS)
+    told = failures(fleet, SETTINGS)
     assert [(each.task.task_id, each.state) for each in told] == [("back", "active")] + [
         (str(n), "failed") for n in range(8, 9 - FAILURES, -1)
     ]
-    assert failures([], WINDOWS) == []
+    assert failures([], SETTINGS) == []
 
 
 def mixed() -> list[TaskStatus]:

@@ -22,7 +22,7 @@ from exporter.metrics.process import Telemetry
 from exporter.store.protocol import Snapshot, StoreOptions
 from exporter.store.sqlite.store import SqliteStore
 from exporter.web.scrape import Exposition
-from tests.unit.histories import T0, WINDOWS, callback
+from tests.unit.histories import SETTINGS, T0, callback
 
 GOLDEN = Path(__file__).parent / "golden"
 LABELS = ("appid", "to_host")
@@ -32,14 +32,14 @@ FIRST_OWN = b"# HELP css_relay_callbacks_rejected"
 def exposition(*, openmetrics: bool) -> Exposition:
     """Return an exposition of one format."""
     telemetry = Telemetry(version="0", revision="0")
-    return Exposition(openmetrics=openmetrics, labels=LABELS, fold_settings=WINDOWS, telemetry=telemetry)
+    return Exposition(openmetrics=openmetrics, labels=LABELS, fold_settings=SETTINGS, telemetry=telemetry)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqliteStore]:
     """A store with a little of everything in it."""
     store = SqliteStore(tmp_path / "relay.db", StoreOptions(), clock=lambda: T0 - 10.0)
-    folder = BatchFolder(WINDOWS, LABELS)
+    folder = BatchFolder(SETTINGS, LABELS)
     steps = [
         (
             0.5,
@@ -211,7 +211,7 @@ def calls_of(work: Callable[[], object]) -> int:
 def test_lines_of_what_has_not_changed_are_not_written_again(tmp_path: Path) -> None:
     """With a hundred of ten thousand tasks changed a scrape is a tenth of the first one's work, or less."""
     store = SqliteStore(tmp_path / "large.db", StoreOptions())
-    folder = BatchFolder(WINDOWS, LABELS)
+    folder = BatchFolder(SETTINGS, LABELS)
     writer = exposition(openmetrics=False)
 
     def start(numbers: range, at: float) -> None:

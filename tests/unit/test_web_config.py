@@ -22,7 +22,7 @@ from exporter.web.web_config import (
     WebFile,
     read_web_config,
 )
-from tests.unit.histories import tried
+from tests.unit.histories import max_examples
 
 FOLDER = Path("/etc/exporter")
 #: Of the password "pw"; made for this test.
@@ -239,7 +239,7 @@ def test_what_is_wrong_is_named_in_one_line(text: str, named: str) -> None:
 @example("? {a: b}\n: c")
 @example("tls_server_config: {1: !!binary YQ==, [a]: !!set {a}}")
 @example("[" * 2000)
-@tried(50)
+@max_examples(50)
 def test_no_text_makes_another_error(text: str | bytes) -> None:
     """It is a configuration, or it is refused."""
     with contextlib.suppress(SettingsError):
@@ -255,7 +255,7 @@ def test_no_text_makes_another_error(text: str | bytes) -> None:
         max_leaves=12,
     )
 )
-@tried(60)
+@max_examples(60)
 def test_no_arrangement_of_fields_makes_another_error(arrangement: object) -> None:
     """Whatever stands where something else is expected."""
     with contextlib.suppress(SettingsError):
