@@ -99,13 +99,13 @@ def fault_of(body: object, *, keys: tuple[str, ...] = ("k1", "k2"), is_required:
     try:
         Signatures(keys=lambda: keys, is_required=is_required).check(body, NOW)
     except CallbackError as rejected:
-        is_refused = (rejected.status, rejected.reason) == (403, "signature")
-        return rejected.faults[0].pointer if is_refused else "not refused as it should be"
+        is_for_signature = (rejected.status, rejected.reason) == (403, "signature")
+        return rejected.faults[0].pointer if is_for_signature else "not rejected for its signature"
     return ""
 
 
-def test_a_signature_with_any_of_the_keys_holds() -> None:
-    """Until its end, and a moment longer; `t` may be a number or a string."""
+def test_a_signature_with_any_of_the_keys_is_valid() -> None:
+    """Until its time plus the leeway of 60 s; `t` may be a number or a string."""
     assert fault_of(signed("k1", 1_795_500_600)) == ""
     assert fault_of(signed("k2", "1795500600")) == ""
     assert fault_of(signed("k1", int(NOW) - 60)) == ""
@@ -130,14 +130,14 @@ def test_a_signature_with_any_of_the_keys_holds() -> None:
         ({"t": [], "sign": "00"}, "/t"),
     ],
 )
-def test_a_signature_that_is_there_must_be_right(body: object, pointer: str) -> None:
-    """Whether one is required or not."""
+def test_a_wrong_signature_is_refused(body: object, pointer: str) -> None:
+    """Whether a signature is required or not."""
     assert fault_of(body) == pointer
     assert fault_of(body, is_required=True) == pointer
 
 
-def test_a_signature_that_is_missing_matters_where_it_is_required() -> None:
-    """And what is no object can't be signed."""
+def test_a_missing_signature_is_refused_only_if_required() -> None:
+    """A body that is not an object has no signature."""
     for body in ({}, {"msg": "sign"}, [], None, "sign"):
         assert fault_of(body) == ""
         assert fault_of(body, is_required=True) == "/sign"

@@ -59,7 +59,7 @@ def measured(accepted: int, cost: float = 100.0, p50_ms: float = 5.0, **more: in
     return RoundResult(outcome, cost)
 
 
-#: Three rounds of each; the exporter is slow in one of them, the bare handler in another.
+#: Three rounds of each contender; the exporter is slow in one, the bare handler in another.
 ROUNDS = {name: [measured(1000)] * 3 for name in (*SIDE_BY_SIDE, SIGNED)} | {
     SQLITE: [measured(600, 200), measured(100, 300, 50), measured(800, 200)],
     BARE_HANDLER: [measured(1000, 100), measured(1000, 90), measured(400, 80)],
@@ -139,12 +139,12 @@ def test_only_the_exporter_has_targets() -> None:
         assert found[f"callbacks sqlite / {name}"].target
         assert not found[f"callbacks {name} p99"].target
     assert found["callbacks sqlite p99"].target
-    came = K6Result(answered=990, rejected=0, dropped=10, p50_ms=1, p95_ms=2, p99_ms=3, max_ms=4)
+    result = K6Result(answered=990, rejected=0, dropped=10, p50_ms=1, p95_ms=2, p99_ms=3, max_ms=4)
     for name in (SQLITE, PUSHGATEWAY):
-        by_name = {figure.name: figure for figure in arrivals.figures(name, came)}
+        by_name = {figure.name: figure for figure in arrivals.figures(name, result)}
         for what in ("p99", "dropped"):
             assert bool(by_name[f"arrivals {name} {what}"].target) == (name == SQLITE)
-    assert values(arrivals.figures(SQLITE, came)) == {
+    assert values(arrivals.figures(SQLITE, result)) == {
         "arrivals sqlite answered": 990,
         "arrivals sqlite dropped": 10,
         "arrivals sqlite p50": 1,

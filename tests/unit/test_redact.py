@@ -164,8 +164,8 @@ def test_the_value_of_every_secret_word_is_hidden(word: str, name: str) -> None:
         ("code=-22", "code=-22"),
     ],
 )
-def test_free_text_keeps_no_secret(text: str, shown: str | None) -> None:
-    """URLs lose what they lose elsewhere; the key of the callback's own destination goes wherever it is."""
+def test_a_text_contains_no_secret(text: str, shown: str | None) -> None:
+    """Its URLs are redacted as everywhere; the key of the callback's destination is replaced everywhere."""
     destination = "rtmp://push.example.com/app/s3cr3t?x=1"
     key = REDACTOR.destination(destination, "s3cr3t")[2]
     actual = REDACTOR.message(text, destination)
