@@ -267,13 +267,13 @@ def test_a_loaded_store_continues_from_the_state_of_the_dumped_one(places: Place
             "tasks_exited_total -1": 1,
             "tasks_exited_total _other": 1,
         }
-        (held,) = store.bodies(limit=10)
-        assert (held.count, held.first, held.last, held.source) == (4, 1 / 3, 8.0, "::2")
+        (stored,) = store.bodies(limit=10)
+        assert (stored.count, stored.first, stored.last, stored.source) == (4, 1 / 3, 8.0, "::2")
     with closing(target.open(max_quarantined_bytes=3000)) as store:
         store.transact(
             lambda transaction: transaction.quarantine(QuarantineEntry("json", b"y" * 1000, "::1", 9.0))
         )
-        assert [held.body for held in store.bodies(limit=10)] == [b"y" * 1000]
+        assert [stored.body for stored in store.bodies(limit=10)] == [b"y" * 1000]
     tasks = [line.record.task_id for line in target.lines() if isinstance(line, TaskLine)]
     assert tasks[:3] == ["t0", "t1", "t2"]
     assert tasks[-2:] == ["new", "elsewhere"]

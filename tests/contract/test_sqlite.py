@@ -114,7 +114,7 @@ def test_a_file_that_is_replaced_while_it_is_open_is_detected(tmp_path: Path) ->
 
 
 def test_nothing_is_shown_of_a_replaced_file(tmp_path: Path) -> None:
-    """Also if all lines are cached and nothing has to be read."""
+    """A replaced file is detected also if all lines are cached and nothing has to be read."""
     path = tmp_path / "relay.db"
     store = opened(path)
     store.transact(put(task("a")))
@@ -159,6 +159,7 @@ def test_a_file_that_is_damaged_while_it_is_open_is_not_written_any_more(tmp_pat
     store.transact(put(*(task(str(n)) for n in range(200))))
     store._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     store.transact(count())
+    # All but the first page is damaged: the file is still recognized as SQLite.
     whole = path.read_bytes()
     path.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
     with pytest.raises(StoreUnavailable, match=r"relay.db: .*damaged"):

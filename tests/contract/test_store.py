@@ -82,7 +82,7 @@ def test_another_process_reads_what_was_written(open_store: Open) -> None:
 
 
 def test_a_transaction_reads_its_own_changes(store: Store) -> None:
-    """So that a batch may have two callbacks of one task."""
+    """A batch may therefore have two callbacks of one task."""
 
     def work(transaction: Transaction) -> tuple[Task | None, Task | None]:
         put(task("a"))(transaction)
@@ -143,7 +143,7 @@ def _with_one_more_run(known: Task | None) -> Task:
 
 
 def test_tasks_with_sources_are_those_of_one_account_and_source(store: Store) -> None:
-    """With the changes of the transaction itself, and without the record of exits without a task_id."""
+    """The result has the changes of the transaction, and not the record of exits without a task_id."""
     store.transact(put(task("a", sources="aa"), task("b", sources="bb"), task("c", sources="aa")))
 
     def work(transaction: Transaction) -> list[str]:
@@ -169,7 +169,7 @@ def test_due_tasks_are_ordered_by_due_time(store: Store) -> None:
 
 
 def test_all_tasks_become_due_once_when_the_fold_settings_change(open_store: Open) -> None:
-    """Because their states may be different under the new settings."""
+    """Their states may be different under the new settings."""
     open_store(fold_settings_fingerprint="0").transact(put(task("a"), task("b", "E"), due=9e9))
     assert open_store(fold_settings_fingerprint="0").due(1.0, 9) == []
     store = open_store(fold_settings_fingerprint="0,-22")
@@ -179,7 +179,7 @@ def test_all_tasks_become_due_once_when_the_fold_settings_change(open_store: Ope
 
 
 def test_a_label_set_is_created_with_its_first_task(store: Store) -> None:
-    """So that its series start at 0."""
+    """Its series therefore start at 0."""
     store.transact(put(task("a", host="new.example.com")))
     assert label_sets(store) == {("4", "new.example.com"): LabelSetValues(("4", "new.example.com"), 1000.0)}
 
@@ -235,7 +235,7 @@ def test_a_snapshot_reads_states_in_the_requested_order_and_counts_all_tasks(sto
 
 
 def test_a_listing_is_read_page_by_page(store: Store) -> None:
-    """In the order of arrival, and of one state if requested."""
+    """The tasks are in the order of arrival, and of one state if requested."""
     store.transact(put(*(task(str(n)) for n in range(5)), task("x", "E")))
     first = store.listing(state=None, after=0, limit=4)
     second = store.listing(state=None, after=first[-1][0], limit=4)
@@ -347,20 +347,20 @@ def test_a_body_is_stored_unchanged_with_its_metadata(store: Store) -> None:
     body = b"\x00\xff{'\r\n" * 9
     for arrival in (30.0, 10.0, 20.0):
         store.transact(quarantined(body, arrival=arrival))
-    (held,) = store.bodies(limit=9)
-    assert (held.reason, held.body, held.source) == ("schema", body, "::1")
-    assert (held.count, held.first, held.last) == (3, 10.0, 30.0)
-    assert re.fullmatch("[0-9a-f]{32}", held.digest)
+    (stored,) = store.bodies(limit=9)
+    assert (stored.reason, stored.body, stored.source) == ("schema", body, "::1")
+    assert (stored.count, stored.first, stored.last) == (3, 10.0, 30.0)
+    assert re.fullmatch("[0-9a-f]{32}", stored.digest)
 
 
 def test_bodies_are_listed_by_first_arrival_page_by_page(store: Store) -> None:
-    """Of one reason, or with a prefix of the digest, if requested."""
+    """The bodies are of one reason, or have a prefix of the digest, if requested."""
     for number in range(5):
         store.transact(quarantined(b"%d" % number, arrival=50.0 - number))
     store.transact(quarantined(b"a", b"b", arrival=1.0, reason="json"))
     listed = store.bodies(limit=99)
-    assert [held.body for held in listed[2:]] == [b"4", b"3", b"2", b"1", b"0"]
-    assert {held.body for held in listed[:2]} == {b"a", b"b"}
+    assert [stored.body for stored in listed[2:]] == [b"4", b"3", b"2", b"1", b"0"]
+    assert {stored.body for stored in listed[:2]} == {b"a", b"b"}
     paged = store.bodies(limit=1)
     while more := store.bodies(limit=2, after=paged[-1]):
         paged += more
@@ -380,8 +380,11 @@ def test_an_empty_body_is_released_and_evicted_like_others(open_store: Open) -> 
         )
     assert fleet(store)["quarantine_evicted_total"] == 1
     store.transact(lambda transaction: transaction.quarantine(QuarantineEntry("json", b"", "::1", 99.0)))
-    (held,) = store.bodies(limit=9)
-    assert (held.body, store.transact(lambda transaction: transaction.release(held.digest))[0]) == (b"", True)
+    (stored,) = store.bodies(limit=9)
+    assert (stored.body, store.transact(lambda transaction: transaction.release(stored.digest))[0]) == (
+        b"",
+        True,
+    )
     assert store.snapshot(1).quarantined == 0
 
 
@@ -409,7 +412,7 @@ def test_a_body_is_released_once(open_store: Open) -> None:
 
 
 def test_old_bodies_are_deleted_without_new_bodies(open_store: Open) -> None:
-    """Also bodies over a limit that was lowered."""
+    """So are bodies over a limit that was lowered."""
     open_store().transact(quarantined(b"a", b"b", b"c", arrival=10.0))
     store = open_store(max_quarantined=2, max_quarantined_age_seconds=5.0)
     for now, kept in ((15.0, 2), (15.0, 2), (15.1, 0), (99.0, 0)):
@@ -445,7 +448,7 @@ def test_a_store_with_other_labels_is_refused(open_store: Open) -> None:
 
 
 def test_a_snapshot_has_every_transaction_committed_before_it(store: Store) -> None:
-    """Also while another thread writes."""
+    """This holds also while another thread writes."""
 
     def write() -> None:
         for _ in range(100):

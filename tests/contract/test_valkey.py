@@ -185,7 +185,7 @@ def test_a_killed_server_has_all_commits_after_a_restart(own: ValkeyServer, open
 def test_a_commit_waits_for_a_server_that_restarts(
     own: ValkeyServer, opened: OpenAt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For some seconds, so that the caller need not repeat the callback."""
+    """It waits for some seconds, so that the caller need not repeat the callback."""
     store = opened(own.url)
     store.transact(count())
     prepared = store.begin(count(), wait=True)
@@ -279,6 +279,7 @@ def test_commits_of_other_processes_do_not_hide_lost_commits(own: ValkeyServer, 
     store.transact(count())
     with own.client() as client:
         name = client.hkeys(META.replace("meta", "done"))[0]
+        # The number of this client's last commit is set back from 2 to 1, as in an older copy of the store.
         client.hset(META.replace("meta", "done"), name, "1 9999999999999999")
     for _ in range(9):
         other.transact(count())
@@ -375,7 +376,7 @@ def test_other_versions_and_partitions_are_refused(empty_server: ValkeyServer, o
 def test_a_server_that_may_lose_data_causes_a_warning(
     own: ValkeyServer, opened: OpenAt, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of an exporter at its start; a command logs none."""
+    """An exporter logs the warning at its start; a command logs none."""
     for settings, logged in (
         ({"appendonly": "no"}, ["writes nothing to disk"]),
         ({"save": "60 1"}, ["writes snapshots only to disk"]),

@@ -77,7 +77,7 @@ def test_an_abrupt_failover_loses_no_answered_commit(pair: Pair, store: ValkeySt
 
 
 def test_without_waiting_a_failover_that_loses_commits_is_reported(pair: Pair, opened: OpenAt) -> None:
-    """After a restart the counters are 0."""
+    """The counters are 0 after a restart."""
     store = opened(pair.url)
     store.transact(count())
     until(pair.is_in_step, "the replica has all commits")
@@ -136,7 +136,7 @@ def test_a_store_opens_and_is_ready_only_with_its_replicas(
 def test_a_primary_that_needs_replicas_for_writes_counts_nothing_without_them(
     tmp_path: Path, opened: OpenAt
 ) -> None:
-    """With `min-replicas-to-write` no commit is on the primary alone, and counters are still shown."""
+    """No commit is on the primary alone with `min-replicas-to-write`. Counters are still shown."""
     with Pair(tmp_path, "--min-replicas-to-write", "1", "--min-replicas-max-lag", "600") as pair:
         store = opened(pair.url + WAITING)
         store.transact(count())

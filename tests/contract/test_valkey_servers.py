@@ -136,7 +136,7 @@ def test_a_cluster_is_one_store_on_every_node(cluster: list[ValkeyServer], opene
 
 @pytest.mark.parametrize("kind", ["redis", "cluster"])
 def test_each_new_connection_uses_the_current_password(request: pytest.FixtureRequest, kind: str) -> None:
-    """To a server, or to every node of a cluster. Open connections stay when the password changes."""
+    """This holds for every node of a cluster. Open connections stay open when the password changes."""
     found = request.getfixturevalue(kind)
     servers: list[ValkeyServer] = found if kind == "cluster" else [found]
     scheme = "valkey-cluster" if kind == "cluster" else "redis"

@@ -139,6 +139,7 @@ def in_order(history: Sequence[Callback]) -> list[Delivery]:
     return [Delivery(c, event_time(c) + 0.02) for c in history]
 
 
+# The default is below the reorder window of 180 s: later callbacks would arrive after the gap is settled.
 def shuffled(history: Sequence[Callback], random: Random, longest: float = 178.0) -> list[Delivery]:
     """Deliver each callback up to `longest` seconds late; deliver a fifth of them once or more again."""
     deliveries = []

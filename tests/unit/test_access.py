@@ -66,13 +66,13 @@ def test_only_allowed_networks_may_send() -> None:
 
 @pytest.mark.parametrize("text", ["10.0.0.1/8", "a", "10.0.0.0/33", "10.0.0.0/8;11.0.0.0/8"])
 def test_an_invalid_network_is_refused(text: str) -> None:
-    """Also an address with host bits, which is probably a mistake."""
+    """So is an address with host bits, which is probably a mistake."""
     with pytest.raises(ValueError, match="expected networks"):
         parse_networks(text)
 
 
 def test_any_of_the_tokens_is_valid() -> None:
-    """And no similar text."""
+    """No similar text is valid."""
     tokens = ("first-token", "proxy_v2_header-token")
     assert is_valid_token("first-token", tokens)
     assert is_valid_token("proxy_v2_header-token", tokens)
@@ -85,7 +85,7 @@ def test_any_of_the_tokens_is_valid() -> None:
     ("text", "is_usable"), [("aB1._~-", True), ("", False), ("a/b", False), ("a b", False), ("é", False)]
 )
 def test_a_token_must_be_valid_in_a_path(text: str, is_usable: bool) -> None:
-    """Without an escape."""
+    """It must need no escape."""
     assert is_token(text) is is_usable
 
 
@@ -105,7 +105,7 @@ def fault_of(body: object, *, keys: tuple[str, ...] = ("k1", "k2"), is_required:
 
 
 def test_a_signature_with_any_of_the_keys_is_valid() -> None:
-    """Until its time plus the leeway of 60 s; `t` may be a number or a string."""
+    """It is valid until its time plus the leeway of 60 s. `t` may be a number or a string."""
     assert fault_of(signed("k1", 1_795_500_600)) == ""
     assert fault_of(signed("k2", "1795500600")) == ""
     assert fault_of(signed("k1", int(NOW) - 60)) == ""
@@ -210,7 +210,7 @@ HEADERS = {
 
 @pytest.mark.parametrize("header", HEADERS)
 def test_the_address_of_a_proxy_header_is_read(header: bytes) -> None:
-    """In each form, in pieces of any size; the bytes that follow are not read."""
+    """Each form is read, in pieces of any size; the bytes that follow are not read."""
     expected = ProxyHeader(HEADERS[header], len(header))
     assert read_proxy_header(header + REQUEST) == expected
     for end in range(len(header)):
@@ -219,7 +219,7 @@ def test_the_address_of_a_proxy_header_is_read(header: bytes) -> None:
 
 
 def test_a_connection_may_begin_without_a_proxy_header() -> None:
-    """Then it begins with a request."""
+    """The connection then begins with a request."""
     assert read_proxy_header(REQUEST) == ProxyHeader()
     assert read_proxy_header(b"PUT") == ProxyHeader()
 

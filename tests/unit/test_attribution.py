@@ -53,7 +53,7 @@ def test_a_redelivery_is_not_attributed_to_another_task() -> None:
 
 
 def test_a_redelivery_with_a_time_is_recognized_by_its_time() -> None:
-    """After the retry window it is stale."""
+    """It is stale after the retry window."""
     first = exit_at(T0 + 9, NAMELESS, time=T0 + 8.5)
     assert exit_at(T0 + 3600, first.nameless, task("b"), time=T0 + 8.5).verdict is Verdict.DUPLICATE
     assert exit_at(T0 + 3700, first.nameless, task("b"), time=T0 + 8.5).verdict is Verdict.STALE
@@ -61,7 +61,7 @@ def test_a_redelivery_with_a_time_is_recognized_by_its_time() -> None:
 
 
 def test_an_equal_exit_without_a_time_is_another_exit_after_a_start() -> None:
-    """Without an event time only the start shows that the exit is another one."""
+    """Only the start shows that the exit is another one."""
     first = exit_at(T0 + 9, NAMELESS, task("a"))
     restarted = task("a", at=T0 + 20)
     assert exit_at(T0 + 30, first.nameless, restarted).owner is restarted

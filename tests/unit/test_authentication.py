@@ -81,7 +81,7 @@ def test_a_correct_password_is_remembered_and_a_wrong_one_is_not(compared: list[
 
 
 def test_an_unknown_user_costs_as_much_as_the_most_expensive_hash(compared: list[str]) -> None:
-    """So that the time of an answer does not reveal which names exist."""
+    """The time of an answer therefore does not reveal which names exist."""
     users = {"cheap": hashed(b"x"), "alice": hashed(b"right", 6), "bob": hashed(b"x", 5)}
 
     async def run() -> None:

@@ -79,7 +79,7 @@ GROWN = {
 
 
 def test_contenders_are_compared_round_by_round() -> None:
-    """By the median of the ratios, not by the ratio of the medians: a disturbance slows both in a round."""
+    """The median of the ratios is used, because a disturbance slows both contenders of a round."""
     found = values(throughput.figures(ROUNDS, GROWN))
     assert found["callbacks sqlite / bare"] == 0.6
     assert (
@@ -133,7 +133,7 @@ def test_lost_and_double_counts_are_reported(
 
 
 def test_only_the_exporter_has_targets() -> None:
-    """For its ratios, its times, and dropped requests."""
+    """Its ratios, its times and its dropped requests have targets."""
     found = {figure.name: figure for figure in throughput.figures(ROUNDS, GROWN)}
     for name in (BARE_HANDLER, PLAIN_WAY, PUSHGATEWAY):
         assert found[f"callbacks sqlite / {name}"].target
@@ -207,7 +207,7 @@ def test_results_of_different_machines_are_not_merged() -> None:
 def test_an_unknown_section_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With the names of the known sections."""
+    """The error has the names of the known sections."""
     monkeypatch.setattr(sys, "argv", ["bench", "--only", "speed"])
     assert __main__.main() == 2
     assert "callbacks, arrivals" in capsys.readouterr().err

@@ -163,7 +163,7 @@ def test_a_full_log_settles_only_its_oldest_second() -> None:
 
 
 def test_the_identities_with_the_oldest_times_are_deleted_first() -> None:
-    """In any order of arrival; identities without an event time go before all others."""
+    """The order of arrival does not matter. Identities without an event time are deleted first."""
     task = fold(NEW, callback("R"), T0 + 3000, SETTINGS).task
     times = [(37 * n) % MAX_IDENTITIES for n in range(MAX_IDENTITIES)]
     for time in times:
@@ -188,7 +188,7 @@ def test_identities_are_kept_for_exactly_the_retry_window() -> None:
 
 
 def test_an_invalid_time_without_another_time_is_a_bad_time() -> None:
-    """Of an event that has no time of its own, or a callback without `event_time`."""
+    """The event has no time of its own, or the callback has no `event_time`."""
     for call in (callback("F", T0 + 99, "0"), callback("S", None, stated_ms=(T0 + 99) * 1000)):
         assert ("anomalies_total", "bad_time", 1) in fold(NEW, call, T0, SETTINGS).measurements
     assert ("anomalies_total", "bad_time", 1) not in fold(
@@ -207,7 +207,7 @@ def test_an_event_time_is_valid_exactly_up_to_its_limits(offset: int, known: boo
 
 
 def test_a_callback_without_a_time_is_ordered_by_its_arrival_to_the_millisecond() -> None:
-    """If the other callback has milliseconds too; otherwise by arrival."""
+    """This holds if the other callback has milliseconds too; otherwise the order is that of arrival."""
     with_milliseconds = after((0, "S", 0.0, ""), (10.8, "E", None, "0"), (12, "S", 10.5, ""))
     assert state_of(with_milliseconds, SETTINGS) == "stopped"
     whole = callback("E", T0 + 10, "0", stated_ms=None)
@@ -237,7 +237,7 @@ def test_a_start_time_repeated_for_several_runs_is_compared_with_the_newest_star
 
 
 def test_every_run_with_the_same_start_time_is_in_the_history() -> None:
-    """Also the earlier runs, of which only the identities are left."""
+    """So are the earlier runs, of which only the identities are left."""
     first = callback("S", T0)
     task = fold(NEW, first, T0 + 0.5, SETTINGS).task
     for at in (100, 400, 700):
@@ -254,7 +254,7 @@ def test_files_without_a_time_are_in_the_history_until_they_are_settled() -> Non
 
 
 def test_a_replayed_callback_is_checked_against_the_newest_time_of_its_task() -> None:
-    """Without an event time, only up to the retry window."""
+    """A callback without an event time is accepted up to the retry window only."""
     timeless = after((0, "S", None, ""))
     assert with_replay_horizon(timeless, callback("A", None, "x"), T0, T0 + 3600, SETTINGS) is timeless
     assert with_replay_horizon(timeless, callback("A", None, "x"), T0, T0 + 3600.1, SETTINGS) is None
@@ -267,7 +267,7 @@ def test_a_replayed_callback_is_checked_against_the_newest_time_of_its_task() ->
 
 
 def test_a_task_is_not_forgotten_within_the_reorder_window() -> None:
-    """Also if that is the longest window, and including the second that must have passed."""
+    """This holds also if that is the longest window; the second of the event must have passed too."""
     settings = FoldSettings(retry=60.0, reorder=7200.0, forget_stopped_after=60.0)
     task = fold(NEW, callback("E", T0, "0"), T0 + 1.5, settings).task
     settled = settle(task, T0 + 7300, settings).task
@@ -276,7 +276,7 @@ def test_a_task_is_not_forgotten_within_the_reorder_window() -> None:
 
 
 def test_a_run_state_is_inferred_until_its_start_arrives() -> None:
-    """Also if the start arrives after `missed_start` was counted."""
+    """This holds also if the start arrives after `missed_start` was counted."""
     inferred = settle(after((3, "F", 2, "0")), T0 + 300, SETTINGS).task
     assert (inferred.current.inferred, RunState().inferred) == (True, False)
     begun = after((400, "S", 0.25, ""), task=inferred)

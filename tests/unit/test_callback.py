@@ -158,7 +158,7 @@ def test_the_time_in_msg_is_read(name: str, field: str) -> None:
 
 
 def test_only_a_file_has_a_duration() -> None:
-    """In seconds; a missing duration is 0."""
+    """A duration is in seconds; a missing duration is 0."""
     assert (
         parse(callback_event="VodSourceFileStart", msg={"index": 0, "duration": "5"}).duration_seconds == 5.0
     )
@@ -206,7 +206,7 @@ NESTED = {
 @pytest.mark.parametrize("kind", NESTED)
 @pytest.mark.parametrize("levels", [1025, 20000])
 def test_a_body_that_is_nested_too_deep_is_rejected(kind: str, levels: int) -> None:
-    """Before any code walks it."""
+    """The body is rejected before any code walks it."""
     assert rejection_of(NESTED[kind](levels)).reason == "json"
 
 
@@ -267,7 +267,7 @@ def test_many_brackets_side_by_side_are_accepted() -> None:
 def test_a_rejection_has_a_pointer_and_the_expected_value(
     body: dict[str, Any], pointer: str | None, message: str
 ) -> None:
-    """For the sender."""
+    """They show the sender what to correct."""
     raw = json.dumps({k: v for k, v in (BASE | body).items() if v is not None}).encode()
     if pointer is None:
         assert isinstance(PARSER.parse(raw), Callback)
@@ -316,7 +316,7 @@ def test_a_scalar_is_not_a_callback() -> None:
     ],
 )
 def test_a_broken_schema_file_is_named_in_the_error(tmp_path: Path, content: str | None) -> None:
-    """So that an operator knows which file to fix."""
+    """An operator then knows which file to fix."""
     for path in schema_folder().glob("*.json"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     broken = tmp_path / "common.json"

@@ -86,7 +86,7 @@ def test_the_help_lists_every_command_on_one_line(
 
 
 def test_the_version_is_printed_by_the_command_and_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
-    """By the command and by the flag."""
+    """Both forms of the flag and the command print the same line."""
     assert output_of(capsys, "version") == output_of(capsys, "--version") == output_of(capsys, "-V")
     assert output_of(capsys, "version").startswith("css-relay-exporter ")
 
@@ -141,7 +141,7 @@ def test_no_error_repeats_a_password(
 def test_the_value_of_an_unknown_flag_is_not_repeated(
     words: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With any separator, nor control characters of the terminal."""
+    """It is hidden after any separator. Control characters of the terminal are not printed either."""
     assert cli.main(words) == 2
     error = capsys.readouterr().err
     assert said in error
@@ -176,7 +176,7 @@ def test_no_error_repeats_the_password_of_a_target(flag: str, capsys: pytest.Cap
 @pytest.mark.parametrize("unbuffered", [[], ["-u"]])
 @pytest.mark.parametrize("words", [["--help"], ["serve", "--help"], ["version"], ["--version"]])
 def test_a_closed_pipe_ends_a_command_without_an_error(words: list[str], unbuffered: list[str]) -> None:
-    """For example `| head -1`. argparse ignores the error, so the status of a help is 0."""
+    """`| head -1` closes the pipe. argparse ignores the error, so the status of a help is 0."""
     reading, writing = os.pipe()
     os.close(reading)
     command = [sys.executable, *unbuffered, "-m", "exporter", *words]

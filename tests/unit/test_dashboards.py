@@ -45,7 +45,7 @@ def is_exempt(rule: str, **place: str) -> bool:
 
 @each({rule: rule for rule in EXCLUSIONS})
 def test_an_exclusion_has_a_reason(rule: str) -> None:
-    """And names existing dashboards and panels."""
+    """It names existing dashboards and panels."""
     assert EXCLUSIONS[rule]["reason"]
     titles = {"dashboard": {d["title"] for d in DASHBOARDS.values()}, "panel": {t.panel for t in targets()}}
     for entry in EXCLUSIONS[rule].get("entries", []):
@@ -96,7 +96,7 @@ def test_target_counter_agg_rule(target: Target) -> None:
 
 @every_target
 def test_every_series_is_in_the_catalogue(target: Target) -> None:
-    """Or it is a recorded series, or one of Prometheus or of the process."""
+    """Other series are recorded series, or those of Prometheus or of the process."""
     for selector in selectors(target.expr):
         if selector.name.startswith(PREFIX):
             assert family_of(selector.name)
@@ -164,7 +164,7 @@ def test_every_panel_has_its_own_id_and_place(name: str) -> None:
 
 @every_dashboard
 def test_it_links_to_the_others(name: str) -> None:
-    """With the same variables and time range."""
+    """Each link keeps the variables and the time range."""
     here = DASHBOARDS[name]["uid"]
     others = {f"/d/{dashboard['uid']}" for dashboard in DASHBOARDS.values()} - {f"/d/{here}"}
     assert {link["url"] for link in DASHBOARDS[name]["links"]} == others
@@ -205,7 +205,7 @@ def test_panel_no_targets_rule(name: str, panel: Panel) -> None:
 
 @every_panel
 def test_a_task_in_a_table_links_to_its_dashboard(name: str, panel: Panel) -> None:
-    """With its account, because task ids are only unique within an account."""
+    """The link has its account, because task ids are only unique within an account."""
     if (
         panel["type"] == "table"
         and "task_id" in panel["targets"][0]["expr"]
@@ -260,7 +260,7 @@ COLOURS = {"active": "green", "failed": "red", "stopped": "#8e8e8e", "lost": "or
 
 @each({state: (state, colour) for state, colour in COLOURS.items()})
 def test_a_state_has_one_colour_everywhere(state: str, wanted: str) -> None:
-    """For example green for active and red for failed."""
+    """Green means active, red means failed."""
     colours = {
         str(prop["value"]["fixedColor"])
         for dashboard in DASHBOARDS.values()

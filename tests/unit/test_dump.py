@@ -167,7 +167,7 @@ def test_a_dump_with_a_byte_changed_is_refused(lines: list[Line], data: st.DataO
 @max_examples(100)
 @given(lines=contents(), data=st.data())
 def test_a_dump_that_is_cut_off_or_continues_is_refused(lines: list[Line], data: st.DataObject) -> None:
-    """So is a dump with a line missing, repeated, or in the wrong order."""
+    """A dump with a line missing, repeated or in the wrong order is refused too."""
     dump = written(iter(lines))
     assert read(dump[:-1]) == lines
     refused(dump[: data.draw(st.integers(0, len(dump) - 2))])

@@ -20,7 +20,7 @@ ROW: dict[str, Any] = {
 
 
 def test_the_letters_in_stored_records_do_not_change() -> None:
-    """With another letter, stored records would be read as another event."""
+    """A stored record with another letter would be read as another event."""
     letters = {letter: kind.callback_event for letter, kind in BY_LETTER.items()}
     assert letters == {
         "S": "TaskStart",
@@ -64,7 +64,7 @@ def test_an_inconsistent_row_is_refused(wrong: dict[str, Any], error: str) -> No
 def test_the_counter_of_an_event_is_in_the_catalogue(
     wrong: dict[str, Any], error: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With its label, and with a limit if callers choose the label values."""
+    """It has the label of the event, and a limit if callers choose the label values."""
     free = Family(name="free_total", kind="counter", help="", scope=Scope.LABELLED, labels=("text",))
     monkeypatch.setitem(CATALOGUE, "free_total", free)
     check_names([EventRow(**ROW)], (), ())
@@ -73,7 +73,7 @@ def test_the_counter_of_an_event_is_in_the_catalogue(
 
 
 def test_the_families_of_the_fold_are_in_the_catalogue() -> None:
-    """With the values of their labels."""
+    """So are the values of their labels."""
     for measurement, error in (
         (("tasks_lot_total", "", 1), "the fold: the catalogue has no counter tasks_lot_total"),
         (("anomalies_total", "missed", 1), "the fold: the family anomalies_total has no value 'missed'"),

@@ -701,6 +701,7 @@ def test_a_start_time_repeated_for_another_run_is_counted_as_a_time_conflict() -
     exit_ = callback("E", T0 + 60, "-5")
     redelivered = deliver([Delivery(first, T0 + 1), Delivery(again, T0 + 91)])
     assert redelivered.outcomes == {"applied": 1, "duplicate": 1}
+    # The repeated start is older than the exit, so no exit lies between the two starts.
     after_older_exit = deliver(
         [
             Delivery(first, T0 + 1),
@@ -735,6 +736,7 @@ def test_an_invalid_time_in_milliseconds_is_replaced_by_event_time() -> None:
 def test_the_identities_of_a_task_are_bounded_and_deleted_identities_do_not_count_twice() -> None:
     """Past the limit the oldest identities are deleted; a callback with an older event time is stale."""
     history = [callback("N", T0 + i, "0") for i in range(MAX_IDENTITIES + 100)]
+    # All arrive within seconds, so that only the limit deletes identities, not the retry window.
     deliveries = [Delivery(c, T0 + 900 + i / 100) for i, c in enumerate(history)]
     result = deliver([*deliveries, *[Delivery(c, T0 + 1000) for c in history]])
     assert len(result.task.identities) <= MAX_IDENTITIES
@@ -817,6 +819,7 @@ def test_the_message_of_the_newest_exit_is_shown_in_any_order_of_arrival() -> No
 def test_a_record_without_exit_messages_is_read() -> None:
     """New fields are only added at the end of a record, so older records can be read."""
     task = deliver([delivery((0, "S", 0, "")), delivery((9, "E", 9, "-22"))]).task
+    # The message is the last field of an entry; older versions wrote entries without it.
     old = encode(task).replace(',""]', "]")
     assert old != encode(task)
     assert decode_task(old) == task
@@ -827,6 +830,7 @@ def test_a_redelivery_is_a_duplicate_after_the_clock_was_set_back() -> None:
     for letter in "SFNEA":
         call = callback(letter, T0, "x")
         first = fold(Task(appid=1, task_id="t"), call, T0 + 1.0, SETTINGS)
+        # The clock of this program was set back by two hours between the two arrivals.
         again = fold(first.task, call, T0 - 7200.0, SETTINGS)
         assert (first.verdict, again.verdict) == (Verdict.APPLIED, Verdict.DUPLICATE), letter
         assert again.measurements == ()

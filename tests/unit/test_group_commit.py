@@ -83,6 +83,7 @@ def test_callbacks_that_arrive_together_are_committed_together(path: Path) -> No
     """One commit for a hundred callbacks."""
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
+        # All hundred are queued before the first commit starts.
         await asyncio.gather(*(ingest.commit(start(str(n))) for n in range(100)))
         commits = telemetry.registry.get_sample_value("css_relay_exporter_commit_seconds_count")
         assert commits == 1
@@ -132,7 +133,7 @@ def test_a_full_queue_refuses_callbacks(path: Path) -> None:
 
 
 def test_a_half_full_queue_is_reported(path: Path) -> None:
-    """So that a load balancer uses another replica; the report ends when the queue is empty."""
+    """A load balancer then uses another replica. The report ends when the queue is empty."""
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
         waiting = [ingest.commit(start(str(n))) for n in range(5)]
@@ -192,7 +193,7 @@ def test_a_slow_disk_moves_commits_to_the_thread_and_a_fast_one_moves_them_back(
 
 
 def test_other_events_are_counted_as_ignored(path: Path) -> None:
-    """With the time of arrival."""
+    """The time of arrival is recorded too."""
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
         await ingest.commit(BatchItem(T0 + 1.0, Ignored(is_quarantined=False)))
@@ -228,7 +229,7 @@ def test_old_quarantined_bodies_are_deleted_without_new_callbacks(path: Path) ->
         await asyncio.to_thread(until, lambda: len(store.bodies(limit=9)) == 1, "the old body is deleted")
 
     numbers = run(path, work)
-    assert [held.body for held in store.bodies(limit=9)] == [b"new"]
+    assert [stored.body for stored in store.bodies(limit=9)] == [b"new"]
     assert numbers.values["quarantine_evicted_total"] == 1
     store.close()
 

@@ -32,7 +32,7 @@ def test_a_new_task_has_no_history() -> None:
 
 
 def test_each_event_is_listed_once_newest_first() -> None:
-    """With the code and the message of an exit; whether it is settled or not."""
+    """An exit has its code and message. Settled events are listed too."""
     deliveries = [
         at("S", 0),
         at("F", 1, "0"),

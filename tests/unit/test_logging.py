@@ -29,7 +29,7 @@ def record(message: str, second: float, level: int = logging.WARNING) -> logging
 
 
 def test_lines_of_one_kind_are_limited_per_second() -> None:
-    """Also errors. Lines of another kind and of the next second are written."""
+    """So are errors. Lines of another kind and of the next second are written."""
     for level in (logging.INFO, logging.ERROR):
         repeat_filter = RepeatFilter()
         passed = [repeat_filter.filter(record("refused", 100.5, level)) for _ in range(50)]
@@ -39,7 +39,7 @@ def test_lines_of_one_kind_are_limited_per_second() -> None:
 
 
 def test_the_number_of_remembered_lines_is_limited() -> None:
-    """For any number of different lines."""
+    """The limit holds for any number of different lines."""
     repeat_filter = RepeatFilter()
     assert all(repeat_filter.filter(record(f"line {n}", 100.0)) for n in range(5000))
     assert len(repeat_filter._seen) <= 1000
@@ -50,7 +50,7 @@ def test_the_number_of_remembered_lines_is_limited() -> None:
 def test_a_line_contains_no_value_of_a_secret_word(
     word: str, form: str, root: logging.Logger, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In its message, in a field with that name, in the text of another field, in an exception."""
+    """The value is hidden in the message, in a field, in the text of a field and in an exception."""
     configure_logging("info", form)
     log = logging.getLogger("exporter.test")
     log.warning("seen %s=%s", word, SECRET, extra={f"my_{word}": SECRET, "of": f"{word}:{SECRET}", "n": 7})

@@ -39,6 +39,7 @@ from tests.unit.histories import (
     record,
 )
 
+#: Seconds after a history at which all its windows have passed.
 AFTER_ALL_WINDOWS = 40_000.0
 
 #: A callback of a history: event, event time in seconds after T0, subject, duration of the file in seconds.
@@ -132,6 +133,7 @@ def test_durations_are_exact_in_any_order_where_callbacks_state_their_times(
 ) -> None:
     """Durations between late callbacks are recorded by event time, when nothing can arrive in between."""
     end = T0 + steps[-1][1] + AFTER_ALL_WINDOWS
+    # All callbacks are more than 5 s late: durations are then between event times, not between arrivals.
     late = [(index, random.uniform(7, 178)) for index in range(len(steps))]
     orderly = deliver(delivered(steps, in_order(steps, 7.0)), until=end)
     assert deliver(delivered(steps, late), until=end).durations == orderly.durations
@@ -232,7 +234,7 @@ def test_any_callbacks_leave_the_task_in_one_state_and_its_record_can_be_read(
 @given(st.lists(any_callback(0), max_size=20, unique_by=lambda one: int(one[1])))
 @max_examples(120)
 def test_any_callback_sent_twice_at_the_same_time_counts_once(drawn: list[AnyCallback]) -> None:
-    """With an event time or without, in a valid history or not.
+    """The history may be invalid, and the callback may have no event time.
 
     Here no clock is ahead, and no two callbacks arrive in the same second. Otherwise a file without an event
     time may belong to a run that has ended when it arrives. Then the state does not show its redelivery.
@@ -249,7 +251,7 @@ def test_any_callback_sent_twice_at_the_same_time_counts_once(drawn: list[AnyCal
 @given(st.integers(0, 2**32), st.integers(MAX_IDENTITIES, MAX_IDENTITIES + 200))
 @max_examples(4)
 def test_the_identities_and_the_log_of_a_task_are_bounded(seed: int, number: int) -> None:
-    """For any number of callbacks within the windows; each callback counts at most once."""
+    """The limits hold for any number of callbacks within the windows. Each callback counts at most once."""
     random = Random(seed)
     event_times = random.sample(range(3000), number)
     calls = [callback(random.choice("FN"), T0 + at, str(at % 7), duration_seconds=1.0) for at in event_times]
@@ -269,7 +271,7 @@ def test_the_identities_and_the_log_of_a_task_are_bounded(seed: int, number: int
 def test_the_tasks_by_state_add_up_to_the_known_tasks(
     drawn: list[tuple[str, AnyCallback]], later: float
 ) -> None:
-    """At all times, also after tasks are forgotten. A task is known when a run or an exit of it is known."""
+    """A task is known when a run or an exit of it is known. Forgotten tasks are not counted."""
     batch_folder = BatchFolder(SETTINGS, ("appid",))
     calls = [
         BatchItem(d.arrival, replace(d.callback, task_id=task_id))

@@ -69,7 +69,7 @@ def test_the_version_and_the_telemetry_path_are_shown(pages: Pages) -> None:
 
 
 def test_the_search_text_is_shown_unchanged_in_its_field(pages: Pages) -> None:
-    """So that it can be sent again. Elsewhere invisible characters are replaced."""
+    """It can be sent again. Invisible characters are replaced everywhere else."""
     text = pages.status(Query(q="\u3000<"), [])
     assert 'value="\u3000&lt;"' in text
     assert "\u3000" not in text.replace('value="\u3000&lt;"', "")
@@ -79,6 +79,7 @@ def test_the_search_text_is_shown_unchanged_in_its_field(pages: Pages) -> None:
 
 def test_a_page_is_freed_without_the_garbage_collector(pages: Pages) -> None:
     """A page has many tasks, and the garbage collector runs seldom."""
+    # The first page fills caches; only what the second one leaves is measured.
     pages.status(Query(), [])
     gc.collect()
     gc.disable()

@@ -207,7 +207,7 @@ def callback_with_secrets(draw: st.DrawFn) -> bytes:
 )
 @max_examples(100)
 def test_no_secret_of_a_url_is_in_any_field(raw: bytes) -> None:
-    """Neither in the value, nor in the record of its task."""
+    """The record of its task has no secret either."""
     value = parsed(raw)
     assert isinstance(value, Callback)
     assert CANARY not in repr(value)

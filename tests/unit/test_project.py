@@ -118,7 +118,7 @@ def anchors(page: Path) -> set[str]:
 
 @each({str(page.relative_to(ROOT)): page for page in tracked("*.md")})
 def test_every_link_of_the_documentation_has_a_target(page: Path) -> None:
-    """Within the project: an existing file, and a heading with that name."""
+    """The target is an existing file of the project, and a heading with that name."""
     broken = [
         (str(target), anchor)
         for target, anchor in links(page)

@@ -50,7 +50,7 @@ def test_a_destination_is_shown_without_secrets(url: str, shown: str | None, hos
 
 
 def test_a_stream_key_and_an_equal_stream_id_have_the_same_digest() -> None:
-    """So that a reader sees that they are equal; with another redaction key the digest differs."""
+    """A reader then sees that they are equal. Another redaction key gives another digest."""
     url, _, stream = REDACTOR.destination("rtmp://live.example.com/app/s3cr3t?x=1", "s3cr3t?x=1")
     assert url == f"rtmp://live.example.com/app/{stream}"
     assert stream.startswith("~")
@@ -73,7 +73,7 @@ def test_a_stream_key_and_an_equal_stream_id_have_the_same_digest() -> None:
     ],
 )
 def test_a_log_line_contains_no_secret_of_a_url(text: str) -> None:
-    """In any message."""
+    """The rest of the message stays readable."""
     assert SECRET not in redact_text(text)
     assert "host" in redact_text(text)
 
@@ -118,7 +118,7 @@ def test_a_key_is_hidden_in_any_form_in_which_a_server_repeats_it(text: str) -> 
 @pytest.mark.parametrize("word", SECRET_WORDS)
 @pytest.mark.parametrize("name", ["{}", "tx{}", "{}_of-it", "MY-{}"])
 def test_the_value_of_every_secret_word_is_hidden(word: str, name: str) -> None:
-    """In the query of a URL, a text, JSON and a log line; in capitals, and within a longer name."""
+    """It is hidden in URLs, texts, JSON and log lines, in capitals, and within a longer name."""
     for field in (name.format(word), name.format(word.upper())):
         url = f"rtmp://5000.livepush.myqcloud.com/live/room?x=1&{field}={SECRET}"
         assert REDACTOR.destination(url, "")[0] == "rtmp://5000.livepush.myqcloud.com/live/room"
@@ -176,13 +176,13 @@ def test_a_text_contains_no_secret(text: str, shown: str | None) -> None:
 @pytest.mark.parametrize("text", ["to {url}: denied", "({url})", "{url}, {url}.", "{url}"])
 @pytest.mark.parametrize("url", ["rtmp://push.example.com/app/s3cr3t/", "rtmp://h/s3cr3t//?x=1"])
 def test_a_key_before_a_slash_is_hidden(text: str, url: str) -> None:
-    """Also in a text: alone, and in a URL followed by punctuation."""
+    """It is hidden in a text too: alone, and in a URL followed by punctuation."""
     assert SECRET not in REDACTOR.message(text.format(url=url), "")
     assert SECRET not in REDACTOR.message(text.format(url=url) + " s3cr3t refused", url)
 
 
 def test_a_stream_name_is_shown_at_plain_hosts() -> None:
-    """And without a destination there is no key to search for."""
+    """There is no key to search for without a destination."""
     for url in ("rtmp://5000.livepush.myqcloud.com/live/room", ""):
         assert REDACTOR.message("room is busy", url) == "room is busy"
 
@@ -256,7 +256,7 @@ def test_only_a_text_over_the_limit_is_cut() -> None:
 
 
 def test_a_source_is_identified_without_its_secrets() -> None:
-    """By its URL without user, query and fragment. A text that is not a URL is read up to its query."""
+    """User, query and fragment of a URL are left out. A text that is not a URL is read up to its query."""
     host, digest = REDACTOR.source("http://origin.example.com:80/a/b")
     assert host == "origin.example.com"
     for same in ("HTTP://u:s3cr3t@Origin.example.com:80/a/b?k=s3cr3t", "http://origin.example.com:80/a/b#x"):

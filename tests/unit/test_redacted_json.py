@@ -60,7 +60,7 @@ def test_every_sample_is_shown_with_all_its_fields() -> None:
     ],
 )
 def test_no_secret_is_shown_in_any_position(body: Any) -> None:
-    """In a secret field, a URL, a text, a field's name, or a text that only looks like JSON."""
+    """The secret is in a field, a URL, a text, a field's name, or a text that only looks like JSON."""
     shown(body)
 
 
@@ -86,7 +86,7 @@ BODIES = st.recursive(
 @given(BODIES)
 @max_examples(60)
 def test_no_secret_is_shown_in_any_shape(body: Any) -> None:
-    """In lists, in objects, and in JSON texts inside them."""
+    """The secret is in lists, in objects, or in JSON texts inside them."""
     shown(body)
     shown({"msg": json.dumps(body)})
 
@@ -104,7 +104,7 @@ def test_values_that_are_not_secret_are_unchanged() -> None:
 
 
 def test_a_json_text_is_unpacked() -> None:
-    """And indented. A text that only looks like JSON is hidden."""
+    """It is indented. A text that only looks like JSON is hidden."""
     inner = {"to_host": "a", "files": ["1", {"x": 2}]}
     body = {"msg": json.dumps(inner), "list": f" {json.dumps(['a'])}", "text": '"a"', "half": "[half"}
     hidden = "… (5 characters that can't be read)"

@@ -43,6 +43,7 @@ def test_a_valid_change_is_read_and_an_invalid_one_is_not(
     ):
         caplog.clear()
         path.unlink() if text is None else path.write_text(text)
+        # Each text has another modification time: two writes within one clock tick would look unchanged.
         os.utime(path, ns=(0, len(text))) if text else None
         for _ in range(3):
             value.reload(force=force)
@@ -79,7 +80,7 @@ def test_an_unexpected_exception_keeps_the_last_value(
 
 
 def test_an_unchanged_file_is_not_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Except with `force`."""
+    """It is read only with `force`."""
     caplog.set_level(logging.INFO)
     path = tmp_path / "number"
     path.write_text("1")
@@ -91,7 +92,7 @@ def test_an_unchanged_file_is_not_read(tmp_path: Path, caplog: pytest.LogCapture
 
 
 def test_a_file_replaced_by_a_similar_one_is_read_again(tmp_path: Path) -> None:
-    """Also through a link, as in Kubernetes, and with the same size and time."""
+    """The file may be a link, as in Kubernetes, and have the same size and time."""
     link = tmp_path / "link"
     for name in ("1", "2"):
         (tmp_path / name).write_text(name)

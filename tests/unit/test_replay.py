@@ -43,16 +43,16 @@ class ReplaySetup:
         self.store.transact(
             lambda transaction: transaction.quarantine(QuarantineEntry(reason, raw, "::1", arrival))
         )
-        return next(held for held in self.store.bodies(limit=99) if held.body == raw)
+        return next(stored for stored in self.store.bodies(limit=99) if stored.body == raw)
 
     def receive(self, raw: bytes, arrival: float) -> None:
         """Apply a callback that arrives."""
         arrived = BatchItem(arrival, PARSER.parse(raw))
         self.store.transact(lambda transaction: FOLDER.apply([arrived], transaction))
 
-    def replay(self, held: QuarantinedBody, now: float) -> ReplayResult:
+    def replay(self, stored: QuarantinedBody, now: float) -> ReplayResult:
         """Replay a body."""
-        return Replayer(store=self.store, parser=PARSER, folder=FOLDER, clock=lambda: now).replay(held)
+        return Replayer(store=self.store, parser=PARSER, folder=FOLDER, clock=lambda: now).replay(stored)
 
     @property
     def quarantined(self) -> int:
@@ -89,8 +89,8 @@ def replay_setup(tmp_path: Path) -> Iterator[ReplaySetup]:
 def test_a_replayed_body_counts_at_its_first_arrival(replay_setup: ReplaySetup) -> None:
     """Its delay is measured at its first arrival, and it changes the task as it would have then."""
     replay_setup.receive(body("TaskStart", T0), T0 + 0.5)
-    held = replay_setup.quarantine(body("TaskExit", T0 + 60, {"code": -22}), T0 + 61.0)
-    assert replay_setup.replay(held, T0 + 1800.0) == ReplayResult("applied")
+    stored = replay_setup.quarantine(body("TaskExit", T0 + 60, {"code": -22}), T0 + 61.0)
+    assert replay_setup.replay(stored, T0 + 1800.0) == ReplayResult("applied")
     assert replay_setup.quarantined == 0
     assert (
         replay_setup.counted(series("tasks_exited_total", "-22"))
@@ -104,18 +104,18 @@ def test_a_replayed_body_counts_at_its_first_arrival(replay_setup: ReplaySetup) 
 
 
 def test_a_body_counts_once_however_often_it_is_replayed(replay_setup: ReplaySetup) -> None:
-    """Also if it was listed before another process replayed it."""
-    held = replay_setup.quarantine(body("TaskStart", T0), T0 + 1.0)
-    assert [replay_setup.replay(held, T0 + 9.0).outcome for _ in range(3)] == ["applied", "gone", "gone"]
+    """Another process may have listed the body before it was replayed."""
+    stored = replay_setup.quarantine(body("TaskStart", T0), T0 + 1.0)
+    assert [replay_setup.replay(stored, T0 + 9.0).outcome for _ in range(3)] == ["applied", "gone", "gone"]
     assert replay_setup.counted("tasks_started_total") == 1
 
 
 def test_a_body_whose_redelivery_was_counted_is_a_duplicate(replay_setup: ReplaySetup) -> None:
     """The sender repeated the callback until it was answered 200."""
     raw = body("TaskStart", T0)
-    held = replay_setup.quarantine(raw, T0 + 1.0)
+    stored = replay_setup.quarantine(raw, T0 + 1.0)
     replay_setup.receive(raw + b" ", T0 + 120.0)
-    assert replay_setup.replay(held, T0 + 180.0) == ReplayResult("duplicate")
+    assert replay_setup.replay(stored, T0 + 180.0) == ReplayResult("duplicate")
     assert replay_setup.counted("tasks_started_total") == 1
     assert replay_setup.quarantined == 0
 
@@ -124,14 +124,14 @@ def test_a_body_whose_redelivery_was_counted_is_a_duplicate(replay_setup: Replay
 def test_a_body_that_may_have_been_counted_is_stale(replay_setup: ReplaySetup, first: float) -> None:
     """Hours later the identity is deleted, perhaps the task too: the body must not count a second time."""
     raw = body("TaskExit", T0, {"code": 0})
-    held = replay_setup.quarantine(raw, first)
+    stored = replay_setup.quarantine(raw, first)
     replay_setup.receive(raw + b" ", first + 120.0)
     for n in range(3):
         replay_setup.receive(body("TaskAlarm", T0 + n * 2 * HOUR, {"type": str(n)}), T0 + n * 2 * HOUR + 1)
-    assert replay_setup.replay(held, T0 + 9 * HOUR) == ReplayResult("stale")
+    assert replay_setup.replay(stored, T0 + 9 * HOUR) == ReplayResult("stale")
     replay_setup.quarantine(raw, first)
     replay_setup.store.transact(lambda transaction: transaction.delete("4/a"))
-    assert replay_setup.replay(held, T0 + 9 * HOUR) == ReplayResult("stale")
+    assert replay_setup.replay(stored, T0 + 9 * HOUR) == ReplayResult("stale")
     assert replay_setup.counted(series("tasks_exited_total", "0")) == 1
     assert replay_setup.fleet[series("callbacks_total", "TaskExit", "stale")] == 2
     assert replay_setup.store.find("4/a") is None
@@ -140,22 +140,22 @@ def test_a_body_that_may_have_been_counted_is_stale(replay_setup: ReplaySetup, f
 def test_an_old_body_counts_if_it_is_newer_than_all_callbacks_of_its_task(replay_setup: ReplaySetup) -> None:
     """An exit that was rejected last week ends a task that has been active since."""
     replay_setup.receive(body("TaskStart", T0), T0 + 1.0)
-    held = replay_setup.quarantine(body("TaskExit", T0 + HOUR, {"code": -5}), T0 + HOUR + 1)
-    assert replay_setup.replay(held, T0 + 100 * HOUR) == ReplayResult("applied")
+    stored = replay_setup.quarantine(body("TaskExit", T0 + HOUR, {"code": -5}), T0 + HOUR + 1)
+    assert replay_setup.replay(stored, T0 + 100 * HOUR) == ReplayResult("applied")
     assert not replay_setup.task.current.running
-    replay_setup.quarantine(held.body, held.first)
-    assert replay_setup.replay(held, T0 + 100 * HOUR) == ReplayResult("duplicate")
+    replay_setup.quarantine(stored.body, stored.first)
+    assert replay_setup.replay(stored, T0 + 100 * HOUR) == ReplayResult("duplicate")
     assert replay_setup.counted(series("tasks_exited_total", "-5")) == 1
 
 
 def test_a_body_without_a_time_is_checked_against_its_task_within_the_retry_window_only(
     replay_setup: ReplaySetup,
 ) -> None:
-    """After the retry window the state of the task does not show whether the body was counted."""
-    held = replay_setup.quarantine(body("TaskStart", None), T0 + 1.0)
-    assert replay_setup.replay(held, T0 + HOUR) == ReplayResult("applied")
-    replay_setup.quarantine(held.body, held.first)
-    assert replay_setup.replay(held, T0 + HOUR + 2) == ReplayResult("stale")
+    """The state of the task does not show later whether the body was counted."""
+    stored = replay_setup.quarantine(body("TaskStart", None), T0 + 1.0)
+    assert replay_setup.replay(stored, T0 + HOUR) == ReplayResult("applied")
+    replay_setup.quarantine(stored.body, stored.first)
+    assert replay_setup.replay(stored, T0 + HOUR + 2) == ReplayResult("stale")
     assert replay_setup.counted("tasks_started_total") == 1
 
 
@@ -163,8 +163,10 @@ def test_an_exit_without_a_task_id_is_attributed(replay_setup: ReplaySetup) -> N
     """It is stale if it is too old to attribute."""
     sources = {"source_urls": ["http://a/x"]}
     replay_setup.receive(body("TaskStart", T0, **sources), T0 + 1.0)
-    held = replay_setup.quarantine(body("TaskExit", T0 + 60, {"code": 0}, task_id=None, **sources), T0 + 61.0)
-    assert replay_setup.replay(held, T0 + 120.0) == ReplayResult("applied")
+    stored = replay_setup.quarantine(
+        body("TaskExit", T0 + 60, {"code": 0}, task_id=None, **sources), T0 + 61.0
+    )
+    assert replay_setup.replay(stored, T0 + 120.0) == ReplayResult("applied")
     assert not replay_setup.task.current.running
     late = replay_setup.quarantine(body("TaskExit", T0 + 59, {"code": 0}, task_id="", **sources), T0 + 62.0)
     assert replay_setup.replay(late, T0 + 9 * HOUR) == ReplayResult("stale")
@@ -185,13 +187,13 @@ def test_a_body_that_is_still_invalid_stays_unchanged(
     replay_setup: ReplaySetup, raw: bytes, reason: str, why: str
 ) -> None:
     """Nothing is counted."""
-    held = replay_setup.quarantine(raw, T0, reason)
+    stored = replay_setup.quarantine(raw, T0, reason)
     before = replay_setup.store.snapshot(9)
-    replayed = replay_setup.replay(held, T0 + 9.0)
+    replayed = replay_setup.replay(stored, T0 + 9.0)
     assert replayed.outcome == "stays"
     assert why in replayed.problem
     assert replay_setup.store.snapshot(9) == before
-    assert replay_setup.store.bodies(limit=9) == [held]
+    assert replay_setup.store.bodies(limit=9) == [stored]
 
 
 def test_an_event_that_is_known_now_counts_under_its_name(replay_setup: ReplaySetup) -> None:
@@ -201,8 +203,8 @@ def test_an_event_that_is_known_now_counts_under_its_name(replay_setup: ReplaySe
         T0 + 1.0, PARSER.parse(body("TaskPause", T0)), QuarantineEntry("unknown_event", raw, "::1", T0)
     )
     replay_setup.store.transact(lambda transaction: FOLDER.apply([ignored], transaction))
-    (held,) = replay_setup.store.bodies(limit=9)
-    assert replay_setup.replay(held, T0 + 9.0) == ReplayResult("applied")
+    (stored,) = replay_setup.store.bodies(limit=9)
+    assert replay_setup.replay(stored, T0 + 9.0) == ReplayResult("applied")
     assert replay_setup.fleet[series("callbacks_total", "other", "ignored")] == 1
     assert replay_setup.fleet[series("callbacks_total", "TaskStart", "applied")] == 1
     assert series("quarantine_evicted_total") not in replay_setup.fleet
@@ -212,7 +214,7 @@ def test_a_failed_transaction_keeps_the_body_and_counts_nothing(
     replay_setup: ReplaySetup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The deletion of the body and its counting are one transaction."""
-    held = replay_setup.quarantine(body("TaskStart", T0), T0 + 1.0)
+    stored = replay_setup.quarantine(body("TaskStart", T0), T0 + 1.0)
 
     def fail(*_: object) -> None:
         raise ZeroDivisionError
@@ -220,8 +222,8 @@ def test_a_failed_transaction_keeps_the_body_and_counts_nothing(
     patch: Callable[..., None] = monkeypatch.setattr
     patch(FOLDER, "_count", fail)
     with pytest.raises(ZeroDivisionError):
-        replay_setup.replay(held, T0 + 9.0)
+        replay_setup.replay(stored, T0 + 9.0)
     assert (replay_setup.quarantined, replay_setup.counted("tasks_started_total")) == (1, 0)
     monkeypatch.undo()
-    assert replay_setup.replay(held, T0 + 9.0) == ReplayResult("applied")
-    assert isinstance(PARSER.parse(held.body), Callback)
+    assert replay_setup.replay(stored, T0 + 9.0) == ReplayResult("applied")
+    assert isinstance(PARSER.parse(stored.body), Callback)

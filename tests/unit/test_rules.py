@@ -53,7 +53,7 @@ def test_an_alert_has_its_severity_texts_and_links(alert: str) -> None:
 
 
 def test_a_dashboard_that_an_alert_links_to_exists() -> None:
-    """By its uid, in the dashboard files."""
+    """The link has the uid of a dashboard file."""
     known = {json.loads(path.read_text())["uid"] for path in (ROOT / "grafana").rglob("dashboards/*.json")}
     if not known:
         pytest.skip("there are no dashboards yet")
@@ -69,13 +69,13 @@ def test_the_page_has_a_section_and_a_row_for_each_alert_and_no_other() -> None:
 
 
 def test_the_page_has_every_recorded_series() -> None:
-    """By the names that dashboards use."""
+    """The page has the names that dashboards use."""
     text = PAGE.read_text()
     assert [name for name in RECORDED if f"`{name}`" not in text] == []
 
 
 def test_every_alert_named_anywhere_exists() -> None:
-    """In the page, in its links, and in the Alertmanager example."""
+    """The page, its links and the Alertmanager example name only existing alerts."""
     for path in (PAGE, ROOT / "deploy" / "alertmanager.yml", *CASE_FILES):
         assert set(re.findall(r"\bCSSRelay\w+", path.read_text())) <= ALERTS.keys(), path.name
     anchors = {heading.lower() for heading in re.findall(r"^#+ (\w+)$", PAGE.read_text(), re.MULTILINE)}

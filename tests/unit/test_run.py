@@ -66,7 +66,7 @@ def test_a_step_prints_one_line_and_what_it_left_out() -> None:
 
 
 def test_a_failed_step_prints_its_whole_output_and_its_status() -> None:
-    """So that nobody has to run it again to see why it failed."""
+    """Nobody has to run it again to see why it failed."""
     status, output = step("echo noise; echo more >&2; exit 3")
     assert status == 3
     assert re.fullmatch(r"Something +failed after \d+ s with status 3:\nnoise\nmore\n", output)

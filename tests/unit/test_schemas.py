@@ -85,7 +85,7 @@ def test_every_schema_is_titled_described_and_valid(name: str) -> None:
 
 
 def test_every_field_is_titled_and_described() -> None:
-    """With its unit, if it has one."""
+    """The description has the unit, if there is one."""
     for name, document in DOCUMENTS.items():
         for path, field in _fields(document):
             if "$ref" not in field and "const" not in field and path[-1] != "msg":

@@ -21,7 +21,7 @@ def read(flags: list[str], environment: dict[str, str]) -> Settings:
 
 
 def test_the_defaults_are_as_documented() -> None:
-    """In the form in which a user would write them."""
+    """They are compared in the form in which a user would write them."""
     assert {f"--{flag.name}": default_text(Settings, field) for field, flag in FLAGS.items()} == {
         "--callback.listen-address": "0.0.0.0:8314",
         "--callback.max-body-bytes": "65536",
@@ -66,7 +66,7 @@ def test_every_default_is_read_as_itself(field: str) -> None:
 
 
 def test_a_flag_overrides_its_environment_variable() -> None:
-    """And the variable the default; `--flag value` and `--flag=value` are the same."""
+    """The variable overrides the default. `--flag value` and `--flag=value` are the same."""
     environment = {"CSS_RELAY_RELAY_RETRY_WINDOW": "2h", "PATH": "/bin"}
     assert read([], environment).relay_retry_window == 7200
     assert read(["--relay.retry-window", "3h"], environment).relay_retry_window == 10800
@@ -120,7 +120,7 @@ def test_a_variable_of_kubernetes_is_ignored() -> None:
 def test_an_unknown_or_invalid_setting_is_named(
     arguments: list[str], environment: dict[str, str], named: str
 ) -> None:
-    """In one line."""
+    """The error is one line."""
     with pytest.raises(SettingsError, match=re.escape(named)) as caught:
         read(arguments, environment)
     assert "\n" not in str(caught.value)
@@ -161,5 +161,5 @@ def test_values_are_parsed() -> None:
     ],
 )
 def test_a_flag_accepts_any_value_that_follows(flags: list[str], field: str, value: object) -> None:
-    """Also an empty value or one with a dash first. The last of several is used; a switch alone is true."""
+    """The value may be empty or begin with a dash. The last of several is used; a switch alone is true."""
     assert getattr(read(flags, {}), field) == value

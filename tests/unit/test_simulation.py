@@ -37,6 +37,7 @@ FAST, PACED = (
     replace(FAULTS, max_group_size=5, max_group_seconds=1200.0),
     replace(FAULTS, max_group_seconds=SETTINGS.reorder / 2),
 )
+#: Callbacks of a batch, tasks of a sweep, and sweeps until no task must be due any more.
 BATCH, SWEPT, ROUNDS = 100, 100, 100
 
 
@@ -211,7 +212,7 @@ class Scrapes:
 
 
 def test_a_slow_exporter_is_scraped_until_the_numbers_agree() -> None:
-    """As long as its numbers change. Without a difference there is no pause."""
+    """It is scraped as long as its numbers change. There is no pause without a difference."""
     slow = Scrapes(*(number / 100 for number in range(300)), 3.0)
     assert until_stable(slow.compare, slow.pause).differences() == []
     quick = Scrapes(3.0)

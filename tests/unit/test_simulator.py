@@ -219,7 +219,7 @@ def test_every_difference_is_reported() -> None:
 
 
 def test_an_unanswered_request_may_have_been_counted() -> None:
-    """Then its repetition is one more duplicate; nothing else may differ."""
+    """Its repetition is then one more duplicate; nothing else may differ."""
     duplicate = key("callbacks_total", event="TaskStart", outcome="duplicate")
     applied = key("callbacks_total", event="TaskStart", outcome="applied")
     assert compared({applied: 1}, {applied: 1, duplicate: 1}, unanswered=1) == []
@@ -228,7 +228,7 @@ def test_an_unanswered_request_may_have_been_counted() -> None:
 
 
 def test_only_labels_that_are_shown_are_compared() -> None:
-    """So an exporter with other `--metrics.labels` can be verified too."""
+    """An exporter with other `--metrics.labels` can therefore be verified too."""
     expected = {
         key("tasks_started_total", appid="1", to_host="a"): 1,
         key("tasks_started_total", appid="1", to_host="b"): 2,
@@ -281,7 +281,7 @@ def test_every_default_is_read_as_itself(field: str) -> None:
 
 
 def test_a_key_file_must_exist_and_contain_a_key(tmp_path: Path) -> None:
-    """And have a key in it."""
+    """The error names the flag."""
     (tmp_path / "empty").write_text("\n")
     for path in (tmp_path / "none", tmp_path / "empty"):
         with pytest.raises(SettingsError, match="--sign-key-file"):

@@ -99,7 +99,7 @@ def test_a_time_is_shown_relative_to_now_and_to_the_second() -> None:
 
 @pytest.mark.parametrize("invalid", [1e18, -1e18, float("inf"), float("-inf"), float("nan")])
 def test_a_time_outside_the_calendar_is_shown_as_unknown(invalid: float) -> None:
-    """Without a title and a `datetime`."""
+    """It has no title and no `datetime`."""
     assert utc(invalid) == ""
     made = TEMPLATES["parts.html"].module.time(invalid, T0)
     assert made == '<time title="">at an unknown time</time>'
@@ -114,7 +114,7 @@ def test_a_position_is_shown_as_in_media_players(seconds: float, text: str) -> N
 
 
 def test_numbers_are_shown_with_their_noun() -> None:
-    """With a separator for thousands."""
+    """Numbers have a separator for thousands."""
     assert [plural(n, "file") for n in (0, 1, 2, 1234)] == ["0 files", "1 file", "2 files", "1,234 files"]
     assert number(1234567) == "1,234,567"
 
@@ -142,7 +142,7 @@ def test_numbers_are_shown_with_their_noun() -> None:
     ],
 )
 def test_an_exit_code_has_a_hint_if_it_may_be_known(code: str, hint: str) -> None:
-    """For error numbers and FFmpeg's tags; any other code is shown without a hint."""
+    """Error numbers and FFmpeg's tags have a hint; any other code has none."""
     assert code_hint(code) == hint
 
 
@@ -183,7 +183,7 @@ def test_any_parameter_is_valid_or_replaced_by_its_default(typed: dict[str, str 
 
 
 def test_a_query_is_read_from_its_own_link_unchanged() -> None:
-    """With any search text. Parameters with their default are not in the link."""
+    """The search text may be any text. Parameters with their default are not in the link."""
     query = Query(state="failed", q="a&b=c #?é/", sort="runs", order="desc", page=3, refresh="off")
     parameters = parse_qs(urlsplit(query.link()).query)
     assert read_query(lambda name: parameters.get(name, [None])[0]) == query
@@ -230,7 +230,7 @@ def test_a_column_selected_again_is_sorted_in_reverse() -> None:
 def test_the_headline_names_the_problems(
     counts: dict[str, int] | None, problems: dict[str, int], css_class: str, text: str, detail: str
 ) -> None:
-    """Or says that no task has failed or is lost."""
+    """It says that no task has failed or is lost if there is no problem."""
     tasks = [
         TaskStatus(task(), ACTIVE, **({kind: 61.0} if kind else {}))
         for kind, times in problems.items()
@@ -246,7 +246,7 @@ def test_the_headline_names_the_problems(
 
 
 def test_a_live_task_is_running_since_its_start() -> None:
-    """Without a file and an exit."""
+    """It has no file and no exit."""
     status = status_at(("S", 0, ""))
     assert (status.state, status.since, status.file, status.exit) == ("active", T0, None, None)
     assert (status.overdue_seconds, status.silent_seconds, visible_text("doing", status)) == (0, 0, "running")
@@ -290,7 +290,7 @@ def test_a_file_of_unknown_duration_is_never_overdue() -> None:
 
 @pytest.mark.parametrize(("now", "silence"), [(660, ""), (661, "1 min"), (5000, "1 h 13 min")])
 def test_dead_air_is_shown(now: float, silence: str) -> None:
-    """If a task has played a file, and has played none for a minute."""
+    """The task has played a file, and has played none for a minute."""
     status = status_at(("S", 0, ""), ("F", 1, "0"), ("N", 601, "0"), now=now, duration_seconds=600.0)
     assert visible_text("doing", status) == (f"has played nothing for {silence}" if silence else "running")
     assert status.silent_seconds == (now - 601 if silence else 0)
@@ -307,7 +307,7 @@ def test_dead_air_is_shown(now: float, silence: str) -> None:
 def test_an_ended_task_is_shown_with_its_reason(
     steps: list[Step], state: str, since: float, doing: str
 ) -> None:
-    """Failed or stopped, since its exit."""
+    """It is failed or stopped, since its exit."""
     status = status_at(("S", 0, ""), *steps, message="write\nerror")
     assert (status.state, status.since, visible_text("doing", status)) == (state, T0 + since, doing)
 
@@ -352,7 +352,7 @@ def test_an_event_is_shown_with_its_subject(step: Step, subject: str) -> None:
 
 
 def test_an_exit_code_is_shown_by_its_own_macro() -> None:
-    """With its hint and message."""
+    """The macro shows its hint and message too."""
     event = history(task(("E", 1, "-22"), message="m"))[0]
     assert (event.kind.subject, event_subject(event)) == (Subject.EXIT_CODE, "")
     assert visible_text("code", event) == "-22 EINVAL: Invalid argument m"
@@ -383,7 +383,7 @@ def test_a_task_page_shows_its_run_its_last_exit_and_its_history() -> None:
 
 
 def test_a_task_page_shows_100_events() -> None:
-    """And the number of older events."""
+    """The number of older events is shown too."""
     page = task_page(task(*(("A", float(n), "FileEndEarly") for n in range(101))))
     assert (page.count("<tr><td>"), "<p>1 older event not shown.</p>" in page) == (100, True)
     facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", page))
@@ -445,14 +445,14 @@ def mixed() -> list[TaskStatus]:
     ],
 )
 def test_tasks_are_filtered_and_sorted(query: Query, expected: list[str]) -> None:
-    """Failed tasks first by default; numbers are sorted by value; the search text is not a pattern."""
+    """Failed tasks are first by default. Numbers are sorted by value. The search text is not a pattern."""
     shown = table(mixed(), query)
     assert [row.task.task_id for row in shown.rows] == expected
     assert shown.found == len(expected)
 
 
 def test_a_task_with_dead_air_comes_before_the_other_active_tasks() -> None:
-    """Although its state is active."""
+    """Its state is active too."""
     silent = status_at(
         ("S", 0, ""), ("F", 1, "0"), ("N", 11, "0"), task_id="silent", duration_seconds=10.0, now=200.0
     )
@@ -528,7 +528,7 @@ def test_callbacks_are_shown_by_event_and_outcome() -> None:
 
 
 def test_equal_rejections_are_shown_once() -> None:
-    """With their newest time and their number; the newest first."""
+    """They are shown with their newest time and their number; the newest first."""
     clock = iter(range(100))
     rejections = RecentRejections(clock=lambda: float(next(clock)))
     schema = CallbackError(400, "schema", (Fault("/msg", "is missing"), Fault("/x", "second")))
@@ -547,7 +547,7 @@ def test_equal_rejections_are_shown_once() -> None:
 
 
 def test_the_recent_rejections_are_limited() -> None:
-    """In number and in length; the rejection not seen for the longest time is deleted first."""
+    """Their number and length are limited. The rejection not seen for the longest time is deleted first."""
     rejections = RecentRejections(max_kinds=3)
     for number_ in range(5):
         rejections.add(

@@ -60,7 +60,7 @@ def test_an_invalid_url_is_refused_without_quoting_it(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["valkey://u:canary@db:1/2", "rediss://:canary@[::1]:1/0?ca-file=x"])
 def test_a_password_is_in_no_text_form(text: str) -> None:
-    """Neither in str() nor in repr()."""
+    """It is neither in str() nor in repr()."""
     url = parse_store(text)
     assert "canary" not in f"{url} {url!r} {[url]}"
     assert str(url).endswith(text.partition("@")[2].partition("?")[0])

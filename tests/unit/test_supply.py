@@ -46,7 +46,7 @@ def locked(*files: str) -> dict[str, set[str]]:
 
 
 def test_every_dependency_has_its_reason_in_the_documentation() -> None:
-    """And no other package has a reason."""
+    """No other package has a reason."""
     table = (ROOT / "docs/architecture.md").read_text().partition("## Dependencies")[2]
     rows = re.findall(r"^\| ((?:\w[\w-]*(?:, )?)+) \| (.+) \|$", table, re.MULTILINE)
     reasons = {
@@ -160,7 +160,7 @@ def test_a_known_vulnerability_fails(
     status: int,
     said: str,
 ) -> None:
-    """In any mode. A package that could not be looked up is reported, and fails in strict mode only."""
+    """It fails in any mode. A package that could not be looked up fails in strict mode only."""
     monkeypatch.setattr(audit, "dependencies", lambda file: found)
     assert audit.main([*flags, "x"]) == status
     printed = capsys.readouterr()

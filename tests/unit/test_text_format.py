@@ -105,7 +105,7 @@ def test_the_text_format_is_as_prometheus_client_writes_it(snapshot: Snapshot) -
 
 
 def test_the_openmetrics_format_is_as_prometheus_client_writes_it(snapshot: Snapshot) -> None:
-    """With units, creation times and exemplars."""
+    """Units, creation times and exemplars are the same too."""
     text = store_part(exposition(openmetrics=True).write(snapshot)) + b"# EOF\n"
     families = [_with_float_times(family) for family in parse_openmetrics(text.decode())]
     assert generate_openmetrics(ParsedFamilies(families)) == text
@@ -125,7 +125,7 @@ def _with_float_times(family: Metric) -> Metric:
 
 @pytest.mark.parametrize("openmetrics", [False, True])
 def test_every_family_of_the_catalogue_is_exported_once(openmetrics: bool, snapshot: Snapshot) -> None:
-    """And no other families, except those of Python and the process."""
+    """Other families are only those of Python and the process."""
     text = exposition(openmetrics=openmetrics).write(snapshot).decode()
     names = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE ")]
     assert len(names) == len(set(names))
@@ -138,7 +138,7 @@ def test_every_family_of_the_catalogue_is_exported_once(openmetrics: bool, snaps
 
 
 def test_series_known_in_advance_are_0_from_the_start(tmp_path: Path) -> None:
-    """In an empty store: every event, outcome, anomaly and reason."""
+    """An empty store has every event, outcome, anomaly and reason."""
     store = SqliteStore(tmp_path / "empty.db", StoreOptions())
     values = {
         (s.name, tuple(sorted(s.labels.values()))): s.value
@@ -209,7 +209,7 @@ def calls_of(work: Callable[[], object]) -> int:
 
 
 def test_lines_of_unchanged_records_are_not_written_again(tmp_path: Path) -> None:
-    """With 100 of 10,000 tasks changed, a scrape does at most a tenth of the work of the first one."""
+    """A scrape with 100 of 10,000 tasks changed does at most a tenth of the work of the first one."""
     store = SqliteStore(tmp_path / "large.db", StoreOptions())
     folder = BatchFolder(SETTINGS, LABELS)
     writer = exposition(openmetrics=False)

@@ -70,7 +70,7 @@ def test_an_exemplar_needs_a_task() -> None:
 
 
 def test_a_time_never_decreases() -> None:
-    """Neither within a batch, nor in the stored values."""
+    """It decreases neither within a batch, nor in the stored values."""
     increments = BatchIncrements()
     increments.set_time("last_callback_timestamp_seconds", "TaskStart", 9.0)
     increments.set_time("last_callback_timestamp_seconds", "TaskStart", 8.0)

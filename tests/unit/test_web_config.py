@@ -115,7 +115,7 @@ UNSUPPORTED_FIELDS = (
 @pytest.mark.parametrize("value", ["canary", "[canary]", "{canary: canary}", "", "''"])
 @pytest.mark.parametrize("field", UNSUPPORTED_FIELDS)
 def test_an_unsupported_field_is_refused_with_an_alternative(field: str, value: str) -> None:
-    """With any value, which is not repeated; an empty value is accepted."""
+    """It is refused with any value, which is not repeated. An empty value is accepted."""
     section, _, name = field.rpartition(".")
     text = f"{name}: {value}\n"
     text = FILES + f"  {text}" if section else text
@@ -150,7 +150,7 @@ def test_anchors_and_aliases_are_read() -> None:
 
 @pytest.mark.parametrize(("kind", "cost"), [("2a", "04"), ("2b", "10"), ("2x", "31"), ("2y", "12")])
 def test_every_kind_of_bcrypt_hash_is_accepted(kind: str, cost: str) -> None:
-    """From any tool."""
+    """The hash may be from any tool."""
     text = f"${kind}${cost}${HASH[7:]}"
     assert read(f"basic_auth_users: {{alice: {text}}}").users == {"alice": text}
 
@@ -222,7 +222,7 @@ INVALID: list[tuple[str, str]] = [
 
 @pytest.mark.parametrize(("text", "named"), INVALID)
 def test_an_invalid_field_is_named_in_one_line(text: str, named: str) -> None:
-    """Without a hash, a password or a key."""
+    """The error contains no hash, password or key."""
     with pytest.raises(SettingsError) as caught:
         read(text)
     error = str(caught.value)
@@ -257,13 +257,13 @@ def test_any_text_is_read_or_refused(text: str | bytes) -> None:
 )
 @max_examples(60)
 def test_any_arrangement_of_fields_is_read_or_refused(arrangement: object) -> None:
-    """Also with values of an unexpected type."""
+    """Values may have an unexpected type."""
     with contextlib.suppress(SettingsError):
         read(json.dumps(arrangement))
 
 
 def test_a_malformed_value_is_not_quoted() -> None:
-    """By mistake, a password may be anywhere."""
+    """A password may be anywhere by mistake."""
     secrets: list[Any] = [
         "basic_auth_users: {alice: [canary]}",
         "basic_auth_users: {alice: canary}",
