@@ -131,6 +131,8 @@ class Ingest:
         """
         if self._probe_task is None or self._probe_task.done():
             self._probe_task = asyncio.get_running_loop().create_task(self._probe())
+            # If every caller has timed out, nobody else reads the exception, and asyncio logs a traceback.
+            self._probe_task.add_done_callback(lambda task: task.cancelled() or task.exception())
         # Shielded: a caller that times out must not cancel the check. The thread would keep using the store,
         # but the lock would be free for others.
         await asyncio.shield(self._probe_task)
