@@ -91,7 +91,7 @@ class Stages:
         self._is_valid = schemas.events[EventKind.START].is_valid
         self._redactor = Redactor(key=self.store.secret, plain_hosts=settings.redact_plain_hosts)
         self._parser = Parser(schemas=schemas, redactor=self._redactor)
-        self._folder = BatchApplier(settings.fold_settings, settings.metrics_labels)
+        self._applier = BatchApplier(settings.fold_settings, settings.metrics_labels)
 
     def measure_batch(self, raw: Sequence[bytes], now: float) -> dict[str, float]:
         """Run the stages for a batch of bodies; return the processor time of each, in seconds."""
@@ -115,7 +115,7 @@ class Stages:
         def work(transaction: Transaction) -> None:
             transaction.prefetch(keys)
             marks.append(time.thread_time())
-            self._folder.apply(batch, transaction)
+            self._applier.apply(batch, transaction)
             marks.append(time.thread_time())
 
         prepared = self.store.begin(work, wait=True)

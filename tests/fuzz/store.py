@@ -48,13 +48,13 @@ def check_store(data: bytes) -> None:
 
 
 def _commit_all(store: SqliteStore, arrived: Sequence[Arrived]) -> Snapshot:
-    folder, numbers = BatchApplier(WINDOWS, LABELS), _counters(store.snapshot(10))
+    applier, numbers = BatchApplier(WINDOWS, LABELS), _counters(store.snapshot(10))
     for begin in range(0, len(arrived), BATCH):
         batch = [BatchItem(each.arrival, each.callback) for each in arrived[begin : begin + BATCH]]
-        store.transact(partial(folder.apply, batch))
+        store.transact(partial(applier.apply, batch))
         numbers = _check(store, numbers)
         keys = store.due_keys(batch[-1].arrival, 100)
-        store.transact(partial(folder.sweep, keys, batch[-1].arrival))
+        store.transact(partial(applier.sweep, keys, batch[-1].arrival))
         numbers = _check(store, numbers)
     shown = store.snapshot(10)
     store.close()
