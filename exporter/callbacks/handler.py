@@ -140,7 +140,7 @@ class CallbackHandler:
             raise CallbackError(408, "length", (late,)) from exc
         if len(raw) > self._max_body_bytes:
             raise self._too_large()
-        # The stream ends normally when the client disconnects or a chunk is malformed, so the connection
+        # The stream ends normally when the sender disconnects or a chunk is malformed, so the connection
         # reports it here. EXPECTED_REST_OF_BODY means disconnected; anything else is a malformed chunk.
         broken = req.scope.get(INCOMPLETE_BODY)
         if broken == EXPECTED_REST_OF_BODY:

@@ -28,9 +28,9 @@ missing:
                                                                          of another file: playing
     EXIT          no run, +missed_start    no run                        no run, +files_interrupted
 
-There are three exceptions. An exit after a lost run counts no `missed_start`. The start of a file that is not
-later than the last exit changes nothing. A `+` for a file is dropped if the finish of that file follows in
-the log without an event time.
+There are three exceptions. An exit after a lost run counts no `missed_start`. The start of a file that is
+not later than the last exit changes nothing. A `+` for a file is dropped if the finish of that file follows
+in the log without an event time.
 
 A run is *inferred* if its first known entry is the start of a file: there was a TaskStart before it. If
 that TaskStart arrives within the reorder window, `fold` reads the log again with it, and nothing is

@@ -77,7 +77,7 @@ class Connection(HttpToolsProtocol):
         self._expects_continue = False
         #: Bytes of the request outside its body.
         self._head_bytes = 0
-        #: The answer to a request that the parser accepts and this class refuses.
+        #: The answer to a request that the parser accepts and this class rejects.
         self._error: ErrorAnswer | None = None
         #: Bytes to send after the last answer, before the connection closes; None while it stays open.
         self._final_bytes: bytes | None = None
@@ -198,7 +198,7 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Call the app, unless the head of the request is refused."""
+        """Call the app, unless the head of the request is rejected."""
         version = self.parser.get_http_version()
         self._error = check_head(version, self.url, self.headers)
         if self._error is not None:
