@@ -199,7 +199,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         Flag(
             "relay.lost-after",
             parse_duration,
-            "An active task is lost after this long without a callback; none for days may be normal.",
+            "An active task is lost after this long without a callback; days without one are normal.",
         ),
     ] = 31 * DAY
     relay_forget_after: Annotated[

@@ -81,6 +81,9 @@ def parse_store(text: str) -> StoreUrl:
         return StoreUrl(path=rest)
     if scheme not in SERVERS or not rest.startswith("//"):
         raise ValueError(EXPECTED)
+    # Before the text is split, which would treat the end of a password after # as a fragment.
+    if "#" in rest:
+        raise ValueError("expected no #; write it as %23 in user and password")
     try:
         parts = urlsplit(text)
         port = parts.port
@@ -88,9 +91,6 @@ def parse_store(text: str) -> StoreUrl:
         raise ValueError(EXPECTED) from None  # the original message may quote the text
     database = parts.path.removeprefix("/")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    # A fragment is the end of a password with an unescaped #.
-    if parts.fragment:
-        raise ValueError("expected no #; write it as %23 in user and password")
     if not parts.hostname or not re.fullmatch(r"[0-9]{0,5}", database):
         raise ValueError(EXPECTED)
     # One digit, so that a typing error can't ask for hundreds of replicas.
