@@ -120,9 +120,6 @@ def store_url(settings: Settings) -> StoreUrl:
 class Service:
     """The program that the worker runs: both apps, the ingest and the store.
 
-    Args:
-        files: the files that the settings name.
-
     Raises:
         ExporterError: a schema can't be used.
     """

@@ -31,9 +31,7 @@ class ClientAddress:
         self._allowed = allowed
         # Parsing an address and comparing it with each network is slow, and the same few senders send most
         # requests, so both results are cached. The caches belong to this object and are freed with it.
-        #: Returns whether an address is that of a trusted proxy.
         self.is_trusted: Callable[[str], bool] = lru_cache(MAX_ADDRESSES)(self._is_trusted)
-        #: Returns whether an address may send callbacks.
         self.may_send: Callable[[str], bool] = lru_cache(MAX_ADDRESSES)(self._may_send)
 
     def resolve(self, peer: str, forwarded: str | None) -> str:
@@ -169,7 +167,6 @@ class CallbackAccess:
 
         Args:
             source: the client address.
-            path: the path of the request.
 
         Raises:
             CallbackError: the address may not send, sends too often, or uses a wrong path or token. A wrong

@@ -51,7 +51,6 @@ class BatchApplier:
     """Applies batches to a store's transaction. It has no state, so that a store may run a batch again.
 
     Args:
-        settings: the settings of the fold.
         labels: label names of the families that are counted by label set, `--metrics.labels`.
     """
 
@@ -102,7 +101,6 @@ class BatchApplier:
         """Apply a quarantined body and delete it from the quarantine.
 
         Args:
-            digest: the digest of the body.
             item: the callback in it, as of its first arrival.
             transaction: reads the task and records the changes.
 

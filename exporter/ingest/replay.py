@@ -36,7 +36,6 @@ class Replayer:
     """Replays quarantined bodies that are valid by the current schemas.
 
     Args:
-        store: the store with the quarantine.
         parser: validates bodies with the current schemas.
         applier: applies callbacks to the store.
         clock: returns UNIX time, seconds.

@@ -24,7 +24,6 @@ class Parser:
     """Parses the bytes of callbacks.
 
     Args:
-        schemas: the compiled schemas.
         redactor: removes secrets from URLs and messages.
         authenticate: checks the decoded body before it is validated; raises CallbackError to reject it.
     """

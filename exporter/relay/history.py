@@ -13,7 +13,6 @@ class HistoryEvent(Struct, frozen=True, gc=False):
 
     Args:
         ms: its event time, milliseconds; its arrival if the callback stated no time.
-        kind: the event.
         subject: the file, the exit code or the type of the alarm.
         message: the message of an exit, if it is still known.
     """

@@ -92,7 +92,6 @@ class Transition(Struct, frozen=True, gc=False):
     """What one entry does to the run state.
 
     Args:
-        entry: the callback.
         state: the run state after it.
         observations: the durations that end with it.
         is_prompt: whether both callbacks of each duration arrived promptly.

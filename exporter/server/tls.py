@@ -141,7 +141,6 @@ class HandshakeContext(ssl.SSLContext):
 
     Args:
         current: returns the context with the newest certificates.
-        listener: the listener of the connections.
         state: the state that all connections of the worker share.
     """
 

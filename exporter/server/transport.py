@@ -10,9 +10,6 @@ class LingeringTransport:
 
     If a socket is closed while bytes arrive, TCP resets the connection, and the client may lose the answer
     (RFC 9112, 9.6).
-
-    Args:
-        transport: the transport of the event loop.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:

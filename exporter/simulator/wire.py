@@ -88,7 +88,6 @@ class Channel:
     Args:
         number: number of the channel; together with `seed` it determines everything random.
         tasks, settings: the tasks, and the settings that their histories are drawn with.
-        faults: the faults of the delivery.
         writer: writes the bodies.
         totals: receives the totals to expect.
         seed: seed of the simulation.

@@ -74,7 +74,6 @@ class TaskRow(Struct, frozen=True, gc=False):
     """A task to write to the store.
 
     Args:
-        task: the task.
         labels: its values of `--metrics.labels`.
         state: its state, one of `relay.STATES` or NONE.
         due: when the next sweep must check it, seconds.

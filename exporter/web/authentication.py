@@ -139,8 +139,6 @@ class Passwords:
         Args:
             users: bcrypt hashes by user name, at least one. With another mapping than before, all remembered
                 passwords are deleted.
-            name: the user name.
-            password: the password, as bytes.
 
         Raises:
             TooManyChecksError: too many password checks are waiting.

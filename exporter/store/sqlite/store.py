@@ -33,7 +33,6 @@ class SqliteStore:
 
     Args:
         path: the file; if it does not exist, it is created for its owner only.
-        options: the options of the store.
         clock: returns the time, seconds.
 
     Raises:

@@ -30,7 +30,6 @@ class SqliteTransaction(TransactionBase):
 
     Args:
         connection: a connection with an open write transaction.
-        options: the options of the store.
         cached: label sets as they are in the file; those that are read are added.
         clock: returns the time, seconds.
     """

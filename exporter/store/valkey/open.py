@@ -31,7 +31,6 @@ class StoreMeta(Struct, frozen=True):
         id: identifies the store since its counters started.
         secret: the key of the digests that replace secrets.
         created: when its counters started at 0, seconds.
-        commits: the number of commits so far.
     """
 
     id: str

@@ -66,7 +66,6 @@ class SnapshotReader:
 
         Args:
             created: when the counters of the store started, seconds.
-            states: the requested order of states.
             fleet, sets, lines, total, quarantined: the answer of `snapshot` in `commands.lua`.
         """
         read = [(tuple(json.loads(text)), raw, counts) for text, raw, counts in sorted(sets)]

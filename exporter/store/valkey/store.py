@@ -37,7 +37,6 @@ class ValkeyStore:
 
     Args:
         url: the store; it is created if it does not exist.
-        options: the options of the store.
         clock: returns the time, seconds.
         password: returns the server's current password; None to use the one in the URL.
 

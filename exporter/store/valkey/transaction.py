@@ -90,7 +90,6 @@ class ValkeyTransaction(TransactionBase):
 
     Args:
         read_tasks, tasks_with_sources, has_body: run the command with this name in `commands.lua`.
-        options: the options of the store.
         seen: the seen labels when the transaction began.
         clock: returns the time, seconds.
     """
