@@ -38,7 +38,7 @@ class SingleApp:
     def __init__(self, app: Any) -> None:
         self._app = app
 
-    def preflight(self) -> None:
+    def check_start(self) -> None:
         """Do nothing: there is nothing to check."""
 
     def reload(self, *, force: bool = False) -> None:

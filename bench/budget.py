@@ -22,7 +22,7 @@ from bench.stores import opened
 from bench.throughput import WARM_UP_SECONDS, Rounds, in_turns
 from exporter.config.settings import Settings
 from exporter.config.store_url import StoreUrl
-from exporter.ingest.batch import BatchFolder, BatchItem
+from exporter.ingest.batch import BatchApplier, BatchItem
 from exporter.protocol.events import EventKind
 from exporter.protocol.parser import Parser
 from exporter.protocol.redact import Redactor
@@ -91,7 +91,7 @@ class Stages:
         self._is_valid = schemas.events[EventKind.START].is_valid
         self._redactor = Redactor(key=self.store.secret, plain_hosts=settings.redact_plain_hosts)
         self._parser = Parser(schemas=schemas, redactor=self._redactor)
-        self._folder = BatchFolder(settings.fold_settings, settings.metrics_labels)
+        self._applier = BatchApplier(settings.fold_settings, settings.metrics_labels)
 
     def measure_batch(self, raw: Sequence[bytes], now: float) -> dict[str, float]:
         """Run the stages for a batch of bodies; return the processor time of each, in seconds."""
@@ -115,7 +115,7 @@ class Stages:
         def work(transaction: Transaction) -> None:
             transaction.prefetch(keys)
             marks.append(time.thread_time())
-            self._folder.apply(batch, transaction)
+            self._applier.apply(batch, transaction)
             marks.append(time.thread_time())
 
         prepared = self.store.begin(work, wait=True)

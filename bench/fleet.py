@@ -14,7 +14,7 @@ import orjson
 from bench.stores import opened
 from exporter.config.settings import Settings
 from exporter.config.store_url import StoreUrl
-from exporter.ingest.batch import BatchFolder, BatchItem
+from exporter.ingest.batch import BatchApplier, BatchItem
 from exporter.protocol.parser import Parser
 from exporter.protocol.redact import Redactor
 from exporter.protocol.schemas import Schemas
@@ -34,13 +34,13 @@ def fill(place: Path | StoreUrl, tasks: int) -> None:
     parser = Parser(
         schemas=Schemas(), redactor=Redactor(key=store.secret, plain_hosts=settings.redact_plain_hosts)
     )
-    folder = BatchFolder(settings.fold_settings, settings.metrics_labels)
+    applier = BatchApplier(settings.fold_settings, settings.metrics_labels)
     now = time.time()
     for begin in range(0, tasks, BATCH_TASKS):
         numbers = range(begin, min(begin + BATCH_TASKS, tasks))
         batch = [arrived for number in numbers for arrived in _history(parser, number, now - AGE_SECONDS)]
-        store.transact(partial(folder.apply, batch))
-    _settle(store, folder, now)
+        store.transact(partial(applier.apply, batch))
+    _settle(store, applier, now)
     store.close()
 
 
@@ -60,9 +60,9 @@ def _history(parser: Parser, number: int, at: float) -> Iterator[BatchItem]:
     yield BatchItem(at + 1, parser.parse(file_start(number, at + 1, 0)))
 
 
-def _settle(store: Store, folder: BatchFolder, now: float) -> None:
-    while keys := store.due(now, BATCH_TASKS):
-        store.transact(partial(folder.sweep, keys, now))
+def _settle(store: Store, applier: BatchApplier, now: float) -> None:
+    while keys := store.due_keys(now, BATCH_TASKS):
+        store.transact(partial(applier.sweep, keys, now))
 
 
 def _body(event: str, number: int, at: float, msg: dict[str, object]) -> bytes:

@@ -18,12 +18,12 @@ from exporter.config.flags import (
     Flag,
     flags_of,
     parse_address,
+    parse_bool,
     parse_count,
     parse_duration,
     parse_list,
     parse_networks,
     parse_path,
-    parse_switch,
 )
 from exporter.config.settings import Settings
 from exporter.metrics.catalogue import LABEL_CHOICES
@@ -46,7 +46,7 @@ FORMS: Mapping[object, Form] = {
     parse_list: LIST,
     parse_networks: LIST,
     parse_path: {"type": "string", "pattern": "^/."},
-    parse_switch: {"type": "boolean"},
+    parse_bool: {"type": "boolean"},
 }
 #: Schemas of flags that are stricter in the chart than in the exporter, or that no parser in FORMS
 #: determines.

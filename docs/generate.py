@@ -19,7 +19,7 @@ from exporter.config.settings import Settings
 from exporter.metrics.catalogue import FAMILIES, PREFIX, Family, Scope, in_scope
 from exporter.protocol.events import EventKind
 from exporter.protocol.schemas import schema_folder
-from exporter.simulator.options import Options
+from exporter.simulator.options import SimulatorSettings
 
 DOCS = Path(__file__).parent
 
@@ -28,12 +28,12 @@ INTRODUCTIONS = {
     Scope.LABELLED: (
         "Kept in the store. These families also have the labels of `--metrics.labels` (by default `appid` and `to_host`). "
         "A value that a callback lacks is `_unknown`. Label sets over `--metrics.max-label-sets` share one whose values "
-        "are all `_other`. When a label set is first seen, all its series appear with the value 0."
+        "are all `_other`. When a label set is first seen, its series appear with the value 0, except those with a code."
     ),
     Scope.FLEET: "Kept in the store. `event` is the name of a known event, or `other`.",
     Scope.TASK: (
         "For at most `--metrics.max-tasks` tasks. Each series also has the labels `appid`, `task_id` and `to_host`. "
-        "The series of a task disappear when the task is forgotten."
+        "The series of a task disappear when the task is deleted."
     ),
     Scope.PROCESS: "They start at 0 with each process: sum them over replicas. `process_*` and `python_info` are exposed too.",
 }
@@ -84,8 +84,8 @@ def settings() -> str:
 
 
 def _simulation_rows() -> Iterator[str]:
-    for field, flag in flags_of(Options).items():
-        yield f"| `--{flag.name}` | {_code(default_text(Options, field))} | {flag.help} |"
+    for field, flag in flags_of(SimulatorSettings).items():
+        yield f"| `--{flag.name}` | {_code(default_text(SimulatorSettings, field))} | {flag.help} |"
 
 
 def _code(text: str) -> str:

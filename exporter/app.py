@@ -17,7 +17,7 @@ from exporter.callbacks.handler import CallbackHandler, callback_app
 from exporter.config.reload import FileReader, secret_lines
 from exporter.config.settings import Settings
 from exporter.config.store_url import StoreUrl
-from exporter.ingest.batch import BatchFolder
+from exporter.ingest.batch import BatchApplier
 from exporter.ingest.group_commit import Ingest
 from exporter.ingest.recent_rejections import RecentRejections
 from exporter.metrics.process import Telemetry
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 #: Interval of full garbage collections.
 GC_SECONDS = 15.0
-#: Open files that callback connections leave free for operators and the store.
+#: Number of open files that callback connections leave free for operators and the store.
 RESERVED_FILES = 100
 
 
@@ -69,7 +69,7 @@ def listeners(settings: Settings, files: WatchedFiles) -> tuple[Listener, Listen
         settings.http_idle_timeout,
         files.web_tls,
         lambda: files.web_config().headers,
-        # Fewer: under a flood of callbacks, operators and scrapes must still get in.
+        # Fewer: when callback connections use all their files, operators and scrapes still get connections.
         reserved_files=RESERVED_FILES // 2,
     )
     return callbacks, web
@@ -81,7 +81,7 @@ def open_store(
     """Return the store that the settings name.
 
     Args:
-        attach_only: use a store that another process serves; do not create it.
+        attach_only: do not create the store. It must exist, and its fold settings must be the same.
         passwords: returns the newest lines of --store.password-file; if None, the file is read once.
 
     Raises:
@@ -97,7 +97,7 @@ def open_store(
         max_quarantined_bytes=settings.quarantine_max_bytes,
         max_quarantined_age_seconds=settings.quarantine_max_age,
     )
-    # A served store asks for the newest password at each connection; a command reads the file once.
+    # An exporter reads the newest password for each connection; a command reads the file once.
     url = settings.store_url if passwords else store_url(settings)
     if url.is_embedded:
         return SqliteStore(Path(url.path), options)
@@ -120,10 +120,6 @@ def store_url(settings: Settings) -> StoreUrl:
 class Service:
     """The program that the worker runs: both apps, the ingest and the store.
 
-    Args:
-        settings: the settings.
-        files: the files that the settings name.
-
     Raises:
         ExporterError: a schema can't be used.
     """
@@ -136,15 +132,15 @@ class Service:
         # Created in the worker: threads and connections do not survive its fork.
         self._ingest: Ingest | None = None
         self._scraper: Scraper | None = None
-        self._gc_task: asyncio.Task[None] | None = None
+        self._gc_loop: asyncio.Task[None] | None = None
 
-    def preflight(self) -> None:
-        """Open the store as a worker will, to report problems before a worker starts.
+    def check_start(self) -> None:
+        """Open the store and close it again, so that a problem ends the start before there is a worker.
 
         Raises:
             StoreError: the store can't be used; the text says what to do.
         """
-        # Closed again: connections to SQLite or a server must not be used after a fork.
+        # Closed, because connections to SQLite or a server must not be used after a fork.
         open_store(self._settings, passwords=self._files.store_passwords).close()
 
     def reload(self, *, force: bool = False) -> None:
@@ -152,14 +148,14 @@ class Service:
         self._files.reload(force=force)
 
     def start(self) -> tuple[App, App]:
-        """Open the store and start; return the apps of the callback listener and of the web listener.
+        """Open the store, start to commit and to sweep; return the apps of both listeners, callbacks first.
 
         Raises:
             StoreError: the store can't be used; the text says what to do.
         """
         settings = self._settings
         if settings.is_open:
-            log.warning("anybody may send callbacks; set a token, required signatures or allowed networks")
+            log.warning("anybody may send callbacks; set --callback.token-file or --callback.allow-from")
         store = open_store(settings, passwords=self._files.store_passwords)
         telemetry = Telemetry(version=__version__, revision=revision())
         # Opening the store has written to it.
@@ -168,7 +164,7 @@ class Service:
         rejections = RecentRejections()
         self._ingest = Ingest(
             store=store,
-            folder=BatchFolder(settings.fold_settings, settings.metrics_labels),
+            applier=BatchApplier(settings.fold_settings, settings.metrics_labels),
             telemetry=telemetry,
         )
         self._scraper = Scraper(
@@ -187,13 +183,13 @@ class Service:
         # often, too: the default thresholds would cost time every few requests.
         gc.freeze()
         gc.set_threshold(20_000, 20, 20)
-        self._gc_task = asyncio.get_running_loop().create_task(_collect_garbage())
+        self._gc_loop = asyncio.get_running_loop().create_task(_collect_garbage())
         return apps
 
     async def stop(self) -> None:
         """Commit everything that was accepted, then close the store."""
-        if self._gc_task is not None:
-            self._gc_task.cancel()
+        if self._gc_loop is not None:
+            self._gc_loop.cancel()
         if self._scraper is not None and self._ingest is not None:
             # The scraper first: it reads from the store, which the ingest closes.
             await asyncio.to_thread(self._scraper.close)
@@ -219,7 +215,7 @@ class Service:
             ingest=ingest,
             telemetry=telemetry,
             rejections=rejections,
-            # A body that is not JSON has no signature: with required signatures it is not from the sender.
+            # A body that is not JSON has no signature. If signatures are required, anybody may have sent it.
             quarantine_for=frozenset({"schema"} if settings.callback_require_sign else {"json", "schema"}),
             max_body_bytes=settings.callback_max_body_bytes,
         )

@@ -13,26 +13,27 @@ from io import TextIOWrapper
 from exporter import __version__
 from exporter.app import revision, serve
 from exporter.commands import CommandLine, Commands, load_settings, printable, quarantine, store, tasks
-from exporter.config.flags import flag_parser, flags_of, parse_switch
+from exporter.config.flags import flag_parser, flags_of, parse_bool
 from exporter.config.settings import Settings
 from exporter.errors import ExporterError, SettingsError
 from exporter.simulator.command import simulate
-from exporter.simulator.options import Options, read_options
+from exporter.simulator.options import SimulatorSettings, read_options
 
 PROGRAM = "css-relay-exporter"
 
 
-def _serve(given: Namespace) -> int:
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the master handles it: it would end the process
-    serve(load_settings(given))
+def _serve(args: Namespace) -> int:
+    # SIGHUP is ignored until the master handles it: by default it ends a process.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    serve(load_settings(args))
     return 0
 
 
-def _simulate(given: Namespace) -> int:
-    return simulate(read_options(vars(given)))
+def _simulate(args: Namespace) -> int:
+    return simulate(read_options(vars(args)))
 
 
-def _version(given: Namespace) -> int:
+def _version(args: Namespace) -> int:
     print(_version_text())
     return 0
 
@@ -41,9 +42,9 @@ def _version_text() -> str:
     return f"{PROGRAM} {__version__} (revision {revision()}, Python {platform.python_version()})"
 
 
-FLAGS = {f"--{flag.name}": flag for rows in (Settings, Options) for flag in flags_of(rows).values()}
-#: Options of single commands, which are not flags of the settings.
-SWITCHES = {"--help", "--version", "--all", "--raw", "--replace"}
+FLAGS = {f"--{flag.name}": flag for rows in (Settings, SimulatorSettings) for flag in flags_of(rows).values()}
+#: Flags of single commands, which are not settings.
+COMMAND_FLAGS = {"--help", "--version", "--all", "--raw", "--replace"}
 
 
 @cache
@@ -61,7 +62,8 @@ def command_line() -> CommandLine:
     for module in (tasks, quarantine, store):
         module.add_commands(commands)
     text = "Send callbacks of a simulated fleet; print expected totals."
-    commands.add("simulate", _simulate, text, "--target URL", flag_parser(Options, has_variables=False))
+    flags = flag_parser(SimulatorSettings, has_variables=False)
+    commands.add("simulate", _simulate, text, "--target URL", flags)
     commands.add("version", _version, "Print the version.", flags=None)
     return parser
 
@@ -74,17 +76,17 @@ def parse(words: Sequence[str]) -> Namespace:
         SystemExit: the help or the version was requested, and is printed.
     """
     joined = _joined(words)
-    # Before argparse, whose own message would quote the whole word: it may contain a password.
+    # Before argparse: its message would quote the whole word, which may contain a password.
     for word in joined[: joined.index("--")] if "--" in joined else joined:
         name = _flag_name(word)
-        if name.startswith("--") and name not in FLAGS and name not in SWITCHES:
+        if name.startswith("--") and name not in FLAGS and name not in COMMAND_FLAGS:
             raise SettingsError(f"unknown flag {name}")
-    given, unknown = command_line().parse_known_args(joined)
+    args, unknown = command_line().parse_known_args(joined)
     if unknown:
         name = _flag_name(unknown[0])
         hint = "; write flags after the command" if name in FLAGS else ""
         raise SettingsError(f"unknown flag {name}{hint}" if name else _unknown_argument(unknown[0]))
-    return given
+    return args
 
 
 def _flag_name(word: str) -> str:
@@ -104,9 +106,9 @@ def _joined(words: Sequence[str]) -> list[str]:
     joined = []
     while rest:
         word = rest.pop()
-        has_value = word in FLAGS and FLAGS[word].parse is not parse_switch
+        has_value = word in FLAGS and FLAGS[word].parse is not parse_bool
         # If another flag follows, the value is missing: argparse reports it.
-        if has_value and rest and not {_flag_name(rest[-1])} & (FLAGS.keys() | SWITCHES):
+        if has_value and rest and not {_flag_name(rest[-1])} & (FLAGS.keys() | COMMAND_FLAGS):
             word = f"{word}={rest.pop()}"
         joined.append(word)
         if word == "--":  # everything after it is an argument, not a flag
@@ -117,7 +119,7 @@ def _joined(words: Sequence[str]) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit status: 2 for wrong settings, 1 for other errors, 130 after Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if sys.stdout is None:  # the caller closed it, as with `>&-`
+    if sys.stdout is None:  # the shell closed it, as with `>&-`
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that are not UTF-8
@@ -130,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except OSError as exc:
-        # The reader has closed the pipe, as `| head` does, which is no error to report; or the disk is full.
+        # Not an error if the reader has closed the pipe, as `| head` does. Else, for example, a full disk.
         if not isinstance(exc, BrokenPipeError):
             print(f"{PROGRAM}: {exc.strerror or exc}", file=sys.stderr)
         # Python flushes standard output again when it exits: that must not fail too.
@@ -145,8 +147,8 @@ def _run(words: list[str]) -> int:
         command_line().print_help()
         return 0 if words else 2
     try:
-        given = parse(words)
+        args = parse(words)
     except SystemExit:  # argparse has printed the help or the version
         return 0
-    status: int = given.run(given)
+    status: int = args.run(args)
     return status

@@ -19,11 +19,11 @@ REASONS = (
 
 
 class ExporterError(Exception):
-    """The root of all errors of this program. The text states what an operator can do."""
+    """The root of all errors of this program."""
 
 
 class SettingsError(ExporterError):
-    """An unknown or malformed flag, environment variable or file. The text names it."""
+    """An unknown or malformed flag, environment variable or file. The text names it and what is valid."""
 
 
 class StoreError(ExporterError):
@@ -31,7 +31,7 @@ class StoreError(ExporterError):
 
 
 class StoreUnavailable(StoreError):  # noqa: N818 - like the reason `unavailable`
-    """A store that does not answer now. Nothing was written; the caller may try again."""
+    """A store that does not answer now. If the answer to a commit was lost, the commit may have been made."""
 
 
 class WouldBlock(StoreError):  # noqa: N818 - like BlockingIOError in other libraries

@@ -32,13 +32,12 @@ class WebAccess(Struct, frozen=True):
 
 
 class WatchedFiles:
-    """The files that the settings name. Each attribute returns the newest value of a file; None: no file.
+    """The files that the settings name.
+
+    Each attribute is a function that returns the newest value of a file, or None if there is no file.
 
     The master reads the files before it starts a worker, and the worker inherits the values. So a worker that
     replaces another one starts even if a file has become unusable in the meantime.
-
-    Args:
-        settings: the settings.
 
     Raises:
         SettingsError: a file can't be read or used; the text names the flag, and the field in the file.
@@ -61,7 +60,7 @@ class WatchedFiles:
         self.web_tls = self._current_web_tls if self._web().tls else None
 
     def web_config(self) -> WebConfig:
-        """Return the newest web configuration; without a file, one that allows everybody."""
+        """Return the newest web configuration; without a file, one that allows anybody."""
         return self._web().config
 
     def reload(self, *, force: bool = False) -> None:
@@ -75,7 +74,7 @@ class WatchedFiles:
     def _watch(self, name: str, make: Callable[[FileReader], T]) -> Callable[[], T]:
         file = ReloadingFile(name, make)
         self._watched.append(file)
-        # Callers keep the method, not the value, and so get the newest value at each call.
+        # The method, not the value: so each call returns the newest value.
         return file.current
 
     def _secrets(
@@ -107,7 +106,7 @@ class WatchedFiles:
 
 
 def _refuse_weaker(before: WebConfig, now: WebConfig) -> None:
-    """Refuse a configuration that would let in more callers: the file may be only half written.
+    """Refuse a configuration with fewer checks, because the file may be half written; also turning TLS on.
 
     Raises:
         SettingsError: TLS, passwords or client certificates would be turned off, or TLS would be turned on.

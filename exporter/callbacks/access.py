@@ -11,11 +11,11 @@ from exporter.config.flags import Networks
 from exporter.errors import CallbackError, Fault
 
 PATH = "/callbacks"
-#: A client that was idle may send this many seconds' worth of requests at once.
+#: A sender that was idle may send the requests of this many seconds together.
 BURST_SECONDS = 2.0
-#: How many addresses have their network checks cached, and how many clients have a rate limit of their own.
+#: How many addresses have their network checks cached, and how many senders have a rate limit of their own.
 #: Both limits bound the memory, since anybody on the internet can send from many addresses.
-MAX_ADDRESSES, MAX_CLIENTS = 4096, 10_000
+MAX_ADDRESSES, MAX_SENDERS = 4096, 10_000
 
 
 class ClientAddress:
@@ -29,11 +29,9 @@ class ClientAddress:
     def __init__(self, *, trusted: Networks = (), allowed: Networks = ()) -> None:
         self._trusted = trusted
         self._allowed = allowed
-        # Parsing an address and comparing it with each network is slow, and the same few clients send most
+        # Parsing an address and comparing it with each network is slow, and the same few senders send most
         # requests, so both results are cached. The caches belong to this object and are freed with it.
-        #: Returns whether an address is that of a trusted proxy.
         self.is_trusted: Callable[[str], bool] = lru_cache(MAX_ADDRESSES)(self._is_trusted)
-        #: Returns whether an address may send callbacks.
         self.may_send: Callable[[str], bool] = lru_cache(MAX_ADDRESSES)(self._may_send)
 
     def resolve(self, peer: str, forwarded: str | None) -> str:
@@ -43,7 +41,7 @@ class ClientAddress:
             peer: the address at the other end of the connection.
             forwarded: the X-Forwarded-For header, None without one. Each proxy appends the address that it
                 received the request from. The header is therefore read from its end, and only as long as the
-                entry before was a trusted proxy: the client may have written the rest.
+                entry before was a trusted proxy: the sender may have written the rest.
         """
         if not forwarded or not self._trusted:
             return peer
@@ -51,7 +49,7 @@ class ClientAddress:
             if not self.is_trusted(peer):
                 break
             address = _address(_without_port(entry.strip()))
-            # An entry that is no address ends the chain: the last proxy is then the client.
+            # An entry that is no address ends the chain: the last proxy is then the sender.
             if address is None:
                 break
             peer = str(address)
@@ -76,7 +74,7 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
         address = ip_address(text.partition("%")[0])
     except ValueError:
         return None
-    # A dual-stack socket reports IPv4 clients as ::ffff:a.b.c.d; operators configure IPv4 networks for them.
+    # A dual-stack socket reports IPv4 senders as ::ffff:a.b.c.d; operators configure IPv4 networks for them.
     return getattr(address, "ipv4_mapped", None) or address
 
 
@@ -89,22 +87,22 @@ def _without_port(entry: str) -> str:
 
 
 class RateLimit:
-    """A token bucket for each client.
+    """Limits the rate of each sender, with bursts (a token bucket).
 
     Args:
-        per_second: requests per second of one client, above 0; bursts may be BURST_SECONDS times as large.
-            All addresses of an IPv6 /64 network are one client.
-        max_clients: number of clients with a bucket. Past it the client that was idle longest loses its
-            bucket and starts with a full one next time.
+        per_second: requests per second of one sender, above 0; bursts may be BURST_SECONDS times as large.
+            All addresses of an IPv6 /64 network are one sender.
+        max_senders: maximum number of senders that are remembered. Above it the sender that was idle longest
+            is dropped, and may send a whole burst next time.
     """
 
-    def __init__(self, per_second: float, *, max_clients: int = MAX_CLIENTS) -> None:
+    def __init__(self, per_second: float, *, max_senders: int = MAX_SENDERS) -> None:
         self._per_second = per_second
         # At least one: with a rate below 0.5 per second no request would ever be allowed otherwise.
         self._capacity = max(per_second * BURST_SECONDS, 1.0)
-        self._max_clients = max_clients
-        #: Tokens left and the time of the last request, by client; the client idle longest comes first.
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._max_senders = max_senders
+        #: By sender, the longest idle first: the requests that it may send now, and the time of the last one.
+        self._senders: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def acquire(self, source: str, now: float) -> float:
         """Count a request; return 0 if it is allowed, else the seconds until the next one would be.
@@ -113,20 +111,20 @@ class RateLimit:
             source: the client address.
             now: seconds on a monotonic clock.
         """
-        client = _client(source)
-        # Removed and inserted again, so that the order of the buckets is that of the last requests.
-        tokens, updated_at = self._buckets.pop(client, (self._capacity, now))
-        tokens = min(self._capacity, tokens + (now - updated_at) * self._per_second)
-        # A request over the limit takes no token: a client that keeps trying is not shut out for ever.
-        wait_seconds = 0.0 if tokens >= 1 else (1 - tokens) / self._per_second
-        self._buckets[client] = (tokens - 1 if wait_seconds == 0 else tokens), now
-        if len(self._buckets) > self._max_clients:
-            self._buckets.popitem(last=False)
+        sender = _sender_of(source)
+        # Removed and inserted again, so that the order of the senders is that of their last requests.
+        allowance, updated_at = self._senders.pop(sender, (self._capacity, now))
+        allowance = min(self._capacity, allowance + (now - updated_at) * self._per_second)
+        # A request over the limit uses up nothing: a sender that keeps trying is allowed again after a while.
+        wait_seconds = 0.0 if allowance >= 1 else (1 - allowance) / self._per_second
+        self._senders[sender] = (allowance - 1 if wait_seconds == 0 else allowance), now
+        if len(self._senders) > self._max_senders:
+            self._senders.popitem(last=False)
         return wait_seconds
 
 
-def _client(source: str) -> str:
-    """Return the key of a client's bucket: an IPv4 address, or the /64 network of an IPv6 address."""
+def _sender_of(source: str) -> str:
+    """Return the sender at an address: an IPv4 address, or the /64 network of an IPv6 address."""
     if ":" not in source:
         return source
     # One IPv6 customer usually has a whole /64; a limit for each address would limit nothing.
@@ -169,18 +167,18 @@ class CallbackAccess:
 
         Args:
             source: the client address.
-            path: the path of the request.
 
         Raises:
-            CallbackError: the address is not allowed, is over the rate limit, or the path or its token is
-                wrong. A wrong token gets the same answer as a wrong path, so that nobody learns which it was.
+            CallbackError: the address may not send, sends too often, or uses a wrong path or token. A wrong
+                token gets the same answer as a wrong path, so that nobody learns which it was.
         """
         # The cheap checks come first, and the rate is limited before tokens are compared: it limits guesses.
         if not self._client_addresses.may_send(source):
             raise CallbackError(403, "address", (Fault("", "this address may not send callbacks"),))
         if self._rate_limit is not None and (wait := self._rate_limit.acquire(source, self._clock())):
             retry = {"Retry-After": str(math.ceil(wait))}
-            raise CallbackError(429, "rate", (Fault("", "too many requests; send it again later"),), retry)
+            fault = Fault("", "too many requests; send the callback again later")
+            raise CallbackError(429, "rate", (fault,), retry)
         if not self._is_callback_path(path):
             raise CallbackError(404, "token", (Fault("", "the path or its token is wrong"),))
 

@@ -1,7 +1,8 @@
 """The Falcon app of the callback listener.
 
 It answers 200 only when a callback is committed. The answer to an unusable callback is a 4xx, never a 5xx,
-and says what was expected. Bodies that are not JSON or do not match their schema go to the quarantine.
+and states what was expected. Bodies that are not JSON, do not match their schema or have an unknown event go
+to the quarantine. With --callback.require-sign those that are not JSON do not: nobody has signed them.
 """
 
 import asyncio
@@ -80,7 +81,7 @@ class CallbackHandler:
         """
         req.context.begun = time.perf_counter()
         source = self._access.client_address(req.scope["client"][0], req.get_header("X-Forwarded-For"))
-        # Stored before the check: the answer to a rejected request logs it, too.
+        # Stored before the check, because `on_callback_error` logs it.
         req.context.source = source
         self._access.check(source, req.path)
 
@@ -104,7 +105,7 @@ class CallbackHandler:
         is_quarantined = isinstance(callback, Ignored) and callback.is_quarantined
         entry = QuarantineEntry("unknown_event", raw, source, arrival) if is_quarantined else None
         try:
-            await self._ingest.commit(BatchItem(arrival, callback, entry))
+            await self._ingest.submit(BatchItem(arrival, callback, entry))
         except StoreUnavailable as exc:
             headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
             fault = Fault("", "the callback was not stored; send it again")
@@ -139,7 +140,7 @@ class CallbackHandler:
             raise CallbackError(408, "length", (late,)) from exc
         if len(raw) > self._max_body_bytes:
             raise self._too_large()
-        # The stream ends normally when the client disconnects or a chunk is malformed, so the connection
+        # The stream ends normally when the sender disconnects or a chunk is malformed, so the connection
         # reports it here. EXPECTED_REST_OF_BODY means disconnected; anything else is a malformed chunk.
         broken = req.scope.get(INCOMPLETE_BODY)
         if broken == EXPECTED_REST_OF_BODY:
@@ -155,7 +156,7 @@ class CallbackHandler:
     async def _quarantine(self, entry: QuarantineEntry) -> None:
         """Commit a rejected body to the quarantine, if the store allows it."""
         try:
-            await self._ingest.commit(BatchItem(entry.arrival, quarantine_entry=entry))
+            await self._ingest.submit(BatchItem(entry.arrival, quarantine_entry=entry))
         except StoreUnavailable as exc:
             # The answer stays the 4xx of the rejection: the body is unusable, whether the store works or not.
             log.warning("rejected body was not quarantined: %s", exc)

@@ -13,7 +13,7 @@ from exporter.app import open_store
 from exporter.commands import PAGE_SIZE, Commands, is_terminal, load_settings, print_row, printable, utc_text
 from exporter.config.settings import Settings
 from exporter.errors import ExporterError, SettingsError
-from exporter.ingest.batch import BatchFolder
+from exporter.ingest.batch import BatchApplier
 from exporter.ingest.replay import STILL_INVALID, Replayer
 from exporter.metrics.catalogue import QUARANTINE_REASONS
 from exporter.protocol.parser import Parser
@@ -38,7 +38,7 @@ class _Quarantine:
         self.replayer = Replayer(
             store=store,
             parser=Parser(schemas=Schemas(), redactor=self.redactor),
-            folder=BatchFolder(settings.fold_settings, settings.metrics_labels),
+            applier=BatchApplier(settings.fold_settings, settings.metrics_labels),
             clock=time.time,
         )
 
@@ -66,15 +66,15 @@ class _Quarantine:
 @contextmanager
 def _open_quarantine(args: Namespace) -> Iterator[_Quarantine]:
     settings = load_settings(args)
-    # Attached: a replay under other fold settings than the serving process has would count differently.
+    # attach_only: with other fold settings than the exporter's, a replay would count differently.
     with closing(open_store(settings, attach_only=True)) as store:
         yield _Quarantine(store, settings)
 
 
 def list_bodies(args: Namespace) -> int:
-    """Print the bodies, or those with one reason, each with its errors; return the exit status."""
+    """Print the bodies, or those with one reason, and whether each is valid now; return the exit status."""
     with _open_quarantine(args) as quarantine:
-        print_row("DIGEST", "REASON", "COUNT", "FIRST", "LAST", "BYTES", "SOURCE", "ERROR")
+        print_row("DIGEST", "REASON", "COUNT", "FIRST", "LAST", "BYTES", "SOURCE", "RESULT")
         for body in quarantine.bodies(args.reason):
             print_row(
                 body.digest[:SHOWN_CHARACTERS],
@@ -84,7 +84,7 @@ def list_bodies(args: Namespace) -> int:
                 utc_text(body.last),
                 len(body.body),
                 body.source,
-                quarantine.replayer.validate(body)[1] or "valid",
+                quarantine.replayer.validate(body)[1] or "valid now",
             )
     return 0
 
@@ -104,8 +104,8 @@ def _show(quarantine: _Quarantine, body: QuarantinedBody) -> None:
     facts = {
         "digest": body.digest,
         "reason": body.reason,
-        "error": quarantine.replayer.validate(body)[1] or "valid",
-        "received": f"{body.count} times, {utc_text(body.first)} to {utc_text(body.last)}",
+        "result": quarantine.replayer.validate(body)[1] or "valid now",
+        "received": f"count {body.count}, first {utc_text(body.first)}, last {utc_text(body.last)}",
         "last source": body.source,
         "bytes": len(body.body),
     }
@@ -129,7 +129,7 @@ def _write_raw(body: QuarantinedBody) -> None:
 
 
 def replay_bodies(args: Namespace) -> int:
-    """Replayer bodies; return the exit status, 1 if all of them stay in the quarantine."""
+    """Replay bodies; return the exit status, 1 if all of them stay in the quarantine."""
     outcomes: Counter[str] = Counter()
     with _selected(args) as (quarantine, bodies):
         for body in bodies:
@@ -147,8 +147,8 @@ def purge_bodies(args: Namespace) -> int:
     purged = 0
     with _selected(args) as (quarantine, bodies):
         for body in bodies:
-            # 0 if another process has released or evicted the body meanwhile.
-            purged += quarantine.store.transact(methodcaller("release", body.digest))[0]
+            # 0 if another process has deleted the body meanwhile.
+            purged += quarantine.store.transact(methodcaller("delete_body", body.digest))[0]
     print(f"{purged} purged")
     return 0
 
@@ -160,7 +160,7 @@ def _selected(args: Namespace) -> Iterator[tuple[_Quarantine, Iterable[Quarantin
         raise SettingsError("expected either a DIGEST or --all [REASON]")
     with _open_quarantine(args) as quarantine:
         bodies = quarantine.bodies(None if args.all is True else args.all)
-        # Bodies are read while the command works, not all at once, to limit the memory.
+        # Bodies are read while the command works, not all together, to limit the memory.
         yield quarantine, bodies if args.digest is None else [quarantine.body(args.digest)]
 
 

@@ -31,7 +31,7 @@ def check(args: Namespace) -> int:
     """
     settings = load_settings(args)
     files = WatchedFiles(settings)
-    Schemas()  # raises an error if a schema cannot be compiled
+    Schemas()  # raises an error if a schema can't be compiled
     print(f"schemas: {len(EventKind)} events in {schema_folder()}")
     url = settings.store_url
     path = Path(url.path)

@@ -1,4 +1,4 @@
-"""The command `tasks`: lists the known tasks, and forgets one."""
+"""The command `tasks`: lists the known tasks, and deletes one."""
 
 from argparse import Namespace
 from contextlib import closing
@@ -23,7 +23,7 @@ def list_tasks(args: Namespace) -> int:
 
 
 def _list_page(store: Store, settings: Settings, state: str | None, after: int) -> int | None:
-    page = store.listing(state=state, after=after, limit=PAGE_SIZE)
+    page = store.list_tasks(state=state, after=after, limit=PAGE_SIZE)
     for _, record in page:
         task = decode_task(record)
         print_row(task.appid, task.task_id, state_of(task, settings.fold_settings), task.runs, task.to_url)
@@ -42,13 +42,13 @@ def forget_task(args: Namespace) -> int:
 
     with closing(open_store(load_settings(args), attach_only=True)) as store:
         is_known, _ = store.transact(forget)
-    print(f"task {args.appid}/{args.task_id} " + ("is forgotten" if is_known else "is not known"))
+    print(f"task {args.appid}/{args.task_id} " + ("was deleted" if is_known else "is not known"))
     return 0 if is_known else 1
 
 
 def add_commands(commands: Commands) -> None:
     """Add `tasks`."""
-    group = commands.group("tasks", "List the tasks, or forget one.")
+    group = commands.group("tasks", "List the tasks, or delete one.")
     listing = group.add("list", list_tasks, "List the known tasks.", "[STATE]")
     only = "list only tasks in this state: " + ", ".join(STATES)
     listing.add_argument("state", metavar="STATE", nargs="?", choices=STATES, help=only)

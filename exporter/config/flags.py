@@ -63,7 +63,7 @@ class Flag(Struct, frozen=True):
 
     @property
     def variable(self) -> str:
-        """Return the name of the environment variable."""
+        """The name of the environment variable."""
         return VARIABLE_PREFIX + re.sub(r"[.-]", "_", self.name).upper()
 
 
@@ -96,7 +96,10 @@ def parse_count(text: str) -> int:
 
 def parse_limit(text: str) -> float:
     """Return the number above 0 in `text`, or 0 for `off`."""
-    return 0.0 if text == "off" else float(parse_count(text))
+    try:
+        return 0.0 if text == "off" else float(parse_count(text))
+    except ValueError:
+        raise ValueError("expected off, or a whole number from 1 to 1000000000") from None
 
 
 def parse_rate(text: str) -> float:
@@ -106,7 +109,7 @@ def parse_rate(text: str) -> float:
     return float(text)
 
 
-def parse_switch(text: str) -> bool:
+def parse_bool(text: str) -> bool:
     """Return whether `text` is `true`."""
     if text not in ("true", "false"):
         raise ValueError("expected true or false")
@@ -155,7 +158,7 @@ def text_of(flag: Flag, value: Any) -> str:
     # By the parser, not by the type: durations and limits are both floats.
     if flag.parse is parse_duration:
         return _duration_text(value)
-    if flag.parse is parse_switch:
+    if flag.parse is parse_bool:
         return str(value).lower()
     if flag.parse is parse_limit and not value:
         return "off"
@@ -182,7 +185,7 @@ def flag_parser(rows: type[Struct], *, has_variables: bool) -> ArgumentParser:
         default = f"default {default_text(rows, field) or 'none'}"
         notes = f"{flag.variable}, {default}" if has_variables else default
         form: dict[str, Any] = {"metavar": "VALUE"}
-        if flag.parse is parse_switch:
+        if flag.parse is parse_bool:
             form = {"metavar": "true|false", "nargs": "?", "const": "true"}
         # argparse expands % in help texts.
         text = f"{flag.help} ({notes})".replace("%", "%%")
@@ -228,7 +231,7 @@ def _parsed(flag: Flag, name: str, text: str) -> object:
 
 
 def _duration_text(seconds: float) -> str:
-    # The largest unit that divides it without a rest: 3600.0 is 1h, not 60m.
+    # The largest unit that divides it without a remainder: 3600.0 is 1h, not 60m.
     for unit, size in (("d", DAY), ("h", 3600.0), ("m", 60.0)):
         if seconds >= size and seconds % size == 0:
             return f"{seconds / size:g}{unit}"

@@ -39,7 +39,7 @@ def configure_logging(level: str, form: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # uvicorn logs a warning for each caller that does not speak HTTP: anybody could fill the log.
+    # uvicorn logs a warning for each client that does not speak HTTP: anybody could fill the log.
     logging.getLogger("uvicorn.error").setLevel(max(root.level, logging.ERROR))
 
 
@@ -54,9 +54,9 @@ def _shown(value: object) -> object:
 
 
 class RepeatFilter(logging.Filter):
-    """A filter that drops repeated lines above a rate, so that a caller can't fill the disk.
+    """A filter that drops repeated lines above a rate, so that a client can't fill the disk.
 
-    Lines of one logger with the same message are one kind, whatever their fields say.
+    Lines of one logger with the same message are one kind, whatever their fields are.
     """
 
     def __init__(self) -> None:

@@ -37,7 +37,7 @@ class FileReader:
             OSError: the file can't be read.
             ValueError: no file can have that path.
         """
-        # First by path: a file that can't be opened is also tracked, and reported once, not every second.
+        # First by path: so a file that can't be opened is tracked too, and reported once, not every second.
         self._stamps[path] = _stamp_at(path)
         with open(path, "rb") as file:
             # Then of the open file: another one may have been moved to the path in between.
@@ -45,7 +45,7 @@ class FileReader:
             return file.read()
 
     def is_world_readable(self, path: str) -> bool:
-        """Whether all users of this machine could read the file when it was read here."""
+        """Return whether all users of this machine could read the file when it was read here."""
         # Group access is allowed: this is how a container's user reads a mounted secret.
         stamp = self._stamps[path]
         return stamp is not None and bool(stamp.mode & stat.S_IROTH)
@@ -56,9 +56,10 @@ class FileReader:
             log.warning("secret file is readable by all users; run chmod o-rwx on it", extra={"path": path})
 
     def must_be_reloaded(self, *, force: bool) -> bool:
-        """Whether one of the files has changed, or with `force` whether all of them can be read again.
+        """Return whether to read the files again: one has changed, or `force`. Never if one is a pipe.
 
-        A pipe can't be read again: its content is gone, and waiting for new content would block the worker.
+        A pipe can't be read again: its content is used up, and waiting for new content would block the
+        worker.
         """
         now = {path: _stamp_at(path) for path in self._stamps}
         has_pipe = any(stamp is not None and stat.S_ISFIFO(stamp.mode) for stamp in now.values())
@@ -101,8 +102,7 @@ class ReloadingFile(Generic[T]):
             problem = {"of": self._name, "reason": str(exc)}
             log.error("reload failed; the previous values stay in use", extra=problem)  # noqa: TRY400
         except Exception as exc:
-            # A bug, or too many open files: neither may stop the worker.
-            # Only the class is logged: the text may quote a secret.
+            # A bug, or too many open files: neither may stop the worker. The text may quote a secret.
             problem = {"of": self._name, "reason": type(exc).__name__}
             log.error("reload failed; the previous values stay in use", extra=problem)  # noqa: TRY400
         else:
@@ -135,9 +135,12 @@ def secret_lines(path: str, flag: str, is_valid: Callable[[str], bool], files: F
     """
     try:
         text = files.read(path).decode()
-    except (OSError, ValueError) as exc:
-        reason = getattr(exc, "strerror", None) or "it is not UTF-8 text"
-        raise SettingsError(f"{flag}: {path} can't be read: {reason}") from exc
+    except OSError as exc:
+        raise SettingsError(f"{flag}={path}: can't be read: {exc.strerror}") from exc
+    except ValueError as exc:
+        # `open` raises it too, if no file can have such a path.
+        problem = "it is not UTF-8 text" if isinstance(exc, UnicodeDecodeError) else "expected a valid path"
+        raise SettingsError(f"{flag}={path}: {problem}") from None
     if files.is_world_readable(path):
         raise SettingsError(f"{flag}: all users of this machine can read {path}; run chmod o-rwx {path}")
     lines = tuple(line.strip() for line in text.splitlines() if line.strip())

@@ -1,6 +1,6 @@
 """The flags of the exporter: one row for each flag, with its default and its meaning.
 
-A row is a field of Settings. Command line, environment, documentation and tests are made from the rows.
+A row is a field of Settings; `config.flags` states what is made from the rows.
 """
 
 from collections.abc import Mapping
@@ -16,13 +16,13 @@ from exporter.config.flags import (
     flags_of,
     one_of,
     parse_address,
+    parse_bool,
     parse_count,
     parse_duration,
     parse_limit,
     parse_list,
     parse_networks,
     parse_path,
-    parse_switch,
     read_flags,
     text_of,
 )
@@ -67,7 +67,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         ),
     ] = ""
     callback_require_sign: Annotated[
-        bool, Flag("callback.require-sign", parse_switch, "Reject callbacks without a signature.")
+        bool, Flag("callback.require-sign", parse_bool, "Reject callbacks without a signature.")
     ] = False
     callback_sign_leeway: Annotated[
         float,
@@ -164,7 +164,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         Flag(
             "metrics.labels",
             parse_labels,
-            "Labels of the fleet's families, comma-separated: some of "
+            "Labels of the families that are counted by label set, comma-separated: some of "
             + ", ".join(f"`{name}`" for name in LABEL_CHOICES)
             + ". They can't be changed after the store is created.",
         ),
@@ -182,6 +182,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             "then lost and failed ones, active ones last.",
         ),
     ] = 2000
+    # Fields named `relay_*` enter `fold_settings_fingerprint`: a change makes a sweep check every task.
     relay_retry_window: Annotated[
         float, Flag("relay.retry-window", parse_duration, "How long the sender may redeliver a callback.")
     ] = 3600.0
@@ -198,7 +199,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         Flag(
             "relay.lost-after",
             parse_duration,
-            "An active task is lost after this long without a callback. Healthy ones may send none for days.",
+            "An active task is lost after this long without a callback; days without one are normal.",
         ),
     ] = 31 * DAY
     relay_forget_after: Annotated[
@@ -232,7 +233,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             "redact.plain-hosts",
             parse_list,
             "Destination hosts, comma-separated, whose last path segment is a stream name and is shown. "
-            "Elsewhere it may be a stream key; a digest is shown instead.",
+            "Elsewhere it may be a push key; a digest is shown instead.",
         ),
     ] = ("*.myqcloud.com",)
     log_level: Annotated[
@@ -242,13 +243,13 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     @property
     def is_open(self) -> bool:
-        """Whether anybody may send callbacks: no token, required signature or allowed network."""
+        """Whether anybody may send callbacks: other machines reach the port, and no check stops them."""
         is_protected = self.callback_token_file or self.callback_require_sign or self.callback_allow_from
         return self.callback_listen_address.is_public and not is_protected
 
     @property
     def fold_settings(self) -> FoldSettings:
-        """Return the settings of the fold."""
+        """The settings of the fold."""
         return FoldSettings(
             retry=self.relay_retry_window,
             reorder=self.relay_reorder_window,
@@ -260,7 +261,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     @property
     def fold_settings_fingerprint(self) -> str:
-        """Return the settings that decide what is counted, written as flags."""
+        """The settings that decide what is counted, written as flags."""
         flags = flags_of(Settings)
         deciding = {field: flag for field, flag in flags.items() if field.startswith("relay_")}
         # It decides which callbacks are counted as `_other`.
@@ -271,7 +272,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 def read(given: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
-    """Return the settings. A flag has priority over its environment variable, and that over the default.
+    """Return the settings, see `read_flags`.
 
     Raises:
         SettingsError: a setting is unknown or malformed, or contradicts another one; the text names it.

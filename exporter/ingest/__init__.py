@@ -1,1 +1,4 @@
-"""From parsed callbacks to commits: batches, the group commit, and the replay of quarantined bodies."""
+"""From parsed callbacks to commits: batches, the group commit, and the replay of quarantined bodies.
+
+It does not know how a store works, nor HTTP, except the status of a recent rejection.
+"""

@@ -16,7 +16,7 @@ from exporter.relay import (
     Measurement,
     Task,
     Verdict,
-    attribute,
+    attribute_exit,
     fold,
     is_forgotten,
     next_due,
@@ -38,21 +38,20 @@ class BatchItem(Struct, frozen=True, gc=False):
         arrival: when it was received, UNIX seconds.
         callback: the parsed callback, None for a body that was rejected.
         quarantine_entry: the body to quarantine, None for none.
-        replayed: when it is replayed from the quarantine, UNIX seconds; None for a callback just received.
+        replayed_at: when it is replayed from the quarantine, UNIX seconds; None if it was just received.
     """
 
     arrival: float
     callback: Callback | Ignored | None = None
     quarantine_entry: QuarantineEntry | None = None
-    replayed: float | None = None
+    replayed_at: float | None = None
 
 
-class BatchFolder:
-    """Folds batches into a store's transaction. It has no state, so that a store may run a batch again.
+class BatchApplier:
+    """Applies batches to a store's transaction. It has no state, so that a store may run a batch again.
 
     Args:
-        settings: the settings of the fold.
-        labels: label names of the fleet's families, `--metrics.labels`.
+        labels: label names of the families that are counted by label set, `--metrics.labels`.
     """
 
     def __init__(self, settings: FoldSettings, labels: tuple[str, ...]) -> None:
@@ -62,8 +61,8 @@ class BatchFolder:
     def apply(self, batch: Sequence[BatchItem], transaction: Transaction) -> None:
         """Apply a batch in the order of arrival."""
         # One read for all tasks of the batch: on a shared store each read is a round trip.
-        transaction.prefetch([_key(a.callback) for a in batch if isinstance(a.callback, Callback)])
-        # Summed up first and counted once at the end: cheaper than a change of the increments per callback.
+        transaction.prefetch([_key(item.callback) for item in batch if isinstance(item.callback, Callback)])
+        # Summed up first, because one change of the increments for each callback would take more time.
         outcomes: Counter[tuple[str, str]] = Counter()
         latest: dict[str, float] = {}
         for item in batch:
@@ -88,7 +87,7 @@ class BatchFolder:
         transaction.prefetch(keys)
         for key in keys:
             task = transaction.task(key)
-            # Another process may have forgotten the task since the list of due tasks was read.
+            # Another process may have deleted the task since the list of due tasks was read.
             if task is None:
                 continue
             settled = settle(task, now, self.settings)
@@ -102,15 +101,14 @@ class BatchFolder:
         """Apply a quarantined body and delete it from the quarantine.
 
         Args:
-            digest: the digest of the body.
             item: the callback in it, as of its first arrival.
             transaction: reads the task and records the changes.
 
         Returns:
             The outcome, or None if the body is not in the quarantine or has no callback.
         """
-        # Released in the transaction that counts it, so that two replays can't count it twice.
-        if item.callback is None or not transaction.release(digest):
+        # Deleted in the transaction that counts it, so that two replays can't count it twice.
+        if item.callback is None or not transaction.delete_body(digest):
             return None
         event, outcome = self._apply_callback(item.callback, item, transaction)
         self._count({(event, outcome): 1}, {event: item.arrival}, transaction)
@@ -134,8 +132,8 @@ class BatchFolder:
     def _fold(self, callback: Callback, task_id: str, item: BatchItem, transaction: Transaction) -> Verdict:
         key, arrival = task_key(callback.appid, task_id), item.arrival
         stored = transaction.task(key)
-        # A task past its time to be forgotten counts as forgotten already, whether the sweep has come or not:
-        # the result must not depend on when a sweep runs.
+        # A task that is due for deletion is treated as deleted, even if no sweep has deleted it yet: the
+        # result must not depend on when a sweep runs.
         if stored is None or is_forgotten(stored, arrival, self.settings):
             stored = Task(appid=callback.appid, task_id=task_id, first_seen=arrival)
         before = self._with_replay_horizon(stored, callback, item)
@@ -146,9 +144,8 @@ class BatchFolder:
         return folded.verdict
 
     def _attribute(self, callback: Callback, item: BatchItem, transaction: Transaction) -> Verdict:
-        """Fold an exit without a task id into the task that it belongs to, if only one task can be meant."""
-        # Exits without a task id are remembered in a record for their account and sources, to detect
-        # redeliveries of them. The record is a Task with an empty id; it is never shown.
+        """Fold an exit without a task ID into the task that it belongs to, if only one task is possible."""
+        # The nameless task, see `relay.attribution`.
         key, arrival = nameless_key(callback.appid, callback.sources), item.arrival
         stored = transaction.task(key) or Task(appid=callback.appid, task_id="", sources=callback.sources)
         nameless = self._with_replay_horizon(stored, callback, item)
@@ -157,7 +154,7 @@ class BatchFolder:
         tasks_with_sources = (
             transaction.tasks_with_sources(callback.appid, callback.sources) if callback.sources else []
         )
-        attribution = attribute(nameless, tasks_with_sources, callback, arrival, self.settings)
+        attribution = attribute_exit(nameless, tasks_with_sources, callback, arrival, self.settings)
         self._record(transaction, attribution.nameless, (), arrival, put=attribution.nameless is not nameless)
         if attribution.owner is not None:
             return self._fold(callback, attribution.owner.task_id, item, transaction)
@@ -171,9 +168,9 @@ class BatchFolder:
 
     def _with_replay_horizon(self, task: Task, callback: Callback, item: BatchItem) -> Task | None:
         """Return the task to detect redeliveries with, None if a replayed callback is too old for that."""
-        if item.replayed is None:
+        if item.replayed_at is None:
             return task
-        return with_replay_horizon(task, callback, item.arrival, item.replayed, self.settings)
+        return with_replay_horizon(task, callback, item.arrival, item.replayed_at, self.settings)
 
     def _count(
         self, outcomes: Mapping[tuple[str, str], int], latest: Mapping[str, float], transaction: Transaction

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TypeVar
 
 from exporter.errors import StoreUnavailable, WouldBlock
-from exporter.ingest.batch import BatchFolder, BatchItem
+from exporter.ingest.batch import BatchApplier, BatchItem
 from exporter.metrics.process import Telemetry
 from exporter.store.protocol import Store, Transaction
 
@@ -22,11 +22,11 @@ R = TypeVar("R")
 log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 0.5
-#: Tasks of one sweep. A larger sweep would delay the callbacks that arrive during it.
+#: Maximum number of tasks in one sweep. A larger sweep would delay the callbacks that arrive during it.
 SWEEP_TASKS = 100
 EVICT_SECONDS = 60.0
 #: A commit shorter than this may run on the event loop; after a longer one the next runs in the thread.
-QUICK_SECONDS = 0.01
+FAST_SECONDS = 0.01
 
 #: An item in the queue, and the future that its sender awaits.
 Queued = tuple[BatchItem, "asyncio.Future[None]"]
@@ -39,9 +39,9 @@ class Ingest:
 
     Args:
         store: the store; within this process only this object writes to it.
-        folder: folds batches into transactions.
+        applier: applies batches to transactions.
         telemetry: receives the queue's length, batch sizes, commit times and the store's state.
-        max_queued: maximum number of items in the queue; past it items are rejected.
+        max_queued: maximum number of items in the queue; above it `submit` raises StoreUnavailable.
         max_batch: maximum number of items in one transaction.
         max_queued_body_bytes: maximum total size of the bodies that wait to be quarantined, bytes.
         clock: returns UNIX time, seconds.
@@ -51,7 +51,7 @@ class Ingest:
         self,
         *,
         store: Store,
-        folder: BatchFolder,
+        applier: BatchApplier,
         telemetry: Telemetry,
         max_queued: int = 10_000,
         max_batch: int = 512,
@@ -59,7 +59,7 @@ class Ingest:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
-        self._folder = folder
+        self._applier = applier
         self._telemetry = telemetry
         self._max_queued = max_queued
         self._max_batch = max_batch
@@ -71,27 +71,28 @@ class Ingest:
         self._is_closing = False
         #: Held during each use of the store: its writing methods must be called one at a time.
         self._store_lock = asyncio.Lock()
-        self._probe_task: asyncio.Task[None] | None = None
+        self._running_probe: asyncio.Task[None] | None = None
         #: Ends the pause between two sweeps when the exporter stops.
         self._stopping = asyncio.Event()
-        self._is_disk_quick = True
-        self._evict_at = 0.0
+        self._is_disk_fast = True
+        self._next_eviction_at = 0.0
         # One thread only: SQLite's connection and its transaction must not be used by two at a time.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
-        self._tasks: list[asyncio.Task[None]] = []
+        self._loops: list[asyncio.Task[None]] = []
         telemetry.queued.set_function(lambda: len(self._queue))
 
     def start(self) -> None:
         """Start to commit and to sweep, on the running event loop."""
         loop = self._loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._commit_loop()), loop.create_task(self._sweep_loop())]
+        self._loops = [loop.create_task(self._commit_loop()), loop.create_task(self._sweep_loop())]
 
-    def commit(self, item: BatchItem) -> "asyncio.Future[None]":
+    def submit(self, item: BatchItem) -> "asyncio.Future[None]":
         """Queue an item; return a future that is done when the item is durable.
 
         Raises:
             StoreUnavailable: the queue is full, or the exporter is stopping. The future raises it if the
-                commit fails. In each case nothing of the item was counted.
+                commit fails. In the first two cases nothing was counted. A failed commit may have been made,
+                if its answer was lost.
         """
         if len(self._queue) >= self._max_queued:
             raise StoreUnavailable("too many callbacks are waiting for the store")
@@ -110,10 +111,13 @@ class Ingest:
         return len(self._queue) > self._max_queued // 2
 
     def _reserve_bytes(self, size_bytes: int, done: "asyncio.Future[None]") -> None:
-        """Count a body's size until `done`.
+        """Reserve memory for a body until `done` is complete.
 
         Parsed callbacks are small, but bodies are kept whole, and anybody may send them. Without this limit a
         full queue of them could use up the memory.
+
+        Raises:
+            StoreUnavailable: the bodies that wait are too large together.
         """
         if self._queued_body_bytes + size_bytes > self._max_queued_body_bytes:
             raise StoreUnavailable("too many rejected bodies are waiting for the store")
@@ -129,13 +133,13 @@ class Ingest:
         Raises:
             StoreUnavailable: the store can't be written.
         """
-        if self._probe_task is None or self._probe_task.done():
-            self._probe_task = asyncio.get_running_loop().create_task(self._probe())
-            # If every caller has timed out, nobody else reads the exception, and asyncio logs a traceback.
-            self._probe_task.add_done_callback(lambda task: task.cancelled() or task.exception())
-        # Shielded: a caller that times out must not cancel the check. The thread would keep using the store,
+        if self._running_probe is None or self._running_probe.done():
+            self._running_probe = asyncio.get_running_loop().create_task(self._probe())
+            # Read the exception: if every request has timed out, nothing else does, and asyncio would log it.
+            self._running_probe.add_done_callback(lambda task: task.cancelled() or task.exception())
+        # Shielded: a request that times out must not cancel the check. The thread would keep using the store,
         # but the lock would be free for others.
-        await asyncio.shield(self._probe_task)
+        await asyncio.shield(self._running_probe)
 
     async def _probe(self) -> None:
         async with self._store_lock:
@@ -145,10 +149,10 @@ class Ingest:
     async def stop(self) -> None:
         """Commit what is queued, then close the store."""
         self._is_closing = True
-        # Both loops may be waiting; each event wakes one of them to see that the exporter stops.
+        # Both loops may be waiting. Each event wakes one of them, so that it ends.
         self._has_work.set()
         self._stopping.set()
-        await asyncio.gather(*self._tasks)
+        await asyncio.gather(*self._loops)
         self._thread.shutdown()
         self._store.close()
 
@@ -162,7 +166,7 @@ class Ingest:
                 await self._commit_batch(batch)
 
     async def _collect(self) -> None:
-        """Let the event loop run until no more callbacks arrive at once, or the batch is full.
+        """Let the event loop run until no more callbacks are ready, or the batch is full.
 
         One fsync costs the same for one callback as for many, so a few loop turns for a larger batch pay off.
         """
@@ -176,12 +180,12 @@ class Ingest:
         begun = time.perf_counter()
         error: StoreUnavailable | None = None
         try:
-            await self._transact(partial(self._folder.apply, [item for item, _ in batch]))
+            await self._transact(partial(self._applier.apply, [item for item, _ in batch]))
         except StoreUnavailable as exc:
             error = exc
         except Exception as exc:
-            # A fault in the fold. The transaction was rolled back, so that each item can be tried alone: only
-            # the one at fault fails.
+            # A bug in the fold. The transaction was rolled back, so each item is tried alone, and only the
+            # item that causes the error fails.
             if len(batch) > 1:
                 for queued in batch:
                     await self._commit_batch([queued])
@@ -202,7 +206,7 @@ class Ingest:
                 log.debug("sweep failed; it is tried again: %s", exc)  # _reporting_state has logged it
                 has_more = False
             except Exception:
-                # The loop must go on: without sweeps nothing is settled, marked lost or forgotten.
+                # The loop must continue: without sweeps no task is settled, marked lost or deleted.
                 log.exception("sweep failed; it is tried again")
                 has_more = False
             with suppress(TimeoutError):
@@ -210,31 +214,31 @@ class Ingest:
                     await self._stopping.wait()
 
     async def _sweep(self) -> bool:
-        """Sweep the tasks that are due and evict from the quarantine; return whether more may be due."""
-        # Without callbacks nothing else would notice that a store that failed works again.
+        """Sweep the due tasks, and apply the limits of the quarantine; return whether more may be due."""
+        # If no callbacks arrive, only this check notices that a failed store works again.
         if not self._telemetry.is_writable:
             await self.probe()
         now = self._clock()
         async with self._store_lock:
             with self._reporting_state(writes=False):
-                keys = await self._in_thread(partial(self._store.due, now, SWEEP_TASKS))
+                keys = await self._in_thread(partial(self._store.due_keys, now, SWEEP_TASKS))
         if keys:
-            await self._transact(partial(self._folder.sweep, keys, now))
+            await self._transact(partial(self._applier.sweep, keys, now))
         await self._evict(now)
         return len(keys) == SWEEP_TASKS
 
     async def _evict(self, now: float) -> None:
-        """Delete quarantined bodies past the limits, every EVICT_SECONDS."""
+        """Delete quarantined bodies above the limits, every EVICT_SECONDS."""
         uptime = time.monotonic()
-        if uptime >= self._evict_at:
+        if uptime >= self._next_eviction_at:
             await self._transact(lambda transaction: transaction.evict(now))
-            self._evict_at = uptime + EVICT_SECONDS
+            self._next_eviction_at = uptime + EVICT_SECONDS
 
     async def _transact(self, work: Callable[[Transaction], None]) -> None:
         """Run `work` in a transaction and make it durable.
 
         The work runs on the event loop: in a thread it would compete with the loop for the interpreter lock.
-        The commit runs there, too, while the disk is quick. Whatever has to wait for another process or for a
+        The commit runs there too, while the disk is fast. Whatever has to wait for another process or for a
         slow disk runs in the thread.
         """
         async with self._store_lock:
@@ -251,8 +255,8 @@ class Ingest:
 
     async def _commit_prepared(self, commit: Callable[[], R]) -> R:
         begun = time.perf_counter()
-        result = commit() if self._is_disk_quick else await self._in_thread(commit)
-        self._is_disk_quick = time.perf_counter() - begun < QUICK_SECONDS
+        result = commit() if self._is_disk_fast else await self._in_thread(commit)
+        self._is_disk_fast = time.perf_counter() - begun < FAST_SECONDS
         return result
 
     async def _in_thread(self, work: Callable[[], R]) -> R:
@@ -269,7 +273,7 @@ class Ingest:
             yield
         except StoreUnavailable as exc:
             if self._telemetry.is_writable:
-                # Without a traceback: the text of the exception says everything.
+                # Without a traceback: the text of the exception is enough.
                 log.error("store can't be written, callbacks are answered 503: %s", exc)  # noqa: TRY400
             self._telemetry.record_store_access("write", succeeded=False)
             raise

@@ -8,12 +8,12 @@ from msgspec import Struct
 from exporter.errors import CallbackError, Fault
 
 MAX_KINDS = 50
-#: Longer texts are cut: faults quote field names from the body, which may be as long as the body.
+#: Longer texts are cut: errors quote field names from the body, which may be as long as the body.
 MAX_CHARACTERS = 200
 
 
 class Rejection(Struct, frozen=True):
-    """What equal rejections have in common.
+    """A kind of rejection. Equal rejections are counted together.
 
     Args:
         status, reason: the HTTP status and the reason of the answer.
@@ -31,29 +31,27 @@ class Rejection(Struct, frozen=True):
 class RecentRejections:
     """Remembers recent rejections, without bodies and paths, since these may hold secrets.
 
-    Equal rejections are one entry with a count, so that one client that keeps failing does not push out the
-    entries of all others.
+    Equal rejections are one kind with a count, so that one client that keeps failing does not replace the
+    rejections of all others.
 
     Args:
         clock: returns UNIX time, seconds.
-        max_kinds: maximum number of entries.
+        max_kinds: maximum number of kinds.
     """
 
     def __init__(self, clock: Callable[[], float] = time, max_kinds: int = MAX_KINDS) -> None:
         self._clock = clock
         self._max_kinds = max_kinds
-        #: The time of the last rejection and the count, by kind; the kind not seen for longest comes first.
+        #: The time of the last rejection and the count, by kind, in the order of the last rejections.
         self._kinds: dict[Rejection, tuple[float, int]] = {}
         #: When this object was made, UNIX seconds, and the number of rejections since.
         self.since = clock()
         self.total = 0
 
     def add(self, error: CallbackError, source: str) -> None:
-        """Remember a rejection; past the limit, delete the entry that was not seen for longest.
+        """Remember the rejection of a callback from `source`, the client address.
 
-        Args:
-            error: the rejection.
-            source: the client address.
+        Above the limit, delete the kind that has not occurred for the longest time.
         """
         fault = error.faults[0] if error.faults else Fault("", "")
         texts = (text[:MAX_CHARACTERS] for text in (source, fault.pointer, fault.message))

@@ -1,4 +1,4 @@
-"""Replay of quarantined bodies: validated with today's schemas, and applied as of their first arrival.
+"""Replay of quarantined bodies: validated with the current schemas, and applied as of their first arrival.
 
 The transaction that counts a body also deletes it from the quarantine. It is therefore counted once, however
 often and by however many processes it is replayed.
@@ -10,13 +10,13 @@ from functools import partial
 from msgspec import Struct
 
 from exporter.errors import CallbackError
-from exporter.ingest.batch import BatchFolder, BatchItem
+from exporter.ingest.batch import BatchApplier, BatchItem
 from exporter.protocol.callback import Callback, Ignored
 from exporter.protocol.parser import Parser
 from exporter.store.protocol import QuarantinedBody, Store
 
-#: Outcomes of a replay beside those of a callback: still invalid, and not in the quarantine any more.
-STILL_INVALID, NOT_FOUND = "stays", "gone"
+#: Outcomes of a replay in addition to those of a callback.
+STILL_INVALID, NOT_FOUND = "still_invalid", "not_found"
 
 
 class ReplayResult(Struct, frozen=True):
@@ -33,25 +33,24 @@ class ReplayResult(Struct, frozen=True):
 
 
 class Replayer:
-    """Replays quarantined bodies that are valid by today's schemas.
+    """Replays quarantined bodies that are valid by the current schemas.
 
     Args:
-        store: the store with the quarantine.
-        parser: validates bodies with today's schemas.
-        folder: folds callbacks into tasks.
+        parser: validates bodies with the current schemas.
+        applier: applies callbacks to the store.
         clock: returns UNIX time, seconds.
     """
 
     def __init__(
-        self, *, store: Store, parser: Parser, folder: BatchFolder, clock: Callable[[], float]
+        self, *, store: Store, parser: Parser, applier: BatchApplier, clock: Callable[[], float]
     ) -> None:
         self._store = store
         self._parser = parser
-        self._folder = folder
+        self._applier = applier
         self._clock = clock
 
     def replay(self, quarantined: QuarantinedBody) -> ReplayResult:
-        """Count a body as of its first arrival and delete it from the quarantine, if it is valid today.
+        """Count a body as of its first arrival and delete it from the quarantine, if it is valid now.
 
         Raises:
             StoreUnavailable: the store does not answer; the body stays in the quarantine.
@@ -59,13 +58,13 @@ class Replayer:
         callback, problem = self.validate(quarantined)
         if callback is None:
             return ReplayResult(STILL_INVALID, problem)
-        # The first arrival is when its sender meant it to count; later ones are redeliveries.
-        item = BatchItem(quarantined.first, callback, replayed=self._clock())
-        outcome, _ = self._store.transact(partial(self._folder.replay, quarantined.digest, item))
+        # With its first arrival: later arrivals of the same body are redeliveries.
+        item = BatchItem(quarantined.first, callback, replayed_at=self._clock())
+        outcome, _ = self._store.transact(partial(self._applier.replay, quarantined.digest, item))
         return ReplayResult(outcome or NOT_FOUND)
 
     def validate(self, quarantined: QuarantinedBody) -> tuple[Callback | Ignored | None, str]:
-        """Validate a body with today's schemas, without changing anything.
+        """Validate a body with the current schemas, without changing anything.
 
         Returns:
             The callback and an empty text; or None and what is still invalid.

@@ -1,7 +1,9 @@
-"""The metric catalogue: one row for each metric family. To add a metric, add its row here.
+"""The metric catalogue: one row for each metric family.
 
-A row has the name, the meaning, the labels and the source of a family. The exposition, the limits, the
-documentation and the tests read this table. Names are without the common prefix.
+To add a metric, add its row here, and count it where its scope is counted: LABELLED and FLEET by a row of
+`protocol.events`, in `relay.counted` and the module of `relay` that detects it, or in `ingest.batch`; STORE
+and TASK in `web.text_format`; PROCESS in `metrics.process`. Then run `make docs`.
+The exposition, the limits, the documentation and the tests read this table. Names are without the prefix.
 """
 
 from enum import Enum
@@ -13,9 +15,10 @@ from exporter.protocol.events import BY_NAME
 from exporter.relay import STATES
 
 PREFIX = "css_relay_"
-#: The label value for a value that is not in a family's list, and the one for a value that is missing.
-OTHER, UNKNOWN = "other", "_unknown"
-#: The label value for all values over a limit. Its underscore keeps it apart from values of callbacks.
+#: The label value for a value that is not in a family's list.
+OTHER = "other"
+UNKNOWN = "_unknown"  # a missing value
+#: The label value for all values over a limit. The underscore distinguishes it from values of callbacks.
 OVERFLOW = "_other"
 LABEL_CHOICES = ("appid", "to_host", "source_host", "stream_id", "task_id")
 
@@ -59,10 +62,11 @@ class Family(Struct, frozen=True, kw_only=True):
         name: the name without the prefix.
         kind: counter, gauge or histogram.
         help: the meaning, in one line; the HELP text of the exposition.
+        scope: where its numbers come from, and which labels are added.
         labels: its labels, without those of its scope.
         values: if it has one label, the values known in advance; their samples are 0 from the start.
         buckets: upper bounds of a histogram's buckets, without +Inf.
-        limit: maximum number of values of a label that callers choose; more become BEYOND.
+        limit: maximum number of label values that senders choose; further ones become OVERFLOW. 0: no limit.
     """
 
     name: str
@@ -137,7 +141,7 @@ FAMILIES = (
     ),
     _labelled(
         "file_gap_seconds",
-        "Time from the finish of a file to the start of the next one in the same run: dead air.",
+        "Time from the finish of a file to the start of the next one in its run; nothing plays meanwhile.",
         "histogram",
         buckets=GAP,
     ),
@@ -152,7 +156,7 @@ FAMILIES = (
     _labelled(
         "downtime_seconds", "Time from the exit of a task to its next start.", "histogram", buckets=DOWN
     ),
-    _fleet("callbacks_total", "Callbacks answered with 200, by outcome.", labels=("event", "outcome")),
+    _fleet("callbacks_total", "Callbacks answered 200, by event and outcome.", labels=("event", "outcome")),
     _fleet(
         "callback_delay_seconds",
         "Time from the event time of a callback to its arrival; 0 if the sender's clock is ahead.",
@@ -165,7 +169,7 @@ FAMILIES = (
     _fleet("unknown_fields_total", "Callback fields that no schema lists.", labels=("field",), limit=50),
     _fleet(
         "last_callback_timestamp_seconds",
-        "Arrival time of the newest callback answered with 200.",
+        "Arrival time of the newest callback answered 200.",
         "gauge",
         labels=("event",),
     ),
@@ -187,7 +191,7 @@ FAMILIES = (
     _task("task_file_duration_seconds", "Declared duration of the file that is playing."),
     _task(
         "task_file_finish_timestamp_seconds",
-        "Finish time of the last file, while the task is active and no file is playing: dead air.",
+        "Finish time of the last file, while the task is active and plays nothing.",
     ),
     _process(
         "callbacks_rejected_total",
@@ -214,7 +218,7 @@ FAMILIES = (
     _process("exporter_batch_callbacks", "Callbacks in a batch.", "histogram", buckets=BATCH),
     _process("exporter_queued_callbacks", "Callbacks waiting for their commit.", "gauge"),
     _process("exporter_store_up", "1 if the last read and the last write of the store succeeded.", "gauge"),
-    _process("exporter_callback_open", "1 if anyone on the network can send callbacks.", "gauge"),
+    _process("exporter_callback_open", "1 if anybody on the network can send callbacks.", "gauge"),
     _process(
         "exporter_overflowed_total",
         "Label sets, tasks, exit codes and fields that got no series of their own, by limit.",

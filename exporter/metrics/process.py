@@ -47,7 +47,7 @@ class Telemetry:
         self.queued = self._gauge("exporter_queued_callbacks")
         self._store_up = self._gauge("exporter_store_up")
         # Up only while both work: a full disk, for example, stops writes but not reads.
-        self._store_answers = {"read": True, "write": True}
+        self._last_succeeded = {"read": True, "write": True}
         self.callback_open = self._gauge("exporter_callback_open")
         self.overflowed = self._counter("exporter_overflowed_total")
         ProcessCollector(registry=self.registry)
@@ -55,13 +55,13 @@ class Telemetry:
 
     def record_store_access(self, kind: str, *, succeeded: bool) -> None:
         """Record the last result of a "read" or a "write"; the store is up if both succeeded."""
-        self._store_answers[kind] = succeeded
-        self._store_up.set(all(self._store_answers.values()))
+        self._last_succeeded[kind] = succeeded
+        self._store_up.set(all(self._last_succeeded.values()))
 
     @property
     def is_writable(self) -> bool:
         """Whether the last write succeeded."""
-        return self._store_answers["write"]
+        return self._last_succeeded["write"]
 
     def _counter(self, name: str) -> Counter:
         family = CATALOGUE[name]
@@ -95,7 +95,7 @@ class SingleThreadHistogram(Collector):
         registry.register(self)
 
     def observe(self, label: str, value: float) -> None:
-        """Record a value."""
+        """Add a value to the bucket, the count and the sum of `label`."""
         numbers = self._numbers.get(label)  # the count of each bucket, and the sum
         if numbers is None:
             numbers = self._numbers[label] = [0] * (len(self._family.buckets) + 1), [0.0]

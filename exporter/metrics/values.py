@@ -26,6 +26,7 @@ SEEN_VALUE = "seen"
 #: The label set of the families without `--metrics.labels`.
 FLEET: tuple[str, ...] = ("",)
 
+#: The task, the value and the arrival (seconds) of an observation.
 Exemplar = tuple[str, float, float]
 
 
@@ -34,10 +35,10 @@ class LabelSetValues(Struct, frozen=True, array_like=True):
 
     Args:
         labels: the values of `--metrics.labels`, or FLEET.
-        created: when the label set was first seen, seconds.
+        created: when its counters started at 0, seconds.
         values: counters by family and label value, histograms by family and bucket.
         times: the newest time of each family and label value, microseconds.
-        exemplars: task, value and arrival (seconds) of the newest observation in a bucket.
+        exemplars: the newest observation in a bucket.
     """
 
     labels: tuple[str, ...]
@@ -117,7 +118,7 @@ class BatchIncrements:
         times[key] = max(times.get(key, 0), round(time * MICRO))
 
     def apply_limits(self, seen: Mapping[str, int]) -> Counter[str]:
-        """Merge label values over the limit of their family into BEYOND; return the amounts by family.
+        """Merge label values over the limit of their family into OVERFLOW; return the amounts by family.
 
         Args:
             seen: the stored values of FLEET; they record which label values have series of their own.
@@ -126,15 +127,15 @@ class BatchIncrements:
         # Copies, because the loop changes both mappings.
         for increments in list(self.by_labels.values()):
             for key in [k for k in increments.values if _limit(k)]:
-                if not self._has_own_series(key, seen):
+                if not self._claim_series(key, seen):
                     name = key.split(SEP, 1)[0]
                     amount = increments.values.pop(key)
                     increments.values[series(name, OVERFLOW)] += amount
                     merged[name] += amount
         return merged
 
-    def _has_own_series(self, key: str, seen: Mapping[str, int]) -> bool:
-        """Whether a label value has a series of its own; give it one if the limit allows."""
+    def _claim_series(self, key: str, seen: Mapping[str, int]) -> bool:
+        """Give a label value a series of its own if the limit allows; return whether it has one."""
         name, label = key.split(SEP, 1)
         record = series(SEEN_VALUE, key)
         added = self._increments_of(FLEET).values
@@ -170,7 +171,7 @@ def _observe(increments: Increments, family: Family, label: str, value: float, e
 
 
 def _label(family: Family, label: str) -> str:
-    # A family with OTHER has a fixed list of values: a new alarm type must not make a new series.
+    # A family with OTHER has a fixed list of values, so that a new alarm type makes no new series.
     if OTHER in family.values:
         return label if label in family.values else OTHER
     return label or UNKNOWN
@@ -182,8 +183,7 @@ def check_names(
     """Check that the catalogue has the families that the event table and the fold use.
 
     Args:
-        kinds: the events.
-        counted: the other increments of the fold.
+        counted: the increments of the fold, other than the counters of `kinds`.
         observed: the histograms of the fold.
 
     Raises:
@@ -196,7 +196,7 @@ def check_names(
             raise ValueError(f"{event}: {family.name} has the labels {family.labels}, not {kind.label!r}")
         # Without either, a sender could create any number of series.
         if family.labels and not family.values and not family.limit:
-            raise ValueError(f"{family.name} needs values or a limit: callers choose its label values")
+            raise ValueError(f"{family.name} needs values or a limit: senders choose its label values")
     for name, value, _ in counted:
         if value not in (_family("counter", name, "the fold").values or ("",)):
             raise ValueError(f"the fold: the family {name} has no value {value!r}")

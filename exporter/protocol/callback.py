@@ -12,11 +12,11 @@ class Callback(Struct, frozen=True, gc=False, kw_only=True):
         kind: the event that it reports.
         appid, task_id: the task; `task_id` is empty if the callback has none.
         stream_id, to_url, to_host, source_host: redacted; empty if unknown.
-        sources: a digest of the source URLs, equal for equal sources; empty if there are none.
-        event_time_seconds: `event_time` in whole seconds, None if absent.
+        sources: one digest of all source URLs, equal for equal sources; empty if there are none.
+        event_time_seconds: the field `event_time` in whole seconds, None if absent.
         stated_ms: the time in `msg`, in milliseconds; None if absent or 0.
         subject: a file's index or digest, an exit code or an alarm's type.
-        duration_seconds: the declared length of a file; 0 if unknown.
+        duration_seconds: the declared duration of a file; 0 if unknown.
         message: the message of an exit, redacted.
         unknown_fields: names of the fields that the schema does not list.
     """

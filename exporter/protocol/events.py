@@ -1,8 +1,9 @@
 """The event table: one row for each kind of relay callback.
 
-To add an event, add its schema file to `schemas/` and its row here. Everything else reads this table: the
-schemas, the parser, the fold, the metrics, the pages, the documentation and the simulator. The import fails
-if a row is incomplete, or if it names a family, a label or a field that does not exist; the error names it.
+To add an event, add its schema file to `schemas/`, its row here and, if its counter is new, the row of the
+counter in `metrics.catalogue`; then run `make docs`. The import fails if the catalogue lacks the counter or
+its label. The start fails if the schema file is missing or lacks a field of the row. Everything else reads
+this table: the schemas, the parser, the fold, the metrics, the pages, the documentation and the simulator.
 An event that changes the run state also needs a transition in `relay.state_machine`, and a rule in
 `relay.deduplication` that detects its redelivery when it has no event time. Both tables are checked against
 this one at import.
@@ -21,7 +22,7 @@ class Subject(Enum):
     """The subject of an event, apart from its task."""
 
     NOTHING = "nothing"
-    #: A file, identified by `index`, or by `url` if `index` is absent; `duration` is its declared length.
+    #: A file, identified by `index`, or by `url` if `index` is absent; `duration` is its declared duration.
     FILE = "file"
     #: An exit code in `code`; `message` explains it.
     EXIT_CODE = "exit code"
@@ -170,14 +171,14 @@ BY_NAME = kinds_by(lambda kind: kind.callback_event)
 BY_LETTER = kinds_by(lambda kind: kind.letter)
 
 
-def check_complete(table: Mapping[EventKind, T]) -> Mapping[EventKind, T]:
-    """Return `table`, after checking that its keys are exactly the kinds that change the run state.
+def check_complete(name: str, table: Mapping[EventKind, T]) -> Mapping[EventKind, T]:
+    """Return the table `name`, after checking that its keys are exactly the kinds that change the run state.
 
     Raises:
-        ValueError: a kind is missing or has no place there; the text names it.
+        ValueError: a kind is missing or must not be there; the text names the table and the event.
     """
     wrong = table.keys() ^ {kind for kind in EventKind if kind.changes_state}
     if wrong:
         names = ", ".join(sorted(kind.callback_event for kind in wrong))
-        raise ValueError(f"expected an entry for each event that changes the state, for no other: {names}")
+        raise ValueError(f"{name}: expected one entry for each event with changes_state=True; check {names}")
     return table

@@ -24,7 +24,6 @@ class Parser:
     """Parses the bytes of callbacks.
 
     Args:
-        schemas: the compiled schemas.
         redactor: removes secrets from URLs and messages.
         authenticate: checks the decoded body before it is validated; raises CallbackError to reject it.
     """
@@ -63,9 +62,9 @@ class Parser:
         if kind is None:
             # Kept for inspection: the service may have introduced a new event.
             return Ignored(is_quarantined=True)
-        return self._value(kind, schema, body)
+        return self._callback(kind, schema, body)
 
-    def _value(self, kind: EventKind, schema: Schema, body: dict[str, Any]) -> Callback:
+    def _callback(self, kind: EventKind, schema: Schema, body: dict[str, Any]) -> Callback:
         msg: dict[str, Any] = body.get("msg") or {}
         to_url, to_host, stream_id = self._redactor.destination(
             body.get("to_url") or "", body.get("stream_id") or ""
@@ -80,8 +79,8 @@ class Parser:
             to_host=to_host,
             source_host=source_host,
             sources=sources,
-            event_time_seconds=_positive(body.get("event_time")),
-            stated_ms=_positive(msg.get(kind.time_field)) if kind.time_field else None,
+            event_time_seconds=_known_number(body.get("event_time")),
+            stated_ms=_known_number(msg.get(kind.time_field)) if kind.time_field else None,
             subject=self._subject(kind, msg),
             duration_seconds=float(msg.get("duration") or 0) if kind.subject is Subject.FILE else 0.0,
             message=self._message(body, msg) if kind.subject is Subject.EXIT_CODE else "",
@@ -97,7 +96,7 @@ class Parser:
 
     def _message(self, body: dict[str, Any], msg: dict[str, Any]) -> str:
         text: str = msg.get("message") or ""
-        # The message may quote the destination, so its stream key must be hidden in the text too.
+        # The message may quote the destination, so its push key must be hidden in the text too.
         return self._redactor.message(text, body.get("to_url") or "")[:MAX_MESSAGE] if text else ""
 
     def _subject(self, kind: EventKind, msg: dict[str, Any]) -> str:
@@ -167,7 +166,7 @@ def _code(value: object) -> str:
     return str(int(text)) if digits.isascii() and digits.isdigit() else text
 
 
-def _positive(value: object) -> int | None:
-    # 0 means unknown, both for event_time and for the times in msg.
+def _known_number(value: object) -> int | None:
+    # 0 and an empty string mean unknown, for the field `event_time` and for the times in msg.
     number = int(value) if isinstance(value, int | float) or (isinstance(value, str) and value) else 0
     return number or None

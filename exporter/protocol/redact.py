@@ -14,15 +14,16 @@ from typing import Any
 
 import orjson
 
-#: Shown instead of a URL that is not valid, and instead of a secret.
+#: Shown instead of a URL that is not valid.
 UNREADABLE = "_unreadable"
+#: Shown instead of a secret.
 HIDDEN = "…"
-#: Only so many characters of a message are read, to bound the work. The parser keeps far fewer.
+#: Maximum number of characters of a message that are searched for secrets; the parser keeps fewer.
 MAX_TEXT = 2000
 #: A shorter key is hidden only where it is a whole word, because other words may contain it.
 LONG_KEY = 8
 #: Maximum nesting that is shown of a body, JSON inside strings included.
-MAX_LEVELS = 16
+MAX_SHOWN_LEVELS = 16
 #: Every text is searched for the key of every destination. With more destinations that would take too long,
 #: and the texts are hidden instead.
 MAX_DESTINATIONS = 16
@@ -58,14 +59,14 @@ _SECRET_IN_LINE = re.compile(
     _SECRET % r"(?:[\"']?\s?=\s?|[\"']\s?:\s?|:(?!\s|//)|:\s?(?=basic|bearer))", re.IGNORECASE
 )
 #: A value that begins as a URL does, even if the URL is invalid.
-_IS_URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*:/")
+_URL_BEGINS = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*:/")
 #: An escaped character of a URL: a text with one may hold a URL that the patterns above do not find.
 _ESCAPED_URL = re.compile(r"%(?:2f|3a|3d|3f)", re.IGNORECASE)
 _ESCAPED = re.compile(rf"\\|{_ESCAPED_URL.pattern}", re.IGNORECASE)
 
 
 def names_secret(name: str) -> bool:
-    """Whether a field with that name is a secret."""
+    """Return whether a field with that name is a secret."""
     return _WORD.search(name) is not None
 
 
@@ -107,7 +108,7 @@ class Redactor:
         head, slash, last = path.rstrip("/").rpartition("/")
         if not last or self._is_plain(host):
             return base + path, host, stream_id
-        # On other hosts the last segment may be a stream key. The stream ID is then often the same key.
+        # On other hosts the last segment may be a push key. The stream ID is then often the same key.
         shown = f"~{self.digest(last)}"
         return f"{base}{head}{slash}{shown}", host, shown if stream_id == last else stream_id
 
@@ -126,7 +127,7 @@ class Redactor:
     def message(self, text: str, to_url: str) -> str:
         """Return the message of a callback for `to_url` on one line, without secrets.
 
-        A server that rejects a stream may quote its URL, or only its stream key.
+        A server that rejects a stream may quote its URL, or only its push key.
         """
         line = " ".join("".join(c if c.isprintable() else " " for c in text[:MAX_TEXT]).split())
         if len(text) > MAX_TEXT:
@@ -135,7 +136,7 @@ class Redactor:
         line = _URL_IN_TEXT.sub(lambda url: self.destination(url[0], "")[0], line)
         key = _parts(to_url)[2].rstrip("/").rpartition("/")[2]
         shown = self.destination(to_url, key)[2]
-        if shown != key:  # the last segment is a stream key, not a stream name
+        if shown != key:  # the last segment is a push key, not a stream name
             pattern = re.escape(key)
             if len(key) < LONG_KEY:
                 pattern = rf"(?<![A-Za-z0-9~]){pattern}(?![A-Za-z0-9])"
@@ -152,11 +153,11 @@ def redacted_json(raw: bytes, redactor: Redactor) -> str | None:
     JSON inside strings is decoded. All fields are redacted: a rejected body may hold a secret anywhere.
     """
     try:
-        body = _unpacked(orjson.loads(raw), MAX_LEVELS)
+        body = _unpacked(orjson.loads(raw), MAX_SHOWN_LEVELS)
     except orjson.JSONDecodeError:
         return None
-    view = _BodyRedactor(redactor, frozenset(_destinations(body)))
-    return orjson.dumps(view.redacted(body, ""), option=orjson.OPT_INDENT_2).decode()
+    body_redactor = _BodyRedactor(redactor, frozenset(_destinations(body)))
+    return orjson.dumps(body_redactor.redacted(body, ""), option=orjson.OPT_INDENT_2).decode()
 
 
 class _BodyRedactor:
@@ -175,7 +176,7 @@ class _BodyRedactor:
         return self._text(value) if isinstance(value, str) else value
 
     def _text(self, text: str) -> str:
-        if _IS_URL.match(text):
+        if _URL_BEGINS.match(text):
             return self._redactor.destination(text.strip(), "")[0]
         # JSON that could not be decoded and escaped characters may hide a URL from the patterns.
         if _is_like_json(text) or _ESCAPED.search(text) or len(self._destinations) > MAX_DESTINATIONS:
@@ -204,7 +205,7 @@ def _is_like_json(text: str) -> bool:
 
 
 def _destinations(value: Any) -> Iterator[str]:
-    """Yield every destination in a body: other fields may quote its stream key."""
+    """Yield every destination in a body: other fields may quote its push key."""
     for name, item in value.items() if isinstance(value, dict) else ():
         if name == "to_url" and isinstance(item, str):
             yield item

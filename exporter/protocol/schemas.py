@@ -22,14 +22,14 @@ from exporter.protocol.events import EventKind
 MAX_FAULTS = 10
 #: Deeper levels are cut off before `jsonschema` explains a body: no schema describes them, and it fails on a
 #: body with a thousand levels.
-MAX_LEVELS = 16
+MAX_EXPLAINED_LEVELS = 16
 
 #: The schema files that belong to no single event.
 SHARED = ("common", "envelope")
 
 
 class BrokenSchema(ExporterError):  # noqa: N818
-    """A schema file that cannot be read or compiled; the text names the file."""
+    """A schema file that can't be used or contradicts the event table; the text names it, or its folder."""
 
 
 class Schema:
@@ -60,7 +60,7 @@ class Schema:
     def explain(self, body: object) -> tuple[Fault, ...]:
         """Return the errors of `body`, empty if it is valid; they quote no value, as it may be a secret."""
         faults: dict[Fault, None] = {}  # an ordered set: alternatives of one field give equal errors
-        for error in self._explainer.iter_errors(_pruned(body, MAX_LEVELS)):
+        for error in self._explainer.iter_errors(_pruned(body, MAX_EXPLAINED_LEVELS)):
             for fault in _faults(error):
                 faults.setdefault(fault)
             if len(faults) >= MAX_FAULTS:
@@ -86,7 +86,7 @@ class Schemas:
             self.envelope = Schema("envelope", documents)
             self.events = {kind: Schema(kind.schema, documents) for kind in EventKind}
         except Exception as exc:  # the two libraries raise many types
-            raise BrokenSchema(f"the schemas in {folder} cannot be compiled: {exc}") from exc
+            raise BrokenSchema(f"the schemas in {folder} can't be compiled: {exc}") from exc
         for kind, schema in self.events.items():
             if schema.event != kind.callback_event:
                 raise BrokenSchema(

@@ -1,6 +1,6 @@
 """The pure core: tasks, their runs, and the files in them. It knows no clock, no I/O and no framework."""
 
-from exporter.relay.attribution import Attribution, attribute
+from exporter.relay.attribution import Attribution, attribute_exit
 from exporter.relay.counted import Counted, Measurement, Observed
 from exporter.relay.deduplication import Verdict, with_replay_horizon
 from exporter.relay.fold import Folded, fold, is_forgotten, settle, with_counters_reset
@@ -40,7 +40,7 @@ __all__ = [
     "RunState",
     "Task",
     "Verdict",
-    "attribute",
+    "attribute_exit",
     "fold",
     "history",
     "is_forgotten",

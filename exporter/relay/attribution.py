@@ -1,7 +1,8 @@
-"""Attribution: finds the task of an exit that has no task id.
+"""Attribution: finds the task of an exit that has no task ID.
 
 The exit belongs to the only active task with the same account and sources. What is needed to recognize its
-redeliveries is kept per account and sources, in a nameless task: a task without an id, which is never shown.
+redeliveries is kept per account and sources, in a nameless task: a task without an ID. It has no state, is
+never shown, and only remembers exits.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from exporter.relay.task import Entry, FoldSettings, RunState, Task
 
 
 class Attribution(Struct, frozen=True, gc=False):
-    """The result for one exit without a task id.
+    """The result for one exit without a task ID.
 
     Args:
         verdict: whether it is counted.
@@ -33,14 +34,14 @@ class Attribution(Struct, frozen=True, gc=False):
     measurements: tuple[Measurement, ...] = ()
 
 
-def attribute(
+def attribute_exit(
     nameless: Task,
     candidates: Sequence[Task],
     callback: Callback,
     arrival: float,
     settings: FoldSettings,
 ) -> Attribution:
-    """Find the owner of an exit without a task id.
+    """Find the owner of an exit without a task ID.
 
     Args:
         nameless: the nameless task of its account and sources.
@@ -68,8 +69,8 @@ def attribute(
         dedup_floor_ms=floor,
         current=RunState(exit=entry),
     )
-    active = [task for task in candidates if task.current.running]
-    # Without sources the account alone says too little: any of its tasks could have exited.
+    active = [task for task in candidates if task.current.active]
+    # Without sources the account alone is not enough: any of its tasks could have exited.
     if len(active) == 1 and callback.sources:
         return Attribution(Verdict.APPLIED, remembered, active[0])
     measurements = measurements_of(callback, result, arrival, settings)

@@ -1,4 +1,4 @@
-"""What the fold counts and observes beside the counter of each event. Each name is here once.
+"""The measurements of the fold in addition to the counter of each event. Each family is named here only.
 
 `exporter.metrics.values` checks at import that the catalogue has all of them.
 """
@@ -27,7 +27,7 @@ class Counted(Enum):
 
     @property
     def increment(self) -> Measurement:
-        """The increment by one."""
+        """This counter as a measurement, with the amount 1."""
         return self.value
 
 

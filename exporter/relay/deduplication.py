@@ -1,8 +1,8 @@
 """Deduplication: the event time of a callback, and whether it is a redelivery of one that is counted already.
 
 A callback that states its event time has an identity: event, subject and event time. The task remembers the
-identities of the retry window. For a callback without an event time, the run state of the task decides. Both
-give the same answer in whatever order callbacks arrive.
+identities of the retry window. For a callback without an event time, the run state of the task decides. The
+first gives the same answer in whatever order callbacks arrive, the second only while they keep their order.
 """
 
 from enum import Enum
@@ -15,18 +15,19 @@ from exporter.protocol.events import EventKind, check_complete
 from exporter.relay.counted import Counted, Measurement
 from exporter.relay.task import Entry, FoldSettings, RunState, Task
 
-#: An event time further ahead of the arrival is invalid: no clock that is set at all is so wrong.
+#: An event time more than this after the arrival is invalid: it comes from a clock that was never set.
 MAX_AHEAD_SECONDS = 60.0
-#: An event time so far ahead of the arrival is counted as clock skew.
+#: An event time at least this much after the arrival is counted as clock skew.
 SKEW_SECONDS = 2.0
-#: Alarms and resets have no run state that could decide, so an equal one within this time is a redelivery.
+#: Without an event time, an alarm or a reset that equals one of up to this many seconds before is a
+#: redelivery.
 EQUAL_ALARM_SECONDS = 120.0
-#: Identities that one task remembers at most. It bounds the size of a task's record.
+#: Maximum number of identities that a task remembers. It limits the size of a task's record.
 MAX_IDENTITIES = 512
 
 
 class Verdict(Enum):
-    """The outcome of a callback that is answered 200; the value is its `outcome` label."""
+    """What the deduplication decides; the value is the label `outcome`. `ingest.batch` adds `ignored`."""
 
     APPLIED = "applied"
     DUPLICATE = "duplicate"
@@ -56,7 +57,7 @@ class DedupResult(Struct, frozen=True, gc=False):
         verdict: whether it is counted.
         event_time: when the event happened.
         identities: the identities to remember, if it is counted.
-        measurements: what to count beside the callback itself.
+        measurements: what to count in addition to the callback itself.
     """
 
     verdict: Verdict
@@ -66,7 +67,7 @@ class DedupResult(Struct, frozen=True, gc=False):
 
 
 def event_time_of(callback: Callback, arrival: float, settings: FoldSettings) -> EventTime:
-    """Return the event time of `callback`: the time in its msg, or else `event_time`, or else the arrival.
+    """Return the event time of `callback`: the time in msg, else the field `event_time`, else the arrival.
 
     A time is valid if it is at most 60 s ahead of the arrival and at most `lost_after` behind it.
 
@@ -91,7 +92,7 @@ def deduplicate(task: Task, callback: Callback, arrival: float, settings: FoldSe
         return _compare_identity(task, callback, event_time, arrival, settings)
     if _was_counted(task, callback, arrival, settings) or _is_repeated(task, callback, arrival, settings):
         return DedupResult(Verdict.DUPLICATE, event_time)
-    # The run state recognizes a redelivery of an event that moves the task. Others need an identity.
+    # The run state recognizes a redelivery of an event that changes it. Others need an identity.
     identities = () if callback.kind.changes_state else (_identity(None, callback),)
     return DedupResult(Verdict.APPLIED, event_time, identities)
 
@@ -101,8 +102,8 @@ def remember(
 ) -> tuple[dict[str, float], int]:
     """Return the identities of `task` with `identities` added, and its `dedup_floor_ms`.
 
-    Identities older than the retry window are dropped. Past MAX_IDENTITIES, those with the oldest event times
-    are dropped and the floor rises to them: below it, a redelivery is no longer recognized.
+    Identities older than the retry window are dropped. Above MAX_IDENTITIES, those with the oldest event
+    times are dropped and the floor rises to them: below it, a redelivery is no longer recognized.
     """
     oldest = arrival - settings.retry
     kept = {identity: seen for identity, seen in task.identities.items() if seen >= oldest}
@@ -148,8 +149,8 @@ def _compare_identity(
 ) -> DedupResult:
     identity = _identity(event_time.ms, callback)
     seconds = callback.event_time_seconds
-    # A start states two times. Its second identity has both: that tells a start with the same
-    # `task_start_time` and another `event_time` from a redelivery.
+    # A start states two times. Its second identity has both, to distinguish a redelivery from a start with
+    # the same `task_start_time` and another `event_time`.
     has_both = callback.kind is EventKind.START and event_time.has_milliseconds and seconds
     with_seconds = f"{identity}|{seconds}" if has_both else ""
     if _is_remembered(task, with_seconds or identity, arrival, settings):
@@ -174,10 +175,10 @@ def _was_counted(task: Task, callback: Callback, arrival: float, settings: FoldS
 
 
 def _compare_conflicting_start(task: Task, event_time: EventTime, seconds: int, identity: str) -> DedupResult:
-    """Decide about a start with the `task_start_time` of a counted one but another `event_time`.
+    """Decide about a start with the `task_start_time` of a counted one but another field `event_time`.
 
-    It is a redelivery, unless the newest exit lies between the two event times. Then the sender keeps one
-    `task_start_time` for all runs, and this is a new run that started at its `event_time`.
+    It is a redelivery, unless the last exit is between the two values of that field. Then the sender keeps
+    one `task_start_time` for all runs, and this is a new run that started at its `event_time`.
     """
     exit_ = task.current.exit
     if exit_ is None or task.start_stated is None or task.start_stated[0] != event_time.ms:
@@ -203,7 +204,7 @@ def _is_repeated(task: Task, callback: Callback, arrival: float, settings: FoldS
 
 
 def _is_start_repeated(run: RunState, callback: Callback, arrival: float, settings: FoldSettings) -> bool:
-    if not run.running or run.inferred or run.start is None:
+    if not run.active or run.inferred or run.start is None:
         return False
     has_finished = run.played and run.finish is not None and run.finish.arrival > run.start.arrival
     return run.start.arrival >= arrival - settings.retry and not has_finished
@@ -226,17 +227,18 @@ def _is_file_finish_repeated(
 
 
 def _is_exit_repeated(run: RunState, callback: Callback, arrival: float, settings: FoldSettings) -> bool:
-    return not run.running and _is_recent(run.exit, callback, arrival - settings.retry)
+    return not run.active and _is_recent(run.exit, callback, arrival - settings.retry)
 
 
-#: How a redelivery without an event time is recognized, for each event that moves its task.
+#: How a redelivery without an event time is recognized, for each event that changes the run state.
 _IS_REPEATED = check_complete(
+    "relay.deduplication._IS_REPEATED",
     {
         EventKind.START: _is_start_repeated,
         EventKind.FILE_START: _is_file_start_repeated,
         EventKind.FILE_FINISH: _is_file_finish_repeated,
         EventKind.EXIT: _is_exit_repeated,
-    }
+    },
 )
 
 

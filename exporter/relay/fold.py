@@ -29,9 +29,9 @@ from exporter.relay.deduplication import (
 from exporter.relay.state_machine import Transition, apply, apply_log, is_later, state_after
 from exporter.relay.task import Entry, FoldSettings, RunState, Task, entry_due, forgotten_at, lost_at
 
-#: Entries that a log has at most. It bounds the size of a task's record and the work of reading the log.
+#: Maximum number of entries of a log. It limits the size of a task's record and the time to read the log.
 MAX_LOG = 128
-#: Flags of `Entry.emitted`: which measurements of an entry are recorded already.
+#: Flags of `Entry.emitted`: the measurements of an entry that are recorded already.
 EMITTED_OBSERVATIONS, EMITTED_RESTART = 1, 2
 
 
@@ -55,7 +55,7 @@ def fold(task: Task, callback: Callback, arrival: float, settings: FoldSettings)
         return Folded(task, result.verdict, settled.measurements)
     event_time = result.event_time
     identities, floor = remember(task, result.identities, arrival, settings)
-    counted = replace(
+    updated = replace(
         task,
         to_host=callback.to_host or task.to_host,
         source_host=callback.source_host or task.source_host,
@@ -69,9 +69,9 @@ def fold(task: Task, callback: Callback, arrival: float, settings: FoldSettings)
         identities=identities,
         dedup_floor_ms=floor,
     )
-    moved, measurements = _move(counted, callback, event_time, arrival, settings)
+    changed, measurements = _change_run_state(updated, callback, event_time, arrival, settings)
     return Folded(
-        moved,
+        changed,
         Verdict.APPLIED,
         (*settled.measurements, *measurements_of(callback, result, arrival, settings), *measurements),
     )
@@ -87,7 +87,7 @@ def settle(task: Task, now: float, settings: FoldSettings) -> Folded:
     if due:
         task, measurements = _settle_through(task, due[-1])
     if not task.log and lost_at(task, settings) <= now:
-        lost = replace(task.current, running=False, lost=True, file=None)
+        lost = replace(task.current, active=False, lost=True, file=None)
         task = replace(task, settled=lost, current=lost)
         measurements = (*measurements, Counted.TASK_LOST.increment)
     return Folded(task, Verdict.APPLIED, measurements)
@@ -100,7 +100,7 @@ def with_counters_reset(task: Task) -> Task:
 
 
 def is_forgotten(task: Task, now: float, settings: FoldSettings) -> bool:
-    """Return whether `task` is to be deleted at `now` (seconds)."""
+    """Return whether a sweep must delete `task` at `now` (seconds)."""
     return not task.log and forgotten_at(task, settings) <= now
 
 
@@ -132,10 +132,10 @@ def _start_stated(task: Task, callback: Callback) -> tuple[int, int] | None:
     return max(stated, task.start_stated or stated)
 
 
-def _move(
+def _change_run_state(
     task: Task, callback: Callback, event_time: EventTime, arrival: float, settings: FoldSettings
 ) -> tuple[Task, tuple[Measurement, ...]]:
-    """Put the callback into the log of `task` and return what it does to the run."""
+    """Put the callback into the log of `task`; return the changed task, and the measurements."""
     if not callback.kind.changes_state:
         return task, ()
     entry = Entry(
@@ -153,7 +153,7 @@ def _move(
         if _is_start_of_settled_run(task.settled, entry):
             return _start_settled_run(task, entry)
     if entry.second < task.settled_until:
-        # Too late to change the run. A start is a restart all the same: the task had a later run.
+        # Too late to change the run state. A start still counts as a restart: the task has had a later run.
         return task, (Counted.TASK_RESTARTED.increment,) if entry.kind is EventKind.START else ()
     place = bisect_right(task.log, entry.second, key=lambda e: e.second)
     log = (*task.log[:place], entry, *task.log[place:])
@@ -168,7 +168,7 @@ def _start_of_inferred_run(task: Task, start: Entry, settings: FoldSettings) -> 
     A start without an event time gets one just before the first file of the run, which overtook it.
     """
     run = task.current
-    if not run.running or not run.inferred or run.start is None:
+    if not run.active or not run.inferred or run.start is None:
         return None
     if start.has_event_time:
         return start
@@ -179,7 +179,7 @@ def _start_of_inferred_run(task: Task, start: Entry, settings: FoldSettings) -> 
 
 
 def _is_start_of_settled_run(settled: RunState, start: Entry) -> bool:
-    if not settled.running or not settled.inferred or settled.start is None:
+    if not settled.active or not settled.inferred or settled.start is None:
         return False
     is_after_exit = settled.exit is None or is_later(start, settled.exit)
     return start.second <= settled.start.second and is_after_exit
@@ -188,8 +188,8 @@ def _is_start_of_settled_run(settled: RunState, start: Entry) -> bool:
 def _start_settled_run(task: Task, start: Entry) -> tuple[Task, tuple[Measurement, ...]]:
     """Give the inferred run its start, after it was counted as missing."""
     settled = replace(task.settled, start=start)
-    moved = replace(task, settled=settled, current=state_after(settled, task.log))
-    return moved, (Counted.TASK_RESTARTED.increment,) if settled.exit is not None else ()
+    changed = replace(task, settled=settled, current=state_after(settled, task.log))
+    return changed, (Counted.TASK_RESTARTED.increment,) if settled.exit is not None else ()
 
 
 def _insert(task: Task, log: tuple[Entry, ...], entry: Entry) -> tuple[Task, tuple[Measurement, ...]]:
@@ -219,18 +219,18 @@ def _settle_through(task: Task, last: int) -> tuple[Task, tuple[Measurement, ...
     count = bisect_right(task.log, settled_until, key=lambda e: e.second)
     measurements: list[Measurement] = []
     state = task.settled
-    # All of the log is read: what follows decides whether a finish was only overtaken.
+    # All of the log is read: later entries decide whether a finish was only overtaken.
     for transition in list(apply_log(state, task.log))[:count]:
         measurements += _not_yet_emitted(transition)
         state = transition.state
     # A finish starts and ends no run, so callbacks from before it may still change the run.
-    moving = [e.second for e in task.log[:count] if e.kind is not EventKind.FILE_FINISH]
+    changing = [e.second for e in task.log[:count] if e.kind is not EventKind.FILE_FINISH]
     task = replace(
         task,
         settled=state,
         log=task.log[count:],
         current=state_after(state, task.log[count:]),
-        settled_until=max([task.settled_until, *moving]),
+        settled_until=max([task.settled_until, *changing]),
     )
     return task, tuple(measurements)
 

@@ -13,9 +13,8 @@ class HistoryEvent(Struct, frozen=True, gc=False):
 
     Args:
         ms: its event time, milliseconds; its arrival if the callback stated no time.
-        kind: which event.
         subject: the file, the exit code or the type of the alarm.
-        message: the text that an exit has beside its code, if it is still known.
+        message: the message of an exit, if it is still known.
     """
 
     ms: int
@@ -27,7 +26,7 @@ class HistoryEvent(Struct, frozen=True, gc=False):
 def history(task: Task) -> list[HistoryEvent]:
     """Return the known events of `task`, the newest first, each once."""
     found = {(event.ms, event.kind.letter, event.subject): event for event in _remembered(task)}
-    # An entry knows more than an identity: the message of an exit.
+    # An entry has more than an identity: the message of an exit.
     for entry in _entries(task):
         event = HistoryEvent(entry.ms, entry.kind, entry.subject, entry.message)
         found[event.ms, event.kind.letter, event.subject] = event

@@ -9,7 +9,7 @@ minutes (the reorder window) in the log of the task, sorted by event time. This 
 the oldest entry to the newest. The order of arrival does not matter to it, except for entries of the same
 second.
 
-A task is in one of three situations. `RunState` holds them, with what is needed of the past:
+A task is in one of three run states. `RunState` holds it, with what is needed of the past:
 
     no run         before the first start, after an exit, and after the run was lost
     between files  in a run, while no file plays
@@ -28,6 +28,10 @@ missing:
                                                                          of another file: playing
     EXIT          no run, +missed_start    no run                        no run, +files_interrupted
 
+There are three exceptions. An exit after a lost run counts no `missed_start`. The start of a file that is
+not later than the last exit changes nothing. A `+` for a file is dropped if the finish of that file follows
+in the log without an event time.
+
 A run is *inferred* if its first known entry is the start of a file: there was a TaskStart before it. If
 that TaskStart arrives within the reorder window, `fold` reads the log again with it, and nothing is
 missing. For the same reason `fold` counts what is missing only when an entry leaves the log: nothing can
@@ -40,8 +44,8 @@ A worked example: a run with two files. Its exit arrives while the second file s
     >>> def read(log):
     ...     for transition in apply_log(RunState(), log):
     ...         state, measured = transition.state, transition.observations + transition.missing
-    ...         situation = "between files" if state.running else "no run"
-    ...         line = [f"{transition.entry.kind.name:11}", state.file.subject if state.file else situation]
+    ...         no_file = "between files" if state.active else "no run"
+    ...         line = [f"{transition.entry.kind.name:11}", state.file.subject if state.file else no_file]
     ...         print(*line, *(f"| {family} {value}" for family, _, value in measured))
     >>> log = [
     ...     entry(EventKind.START, 0),
@@ -85,10 +89,9 @@ PROMPT_SECONDS = 5.0
 
 
 class Transition(Struct, frozen=True, gc=False):
-    """What one entry does to a run.
+    """What one entry does to the run state.
 
     Args:
-        entry: the callback.
         state: the run state after it.
         observations: the durations that end with it.
         is_prompt: whether both callbacks of each duration arrived promptly.
@@ -166,18 +169,18 @@ def _place_of_files(anchors: list[Entry]) -> int:
 def _on_start(state: RunState, entry: Entry, rest: Sequence[Entry]) -> Transition:
     missing: tuple[Measurement, ...] = ()
     duration = _NOTHING
-    if state.running:
+    if state.active:
         missing = (Counted.MISSED_EXIT.increment, *_interruption(state, rest))
     elif not state.lost:
         # After a lost run it is not known when the downtime began.
         duration = _duration(Observed.DOWNTIME, state.exit, entry)
     is_restart = state.start is not None or state.exit is not None
-    started = RunState(running=True, start=entry, exit=state.exit, finish=state.finish)
+    started = RunState(active=True, start=entry, exit=state.exit, finish=state.finish)
     return Transition(entry, started, *duration, missing, is_restart)
 
 
 def _on_file_start(state: RunState, entry: Entry, rest: Sequence[Entry]) -> Transition:
-    if not state.running:
+    if not state.active:
         return _infer_run(state, entry)
     missing: tuple[Measurement, ...] = ()
     duration = _NOTHING
@@ -195,12 +198,12 @@ def _infer_run(state: RunState, entry: Entry) -> Transition:
     if state.exit is not None and not is_later(entry, state.exit):
         # The file belongs to the run that has exited.
         return Transition(entry, state)
-    inferred = RunState(running=True, start=entry, exit=state.exit, file=entry, finish=state.finish)
+    inferred = RunState(active=True, start=entry, exit=state.exit, file=entry, finish=state.finish)
     return Transition(entry, inferred, missing=(Counted.MISSED_START.increment,))
 
 
 def _on_file_finish(state: RunState, entry: Entry, rest: Sequence[Entry]) -> Transition:
-    if not state.running or (state.file is not None and not _is_of(entry, state.file)):
+    if not state.active or (state.file is not None and not _is_of(entry, state.file)):
         return Transition(entry, replace(state, finish=entry))
     observations, is_prompt = _duration(Observed.FILE_PLAY, state.file, entry)
     length = (state.file.duration if state.file else 0) or entry.duration
@@ -212,7 +215,7 @@ def _on_file_finish(state: RunState, entry: Entry, rest: Sequence[Entry]) -> Tra
 def _on_exit(state: RunState, entry: Entry, rest: Sequence[Entry]) -> Transition:
     missing: tuple[Measurement, ...] = ()
     duration = _NOTHING
-    if state.running:
+    if state.active:
         missing = _interruption(state, rest)
         duration = _NOTHING if state.inferred else _duration(Observed.RUN, state.start, entry)
     elif not state.lost:
@@ -221,14 +224,15 @@ def _on_exit(state: RunState, entry: Entry, rest: Sequence[Entry]) -> Transition
     return Transition(entry, ended, *duration, missing)
 
 
-#: What each event does to a run. This is the one place where a task may change its phase.
+#: What each event does to the run state. A task becomes lost, without an event, in `fold.settle`.
 _TRANSITIONS = check_complete(
+    "relay.state_machine._TRANSITIONS",
     {
         EventKind.START: _on_start,
         EventKind.FILE_START: _on_file_start,
         EventKind.FILE_FINISH: _on_file_finish,
         EventKind.EXIT: _on_exit,
-    }
+    },
 )
 _FILE_EVENTS = (EventKind.FILE_START, EventKind.FILE_FINISH)
 _NOTHING: tuple[tuple[Measurement, ...], bool] = ((), False)
@@ -241,10 +245,10 @@ def _interruption(state: RunState, rest: Sequence[Entry]) -> tuple[Measurement, 
 
 
 def _is_finish_overtaken(rest: Sequence[Entry], file: Entry) -> bool:
-    """Return whether the finish of `file` is among the entries in `rest` because it states no time.
+    """Return whether a later entry is the finish of `file`, placed too late because it has no event time.
 
-    A finish that states its time is in its right place. If it is in `rest` all the same, it belongs to a
-    later play of the file.
+    A finish with an event time is in its right place. If such a finish is in `rest`, it belongs to a later
+    play of the file.
     """
     for entry in rest:
         if entry.kind is EventKind.START:

@@ -1,7 +1,4 @@
-"""The values that are kept of a task, and the times at which something about it becomes due.
-
-The fold decides by these values alone.
-"""
+"""A task and its settings: everything that the fold needs to know, and when a sweep must check it next."""
 
 from math import inf
 
@@ -15,7 +12,7 @@ ACTIVE, FAILED, LOST, STOPPED, NONE = "active", "failed", "lost", "stopped", "no
 #: each state as its place in this order. A task of which no run is known has the state NONE; it is not shown.
 STATES = (ACTIVE, FAILED, LOST, STOPPED)
 
-#: The same states, with those first that somebody on call must look at.
+#: The same states, with those first that somebody on call must check.
 STATES_BY_SEVERITY = (FAILED, LOST, ACTIVE, STOPPED)
 
 
@@ -23,11 +20,11 @@ class FoldSettings(Struct, frozen=True, kw_only=True):
     """The settings of the fold: the flags `--relay.*`, all times in seconds.
 
     Args:
-        retry: how long a redelivery of a callback may arrive after it.
-        reorder: how long a callback may arrive after later ones.
+        retry: how long after a callback its redelivery may arrive.
+        reorder: how long after a later callback an earlier one may arrive.
         lost_after: an active task is lost when it has had no callback for this long.
-        forget_after: when a failed or lost task is deleted.
-        forget_stopped_after: when a stopped task is deleted.
+        forget_after: how long after its last callback, or its loss, a failed or lost task is deleted.
+        forget_stopped_after: how long after its last callback a stopped task is deleted.
         ok_codes: exit codes of a planned end.
     """
 
@@ -49,9 +46,9 @@ class Entry(Struct, frozen=True, gc=False, array_like=True):
         has_event_time: whether `ms` is the event time, not the arrival.
         arrival: when it was received, seconds.
         subject: the file or the exit code.
-        duration: the declared length of the file, seconds.
-        emitted: which of its measurements are counted already: the `EMITTED_` flags of `fold`.
-        message: the text that an exit has beside its code.
+        duration: the declared duration of the file, seconds.
+        emitted: its measurements that are recorded already: the `EMITTED_` flags of `fold`.
+        message: the message of an exit.
     """
 
     kind: EventKind
@@ -74,7 +71,7 @@ class RunState(Struct, frozen=True, gc=False, array_like=True):
     """The state of a task's current or last run, after some of its callbacks in the order of event times.
 
     Args:
-        running: whether the task is between a start and an exit.
+        active: whether the task is between a start and an exit.
         lost: whether the run ended without an exit: no callback arrived for too long.
         start: the TaskStart of the run; if the run is inferred, the start of its first file.
         exit: the last exit of the task.
@@ -83,7 +80,7 @@ class RunState(Struct, frozen=True, gc=False, array_like=True):
         played: whether a file has finished in the current run.
     """
 
-    running: bool = False
+    active: bool = False
     lost: bool = False
     start: Entry | None = None
     exit: Entry | None = None
@@ -106,7 +103,7 @@ class Task(Struct, frozen=True, gc=False, kw_only=True, array_like=True):
         last_callback_at: arrival of its newest counted callback, seconds.
         newest_ms: its newest event time, milliseconds.
         runs: number of TaskStarts counted.
-        start_stated: `task_start_time` (milliseconds) and `event_time` of the newest start that had both.
+        start_stated: the fields `task_start_time` (ms) and `event_time` (s) of the newest start with both.
         identities: the callbacks counted within the retry window, with their arrivals in seconds.
         dedup_floor_ms: callbacks with an event time up to this one are stale: identities were dropped.
         settled: the run state after all callbacks older than the reorder window.
@@ -140,7 +137,7 @@ def state_of(task: Task, settings: FoldSettings) -> str:
     run = task.current
     if not task.task_id:
         return NONE
-    if run.running:
+    if run.active:
         return ACTIVE
     if run.lost:
         return LOST
@@ -150,7 +147,7 @@ def state_of(task: Task, settings: FoldSettings) -> str:
 
 
 def entry_due(entry: Entry, settings: FoldSettings) -> float:
-    """Return when no callback can arrive any more that belongs before `entry`, seconds.
+    """Return the time (seconds) from which on no callback that belongs before `entry` is expected.
 
     An event time in whole seconds may be any time within that second, so the second must be over. If the
     event time is ahead of the arrival, at most one second more is waited.
@@ -160,33 +157,33 @@ def entry_due(entry: Entry, settings: FoldSettings) -> float:
 
 
 def lost_at(task: Task, settings: FoldSettings) -> float:
-    """Return when `task` is lost if no other callback arrives, seconds; infinity if it is not running."""
-    return _max_silence_until(task, settings) if task.current.running else inf
+    """Return when `task` is lost if no other callback arrives, seconds; infinity if it is not active."""
+    return _next_callback_due(task, settings) if task.current.active else inf
 
 
-def _max_silence_until(task: Task, settings: FoldSettings) -> float:
-    """Return until when a run may stay without a callback, seconds."""
+def _next_callback_due(task: Task, settings: FoldSettings) -> float:
+    """Return when the next callback of a run is due at the latest, seconds."""
     run = task.current
     if run.inferred and run.start is not None:
         # Its callbacks are about files, so the next one is due when the file has played.
-        length = (run.file or run.finish or run.start).duration
-        return task.last_callback_at + min(length + settings.retry, settings.lost_after)
+        duration = (run.file or run.finish or run.start).duration
+        return task.last_callback_at + min(duration + settings.retry, settings.lost_after)
     return task.last_callback_at + settings.lost_after
 
 
 def forgotten_at(task: Task, settings: FoldSettings) -> float:
-    """Return when `task` is deleted, seconds; not before the retry window of its callbacks has passed."""
+    """Return when a sweep may delete `task`, seconds; not before the end of its retry window."""
     state = state_of(task, settings)
     if state == ACTIVE:
         return inf
-    # A task becomes lost at the end of its silence: count from there, not from its last callback.
-    since = _max_silence_until(task, settings) if state == LOST else task.last_callback_at
+    # A task becomes lost when its next callback is overdue: count from there, not from its last callback.
+    since = _next_callback_due(task, settings) if state == LOST else task.last_callback_at
     after = settings.forget_after if state in (FAILED, LOST) else settings.forget_stopped_after
     return since + max(after, settings.retry, settings.reorder + 1.0)
 
 
 def next_due(task: Task, settings: FoldSettings) -> float:
-    """Return when a sweep must look at `task` next, if no other callback arrives, seconds."""
+    """Return when a sweep must check `task` next, if no other callback arrives, seconds."""
     if task.log:
         return min([entry_due(entry, settings) for entry in task.log])
     return min(lost_at(task, settings), forgotten_at(task, settings))

@@ -1,6 +1,6 @@
-"""A connection of a listener: uvicorn's protocol class with limits of time, size and fairness.
+"""A connection of a listener: uvicorn's protocol class with limits, and a share of the event loop.
 
-uvicorn parses HTTP and calls the app. This module adds: time limits for slow callers; a limit on the bytes
+uvicorn parses HTTP and calls the app. This module adds: time limits for slow clients; a limit on the bytes
 that are parsed before other connections are served; and answers to requests that are not valid HTTP.
 """
 
@@ -28,9 +28,9 @@ from exporter.server.transport import ConnectionFlowControl, LingeringTransport
 
 #: Time limits for receiving the headers of a request, and its body.
 HEADERS_SECONDS, BODY_SECONDS = 10.0, 10.0
-#: Time limit for a caller to read an answer.
+#: Time limit for a client to read an answer.
 SEND_SECONDS = 10.0
-#: How long a closing connection waits for the caller to close its side.
+#: How long a closing connection waits for the client to close its side.
 LINGER_SECONDS = 2.0
 #: Calls of `shutdown` before an idle connection is closed. A request in between is still answered.
 SHUTDOWN_CALLS = 10
@@ -40,7 +40,7 @@ PIECE_BYTES = 4096
 CHUNK_FRAME_BYTES = 8
 #: Key in a request's scope if its body ended too early. The value states what was expected.
 INCOMPLETE_BODY = "css_relay.incomplete_body"
-#: That value if the caller has closed its side.
+#: That value if the client has closed its side.
 EXPECTED_REST_OF_BODY = "expected the rest of the body"
 
 
@@ -77,11 +77,11 @@ class Connection(HttpToolsProtocol):
         self._expects_continue = False
         #: Bytes of the request outside its body.
         self._head_bytes = 0
-        #: The answer to a request that the parser accepts and this class refuses.
+        #: The answer to a request that the parser accepts and this class rejects.
         self._error: ErrorAnswer | None = None
         #: Bytes to send after the last answer, before the connection closes; None while it stays open.
         self._final_bytes: bytes | None = None
-        #: Deadlines on the clock of `_now`: for the caller to send, and to read what was sent.
+        #: Deadlines on the clock of `_now`: for the client to send, and to read what was sent.
         self._receive_deadline = self._send_deadline = float("inf")
 
     @property
@@ -98,7 +98,7 @@ class Connection(HttpToolsProtocol):
         self.flow, self.transport = ConnectionFlowControl(transport), LingeringTransport(transport)
         if tls_object := transport.get_extra_info("ssl_object"):
             self.server_state.handshakes.discard(tls_object)
-        self.client = self.client or ("", 0)  # None if the caller has already disconnected
+        self.client = self.client or ("", 0)  # None if the client has already disconnected
         if self.server_state.is_full(self._listener):
             # The rest of the files is reserved for the store and for operators.
             transport.abort()
@@ -118,7 +118,7 @@ class Connection(HttpToolsProtocol):
             self._parse_unparsed()
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Keep the connection open for answers: a caller may close its side right after its request."""
+        """Keep the connection open for answers: a client may close its side right after its request."""
         if self._read_state is ReadState.BODY:
             self._end_body_early(EXPECTED_REST_OF_BODY)
         if self._is_answered:
@@ -139,17 +139,17 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Start the caller's time limit for reading."""
+        """Start the client's time limit for reading."""
         super().pause_writing()
         self._send_deadline = self._now + SEND_SECONDS
 
     def resume_writing(self) -> None:
-        """Stop the time limit: the caller has read enough."""
+        """Stop the time limit: the client has read enough."""
         super().resume_writing()
         self._send_deadline = float("inf")
 
     def check_deadlines(self) -> None:
-        """Close the connection if its caller has exceeded a time limit."""
+        """Close the connection if its client has exceeded a time limit."""
         now = self._now
         if now > self._send_deadline:
             self.transport.abort()
@@ -168,7 +168,7 @@ class Connection(HttpToolsProtocol):
             del self._unparsed[:PIECE_BYTES]
             self._parse(piece)
         if self._unparsed and not self._awaits_proxy_header:
-            # Unread bytes stay in the socket, so that a caller with many requests fills no memory here.
+            # Unread bytes stay in the socket, so that a client with many requests fills no memory here.
             self.flow.has_unparsed = True
             self.flow.pause_reading()
 
@@ -198,7 +198,7 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Call the app, unless the head of the request is refused."""
+        """Call the app, unless the head of the request is rejected."""
         version = self.parser.get_http_version()
         self._error = check_head(version, self.url, self.headers)
         if self._error is not None:
@@ -220,7 +220,7 @@ class Connection(HttpToolsProtocol):
             # The body arrived, so the next bytes are a new request: the connection can stay open.
             self.cycle.keep_alive, self.cycle.default_headers = True, self.server_state.default_headers
         self._expects_continue = False
-        self.cycle.waiting_for_100_continue = False  # the caller did not wait for it
+        self.cycle.waiting_for_100_continue = False  # the client did not wait for it
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -243,7 +243,7 @@ class Connection(HttpToolsProtocol):
             self._wait_or_close()
 
     def _wait_or_close(self) -> None:
-        """Start the time limit for the caller's next bytes, or close the connection."""
+        """Start the time limit for the client's next bytes, or close the connection."""
         if self._final_bytes is not None:
             self.transport.write(self._final_bytes)
             self.transport.close()

@@ -48,7 +48,8 @@ class WorkerState(ServerState):
         super().__init__()
         self.max_open_files = max_open_files
         #: The clock of all time limits of connections. It advances only while the event loop runs: after the
-        #: process was stopped or starved, bytes that are already in the socket buffers are not too late.
+        #: process was stopped, or got no processor time, bytes that are already in the socket buffers are not
+        #: too late.
         self.running_seconds = 0.0
         #: TLS handshakes in progress. uvicorn does not count their connections. Weak: failed ones disappear.
         self.handshakes: WeakSet[ssl.SSLObject] = WeakSet()
@@ -56,7 +57,7 @@ class WorkerState(ServerState):
         self.is_draining = False
 
     def is_full(self, listener: Listener) -> bool:
-        """Whether a listener has more connections than it may have.
+        """Return whether a listener has more connections than it may have.
 
         The limit keeps files free for the store, for scrapes and for the operators' listener.
         """
@@ -67,7 +68,7 @@ class WorkerState(ServerState):
 class DeferBody:
     """An ASGI wrapper that calls an app as soon as the headers of a request are complete.
 
-    Falcon waits for the first part of a body before it calls a handler. Without this wrapper a caller that
+    Falcon waits for the first part of a body before it calls a handler. Without this wrapper a client that
     announces a body and sends none would wait without a limit. A request with a wrong path or a body that is
     too long would not be answered before its body arrives, not even with `Expect: 100-continue`.
 
@@ -79,7 +80,7 @@ class DeferBody:
         self._app = app
 
     async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Any) -> None:
-        """Handle one request."""
+        """Call the app with an empty first part of the body."""
         is_first_call = True
 
         async def deferred() -> Any:

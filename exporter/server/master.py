@@ -33,8 +33,7 @@ class Server(BaseApplication):  # type: ignore[misc]
     """A gunicorn server with the settings of this program.
 
     Args:
-        listeners: the listeners.
-        service: returns an app for each listener, in the same order.
+        service: returns an app for each of the listeners, in the same order.
     """
 
     def __init__(self, listeners: Sequence[Listener], service: WorkerService) -> None:
@@ -69,7 +68,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             ExporterError: the server can't start; the text says what to do.
         """
         # In the master, before it forks: an error is reported once, and no worker is started in vain.
-        self._service.preflight()
+        self._service.check_start()
         try:
             Master(self).run()
         finally:

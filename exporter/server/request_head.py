@@ -1,6 +1,6 @@
 """The part of a request before its body: PROXY protocol header, request line, headers.
 
-A proxy states the address of its client with the PROXY protocol, versions 1 and 2. Some requests are refused
+A proxy states the address of its client with the PROXY protocol, versions 1 and 2. Some requests are rejected
 because of their head, before an app is called, although the HTTP parser accepts them.
 """
 
@@ -32,9 +32,9 @@ PROXY_2_ADDRESSES = {0x11: (4, IPv4Address), 0x21: (16, IPv6Address)}
 
 
 def check_head(version: str, target: bytes, headers: list[tuple[bytes, bytes]]) -> ErrorAnswer | None:
-    """Return the answer that refuses a request because of its head, or None if the head is accepted.
+    """Return the answer that rejects a request because of its head, or None if the head is accepted.
 
-    A request is refused if a proxy in front might understand it differently (RFC 9112, 3.2 and 6), or if it
+    A request is rejected if a proxy in front might understand it differently (RFC 9112, 3.2 and 6), or if it
     exceeds a limit.
 
     Args:
@@ -55,7 +55,7 @@ def check_head(version: str, target: bytes, headers: list[tuple[bytes, bytes]]) 
         if name in seen:
             return HTTPStatus.BAD_REQUEST, f"expected only one {name.decode()} header"
         seen.add(name)
-        # HTTP/1.0 has no chunks: a proxy would take them for the body itself, or for another request.
+        # HTTP/1.0 has no chunks: a proxy would treat them as the body itself, or as another request.
         if name == b"transfer-encoding" and (version != "1.1" or value.strip().lower() != b"chunked"):
             return HTTPStatus.BAD_REQUEST, "expected only chunked transfer-encoding, in HTTP/1.1"
     return None

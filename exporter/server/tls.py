@@ -50,7 +50,6 @@ def server_context(config: TlsConfig, files: FileReader) -> ssl.SSLContext:
     """Return the TLS context for `config`.
 
     Args:
-        config: the settings.
         files: reads the certificates and keys.
 
     Raises:
@@ -58,7 +57,7 @@ def server_context(config: TlsConfig, files: FileReader) -> ssl.SSLContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.sslobject_class = _LoggedHandshake
-    # A caller could force expensive handshakes over one connection.
+    # A client could force expensive handshakes over one connection.
     context.options |= ssl.OP_NO_RENEGOTIATION
     # Clients that also offer HTTP/2 must not choose it.
     context.set_alpn_protocols(["http/1.1"])
@@ -105,7 +104,7 @@ def _read(pem: PemFile, files: FileReader) -> bytes:
     try:
         return files.read(pem.path)
     except OSError as exc:
-        raise SettingsError(f"{pem.field}: {pem.path} can't be read: {exc.strerror}") from None
+        raise SettingsError(f"{pem.field}={pem.path}: can't be read: {exc.strerror}") from None
     except ValueError:
         raise SettingsError(f"{pem.field}: expected a valid path") from None
 
@@ -142,7 +141,6 @@ class HandshakeContext(ssl.SSLContext):
 
     Args:
         current: returns the context with the newest certificates.
-        listener: the listener of the connections.
         state: the state that all connections of the worker share.
     """
 

@@ -6,19 +6,16 @@ from uvicorn.protocols.http.flow_control import FlowControl
 
 
 class LingeringTransport:
-    """A transport with a lingering close: it goes on reading while the caller still sends.
+    """A transport with a lingering close: it continues to read while the client still sends.
 
-    If a socket is closed while bytes arrive, TCP resets the connection, and the caller may lose the answer
+    If a socket is closed while bytes arrive, TCP resets the connection, and the client may lose the answer
     (RFC 9112, 9.6).
-
-    Args:
-        transport: the transport of the event loop.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self.abort = transport.abort
-        #: Whether the caller is still sending a request.
+        #: Whether the client is still sending a request.
         self.is_receiving = False
         self._is_closing = False
 
@@ -28,7 +25,7 @@ class LingeringTransport:
             self._transport.write(data)
 
     def close(self) -> None:
-        """Send everything written, then close. Wait for a caller that is still sending to close its side."""
+        """Send everything written, then close. Wait for a client that is still sending to close its side."""
         if self._is_closing:
             return
         self._is_closing = True
@@ -42,11 +39,11 @@ class LingeringTransport:
 
     @property
     def has_unsent(self) -> bool:
-        """Whether bytes wait to be sent because the caller does not read."""
+        """Whether bytes wait to be sent because the client does not read."""
         return self._transport.get_write_buffer_size() > 0
 
     def is_closing(self) -> bool:
-        """Whether the transport is closing or closed."""
+        """Return whether the transport is closing or closed."""
         return self._is_closing or self._transport.is_closing()
 
 

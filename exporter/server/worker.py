@@ -42,8 +42,8 @@ HANDSHAKE_SECONDS, TLS_CLOSE_SECONDS = 10.0, 5.0
 class WorkerService(Protocol):
     """The program that a worker runs."""
 
-    def preflight(self) -> None:
-        """Check that `start` will succeed, and leave nothing open.
+    def check_start(self) -> None:
+        """Open the store and close it again, so that a problem ends the start before there is a worker.
 
         Raises:
             Exception: the service can't start; the text says what to do.
@@ -76,7 +76,7 @@ def exit_if_out_of_memory(loop: asyncio.AbstractEventLoop, context: dict[str, An
     """Exit after a MemoryError in the event loop; log every other exception.
 
     After an exception while it accepts a connection the loop accepts no more connections, and everything else
-    looks healthy. The master starts another worker at once.
+    looks healthy. The master starts another worker immediately.
     """
     if isinstance(context.get("exception"), MemoryError):
         os.write(2, OUT_OF_MEMORY)  # logging would need memory
@@ -117,12 +117,12 @@ class Worker(GunicornWorker):  # type: ignore[misc]
     files on SIGHUP.
     """
 
-    #: gunicorn resets the handlers of these signals, and SIGHUP ends a process without a handler. The
-    #: handler inherited from the master, which does nothing here, stays until the loop has its own.
-    SIGNALS: ClassVar = [sign for sign in GunicornWorker.SIGNALS if sign != signal.SIGHUP]
+    #: gunicorn installs its handlers for these signals. SIGHUP is left out: without a handler it would end
+    #: the process. Until the loop has its own, the one inherited from the master stays; it does nothing here.
+    SIGNALS: ClassVar = [number for number in GunicornWorker.SIGNALS if number != signal.SIGHUP]
 
     def run(self) -> None:
-        """Serve until the master sends SIGTERM or is gone."""
+        """Serve until the master sends SIGTERM or has ended."""
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(self._serve())
 

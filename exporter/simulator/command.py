@@ -13,7 +13,7 @@ from exporter.errors import SettingsError
 from exporter.metrics.catalogue import LABEL_CHOICES
 from exporter.simulator.body import CallbackWriter
 from exporter.simulator.fleet import FleetSettings, fleet
-from exporter.simulator.options import Options
+from exporter.simulator.options import SimulatorSettings
 from exporter.simulator.sender import Sender, make_tls_context
 from exporter.simulator.totals import Key, Totals
 from exporter.simulator.verify import STABLE_SCRAPES, Comparison, sample_text, scrape, sum_over, until_stable
@@ -22,19 +22,19 @@ from exporter.simulator.wire import MAX_OVERTAKEN, Channel, Delivery, Faults
 #: With --fast the histories end this long before the start. Every callback then arrives more than 5 s after
 #: its event time, so that the exporter computes durations from event times.
 FAST_OFFSET_SECONDS = 10.0
-#: Time after the reorder window: a sweep settles gaps within a second of its end.
+#: Time to wait after the reorder window: a sweep settles within a second of its end.
 SETTLE_SECONDS = 2.0
-#: The exporter has finished when its values have not changed for so long: it sweeps twice a second.
+#: The exporter has finished when its values have not changed for this long: it sweeps twice a second.
 STABLE_SECONDS = 5.0
 #: Interval between two reads of the clock while waiting.
 CLOCK_POLL_SECONDS = 0.2
-#: The service repeats similar callbacks after a minute.
+#: The service repeats a callback after a minute: as documented for its other callbacks.
 MAX_REDELIVERY_SECONDS = 60.0
 #: The default of `--metrics.labels`.
 DEFAULT_LABELS = ("appid", "to_host")
 
 
-def simulate(options: Options) -> int:
+def simulate(options: SimulatorSettings) -> int:
     """Run a simulation; return the exit status, 1 if an answer or a total is not as expected.
 
     Raises:
@@ -61,7 +61,7 @@ def simulate(options: Options) -> int:
     return _verify(options, totals, before, sender)
 
 
-def _deliveries(options: Options, begin: float, totals: Totals) -> Iterator[Delivery]:
+def _deliveries(options: SimulatorSettings, begin: float, totals: Totals) -> Iterator[Delivery]:
     settings = FleetSettings(
         tasks=options.tasks,
         batch=int(begin) % 100_000,  # the time, so that every simulation has new task IDs
@@ -86,7 +86,7 @@ def _deliveries(options: Options, begin: float, totals: Totals) -> Iterator[Deli
     return heapq.merge(*(channel.deliveries() for channel in channels), key=lambda delivery: delivery.at)
 
 
-def _faults(options: Options) -> Faults:
+def _faults(options: SimulatorSettings) -> Faults:
     """Return the faults of the delivery; in real time only pairs of callbacks change their order."""
     return Faults(
         duplicate=options.duplicate,
@@ -108,7 +108,7 @@ def _read_key(path: str) -> str:
     try:
         lines = Path(path).read_text().split()
     except (OSError, ValueError) as exc:
-        raise SettingsError(f"--sign-key-file: cannot read {path}: {type(exc).__name__}") from exc
+        raise SettingsError(f"--sign-key-file: can't read {path}: {type(exc).__name__}") from exc
     if not lines:
         raise SettingsError(f"--sign-key-file: expected a key in {path}")
     return lines[0]
@@ -134,7 +134,7 @@ def _print_answers(sender: Sender) -> None:
         print(f"{sender.unanswered} requests had no answer and were sent again", file=sys.stderr)
 
 
-def _verify(options: Options, totals: Totals, before: Mapping[Key, float], sender: Sender) -> int:
+def _verify(options: SimulatorSettings, totals: Totals, before: Mapping[Key, float], sender: Sender) -> int:
     window = options.reorder_window + SETTLE_SECONDS
     settled_at = time.time() + window
     print(
@@ -163,6 +163,6 @@ def _verify(options: Options, totals: Totals, before: Mapping[Key, float], sende
 
 
 def _sleep_until(end: float) -> None:
-    """Wait until a UNIX time. The exporter's windows follow this clock, which may be set meanwhile."""
+    """Wait until a UNIX time, by the clock that the exporter uses; it may be set while this waits."""
     while (left := end - time.time()) > 0:
         time.sleep(min(left, CLOCK_POLL_SECONDS))

@@ -144,7 +144,7 @@ def _files(settings: FleetSettings, rng: Random) -> tuple[int, ...]:
     return tuple(max(2, round(length)) for length in lengths)
 
 
-def history(task: RelayTask, settings: FleetSettings, rng: Random) -> Iterator[Event]:
+def true_history(task: RelayTask, settings: FleetSettings, rng: Random) -> Iterator[Event]:
     """Yield the events of a task in order, until the simulation or the task ends."""
     at = rng.uniform(0, 1) if task.never_exits else 3 + rng.uniform(0, min(30.0, settings.duration / 4))
     sent_before: set[tuple[EventKind, str]] = set()

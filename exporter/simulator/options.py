@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from exporter.config.flags import Flag, parse_count, parse_duration, parse_rate, parse_switch, read_flags
+from exporter.config.flags import Flag, parse_bool, parse_count, parse_duration, parse_rate, read_flags
 from exporter.errors import SettingsError
 
 #: With --fast the histories are in the past. They must be shorter than the exporter's retry window (default
@@ -30,8 +30,8 @@ def parse_speed(text: str) -> float:
     return speed
 
 
-class Options(Struct, frozen=True, kw_only=True):
-    """The options of a simulation."""
+class SimulatorSettings(Struct, frozen=True, kw_only=True):
+    """The settings of a simulation."""
 
     target: Annotated[str, Flag("target", parse_url, "URL to send the callbacks to.", is_secret=True)] = ""
     seed: Annotated[
@@ -49,7 +49,7 @@ class Options(Struct, frozen=True, kw_only=True):
         float, Flag("downtime", parse_duration, "Mean time until a failed task starts again.")
     ] = 20.0
     fast: Annotated[
-        bool, Flag("fast", parse_switch, "Send as fast as possible; the histories are in the past.")
+        bool, Flag("fast", parse_bool, "Send as fast as possible; the histories are in the past.")
     ] = False
     connections: Annotated[
         int, Flag("connections", parse_count, "Number of connections; the callbacks of a task share one.")
@@ -98,8 +98,8 @@ class Options(Struct, frozen=True, kw_only=True):
     ] = ""
 
 
-def read_options(given: Mapping[str, Any]) -> Options:
-    """Return the options that the flags in `given` set.
+def read_options(given: Mapping[str, Any]) -> SimulatorSettings:
+    """Return the settings that the flags in `given` set.
 
     Args:
         given: the texts of the flags, by field.
@@ -107,7 +107,7 @@ def read_options(given: Mapping[str, Any]) -> Options:
     Raises:
         SettingsError: a flag is malformed or missing, or contradicts another; the text names it.
     """
-    options = read_flags(Options, given, {})
+    options = read_flags(SimulatorSettings, given, {})
     if not options.target:
         raise SettingsError("--target: expected the URL to send the callbacks to")
     if options.fast and options.duration > MAX_FAST_SECONDS:
@@ -115,6 +115,6 @@ def read_options(given: Mapping[str, Any]) -> Options:
     if options.unsigned and not options.sign_key_file:
         raise SettingsError("--fault.unsigned: expected a --sign-key-file")
     if options.verify and options.lose and options.untimed:
-        # Without event times, the exporter cannot tell a repeated callback from one after a lost one.
-        raise SettingsError("--verify: cannot be used with both --fault.lose and --fault.untimed")
+        # Without event times, the exporter can't distinguish a repeated callback from one after a lost one.
+        raise SettingsError("--verify: can't be used with both --fault.lose and --fault.untimed")
     return options

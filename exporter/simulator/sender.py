@@ -115,7 +115,7 @@ def make_tls_context(ca_file: str) -> ssl.SSLContext:
     """Return a TLS context that trusts the certificate authorities in a file, or the system's if it is empty.
 
     Raises:
-        SettingsError: the file cannot be read or has no certificates.
+        SettingsError: the file can't be read or has no certificates.
     """
     try:
         return ssl.create_default_context(cafile=ca_file or None)

@@ -81,7 +81,7 @@ class Comparison:
         )
 
     def has_same_values(self, other: "Comparison") -> bool:
-        """Whether both have the same increase."""
+        """Return whether both have the same increase."""
         return self._shown == other._shown
 
     @property

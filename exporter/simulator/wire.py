@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from exporter.protocol.events import EventKind
 from exporter.simulator.body import UNKNOWN_EVENT, CallbackWriter
-from exporter.simulator.fleet import Event, FleetSettings, RelayTask, history
+from exporter.simulator.fleet import Event, FleetSettings, RelayTask, true_history
 from exporter.simulator.totals import Totals
 
 #: Maximum number of callbacks that change their order together.
@@ -88,7 +88,6 @@ class Channel:
     Args:
         number: number of the channel; together with `seed` it determines everything random.
         tasks, settings: the tasks, and the settings that their histories are drawn with.
-        faults: the faults of the delivery.
         writer: writes the bodies.
         totals: receives the totals to expect.
         seed: seed of the simulation.
@@ -136,11 +135,11 @@ class Channel:
         yield from heapq.merge(*histories, key=lambda callback: callback.event.at)
 
     def _callbacks_of(self, task: RelayTask, rng: Random) -> Iterator[OutgoingCallback]:
-        for event in history(task, self._settings, rng):
+        for event in true_history(task, self._settings, rng):
             is_nameless = event.kind is EventKind.EXIT and self._rng.random() < self._faults.nameless
             callback = OutgoingCallback(task, event, not is_nameless)
             yield callback
-            # The exporter cannot see this exit: a further start would be a missed exit, not a restart.
+            # The exporter can't see this exit: a further start would be a missed exit, not a restart.
             if not callback.is_attributable:
                 return
 

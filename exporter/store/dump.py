@@ -29,8 +29,8 @@ from exporter.relay import NONE, Task
 from exporter.store.records import RANKS, body_digest, key_of
 
 DUMP_VERSION = 1
-#: No line of a dump is longer. This limits the memory for a file that is no dump. Base64 makes a body longer
-#: by a third.
+#: No line of a dump is longer. This limits the memory for a file that is not a dump. Base64 makes a body
+#: longer by a third.
 MAX_LINE_BYTES = 1 << 28
 #: Lua on the server has only floating-point numbers; whole ones are exact up to this.
 MAX_NUMBER = 1 << 53
@@ -41,7 +41,7 @@ MAX_SECONDS = 253_370_764_800
 
 
 class HeaderLine(Struct, frozen=True, tag="css-relay-dump"):
-    """The first line of a dump: the store's own record of itself.
+    """The first line of a dump: the meta of the store.
 
     Args:
         created: when the store's counters started, seconds.
@@ -54,6 +54,7 @@ class HeaderLine(Struct, frozen=True, tag="css-relay-dump"):
     created: float
     secret: Annotated[str, Meta(pattern=r"\A[0-9a-f]{32}\Z")]
     labels: Annotated[str, Meta(pattern=r"\A[a-z_,]+\Z")]
+    # `judged_by` is a name of earlier versions.
     fold_settings_fingerprint: str = field(name="judged_by")
     version: int
 
@@ -134,8 +135,7 @@ def read_dump(file: BinaryIO, name: str, labels: Sequence[str]) -> Iterator[Line
     """Yield the lines of a dump. The dump is known to be complete only after the last line.
 
     Args:
-        file: the dump.
-        name: its name, for error messages.
+        name: the name of the dump, for error messages.
         labels: the `--metrics.labels` that it must have.
 
     Raises:

@@ -1,7 +1,7 @@
 """The interface of a store, and the values that go in and out of it.
 
 A store keeps tasks, the values of label sets and the quarantine. It changes them in atomic transactions.
-What the changes mean is decided by the caller.
+The caller decides what the changes mean.
 """
 
 from collections import Counter
@@ -24,7 +24,8 @@ class StoreOptions(Struct, frozen=True, kw_only=True):
         labels: `--metrics.labels`; fixed when a store is created.
         fold_settings_fingerprint: the settings that decide what is counted, as flags. When they change, all
             tasks become due.
-        attach_only: open a store that another process serves. It must exist and have the same fold settings.
+        attach_only: do not create the store; it must exist, and its fold settings must be those of these
+            options.
         max_label_sets: maximum number of separate label sets; all further ones are counted together.
         max_quarantined, max_quarantined_bytes, max_quarantined_age_seconds: limits of the quarantine.
     """
@@ -41,7 +42,7 @@ class StoreOptions(Struct, frozen=True, kw_only=True):
         """Check that a store can be used with these options; return whether its fold settings are the same.
 
         Args:
-            meta: the store's own record of itself.
+            meta: what the store states about itself: its ID, labels, secret, and the start of its counters.
             name: the store, for error messages.
             elsewhere: where a store with other labels could be created, for error messages.
 
@@ -49,12 +50,13 @@ class StoreOptions(Struct, frozen=True, kw_only=True):
             StoreError: the store has other labels or other fold settings, or an earlier version moved it.
         """
         labels, fingerprint = ",".join(self.labels), meta.get("judged_by", "")
-        # Only an earlier version writes `moved`. The other store may have counted more since then.
+        # `judged_by` is an earlier version's name for the fold settings. Only such a version writes `moved`.
+        # The other store may have counted more since then.
         if "moved" in meta:
             to = meta["moved"].split(" ", 2)[2]
             raise StoreError(
                 f"store {name} was moved to {to}, or the move was interrupted; set --store.url={to}. "
-                "If there is no store, `dump` this one and `load` the dump"
+                f"If there is no store at {to}, `dump` this one and `load` the dump there"
             )
         if meta["labels"] != labels:
             raise StoreError(
@@ -64,7 +66,7 @@ class StoreOptions(Struct, frozen=True, kw_only=True):
         if self.attach_only and fingerprint not in ("", self.fold_settings_fingerprint):
             missing = set(fingerprint.split(" ")) - set(self.fold_settings_fingerprint.split(" "))
             flags = " ".join(sorted(missing))
-            raise StoreError(f"store {name} is served with other settings; add {flags} to this command")
+            raise StoreError(f"the exporter of store {name} has other settings; add {flags} to this command")
         return meta.get("judged_by") == self.fold_settings_fingerprint
 
 
@@ -72,7 +74,6 @@ class TaskRow(Struct, frozen=True, gc=False):
     """A task to write to the store.
 
     Args:
-        task: the task.
         labels: its values of `--metrics.labels`.
         state: its state, one of `relay.STATES` or NONE.
         due: when the next sweep must check it, seconds.
@@ -173,7 +174,7 @@ class Transaction(Protocol):
         ...
 
     def put(self, row: TaskRow) -> None:
-        """Write a task."""
+        """Write a task with its labels and state, and when it is due."""
         ...
 
     def delete(self, key: str) -> None:
@@ -184,12 +185,12 @@ class Transaction(Protocol):
         """Add a body to the quarantine; only increase its count if it is there already."""
         ...
 
-    def release(self, digest: str) -> bool:
-        """Remove a body from the quarantine; return whether it was there."""
+    def delete_body(self, digest: str) -> bool:
+        """Delete a body from the quarantine; return whether it was there."""
         ...
 
     def evict(self, now: float) -> None:
-        """Delete and count the bodies beyond the limits at `now` (seconds), the longest unseen first."""
+        """Delete and count the bodies above the limits at `now` (seconds), the longest unseen first."""
         ...
 
 
@@ -206,9 +207,10 @@ class PreparedCommit(Struct, Generic[T], frozen=True):
 class Store(Protocol):
     """A store of tasks, the values of label sets and the quarantine.
 
-    Every method may raise StoreUnavailable; then it has changed nothing. `begin` with its commit, `transact`,
-    `due` and `probe` must not run at the same time, but may be called from any thread. `snapshot`, `listing`,
-    `find` and `bodies` may be called at any time.
+    Every method may raise StoreUnavailable. Then nothing has changed, except that a commit whose answer was
+    lost may have been made. `begin` with its commit, `transact`, `due_keys` and `probe` must not run at the
+    same time, but may be called from any thread. `snapshot`, `list_tasks`, `find_task` and `bodies` may be
+    called at any time.
     """
 
     @property
@@ -228,7 +230,7 @@ class Store(Protocol):
         """Run `work` in a transaction and commit it, waiting for other processes where necessary."""
         ...
 
-    def due(self, now: float, limit: int) -> list[str]:
+    def due_keys(self, now: float, limit: int) -> list[str]:
         """Return the keys of tasks that a sweep must check, the longest overdue first."""
         ...
 
@@ -241,12 +243,15 @@ class Store(Protocol):
         """
         ...
 
-    def listing(self, *, state: str | None, after: int, limit: int) -> list[tuple[int, str]]:
-        """Return positions and encoded tasks that have a state, starting after a position."""
+    def list_tasks(self, *, state: str | None, after: int, limit: int) -> list[tuple[int, str]]:
+        """Return up to `limit` tasks after the position `after`, as positions and encoded tasks.
+
+        With a `state`: only the tasks in it.
+        """
         ...
 
-    def find(self, key: str) -> str | None:
-        """Return the encoded task with this key."""
+    def find_task(self, key: str) -> str | None:
+        """Return the encoded task with this key; None if it is not known."""
         ...
 
     def bodies(

@@ -1,7 +1,8 @@
 """The format of records in a store: a JSON array on one line.
 
 New fields are only added at the end of an array, so that a program can read records of earlier versions.
-JSON lets operators read the records with any tool. One line each lets many of them travel as one text.
+JSON lets operators read the records with any tool. One line for each record,
+so that many records can be sent as one text.
 """
 
 from functools import lru_cache
@@ -53,7 +54,7 @@ def task_key(appid: int, task_id: str) -> str:
 
 
 def nameless_key(appid: int, sources: str) -> str:
-    """Return the key of the record that remembers exits without a `task_id`."""
+    """Return the key of a nameless task, see `relay.attribution`."""
     return f"{appid}?{sources}"
 
 

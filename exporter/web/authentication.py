@@ -46,7 +46,6 @@ class BasicAuth:
     """Requires HTTP basic authentication before an ASGI app, if users are configured.
 
     Args:
-        app: the app.
         config: returns the current web configuration.
     """
 
@@ -140,8 +139,6 @@ class Passwords:
         Args:
             users: bcrypt hashes by user name, at least one. With another mapping than before, all remembered
                 passwords are deleted.
-            name: the user name.
-            password: the password, as bytes.
 
         Raises:
             TooManyChecksError: too many password checks are waiting.
@@ -170,7 +167,7 @@ class Passwords:
         return True
 
     def _matches(self, digest: bytes, hashed: str, password: bytes) -> bool:
-        # A client may send several requests at once: those that waited for the first check skip their own.
+        # A client may send several requests together: those that waited for the first check skip their own.
         return digest in self._remembered or bcrypt.checkpw(password[:MAX_PASSWORD_BYTES], hashed.encode())
 
     def _remember(self, digest: bytes) -> None:

@@ -100,7 +100,7 @@ class Tasks:
         limit = req.get_param_as_int("limit", min_value=1, max_value=MAX_PAGE, default=1000)
         after = req.get_param_as_int("after", min_value=0, max_value=2**62, default=0)
         # In a thread: the store's methods block.
-        page = await asyncio.to_thread(self._store.listing, state=state, after=after, limit=limit)
+        page = await asyncio.to_thread(self._store.list_tasks, state=state, after=after, limit=limit)
         resp.data = orjson.dumps(
             {
                 "tasks": [task_json(decode_task(record), self._fold_settings) for _, record in page],
@@ -115,9 +115,9 @@ class Tasks:
             falcon.HTTPNotFound: the task is not known.
             StoreUnavailable: the store does not answer.
         """
-        record = await asyncio.to_thread(self._store.find, task_key(appid, task_id))
+        record = await asyncio.to_thread(self._store.find_task, task_key(appid, task_id))
         if record is None:
-            raise falcon.HTTPNotFound(description="task not found; it may have been forgotten")
+            raise falcon.HTTPNotFound(description="task not found; it may have been deleted")
         resp.data = orjson.dumps({"task": task_json(decode_task(record), self._fold_settings)})
 
 

@@ -24,7 +24,8 @@ from exporter.metrics.catalogue import Family, Scope, in_scope
 from exporter.metrics.process import Telemetry, WithoutCreated
 from exporter.relay import STATES, FoldSettings
 from exporter.store.protocol import Snapshot, Store
-from exporter.web.text_format import FLEET, LABEL_SET, STORE, TASK, LineWriter, RecordLines
+from exporter.web import text_format
+from exporter.web.text_format import LineWriter, RecordLines
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class Exposition:
 
     Args:
         openmetrics: write OpenMetrics, with units, creation times and exemplars; else the text format.
-        labels: label names of the fleet's families, `--metrics.labels`.
+        labels: label names of the families that are counted by label set, `--metrics.labels`.
         fold_settings: decides whether a task is failed or stopped.
         telemetry: the families of this process.
     """
@@ -73,17 +74,17 @@ class Exposition:
         yield _openmetrics_text(registry) if self._openmetrics else generate_latest(WithoutCreated(registry))
 
     def _lines_by_family(self, snapshot: Snapshot) -> dict[str, Sequence[bytes]]:
-        # New dicts, not updates of the old ones: this drops records that are gone from the cache.
+        # New dicts, not updates of the old ones: this drops records that the store does not have any more.
         self._label_sets = self._label_set_lines(snapshot)
         cached, lines = self._tasks, self._lines
         self._tasks = {
             record: cached[record] if record in cached else lines.task(record) for record in snapshot.tasks
         }
         return {
-            **_transposed(STORE, [lines.store(snapshot.created, snapshot.quarantined)]),
-            **_transposed(LABEL_SET, list(self._label_sets.values())),
-            **_transposed(FLEET, [lines.fleet(snapshot.fleet)]),
-            **_transposed(TASK, list(self._tasks.values())),
+            **_transposed(text_format.STORE_FAMILIES, [lines.store(snapshot.created, snapshot.quarantined)]),
+            **_transposed(text_format.LABEL_SET_FAMILIES, list(self._label_sets.values())),
+            **_transposed(text_format.FLEET_FAMILIES, [lines.fleet(snapshot.fleet)]),
+            **_transposed(text_format.TASK_FAMILIES, list(self._tasks.values())),
         }
 
     def _label_set_lines(self, snapshot: Snapshot) -> dict[tuple[str, tuple[int, ...]], RecordLines]:
@@ -105,8 +106,7 @@ class Scraper:
     """Renders scrapes of the store and of this process, in a thread of its own.
 
     Args:
-        store: the store.
-        labels: label names of the fleet's families, `--metrics.labels`.
+        labels: label names of the families that are counted by label set, `--metrics.labels`.
         fold_settings: decides whether a task is failed or stopped.
         max_tasks: maximum number of tasks with series of their own.
         telemetry: the families of this process; it also receives the store's state and the render times.
@@ -149,7 +149,7 @@ class Scraper:
         return await asyncio.shield(self._pending[form])
 
     def close(self) -> None:
-        """Wait for the render under way, then stop the thread."""
+        """Wait for the render in progress, then stop the thread."""
         self._thread.shutdown()
 
     async def _render_next(self, form: Format) -> bytes:

@@ -1,6 +1,6 @@
 """Writes the lines of a scrape for one record at a time, exactly as prometheus_client would.
 
-prometheus_client writes a whole registry at once. Per record, lines of unchanged records can be cached.
+prometheus_client writes a whole registry together. Per record, lines of unchanged records can be cached.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,7 +25,7 @@ from exporter.store.records import decode_label_set, decode_task
 # A cast, since prometheus_client has no annotations for it.
 _go_number = cast("Callable[[float], str]", floatToGoString)
 
-#: Longest task id in an exemplar: OpenMetrics allows 128 characters for the names and values of its labels.
+#: Longest task ID in an exemplar: OpenMetrics allows 128 characters for the names and values of its labels.
 MAX_EXEMPLAR_CHARACTERS = 128 - len("task_id")
 
 #: The lines of one record: an item for each family.
@@ -40,10 +40,10 @@ _TASK_LABELS = ("appid", "task_id", "to_host")
 TASKS = CATALOGUE["tasks"]
 
 #: The families in the lines of the store, of a label set, of the fleet and of a task, in their order.
-STORE = tuple(family for family in in_scope(Scope.STORE) if family is not TASKS)
-LABEL_SET = (TASKS, *in_scope(Scope.LABELLED))
-FLEET = in_scope(Scope.FLEET)
-TASK = in_scope(Scope.TASK)
+STORE_FAMILIES = tuple(family for family in in_scope(Scope.STORE) if family is not TASKS)
+LABEL_SET_FAMILIES = (TASKS, *in_scope(Scope.LABELLED))
+FLEET_FAMILIES = in_scope(Scope.FLEET)
+TASK_FAMILIES = in_scope(Scope.TASK)
 
 
 class LineWriter:
@@ -51,7 +51,7 @@ class LineWriter:
 
     Args:
         openmetrics: write OpenMetrics, with units, creation times and exemplars; else the text format.
-        labels: label names of the fleet's families, `--metrics.labels`.
+        labels: label names of the families that are counted by label set, `--metrics.labels`.
         fold_settings: decides whether a task is failed or stopped.
     """
 
@@ -74,11 +74,11 @@ class LineWriter:
         """Return the lines of the store itself.
 
         Args:
-            created: when the store was created, UNIX seconds.
+            created: when the counters of the store started at 0, UNIX seconds.
             quarantined: number of bodies in the quarantine.
         """
         values = {"store_created_timestamp_seconds": created, "quarantined_callbacks": quarantined}
-        return tuple(_line(family.full_name, [], values[family.name]).encode() for family in STORE)
+        return tuple(_line(family.full_name, [], values[family.name]).encode() for family in STORE_FAMILIES)
 
     def label_set(self, record: str, counts: Sequence[int]) -> RecordLines:
         """Return the lines of a label set.
@@ -92,19 +92,19 @@ class LineWriter:
         tasks = zip(STATES, counts, strict=True)
         return (
             "".join(_line(TASKS.full_name, [*labels, _pair("state", s)], n) for s, n in tasks).encode(),
-            *("".join(self._series(family, label_set, labels)).encode() for family in LABEL_SET[1:]),
+            *("".join(self._series(family, label_set, labels)).encode() for family in LABEL_SET_FAMILIES[1:]),
         )
 
     def fleet(self, record: str) -> RecordLines:
         """Return the lines of the families without `--metrics.labels`, from their encoded record."""
         label_set = decode_label_set(record)
-        return tuple("".join(self._series(family, label_set, [])).encode() for family in FLEET)
+        return tuple("".join(self._series(family, label_set, [])).encode() for family in FLEET_FAMILIES)
 
     def task(self, record: str) -> RecordLines:
         """Return the lines of a task, from its encoded record."""
         task = decode_task(record)
         labels = _pairs(_TASK_LABELS, (str(task.appid), task.task_id, task.to_host or UNKNOWN))
-        lines = dict.fromkeys((family.name for family in TASK), "")
+        lines = dict.fromkeys((family.name for family in TASK_FAMILIES), "")
         for name, more, value in _task_samples(task, state_of(task, self._fold_settings)):
             lines[name] += _line(PREFIX + name, [*labels, *more], value)
         if self._openmetrics:
@@ -165,12 +165,12 @@ def _task_samples(task: Task, state: str) -> Iterator[tuple[str, Pairs, float]]:
     yield "task_runs_total", (), task.runs
     if run.start is not None:
         yield "task_start_timestamp_seconds", (), run.start.ms / 1000
-    if not run.running and run.exit is not None and state != NONE:
+    if not run.active and run.exit is not None and state != NONE:
         yield "task_exit_timestamp_seconds", [_pair("code", run.exit.subject or UNKNOWN)], run.exit.ms / 1000
-    if run.running and run.file is not None:
+    if run.active and run.file is not None:
         yield "task_file_start_timestamp_seconds", (), run.file.ms / 1000
         yield "task_file_duration_seconds", (), run.file.duration
-    elif run.running and run.played and run.finish is not None:
+    elif run.active and run.played and run.finish is not None:
         yield "task_file_finish_timestamp_seconds", (), run.finish.ms / 1000
 
 

@@ -117,7 +117,7 @@ def read_web_config(text: bytes, folder: Path) -> WebConfig:
 def _tls(section: TlsSection, folder: Path) -> TlsConfig:
     for field in ("cert_file", "key_file"):
         if not getattr(section, field):
-            raise _error(field, "required: TLS needs a certificate and a key")
+            raise _error(field, "is missing: TLS needs a certificate and a key")
     auth = section.client_auth_type or "NoClientCert"
     if auth in UNVERIFIED:
         raise _error(
@@ -191,7 +191,8 @@ class _Loader(yaml.SafeLoader):
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != MERGE]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise SettingsError(f"{twice}: is set twice from line {node.start_mark.line + 1} on; remove one")
+            line = node.start_mark.line + 1
+            raise SettingsError(f"{twice}: is set twice in the section at line {line}; remove one")
         return super().construct_mapping(node, deep)
 
 
@@ -221,7 +222,7 @@ def _parse(text: bytes) -> WebFile:
 def _without_nulls(value: Any, field: str = "") -> Any:
     """Return `value` without null fields, as if they were not set.
 
-    A user with a null password stays, so that it is refused: without users everybody would have access.
+    A user with a null password stays, so that it is refused: without users anybody would have access.
     """
     if not isinstance(value, dict):
         return value

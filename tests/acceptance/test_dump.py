@@ -101,7 +101,7 @@ def test_a_scrape_is_the_same_to_the_byte_after_a_load(tmp_path: Path, server: V
         assert run(server.url, "quarantine", "list") == quarantined
         assert exporter.post(_start(1, now))[0] == 200
         assert exporter.scrape().value("callbacks_total", outcome="duplicate") == 1
-        assert "1 applied, 3 stays" in run(server.url, "quarantine", "replay", "--all")
+        assert "1 applied, 3 still_invalid" in run(server.url, "quarantine", "replay", "--all")
         assert exporter.get("/api/v1/tasks/4/x99")[0] == 200
         after = both_formats(exporter)
         exporter.stop()

@@ -168,7 +168,7 @@ WRONG_ROWS = {
         ("label", '""'),
         "TaskPause: tasks_paused_total has the labels ('reason',)",
     ),
-    "a state change without a rule": (("changes_state", "True"), "for each event that changes the state"),
+    "a state change without a rule": (("changes_state", "True"), "changes_state=True; check TaskPause"),
 }
 
 

@@ -48,7 +48,7 @@ def test_the_commands_work_beside_the_process_that_serves(tmp_path: Path, server
         assert "schema" in output("quarantine", "list")
         assert "1 purged" in output("quarantine", "purge", "--all")
         assert exporter.scrape().value("quarantined_callbacks") == 0
-        assert "is forgotten" in output("tasks", "forget", appid, task_id)
+        assert "was deleted" in output("tasks", "forget", appid, task_id)
         assert exporter.scrape().value("tasks") == 0
         assert exporter.scrape().value("tasks_started_total") == 1
         assert "is writable" in output("check")

@@ -227,8 +227,8 @@ def test_a_loaded_store_has_the_same_content_and_the_same_dump(places: Places) -
         with closing(target.open()) as store:
             assert shown(store) == before
             assert (store.secret, store.bodies(limit=10)) == (secret, bodies)
-            assert store.due(0.3, 9) == []
-            assert len(store.due(0.1 + 0.2, 9)) == 3
+            assert store.due_keys(0.3, 9) == []
+            assert len(store.due_keys(0.1 + 0.2, 9)) == 3
         assert target.dump() == dump
 
 
@@ -255,7 +255,7 @@ def test_a_loaded_store_continues_from_the_state_of_the_dumped_one(places: Place
             tasks_with_sources = [
                 each.task_id for each in transaction.tasks_with_sources(4, "00ff00ff00ff00ff")
             ]
-            return sorted(tasks_with_sources), transaction.release(
+            return sorted(tasks_with_sources), transaction.delete_body(
                 store.bodies(limit=1, reason="schema")[0].digest
             )
 
@@ -325,7 +325,7 @@ def test_a_store_with_high_task_numbers_keeps_the_order_of_its_tasks(places: Pla
     with closing(target.open()) as store:
         assert shown(store) == before
         store.transact(put(task("next", host="a")))
-        listed = store.listing(state=ACTIVE, after=0, limit=9)
+        listed = store.list_tasks(state=ACTIVE, after=0, limit=9)
     assert max(number for number, _ in listed) % (1 << 32) == 5
 
 
@@ -348,9 +348,7 @@ def test_an_existing_store_is_not_changed_without_replace(places: Places) -> Non
         before = store.snapshot(9)
         with pytest.raises(StoreError, match="already exists; give another "):
             target.load(dump)
-        with pytest.raises(
-            StoreError, match=r"is in use; stop every process that serves it, .*then try again"
-        ):
+        with pytest.raises(StoreError, match=r"is in use; stop every process that uses it, .*then try again"):
             target.load(dump, replace=True)
         assert store.snapshot(9) == before
 

@@ -189,7 +189,7 @@ def test_a_loaded_task_that_another_replica_deletes_stays_deleted(served: Place,
 
         one.transact(work)
         assert seen == [True, False]
-        assert two.find("4/t0") is None
+        assert two.find_task("4/t0") is None
 
 
 #: Bytes that identify a request: of the first script, of one that writes, and of the last one.
@@ -294,7 +294,7 @@ def test_a_store_of_another_version_or_with_lost_commits_is_not_dumped(served: P
             served.dump()
         client.hdel(META, "torn")
         client.hset(META, "version", "2")
-        with pytest.raises(StoreError, match="has version 2 in 1 parts"):
+        with pytest.raises(StoreError, match="has version 2 and 1 partitions"):
             served.dump()
 
 

@@ -64,7 +64,7 @@ def test_a_migration_runs_once_and_keeps_the_content(tmp_path: Path, monkeypatch
     monkeypatch.setattr(module, "MIGRATIONS", (*MIGRATIONS, ("ALTER TABLE tasks ADD COLUMN note TEXT",)))
     for _ in range(2):
         newer = opened(path)
-        assert newer.find("4/a") is not None
+        assert newer.find_task("4/a") is not None
         assert label_sets(newer)["4", "push.example.com"].values == {"tasks_started_total": 7}
         newer.close()
 
@@ -165,7 +165,7 @@ def test_a_file_that_is_damaged_while_it_is_open_is_not_written_any_more(tmp_pat
     with pytest.raises(StoreUnavailable, match=r"relay.db: .*damaged"):
         store.snapshot(10)
     path.write_bytes(whole)
-    for work in (lambda: store.transact(count()), store.probe, lambda: store.find("4/1")):
+    for work in (lambda: store.transact(count()), store.probe, lambda: store.find_task("4/1")):
         with pytest.raises(StoreUnavailable, match="damaged"):
             work()
     store.close()

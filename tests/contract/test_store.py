@@ -91,7 +91,7 @@ def test_a_transaction_reads_its_own_changes(store: Store) -> None:
         return seen, transaction.task("4/a")
 
     assert store.transact(work)[0] == (task("a"), None)
-    assert store.find("4/a") is None
+    assert store.find_task("4/a") is None
 
 
 def test_a_failed_transaction_changes_nothing(store: Store) -> None:
@@ -105,7 +105,7 @@ def test_a_failed_transaction_changes_nothing(store: Store) -> None:
 
     with pytest.raises(ZeroDivisionError):
         store.transact(work)
-    assert store.find("4/a") is None
+    assert store.find_task("4/a") is None
     assert label_sets(store) == {}
     assert store.snapshot(1).quarantined == 0
     store.transact(count())
@@ -132,7 +132,7 @@ def test_concurrent_transactions_are_serialized(open_store: Open) -> None:
             store.transact(lambda transaction: put(_with_one_more_run(transaction.task("4/a")))(transaction))
 
     run_concurrently(partial(run, store) for store in stores)
-    record = stores[0].find("4/a")
+    record = stores[0].find_task("4/a")
     assert record is not None
     assert decode_task(record).runs == 60
 
@@ -162,20 +162,20 @@ def test_due_tasks_are_ordered_by_due_time(store: Store) -> None:
     store.transact(put(task("a"), due=30.0))
     store.transact(put(task("b"), due=10.0))
     store.transact(put(task("c"), due=40.0))
-    assert store.due(30.0, 10) == ["4/b", "4/a"]
-    assert store.due(40.0, 1) == ["4/b"]
+    assert store.due_keys(30.0, 10) == ["4/b", "4/a"]
+    assert store.due_keys(40.0, 1) == ["4/b"]
     store.transact(lambda transaction: transaction.delete("4/b"))
-    assert store.due(30.0, 10) == ["4/a"]
+    assert store.due_keys(30.0, 10) == ["4/a"]
 
 
 def test_all_tasks_become_due_once_when_the_fold_settings_change(open_store: Open) -> None:
     """Their states may be different under the new settings."""
     open_store(fold_settings_fingerprint="0").transact(put(task("a"), task("b", "E"), due=9e9))
-    assert open_store(fold_settings_fingerprint="0").due(1.0, 9) == []
+    assert open_store(fold_settings_fingerprint="0").due_keys(1.0, 9) == []
     store = open_store(fold_settings_fingerprint="0,-22")
-    assert sorted(store.due(1.0, 9)) == ["4/a", "4/b"]
+    assert sorted(store.due_keys(1.0, 9)) == ["4/a", "4/b"]
     store.transact(put(task("a"), task("b", "E"), due=9e9))
-    assert open_store(fold_settings_fingerprint="0,-22").due(1.0, 9) == []
+    assert open_store(fold_settings_fingerprint="0,-22").due_keys(1.0, 9) == []
 
 
 def test_a_label_set_is_created_with_its_first_task(store: Store) -> None:
@@ -237,12 +237,12 @@ def test_a_snapshot_reads_states_in_the_requested_order_and_counts_all_tasks(sto
 def test_a_listing_is_read_page_by_page(store: Store) -> None:
     """The tasks are in the order of arrival, and of one state if requested."""
     store.transact(put(*(task(str(n)) for n in range(5)), task("x", "E")))
-    first = store.listing(state=None, after=0, limit=4)
-    second = store.listing(state=None, after=first[-1][0], limit=4)
+    first = store.list_tasks(state=None, after=0, limit=4)
+    second = store.list_tasks(state=None, after=first[-1][0], limit=4)
     assert [decode_task(record).task_id for _, record in first + second] == ["0", "1", "2", "3", "4", "x"]
-    assert [decode_task(record).task_id for _, record in store.listing(state="failed", after=0, limit=9)] == [
-        "x"
-    ]
+    assert [
+        decode_task(record).task_id for _, record in store.list_tasks(state="failed", after=0, limit=9)
+    ] == ["x"]
 
 
 def test_label_sets_over_the_limit_share_one(open_store: Open) -> None:
@@ -381,7 +381,7 @@ def test_an_empty_body_is_released_and_evicted_like_others(open_store: Open) -> 
     assert fleet(store)["quarantine_evicted_total"] == 1
     store.transact(lambda transaction: transaction.quarantine(QuarantineEntry("json", b"", "::1", 99.0)))
     (stored,) = store.bodies(limit=9)
-    assert (stored.body, store.transact(lambda transaction: transaction.release(stored.digest))[0]) == (
+    assert (stored.body, store.transact(lambda transaction: transaction.delete_body(stored.digest))[0]) == (
         b"",
         True,
     )
@@ -395,7 +395,7 @@ def test_a_body_is_released_once(open_store: Open) -> None:
     digest = first.bodies(limit=1)[0].digest
 
     def work(transaction: Transaction) -> bool:
-        return transaction.release(digest) and (count()(transaction) is None)
+        return transaction.delete_body(digest) and (count()(transaction) is None)
 
     def fail(transaction: Transaction) -> None:
         work(transaction)
@@ -408,7 +408,7 @@ def test_a_body_is_released_once(open_store: Open) -> None:
     assert second.snapshot(1).quarantined == 1
     assert label_sets(second)["4", "push.example.com"].values == {"tasks_started_total": 1}
     assert fleet(second) == {series("quarantined_bodies_total", "schema"): 2}
-    assert not first.transact(lambda transaction: transaction.release("no digest"))[0]
+    assert not first.transact(lambda transaction: transaction.delete_body("no digest"))[0]
 
 
 def test_old_bodies_are_deleted_without_new_bodies(open_store: Open) -> None:
@@ -426,10 +426,10 @@ def test_attach_only_opens_a_store_without_changing_it(open_store: Open) -> None
     with pytest.raises(StoreError, match=r"no store .* --store.url"):
         open_store(attach_only=True)
     open_store(fold_settings_fingerprint="--a=1 --b=2").transact(put(task("a"), due=9e9))
-    assert open_store(fold_settings_fingerprint="--a=1 --b=2", attach_only=True).due(1.0, 9) == []
+    assert open_store(fold_settings_fingerprint="--a=1 --b=2", attach_only=True).due_keys(1.0, 9) == []
     with pytest.raises(StoreError, match=r"add --b=2 to this command$"):
         open_store(fold_settings_fingerprint="--a=1 --b=3", attach_only=True)
-    assert open_store(fold_settings_fingerprint="--a=1 --b=2").due(1.0, 9) == []
+    assert open_store(fold_settings_fingerprint="--a=1 --b=2").due_keys(1.0, 9) == []
 
 
 def test_a_probe_can_be_repeated(store: Store) -> None:

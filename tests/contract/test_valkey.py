@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from exporter.errors import StoreError, StoreUnavailable
-from exporter.ingest.batch import BatchFolder
+from exporter.ingest.batch import BatchApplier
 from exporter.metrics.values import series
 from exporter.relay import with_counters_reset
 from exporter.store.protocol import PreparedCommit, QuarantineEntry, Transaction
@@ -65,7 +65,7 @@ def test_a_commit_whose_answer_is_lost_counts_once(empty_server: ValkeyServer, o
         digest = store.bodies(limit=1)[0].digest
         assert store.bodies(limit=1)[0].count == 1
         wire.to_lose = 1
-        assert store.transact(lambda transaction: transaction.release(digest))[0] is True
+        assert store.transact(lambda transaction: transaction.delete_body(digest))[0] is True
 
 
 def test_a_commit_that_arrives_after_its_timeout_is_not_counted(
@@ -151,20 +151,20 @@ def test_concurrent_sweeps_count_each_task_once(empty_server: ValkeyServer, open
     """Three replicas find the same tasks due at the same time."""
     stores = [opened(empty_server.url) for _ in range(3)]
     stores[0].transact(put(*(task(str(n), "E") for n in range(40)), due=1.0))
-    folder = BatchFolder(SETTINGS, LABELS)
+    applier = BatchApplier(SETTINGS, LABELS)
     later = T0 + SETTINGS.reorder + 10
     barrier = threading.Barrier(3, timeout=HANG_SECONDS)
 
     def run(store: ValkeyStore) -> None:
-        keys = store.due(later, 100)
+        keys = store.due_keys(later, 100)
         barrier.wait()
-        store.transact(partial(folder.sweep, keys, later))
+        store.transact(partial(applier.sweep, keys, later))
 
     run_concurrently(partial(run, store) for store in stores)
     assert fleet(stores[1])[series("anomalies_total", "missed_start")] == 40
     forgotten = T0 + 2 * SETTINGS.forget_after
-    while keys := stores[0].due(forgotten, 100):
-        stores[0].transact(partial(folder.sweep, keys, forgotten))
+    while keys := stores[0].due_keys(forgotten, 100):
+        stores[0].transact(partial(applier.sweep, keys, forgotten))
     assert stores[2].snapshot(99).counts == []
 
 
@@ -264,7 +264,7 @@ def test_a_store_that_lost_commits_is_detected_and_its_counters_are_reset(
         assert again.transact(lambda transaction: transaction.task("4/a"))[0] == with_counters_reset(
             task("a", host="h")
         )
-        assert again.due(1.0, 9) == ["4/a"]
+        assert again.due_keys(1.0, 9) == ["4/a"]
     for again in restarted:
         again.transact(count())
     assert started(restarted[0]) == 2

@@ -50,7 +50,7 @@ def assert_unconfirmed(store: ValkeyStore, host: str = "push.example.com") -> No
     """Assert that a commit fails because no replica has confirmed it."""
     with (
         without_retries(),
-        pytest.raises(StoreUnavailable, match=r"0 of 1 replicas confirmed.*wait-replicas"),
+        pytest.raises(StoreUnavailable, match=r"0 of 1 server replicas confirmed.*wait-replicas"),
     ):
         store.transact(count(host=host))
 
@@ -123,9 +123,9 @@ def test_a_store_opens_and_is_ready_only_with_its_replicas(
     """A command does not need the replicas."""
     pair.detach()
     with without_retries():
-        with pytest.raises(StoreUnavailable, match="0 of 1 replicas"):
+        with pytest.raises(StoreUnavailable, match="0 of 1 server replicas"):
             store.probe()
-        with pytest.raises(StoreError, match="0 of 1 replicas"):
+        with pytest.raises(StoreError, match="0 of 1 server replicas"):
             opened(pair.url + WAITING)
     opened(pair.url + WAITING, attach_only=True).transact(count())
     pair.follow()
@@ -187,7 +187,7 @@ def test_in_a_cluster_the_commit_waits_for_the_replica_of_its_server(tmp_path: P
             client.execute_command("CLUSTER FAILOVER", "TAKEOVER")
         with without_retries():
             until(
-                lambda: "0 of 1 replicas" in error_of_commit(store),
+                lambda: "0 of 1 server replicas" in error_of_commit(store),
                 "the new primary is found, and has no replica",
             )
         owner.start()

@@ -34,7 +34,7 @@ CONTRACT_TESTS.remove(test_snapshot.test_a_scrape_is_correct_after_random_transa
 
 SCRIPTS = [
     *(Script(name) for name in ("commands", "commit")),
-    *(Script(name, guarded=False) for name in ("open", "renew")),
+    *(Script(name, guarded=False) for name in ("open", "reset_counters")),
 ]
 CALLS = re.compile(r"redis\.call\(\s*'([A-Z]+)'")
 
@@ -51,7 +51,7 @@ def use(store: ValkeyStore) -> None:
         t.task_id for t in store.transact(lambda transaction: transaction.tasks_with_sources(4, "aa"))[0]
     ] == ["b"]
     assert label_sets(store)["4", "push.example.com"].values == {"tasks_started_total": 3}
-    assert len(store.listing(state=None, after=0, limit=9)) == 2
+    assert len(store.list_tasks(state=None, after=0, limit=9)) == 2
     store.probe()
 
 

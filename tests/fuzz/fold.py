@@ -101,7 +101,7 @@ def check_fold(data: bytes) -> None:
     end = settle(task, T0 + 1e9, WINDOWS)
     increments.record(end.measurements, ("1",), "t0", T0 + 1e9)
     assert not end.task.log
-    assert not end.task.current.running
+    assert not end.task.current.active
     for counted in increments.by_labels.values():
         assert all(amount >= 0 for amount in counted.values.values()), counted
 

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from exporter.ingest.batch import BatchFolder, BatchItem
+from exporter.ingest.batch import BatchApplier, BatchItem
 from exporter.metrics.catalogue import CATALOGUE
 from exporter.metrics.process import Telemetry
 from exporter.store.protocol import Snapshot, StoreOptions
@@ -48,13 +48,13 @@ def check_store(data: bytes) -> None:
 
 
 def _commit_all(store: SqliteStore, arrived: Sequence[Arrived]) -> Snapshot:
-    folder, numbers = BatchFolder(WINDOWS, LABELS), _counters(store.snapshot(10))
+    applier, numbers = BatchApplier(WINDOWS, LABELS), _counters(store.snapshot(10))
     for begin in range(0, len(arrived), BATCH):
         batch = [BatchItem(each.arrival, each.callback) for each in arrived[begin : begin + BATCH]]
-        store.transact(partial(folder.apply, batch))
+        store.transact(partial(applier.apply, batch))
         numbers = _check(store, numbers)
-        keys = store.due(batch[-1].arrival, 100)
-        store.transact(partial(folder.sweep, keys, batch[-1].arrival))
+        keys = store.due_keys(batch[-1].arrival, 100)
+        store.transact(partial(applier.sweep, keys, batch[-1].arrival))
         numbers = _check(store, numbers)
     shown = store.snapshot(10)
     store.close()
@@ -64,7 +64,7 @@ def _commit_all(store: SqliteStore, arrived: Sequence[Arrived]) -> Snapshot:
 def _check(store: SqliteStore, before: Counters) -> Counters:
     """Check that no counter decreases and that the states add up to the known tasks; return the counters."""
     snapshot = store.snapshot(10)
-    known = store.listing(state=None, after=0, limit=100)
+    known = store.list_tasks(state=None, after=0, limit=100)
     assert sum(number for _, _, number in snapshot.counts) == len(known) == len(snapshot.tasks)
     numbers = _counters(snapshot)
     for labels, values in before.items():

@@ -173,7 +173,7 @@ def _proxy(data: bytes) -> int | str | None:
 TRUSTED = ClientAddress(
     trusted=parse_networks("10.0.0.0/8,127.0.0.0/8,::1"), allowed=parse_networks("192.0.2.0/24")
 )
-RATE = RateLimit(10, max_clients=100)
+RATE = RateLimit(10, max_senders=100)
 TICKS = count()
 
 

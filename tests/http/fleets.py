@@ -11,7 +11,7 @@ import orjson
 from exporter.app import open_store
 from exporter.config.settings import Settings
 from exporter.config.store_url import parse_store
-from exporter.ingest.batch import BatchFolder, BatchItem
+from exporter.ingest.batch import BatchApplier, BatchItem
 from exporter.protocol.parser import Parser
 from exporter.protocol.redact import Redactor
 from exporter.protocol.schemas import Schemas
@@ -111,9 +111,9 @@ def put(folder: Path, bodies: Iterable[tuple[float, bytes]], now: float) -> None
     store = open_store(settings)
     redactor = Redactor(key=store.secret, plain_hosts=settings.redact_plain_hosts)
     parser = Parser(schemas=Schemas(), redactor=redactor)
-    batches = BatchFolder(settings.fold_settings, settings.metrics_labels)
+    batches = BatchApplier(settings.fold_settings, settings.metrics_labels)
     arrived = [BatchItem(at, parser.parse(body)) for at, body in sorted(bodies)]
     store.transact(partial(batches.apply, arrived))
-    while keys := store.due(now, 1000):
+    while keys := store.due_keys(now, 1000):
         store.transact(partial(batches.sweep, keys, now))
     store.close()

@@ -1,6 +1,7 @@
 """The web configuration file: passwords, headers, reloads and broken files."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -207,8 +208,11 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (None, "--web.config.file=web.yml: can't be read: No such file or directory"),
         ("users: {}", "users: is not a field of this file"),
         ("basic_auth_users: {alice: right}", "basic_auth_users.alice"),
-        ("tls_server_config: {cert_file: no.crt, key_file: good.key}", "tls_server_config.cert_file: no.crt"),
-        ("tls_server_config: {cert_file: good.crt, key_file: no.key}", "tls_server_config.key_file: no.key"),
+        (
+            "tls_server_config: {cert_file: no.crt, key_file: good.key}",
+            "tls_server_config.cert_file=no.crt: ",
+        ),
+        ("tls_server_config: {cert_file: good.crt, key_file: no.key}", "tls_server_config.key_file=no.key: "),
         ("tls_server_config: {cert_file: web.yml, key_file: good.key}", "tls_server_config.cert_file"),
         ("tls_server_config: {cert_file: good.crt, key_file: web.yml}", "tls_server_config.key_file"),
         (
@@ -224,7 +228,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (
             "tls_server_config: {cert_file: good.crt, key_file: good.key, client_ca_file: no.pem,"
             " client_auth_type: RequireAndVerifyClientCert}",
-            "tls_server_config.client_ca_file: no.pem",
+            "tls_server_config.client_ca_file=no.pem: ",
         ),
         (
             "tls_server_config: {cert_file: good.crt, key_file: good.key, client_ca_file: good.key,"
@@ -267,7 +271,7 @@ def test_an_invalid_file_of_the_callback_listener_is_reported_by_its_flag(
     given = {"cert": "good.crt", "key": "good.key", flag: name}
     assert cli.main(["serve", *(f"--callback.tls-{k}-file={v}" for k, v in given.items())]) == 2
     error = capfd.readouterr().err
-    assert f"--callback.tls-{flag}-file: " in error
+    assert re.search(rf"--callback\.tls-{flag}-file(={name})?: ", error)
     assert error.count("\n") == 1
 
 

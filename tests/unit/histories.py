@@ -99,7 +99,7 @@ def gauges(result: Result) -> tuple[object, ...]:
     event_times = tuple(
         (e.kind, e.ms, e.subject, e.message) if e else None for e in (now.start, now.exit, now.file)
     )
-    return (now.running, now.lost, now.played, event_times, result.task.runs)
+    return (now.active, now.lost, now.played, event_times, result.task.runs)
 
 
 def random_history(random: Random, runs: int | None = None) -> list[Callback]:

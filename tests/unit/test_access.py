@@ -170,7 +170,7 @@ def test_addresses_of_one_ipv6_network_share_a_bucket() -> None:
 
 def test_the_number_of_remembered_clients_is_limited() -> None:
     """The client not seen for the longest time is forgotten first."""
-    rate = RateLimit(1, max_clients=2)
+    rate = RateLimit(1, max_senders=2)
     for source in ("a", "b", "a", "c"):
         assert rate.acquire(source, 0.0) == 0
     assert rate.acquire("a", 0.0) == 1

@@ -1,6 +1,6 @@
 """The attribution of exits without a task_id."""
 
-from exporter.relay import Attribution, Task, Verdict, attribute, fold, is_forgotten, state_of
+from exporter.relay import Attribution, Task, Verdict, attribute_exit, fold, is_forgotten, state_of
 from exporter.relay.deduplication import MAX_IDENTITIES
 from tests.unit.histories import SETTINGS, T0, callback
 
@@ -18,7 +18,7 @@ def exit_at(
     arrival: float, nameless: Task, *tasks_with_sources: Task, time: float | None = None, code: str = "-22"
 ) -> Attribution:
     """Attribute an exit without a task_id."""
-    return attribute(
+    return attribute_exit(
         nameless, tasks_with_sources, callback("E", time, code, sources=SOURCES), arrival, SETTINGS
     )
 
@@ -38,7 +38,9 @@ def test_without_an_owner_the_code_is_counted_immediately() -> None:
         assert found.owner is None
         assert ("tasks_exited_total", "-22", 1) in found.measurements
         assert ("anomalies_total", "unattributed_exit", 1) in found.measurements
-    sourceless = attribute(Task(appid=1, task_id=""), [task("a")], callback("E", None, "0"), T0 + 9, SETTINGS)
+    sourceless = attribute_exit(
+        Task(appid=1, task_id=""), [task("a")], callback("E", None, "0"), T0 + 9, SETTINGS
+    )
     assert sourceless.owner is None
 
 

@@ -91,7 +91,7 @@ def test_a_sweep_is_due_with_the_oldest_entry_and_settles_it() -> None:
     assert settle(task, T0 + 180.999, SETTINGS).task is task
     settled = settle(task, T0 + 181, SETTINGS).task
     assert [entry.kind.letter for entry in settled.log] == ["E"]
-    assert (settled.settled.running, settled.current.running) == (True, False)
+    assert (settled.settled.active, settled.current.active) == (True, False)
     assert next_due(settled, SETTINGS) == T0 + 281
     assert settled.settled_until == T0
 
@@ -156,7 +156,7 @@ def test_a_full_log_settles_only_its_oldest_second() -> None:
     for number in range(MAX_LOG + 2):
         task = after((300 + number / 100, "SE"[number % 2], float(number), "0"), task=task)
         lengths.append(len(task.log))
-        assert task.current.running == (number % 2 == 0)
+        assert task.current.active == (number % 2 == 0)
         assert task.log[-1].ms == (T0 + number) * 1000
     assert lengths == [*range(1, MAX_LOG + 1), MAX_LOG, MAX_LOG]
     assert task.settled_until == T0 + 1

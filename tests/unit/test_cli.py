@@ -12,7 +12,7 @@ from msgspec import Struct
 from exporter import cli
 from exporter.config.flags import default_text, flags_of
 from exporter.config.settings import Settings
-from exporter.simulator.options import Options
+from exporter.simulator.options import SimulatorSettings
 
 PASSWORD = "c4n4ry"
 #: Every command, with its arguments as its help shows them.
@@ -48,13 +48,13 @@ def test_each_command_has_its_own_help(
     monkeypatch.setenv("COLUMNS", "500")
     text = output_of(capsys, *words.split(), "--help")
     usage = " ".join(["usage: css-relay-exporter", words, *COMMANDS[words].split()])
-    rows: type[Struct] | None = {"simulate": Options, "version": None}.get(words, Settings)
+    rows: type[Struct] | None = {"simulate": SimulatorSettings, "version": None}.get(words, Settings)
     flags = flags_of(rows) if rows else {}
     assert text.startswith(f"{usage} [--flag value ...] " if flags else f"{usage} ")
     shown = re.findall(r"--([a-z.-]+) (?:\[true\|false\]|VALUE) ", text)
     assert sorted(shown) == sorted(flag.name for flag in flags.values())
     written = set(re.findall(r" \[?(--[a-z][a-z.-]+)", text.replace("[--flag value ...]", "")))
-    assert written <= cli.FLAGS.keys() | cli.SWITCHES
+    assert written <= cli.FLAGS.keys() | cli.COMMAND_FLAGS
     for field, flag in flags.items():
         variable = f"{flag.variable}, " if rows is Settings else ""
         assert f"{flag.help} ({variable}default {default_text(rows, field) or 'none'})" in text

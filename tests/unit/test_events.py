@@ -96,8 +96,11 @@ def test_no_two_events_have_the_same_key() -> None:
 def test_a_table_of_events_that_change_the_state_is_complete() -> None:
     """It has no other event: the event table decides which events change the state."""
     complete = {kind: kind.description for kind in EventKind if kind.changes_state}
-    assert check_complete(complete) == complete
+    assert check_complete("table", complete) == complete
     for wrong in (complete.keys() - {EventKind.EXIT}, complete.keys() | {EventKind.ALARM}):
         name = "TaskExit" if EventKind.EXIT not in wrong else "TaskAlarm"
-        with pytest.raises(ValueError, match=f"for no other: {name}"):
-            check_complete(dict.fromkeys(wrong, ""))
+        with pytest.raises(
+            ValueError,
+            match=f"table: expected one entry for each event with changes_state=True; check {name}",
+        ):
+            check_complete("table", dict.fromkeys(wrong, ""))

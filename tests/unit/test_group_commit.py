@@ -12,7 +12,7 @@ import pytest
 
 from exporter.errors import StoreUnavailable
 from exporter.ingest import group_commit as module
-from exporter.ingest.batch import BatchFolder, BatchItem
+from exporter.ingest.batch import BatchApplier, BatchItem
 from exporter.ingest.group_commit import Ingest
 from exporter.metrics.process import Telemetry
 from exporter.metrics.values import LabelSetValues, series
@@ -27,7 +27,7 @@ from tests.unit.histories import SETTINGS, T0, callback
 LABELS = ("appid", "to_host")
 
 
-class FailingFolder(BatchFolder):
+class FailingApplier(BatchApplier):
     """A batch folder that raises for one task."""
 
     def apply(self, batch: Sequence[BatchItem], transaction: Transaction) -> None:
@@ -45,7 +45,7 @@ def run(path: Path, work: Callable[[Ingest, Telemetry], Awaitable[None]], **sett
         store = SqliteStore(path, StoreOptions())
         ingest = Ingest(
             store=store,
-            folder=FailingFolder(SETTINGS, LABELS),
+            applier=FailingApplier(SETTINGS, LABELS),
             telemetry=telemetry,
             clock=lambda: T0 + 1.0,
             **settings,
@@ -84,7 +84,7 @@ def test_callbacks_that_arrive_together_are_committed_together(path: Path) -> No
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
         # All hundred are queued before the first commit starts.
-        await asyncio.gather(*(ingest.commit(start(str(n))) for n in range(100)))
+        await asyncio.gather(*(ingest.submit(start(str(n))) for n in range(100)))
         commits = telemetry.registry.get_sample_value("css_relay_exporter_commit_seconds_count")
         assert commits == 1
 
@@ -95,7 +95,7 @@ def test_a_batch_has_a_limit(path: Path) -> None:
     """A burst takes several commits."""
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
-        await asyncio.gather(*(ingest.commit(start(str(n))) for n in range(50)))
+        await asyncio.gather(*(ingest.submit(start(str(n))) for n in range(50)))
         largest = telemetry.registry.get_sample_value(
             "css_relay_exporter_batch_callbacks_bucket", {"le": "16.0"}
         )
@@ -111,7 +111,7 @@ def test_a_callback_that_cannot_be_folded_does_not_fail_its_batch(
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
         names = [*map(str, range(10)), "poison", *map(str, range(10, 20))]
-        results = await asyncio.gather(*(ingest.commit(start(n)) for n in names), return_exceptions=True)
+        results = await asyncio.gather(*(ingest.submit(start(n)) for n in names), return_exceptions=True)
         assert [isinstance(r, StoreUnavailable) for r in results] == [name == "poison" for name in names]
 
     assert applied(run(path, work)) == 20
@@ -122,12 +122,12 @@ def test_a_full_queue_refuses_callbacks(path: Path) -> None:
     """The number of queued callbacks is exported."""
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
-        waiting = [ingest.commit(start(str(n))) for n in range(5)]
+        waiting = [ingest.submit(start(str(n))) for n in range(5)]
         assert telemetry.registry.get_sample_value("css_relay_exporter_queued_callbacks") == 5
         with pytest.raises(StoreUnavailable, match="too many"):
-            ingest.commit(start("late"))
+            ingest.submit(start("late"))
         await asyncio.gather(*waiting)
-        await ingest.commit(start("after"))
+        await ingest.submit(start("after"))
 
     assert applied(run(path, work, max_queued=5)) == 6
 
@@ -136,9 +136,9 @@ def test_a_half_full_queue_is_reported(path: Path) -> None:
     """A load balancer then uses another replica. The report ends when the queue is empty."""
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
-        waiting = [ingest.commit(start(str(n))) for n in range(5)]
+        waiting = [ingest.submit(start(str(n))) for n in range(5)]
         assert not ingest.is_queue_half_full
-        waiting.append(ingest.commit(start("6")))
+        waiting.append(ingest.submit(start("6")))
         assert ingest.is_queue_half_full
         await asyncio.gather(*waiting)
         assert not ingest.is_queue_half_full
@@ -153,12 +153,12 @@ def test_rejected_bodies_that_wait_are_limited_in_bytes(path: Path) -> None:
         return BatchItem(T0, quarantine_entry=QuarantineEntry("json", b"%1000d" % number, "192.0.2.1", T0))
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
-        waiting = [ingest.commit(rejected(n)) for n in range(3)]
+        waiting = [ingest.submit(rejected(n)) for n in range(3)]
         with pytest.raises(StoreUnavailable, match="rejected bodies"):
-            ingest.commit(rejected(4))
-        waiting.append(ingest.commit(start("good")))
+            ingest.submit(rejected(4))
+        waiting.append(ingest.submit(start("good")))
         await asyncio.gather(*waiting)
-        await ingest.commit(rejected(5))
+        await ingest.submit(rejected(5))
 
     run(path, work, max_queued_body_bytes=3500)
 
@@ -168,10 +168,10 @@ def test_a_stop_commits_the_queue_and_accepts_nothing_more(path: Path) -> None:
 
     async def late(ingest: Ingest) -> None:
         with pytest.raises(StoreUnavailable, match="stopping"):
-            ingest.commit(start("late"))
+            ingest.submit(start("late"))
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
-        waiting = [ingest.commit(start(str(n))) for n in range(30)]
+        waiting = [ingest.submit(start(str(n))) for n in range(30)]
         await asyncio.gather(ingest.stop(), late(ingest))  # both begin, in this order
         assert all(future.done() and future.exception() is None for future in waiting)
 
@@ -185,9 +185,9 @@ def test_a_slow_disk_moves_commits_to_the_thread_and_a_fast_one_moves_them_back(
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
         for quick_seconds, number in ((0.0, 1), (0.0, 2), (inf, 3), (inf, 4)):
-            monkeypatch.setattr(module, "QUICK_SECONDS", quick_seconds)
-            await ingest.commit(start(str(number)))
-            assert ingest._is_disk_quick == (quick_seconds > 0)
+            monkeypatch.setattr(module, "FAST_SECONDS", quick_seconds)
+            await ingest.submit(start(str(number)))
+            assert ingest._is_disk_fast == (quick_seconds > 0)
 
     assert applied(run(path, work)) == 4
 
@@ -196,7 +196,7 @@ def test_other_events_are_counted_as_ignored(path: Path) -> None:
     """The time of arrival is recorded too."""
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
-        await ingest.commit(BatchItem(T0 + 1.0, Ignored(is_quarantined=False)))
+        await ingest.submit(BatchItem(T0 + 1.0, Ignored(is_quarantined=False)))
 
     numbers = run(path, work)
     assert numbers.values[series("callbacks_total", "other", "ignored")] == 1
@@ -210,7 +210,7 @@ def test_an_exit_without_a_task_id_is_attributed_within_its_batch(path: Path) ->
         sources = {"sources": "ab"}
         exit_ = BatchItem(T0 + 2.0, callback("E", None, "-22", task_id="", to_host="", **sources))
         begin = BatchItem(T0 + 1.0, callback("S", T0, task_id="1", **sources))
-        await asyncio.gather(*(ingest.commit(a) for a in (begin, exit_, exit_)))
+        await asyncio.gather(*(ingest.submit(a) for a in (begin, exit_, exit_)))
 
     numbers = run(path, work)
     assert numbers.values[series("callbacks_total", "TaskExit", "applied")] == 1
@@ -262,10 +262,10 @@ def test_a_failed_probe_whose_callers_timed_out_leaves_no_traceback(
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(ingest.probe(), 0.001)
-            assert ingest._probe_task is not None
-            await asyncio.wait([ingest._probe_task])
+            assert ingest._running_probe is not None
+            await asyncio.wait([ingest._running_probe])
         assert not telemetry.is_writable
-        ingest._probe_task = None
+        ingest._running_probe = None
         gc.collect()
 
     run(path, work)

@@ -17,7 +17,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from exporter.ingest.batch import BatchFolder, BatchItem
+from exporter.ingest.batch import BatchApplier, BatchItem
 from exporter.relay import ACTIVE, NONE, STATES, Task, Verdict, fold, settle, state_of
 from exporter.relay.deduplication import MAX_IDENTITIES
 from exporter.relay.fold import MAX_LOG
@@ -221,8 +221,8 @@ def test_any_callbacks_leave_the_task_in_one_state_and_its_record_can_be_read(
         assert (state_of(task, SETTINGS) in STATES) == (
             task.current.start is not None or task.current.exit is not None
         )
-        assert task.current.running == (state_of(task, SETTINGS) == ACTIVE)
-        assert task.current.file is None or task.current.running
+        assert task.current.active == (state_of(task, SETTINGS) == ACTIVE)
+        assert task.current.file is None or task.current.active
         assert task.runs == runs
         assert decode_task(encode(task)) == task
         assert all(amount >= 0 for _, _, amount in folded.measurements)
@@ -272,7 +272,7 @@ def test_the_tasks_by_state_add_up_to_the_known_tasks(
     drawn: list[tuple[str, AnyCallback]], later: float
 ) -> None:
     """A task is known when a run or an exit of it is known. Forgotten tasks are not counted."""
-    batch_folder = BatchFolder(SETTINGS, ("appid",))
+    applier = BatchApplier(SETTINGS, ("appid",))
     calls = [
         BatchItem(d.arrival, replace(d.callback, task_id=task_id))
         for task_id, one in drawn
@@ -283,16 +283,16 @@ def test_the_tasks_by_state_add_up_to_the_known_tasks(
         closing(SqliteStore(Path(folder) / "relay.db", StoreOptions(labels=("appid",)))) as store,
     ):
         for arrived in sorted(calls, key=lambda a: a.arrival):
-            store.transact(lambda transaction, arrived=arrived: batch_folder.apply([arrived], transaction))  # type: ignore[misc]
+            store.transact(lambda transaction, arrived=arrived: applier.apply([arrived], transaction))  # type: ignore[misc]
             compare_states(store)
         now = T0 + 5000 + later
-        store.transact(lambda transaction: batch_folder.sweep(store.due(now, 9), now, transaction))
+        store.transact(lambda transaction: applier.sweep(store.due_keys(now, 9), now, transaction))
         compare_states(store)
 
 
 def compare_states(store: SqliteStore) -> None:
     """Assert that the store counts the tasks by state correctly."""
-    kept = [decode_task(record) for _, record in store.listing(state=None, after=0, limit=99)]
+    kept = [decode_task(record) for _, record in store.list_tasks(state=None, after=0, limit=99)]
     states = Counter(state_of(task, SETTINGS) for task in kept)
     del states[NONE]
     assert Counter({state: number for _, state, number in store.snapshot(99).counts if number}) == states

@@ -15,7 +15,7 @@ from exporter import __version__
 from exporter.config.flags import flags_of
 from exporter.config.settings import Settings
 from exporter.metrics.catalogue import FAMILIES
-from exporter.simulator.options import Options
+from exporter.simulator.options import SimulatorSettings
 from tests.each import each
 from tests.rules import RECORDED
 
@@ -86,7 +86,7 @@ def test_a_generated_page_is_up_to_date(name: str) -> None:
 def test_every_flag_and_metric_in_the_documentation_exists() -> None:
     """A page must not name flags and metrics that do not exist."""
     names = {family.full_name for family in FAMILIES}
-    known_flags = {flag.name for rows in (Settings, Options) for flag in flags_of(rows).values()}
+    known_flags = {flag.name for rows in (Settings, SimulatorSettings) for flag in flags_of(rows).values()}
     for page in tracked("*.md"):
         text = page.read_text()
         for name in re.findall(r"\b[a-z]+:css_relay_[a-z_:0-9]*[a-z0-9]\b", text):

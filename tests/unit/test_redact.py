@@ -81,7 +81,7 @@ def test_a_log_line_contains_no_secret_of_a_url(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "--callback.token-file: /etc/tokens can't be read",
+        "--callback.token-file=/etc/tokens: can't be read",
         "--callback.sign-key-file=/etc/keys",
         "KeyError: 'index'",
         "store valkey://127.0.0.1:6379/0: a new one",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from exporter.ingest.batch import BatchFolder, BatchItem
+from exporter.ingest.batch import BatchApplier, BatchItem
 from exporter.ingest.replay import Replayer, ReplayResult
 from exporter.metrics.values import histogram_keys, series
 from exporter.protocol.callback import Callback
@@ -22,7 +22,7 @@ from tests.unit.histories import SETTINGS, T0
 
 LABELS = ("appid", "to_host")
 PARSER = Parser(schemas=Schemas(), redactor=Redactor(key=b"key", plain_hosts=[]))
-FOLDER = BatchFolder(SETTINGS, LABELS)
+APPLIER = BatchApplier(SETTINGS, LABELS)
 HOUR = 3600.0
 
 
@@ -48,11 +48,11 @@ class ReplaySetup:
     def receive(self, raw: bytes, arrival: float) -> None:
         """Apply a callback that arrives."""
         arrived = BatchItem(arrival, PARSER.parse(raw))
-        self.store.transact(lambda transaction: FOLDER.apply([arrived], transaction))
+        self.store.transact(lambda transaction: APPLIER.apply([arrived], transaction))
 
     def replay(self, stored: QuarantinedBody, now: float) -> ReplayResult:
         """Replay a body."""
-        return Replayer(store=self.store, parser=PARSER, folder=FOLDER, clock=lambda: now).replay(stored)
+        return Replayer(store=self.store, parser=PARSER, applier=APPLIER, clock=lambda: now).replay(stored)
 
     @property
     def quarantined(self) -> int:
@@ -73,7 +73,7 @@ class ReplaySetup:
     @property
     def task(self) -> Task:
         """Task 4/a."""
-        record = self.store.find("4/a")
+        record = self.store.find_task("4/a")
         assert record is not None
         return decode_task(record)
 
@@ -106,7 +106,11 @@ def test_a_replayed_body_counts_at_its_first_arrival(replay_setup: ReplaySetup) 
 def test_a_body_counts_once_however_often_it_is_replayed(replay_setup: ReplaySetup) -> None:
     """Another process may have listed the body before it was replayed."""
     stored = replay_setup.quarantine(body("TaskStart", T0), T0 + 1.0)
-    assert [replay_setup.replay(stored, T0 + 9.0).outcome for _ in range(3)] == ["applied", "gone", "gone"]
+    assert [replay_setup.replay(stored, T0 + 9.0).outcome for _ in range(3)] == [
+        "applied",
+        "not_found",
+        "not_found",
+    ]
     assert replay_setup.counted("tasks_started_total") == 1
 
 
@@ -134,7 +138,7 @@ def test_a_body_that_may_have_been_counted_is_stale(replay_setup: ReplaySetup, f
     assert replay_setup.replay(stored, T0 + 9 * HOUR) == ReplayResult("stale")
     assert replay_setup.counted(series("tasks_exited_total", "0")) == 1
     assert replay_setup.fleet[series("callbacks_total", "TaskExit", "stale")] == 2
-    assert replay_setup.store.find("4/a") is None
+    assert replay_setup.store.find_task("4/a") is None
 
 
 def test_an_old_body_counts_if_it_is_newer_than_all_callbacks_of_its_task(replay_setup: ReplaySetup) -> None:
@@ -142,7 +146,7 @@ def test_an_old_body_counts_if_it_is_newer_than_all_callbacks_of_its_task(replay
     replay_setup.receive(body("TaskStart", T0), T0 + 1.0)
     stored = replay_setup.quarantine(body("TaskExit", T0 + HOUR, {"code": -5}), T0 + HOUR + 1)
     assert replay_setup.replay(stored, T0 + 100 * HOUR) == ReplayResult("applied")
-    assert not replay_setup.task.current.running
+    assert not replay_setup.task.current.active
     replay_setup.quarantine(stored.body, stored.first)
     assert replay_setup.replay(stored, T0 + 100 * HOUR) == ReplayResult("duplicate")
     assert replay_setup.counted(series("tasks_exited_total", "-5")) == 1
@@ -167,7 +171,7 @@ def test_an_exit_without_a_task_id_is_attributed(replay_setup: ReplaySetup) -> N
         body("TaskExit", T0 + 60, {"code": 0}, task_id=None, **sources), T0 + 61.0
     )
     assert replay_setup.replay(stored, T0 + 120.0) == ReplayResult("applied")
-    assert not replay_setup.task.current.running
+    assert not replay_setup.task.current.active
     late = replay_setup.quarantine(body("TaskExit", T0 + 59, {"code": 0}, task_id="", **sources), T0 + 62.0)
     assert replay_setup.replay(late, T0 + 9 * HOUR) == ReplayResult("stale")
     timeless = replay_setup.quarantine(body("TaskExit", None, {"code": 0}, task_id="", **sources), T0 + 62.0)
@@ -190,7 +194,7 @@ def test_a_body_that_is_still_invalid_stays_unchanged(
     stored = replay_setup.quarantine(raw, T0, reason)
     before = replay_setup.store.snapshot(9)
     replayed = replay_setup.replay(stored, T0 + 9.0)
-    assert replayed.outcome == "stays"
+    assert replayed.outcome == "still_invalid"
     assert why in replayed.problem
     assert replay_setup.store.snapshot(9) == before
     assert replay_setup.store.bodies(limit=9) == [stored]
@@ -202,7 +206,7 @@ def test_an_event_that_is_known_now_counts_under_its_name(replay_setup: ReplaySe
     ignored = BatchItem(
         T0 + 1.0, PARSER.parse(body("TaskPause", T0)), QuarantineEntry("unknown_event", raw, "::1", T0)
     )
-    replay_setup.store.transact(lambda transaction: FOLDER.apply([ignored], transaction))
+    replay_setup.store.transact(lambda transaction: APPLIER.apply([ignored], transaction))
     (stored,) = replay_setup.store.bodies(limit=9)
     assert replay_setup.replay(stored, T0 + 9.0) == ReplayResult("applied")
     assert replay_setup.fleet[series("callbacks_total", "other", "ignored")] == 1
@@ -220,7 +224,7 @@ def test_a_failed_transaction_keeps_the_body_and_counts_nothing(
         raise ZeroDivisionError
 
     patch: Callable[..., None] = monkeypatch.setattr
-    patch(FOLDER, "_count", fail)
+    patch(APPLIER, "_count", fail)
     with pytest.raises(ZeroDivisionError):
         replay_setup.replay(stored, T0 + 9.0)
     assert (replay_setup.quarantined, replay_setup.counted("tasks_started_total")) == (1, 0)

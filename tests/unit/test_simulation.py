@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporter.errors import CallbackError
-from exporter.ingest.batch import BatchFolder, BatchItem
+from exporter.ingest.batch import BatchApplier, BatchItem
 from exporter.metrics.catalogue import PREFIX
 from exporter.metrics.process import Telemetry
 from exporter.protocol.callback import Callback, Ignored
@@ -64,7 +64,7 @@ class Core:
     def __init__(self, path: Path) -> None:
         self._store = SqliteStore(path, StoreOptions(labels=LABELS))
         self._parser = Parser(schemas=Schemas(), redactor=Redactor(key=b"k", plain_hosts=("*.myqcloud.com",)))
-        self._folder = BatchFolder(SETTINGS, LABELS)
+        self._applier = BatchApplier(SETTINGS, LABELS)
 
     def close(self) -> None:
         """Close the store."""
@@ -74,7 +74,7 @@ class Core:
         """Apply deliveries in batches; sweep after each batch, and once past all windows."""
         for begin in range(0, len(deliveries), BATCH):
             batch = [self._arrived(each.body, arrival(each)) for each in deliveries[begin : begin + BATCH]]
-            self._store.transact(lambda transaction, batch=batch: self._folder.apply(batch, transaction))  # type: ignore[misc]
+            self._store.transact(lambda transaction, batch=batch: self._applier.apply(batch, transaction))  # type: ignore[misc]
             self._sweep(batch[-1].arrival)
         self._sweep(batch[-1].arrival + SETTINGS.reorder + 2)
 
@@ -88,10 +88,10 @@ class Core:
 
     def _sweep(self, now: float) -> None:
         for _ in range(ROUNDS):
-            keys = self._store.due(now, SWEPT)
+            keys = self._store.due_keys(now, SWEPT)
             if not keys:
                 return
-            self._store.transact(lambda transaction, keys=keys: self._folder.sweep(keys, now, transaction))  # type: ignore[misc]
+            self._store.transact(lambda transaction, keys=keys: self._applier.sweep(keys, now, transaction))  # type: ignore[misc]
         raise AssertionError("swept tasks are still due")
 
     def shown(self) -> dict[Key, float]:

@@ -21,8 +21,8 @@ from exporter.protocol.redact import Redactor
 from exporter.protocol.schemas import Schemas
 from exporter.simulator.body import CallbackWriter
 from exporter.simulator.command import simulate
-from exporter.simulator.fleet import Event, FleetSettings, RelayTask, fleet, history
-from exporter.simulator.options import Options, read_options
+from exporter.simulator.fleet import Event, FleetSettings, RelayTask, fleet, true_history
+from exporter.simulator.options import SimulatorSettings, read_options
 from exporter.simulator.totals import Key, Totals
 from exporter.simulator.verify import Comparison, sample_text
 from exporter.simulator.wire import Channel, Delivery, Faults
@@ -102,7 +102,7 @@ def test_a_history_is_valid(seed: int) -> None:
     for channel in fleet(FLEET, Random(seed)):
         for task in channel:
             kinds = (EventKind.START, EventKind.EXIT)
-            marks = [e for e in history(task, FLEET, Random(seed)) if e.kind in kinds]
+            marks = [e for e in true_history(task, FLEET, Random(seed)) if e.kind in kinds]
             assert {e.kind for e in marks[::2]} == {EventKind.START}
             assert {e.kind for e in marks[1::2]} <= {EventKind.EXIT}
             assert all(int(b.at) > int(a.at) for a, b in pairwise(marks))
@@ -238,7 +238,7 @@ def test_only_labels_that_are_shown_are_compared() -> None:
     assert sample_text(key("tasks", state="active", appid="1")) == 'css_relay_tasks{appid="1",state="active"}'
 
 
-def options_of(*flags: str) -> Options:
+def options_of(*flags: str) -> SimulatorSettings:
     """Return the options of a simulation with these flags."""
     return read_options(vars(parse(["simulate", *flags])))
 
@@ -270,11 +270,11 @@ def test_a_switch_needs_no_value() -> None:
     assert options_of("--fast", "--target", "http://a").fast
 
 
-@pytest.mark.parametrize("field", flags_of(Options))
+@pytest.mark.parametrize("field", flags_of(SimulatorSettings))
 def test_every_default_is_read_as_itself(field: str) -> None:
     """A flag with its default changes nothing."""
-    flag = flags_of(Options)[field]
-    text = default_text(Options, field)
+    flag = flags_of(SimulatorSettings)[field]
+    text = default_text(SimulatorSettings, field)
     if text:
         expected = options_of("--target=http://a")
         assert options_of("--target=http://a", f"--{flag.name}={text}") == expected

@@ -216,8 +216,8 @@ def test_a_column_selected_again_is_sorted_in_reverse() -> None:
         ({"active": 12, "failed": 2, "lost": 1}, {}, "error", "12 on air, 2 failed, 1 lost", "Failed: "),
         ({"failed": 2}, {}, "error", "0 on air, 2 failed", "Failed: "),
         ({"active": 1, "lost": 1}, {}, "error", "1 on air, 1 lost", "Lost: "),
-        ({"active": 2}, {"silent_seconds": 1}, "warning", "2 on air", "1 active task plays nothing."),
-        ({"active": 2}, {"silent_seconds": 2}, "warning", "2 on air", "2 active tasks play nothing."),
+        ({"active": 2}, {"plays_nothing_seconds": 1}, "warning", "2 on air", "1 active task plays nothing."),
+        ({"active": 2}, {"plays_nothing_seconds": 2}, "warning", "2 on air", "2 active tasks play nothing."),
         (
             {"active": 2},
             {"overdue_seconds": 2, "": 3},
@@ -249,7 +249,11 @@ def test_a_live_task_is_running_since_its_start() -> None:
     """It has no file and no exit."""
     status = status_at(("S", 0, ""))
     assert (status.state, status.since, status.file, status.exit) == ("active", T0, None, None)
-    assert (status.overdue_seconds, status.silent_seconds, visible_text("doing", status)) == (0, 0, "running")
+    assert (status.overdue_seconds, status.plays_nothing_seconds, visible_text("doing", status)) == (
+        0,
+        0,
+        "running",
+    )
 
 
 @pytest.mark.parametrize(
@@ -293,7 +297,7 @@ def test_dead_air_is_shown(now: float, silence: str) -> None:
     """The task has played a file, and has played none for a minute."""
     status = status_at(("S", 0, ""), ("F", 1, "0"), ("N", 601, "0"), now=now, duration_seconds=600.0)
     assert visible_text("doing", status) == (f"has played nothing for {silence}" if silence else "running")
-    assert status.silent_seconds == (now - 601 if silence else 0)
+    assert status.plays_nothing_seconds == (now - 601 if silence else 0)
 
 
 @pytest.mark.parametrize(

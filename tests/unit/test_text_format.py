@@ -16,7 +16,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.registry import Collector
 
-from exporter.ingest.batch import BatchFolder, BatchItem
+from exporter.ingest.batch import BatchApplier, BatchItem
 from exporter.metrics.catalogue import CATALOGUE, FAMILIES, Scope
 from exporter.metrics.process import Telemetry
 from exporter.store.protocol import Snapshot, StoreOptions
@@ -39,7 +39,7 @@ def exposition(*, openmetrics: bool) -> Exposition:
 def store(tmp_path: Path) -> Iterator[SqliteStore]:
     """A store with events of every kind."""
     store = SqliteStore(tmp_path / "relay.db", StoreOptions(), clock=lambda: T0 - 10.0)
-    folder = BatchFolder(SETTINGS, LABELS)
+    folder = BatchApplier(SETTINGS, LABELS)
     steps = [
         (
             0.5,
@@ -211,7 +211,7 @@ def calls_of(work: Callable[[], object]) -> int:
 def test_lines_of_unchanged_records_are_not_written_again(tmp_path: Path) -> None:
     """A scrape with 100 of 10,000 tasks changed does at most a tenth of the work of the first one."""
     store = SqliteStore(tmp_path / "large.db", StoreOptions())
-    folder = BatchFolder(SETTINGS, LABELS)
+    folder = BatchApplier(SETTINGS, LABELS)
     writer = exposition(openmetrics=False)
 
     def start(numbers: range, at: float) -> None:

@@ -1,6 +1,6 @@
-"""Copies of the embedded store: a backup while it is served, and a store restored from a backup.
+"""Copies of the embedded store: a backup while it is in use, and a store restored from a backup.
 
-Both are written to a file beside the target, checked, synced, and only then renamed to the target's name.
+Both are written to a file next to the target, checked, synced, and only then renamed to the target's name.
 """
 
 import sqlite3
@@ -50,10 +50,11 @@ def restore(copy: Path, store: Path, *, replace: bool, now: float) -> None:
     """Create a store from a backup; its counters start at 0 at the time `now` (seconds).
 
     Raises:
-        StoreError: the backup is damaged or none; the store is in use, or exists already, without `replace`.
+        StoreError: the file is damaged or no backup; the store is in use, or exists already, without
+            `replace`.
     """
     with new_store(store, replace=replace) as unfinished, store_errors(copy):
-        # A backup is one file, maybe on a read-only disk: `immutable` creates no files beside it. If there
+        # A backup is one file, maybe on a read-only disk: `immutable` creates no files next to it. If there
         # are such files, it is a store that may be in use; `immutable` would not read its log.
         has_sidecars = any(file.exists() for file in sidecar_files(copy))
         _copy(copy, unfinished, "mode=ro" if has_sidecars else "mode=ro&immutable=1")

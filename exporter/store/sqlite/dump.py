@@ -61,7 +61,7 @@ def load_file(path: Path, lines: Iterator[Line], *, replace: bool) -> None:
     """Create a store from the lines of a dump. If an error is raised, nothing of the new store is left.
 
     Raises:
-        StoreError: a store exists already, without `replace`, or is in use; or the file cannot be written.
+        StoreError: a store exists already, without `replace`, or is in use; or the file can't be written.
     """
     with (
         new_store(path, replace=replace) as unfinished,

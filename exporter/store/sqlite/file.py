@@ -30,8 +30,8 @@ def real_path(path: Path) -> Path:
     return path.resolve() if path.is_symlink() else path
 
 
-def make_private(path: Path) -> None:
-    """Create the file and its folder, if missing, for their owner only: bodies contain push keys."""
+def create_private(path: Path) -> None:
+    """Create the file and its folder if missing, for their owner only: bodies contain push keys."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
@@ -39,7 +39,7 @@ def make_private(path: Path) -> None:
 def with_advice(exc: Exception) -> str:
     """Return the text of an error, and what to do about it."""
     text = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
-    return next((f"{text}: {what}" for sign, what in ADVICE.items() if sign in text), text)
+    return next((f"{text}: {what}" for part, what in ADVICE.items() if part in text), text)
 
 
 class FileLock:
@@ -54,22 +54,22 @@ class FileLock:
     """
 
     def __init__(self, path: Path, *, exclusive: bool) -> None:
-        # The lock is a file of its own. The store's file cannot be locked: another file may replace it, and
+        # The lock is a file of its own. The store's file can't be locked: another file may replace it, and
         # when this process closes it, the locks that SQLite holds on it are released, too.
-        make_private(lock_file(path))
+        create_private(lock_file(path))
         self._descriptor = os.open(lock_file(path), os.O_RDWR | os.O_CLOEXEC)
         try:
             fcntl.flock(self._descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except BlockingIOError as exc:
             self.release()
             raise StoreError(
-                f"store {path} is in use; stop every process that serves it, then try again"
+                f"store {path} is in use; stop every process that uses it, then try again"
                 if exclusive
                 else f"store {path} is being restored, dumped or loaded; try again when that is done"
             ) from exc
 
     def release(self) -> None:
-        """Release the lock."""
+        """Release the lock; call this once."""
         os.close(self._descriptor)
 
 
@@ -92,10 +92,10 @@ def is_empty_and_unused(path: Path) -> bool:
 
 
 def refuse_existing(path: Path, *, replace: bool) -> None:
-    """Refuse a path where something exists, except a file that `replace` allows to replace.
+    """Check that a new file may be written to `path`: nothing is there, or a file and `replace`.
 
     Raises:
-        StoreError: something exists there.
+        StoreError: it may not be written.
     """
     with store_errors(path):
         if not path.name or (path.exists() and not path.is_file()):
@@ -108,7 +108,7 @@ def refuse_files_of(store: Path, path: Path) -> None:
     """Refuse to write to `path` if that is the store or a file that belongs to it.
 
     Raises:
-        StoreError: it is.
+        StoreError: `path` belongs to the store.
     """
     with store_errors(path):
         store, path = store.resolve(), path.resolve()
@@ -138,9 +138,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
     # A process that was killed may have left one.
     unfinished.unlink(missing_ok=True)
     try:
-        make_private(unfinished)
+        create_private(unfinished)
         yield unfinished
-        # The content must be on disk before the name is, and the name before success is reported.
+        # Sync the content before the rename, and the folder before success is reported.
         _sync(unfinished)
         unfinished.rename(path)
         _sync(path.parent)
@@ -150,7 +150,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def unfinished_file(path: Path) -> Path:
-    """Return the file beside `path` that is written before it is renamed to `path`."""
+    """Return the file next to `path` that is written before it is renamed to `path`."""
     return path.with_name(f"{path.name}-unfinished")
 
 
@@ -182,7 +182,7 @@ def _sync(path: Path) -> None:
 
 
 def sidecar_files(path: Path) -> list[Path]:
-    """Return the files that SQLite may create beside a database file."""
+    """Return the files that SQLite may create next to a database file."""
     return [path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal")]
 
 
@@ -194,4 +194,4 @@ def refuse_stale_wal(store: Path) -> None:
             merge_wal(connection)
     rest = [file.name for file in sidecar_files(store) if file.exists()]
     if rest:
-        raise StoreError(f"{store}: {', '.join(rest)} beside it belong to another store; move them away, too")
+        raise StoreError(f"{store}: {', '.join(rest)} next to it belong to another store; move them away")

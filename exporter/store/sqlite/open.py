@@ -15,6 +15,7 @@ ATTACHED_BUSY_MS = 60_000
 OPEN_EXISTING = "mode=rw"
 
 #: The versions of the store, in order. Never change an entry: a release may only add one at the end.
+#: Stored names of earlier versions: `ledgers` has the label sets, `tasks.ledger` the ID of one.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
@@ -29,7 +30,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             sources INTEGER,               -- digest of the sources
             state INTEGER NOT NULL,        -- rank: those shown first have the lowest
             ledger INTEGER,                -- of its label set
-            due REAL NOT NULL,             -- when a sweep looks at it next, UNIX seconds
+            due REAL NOT NULL,             -- when a sweep checks it next, UNIX seconds
             record TEXT NOT NULL
         )""",
         "CREATE INDEX tasks_by_due ON tasks (due)",
@@ -83,7 +84,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
     Raises:
         StoreError: the file has a newer version.
     """
-    # Take the lock before the version is read: another process may migrate at the same time.
+    # Lock before the version is read: another process may migrate at the same time.
     connection.execute("BEGIN IMMEDIATE")
     for statements in MIGRATIONS[check_version(connection, path) :]:
         for statement in statements:
@@ -109,7 +110,7 @@ def check_version(connection: sqlite3.Connection, path: Path) -> int:
 
 def check_tables(connection: sqlite3.Connection) -> None:
     """Read one row of every table: this raises sqlite3.DatabaseError if the file is damaged."""
-    # Opening the file does not find all damage: pages that are in the write-ahead log are read from there.
+    # Opening the file alone may not find damage: the pages it needs may be in the write-ahead log.
     tables = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
     for (table,) in tables:
         connection.execute(f"SELECT * FROM {table} LIMIT 1").fetchall()  # noqa: S608 - its own tables
@@ -126,9 +127,9 @@ def integrity_check(connection: sqlite3.Connection) -> None:
     Raises:
         sqlite3.DatabaseError: the file is damaged or not a store.
     """
-    (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
-    if verdict != "ok":
-        raise sqlite3.DatabaseError(f"malformed ({verdict})")
+    (result,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    if result != "ok":
+        raise sqlite3.DatabaseError(f"malformed ({result})")
     if not connection.execute("SELECT count(*) FROM meta WHERE key = 'labels'").fetchone()[0]:
         raise sqlite3.DatabaseError("not a database of this program")
 

@@ -24,7 +24,7 @@ def read_snapshot(
     """
     label_sets = reader.execute("SELECT id, labels, record FROM ledgers ORDER BY labels").fetchall()
     labels = {number: tuple(json.loads(text)) for number, text, _ in label_sets}
-    # Records without a state only remember exits: they are not counted.
+    # Nameless tasks have no state and are not counted, see `relay.attribution`.
     counts = reader.execute(
         "SELECT state, ledger, count(*) FROM tasks WHERE state < ? GROUP BY state, ledger", (RANKS[NONE],)
     ).fetchall()

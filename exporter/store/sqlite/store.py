@@ -1,7 +1,7 @@
 """The embedded store: one SQLite file, durable at every commit.
 
-Two processes may use the file at the same time, for example during a restart. So each transaction takes the
-write lock before it reads. Between transactions only the label sets are cached, and only until another
+Two processes may use the file at the same time, for example during a restart. So each transaction locks the
+file for writing before it reads. Between transactions only the label sets are cached, and only until another
 connection commits.
 """
 
@@ -19,7 +19,7 @@ from exporter.metrics.values import FLEET
 from exporter.relay import NONE, STATES
 from exporter.store.protocol import PreparedCommit, QuarantinedBody, Snapshot, StoreOptions, T, Transaction
 from exporter.store.records import RANKS
-from exporter.store.sqlite.file import FileLock, is_empty_and_unused, make_private, with_advice
+from exporter.store.sqlite.file import FileLock, create_private, is_empty_and_unused, with_advice
 from exporter.store.sqlite.open import ATTACHED_BUSY_MS, BUSY_MS, check_tables, connect, migrate
 from exporter.store.sqlite.snapshot import read_snapshot
 from exporter.store.sqlite.transaction import LabelSetRows, SqliteTransaction, insert_label_set
@@ -29,11 +29,10 @@ PROBE_BYTES = 65536
 
 
 class SqliteStore:
-    """A store in one SQLite file.
+    """A store in one SQLite file. The methods are documented in `exporter.store.protocol`.
 
     Args:
         path: the file; if it does not exist, it is created for its owner only.
-        options: the options of the store.
         clock: returns the time, seconds.
 
     Raises:
@@ -64,14 +63,14 @@ class SqliteStore:
     def _open(self, opened: ExitStack) -> None:
         path = self._path
         if self._options.attach_only and not path.exists():
-            raise StoreError(f"there is no store {path}; set --store.url to the store that is served")
+            raise StoreError(f"there is no store {path}; set --store.url to the store of the exporter")
         # A new store would hide the loss: counters that start at 0 look healthy.
         if is_empty_and_unused(path):
             raise StoreError(
                 f"store {path} has lost all its data; delete the file, then restore a backup or start anew"
             )
         opened.callback(FileLock(path, exclusive=False).release)
-        make_private(path)
+        create_private(path)
         self._inode = path.stat().st_ino
         self._writer = opened.enter_context(closing(connect(path, self._busy_ms)))
         migrate(self._writer, path)
@@ -90,7 +89,7 @@ class SqliteStore:
     def begin(self, work: Callable[[Transaction], T], *, wait: bool) -> PreparedCommit[T]:
         self._begin_transaction(wait=wait)
         with self._rollback_on_error():
-            self._drop_stale_cache()
+            self._clear_outdated_cache()
             transaction = SqliteTransaction(
                 self._writer, options=self._options, cached=self._label_sets, clock=self._clock
             )
@@ -108,7 +107,7 @@ class SqliteStore:
     def transact(self, work: Callable[[Transaction], T]) -> tuple[T, dict[str, int]]:
         return self.begin(work, wait=True).commit()
 
-    def due(self, now: float, limit: int) -> list[str]:
+    def due_keys(self, now: float, limit: int) -> list[str]:
         with self._unavailable_on_error():
             rows = self._writer.execute(
                 "SELECT key FROM tasks WHERE due <= ? ORDER BY due LIMIT ?", (now, limit)
@@ -119,7 +118,7 @@ class SqliteStore:
         with self._read_transaction() as reader:
             return read_snapshot(reader, self._created, max_tasks, states)
 
-    def listing(self, *, state: str | None, after: int, limit: int) -> list[tuple[int, str]]:
+    def list_tasks(self, *, state: str | None, after: int, limit: int) -> list[tuple[int, str]]:
         low, high = (RANKS[state],) * 2 if state else (0, RANKS[NONE] - 1)
         with self._read_transaction() as reader:
             return reader.execute(
@@ -127,7 +126,7 @@ class SqliteStore:
                 (low, high, after, limit),
             ).fetchall()
 
-    def find(self, key: str) -> str | None:
+    def find_task(self, key: str) -> str | None:
         with self._read_transaction() as reader:
             query = "SELECT record FROM tasks WHERE key = ? AND state < ?"
             row = reader.execute(query, (key, RANKS[NONE])).fetchone()
@@ -156,7 +155,7 @@ class SqliteStore:
         self._opened.close()
 
     def _begin_transaction(self, *, wait: bool) -> None:
-        """Begin a write transaction: take the write lock before anything is read."""
+        """Begin a write transaction: lock the file for writing before anything is read."""
         with self._unavailable_on_error():
             self._check_file()
             self._writer.execute(f"PRAGMA busy_timeout = {self._busy_ms if wait else 0}")
@@ -212,7 +211,7 @@ class SqliteStore:
         if self._path.stat().st_ino != self._inode:
             raise OSError("the file was replaced while the exporter ran; restart the exporter")
 
-    def _drop_stale_cache(self) -> None:
+    def _clear_outdated_cache(self) -> None:
         """Clear the cached label sets if another connection has committed since they were read."""
         version = self._writer.execute("PRAGMA data_version").fetchone()[0]
         if version != self._data_version:
@@ -220,9 +219,9 @@ class SqliteStore:
             self._data_version = version
 
     def _create_or_check_meta(self) -> None:
-        """Create the store's own record of itself, or check the options against it.
+        """Create the meta of the store, or check the options against it.
 
-        If the check fails, the caller closes the file, which rolls back the transaction.
+        If the check fails, `__init__` closes the file, which rolls back the transaction.
         """
         self._writer.execute("BEGIN IMMEDIATE")
         meta = dict(self._writer.execute("SELECT key, value FROM meta"))

@@ -24,11 +24,12 @@ LabelSetRows = dict[tuple[str, ...], tuple[int, LabelSetValues]]
 
 
 class SqliteTransaction(TransactionBase):
-    """A transaction of the embedded store: it reads the file at once, and writes its changes in `write`.
+    """A transaction of the embedded store: it reads the file immediately, and writes its changes in `write`.
+
+    The methods are documented in `exporter.store.protocol`.
 
     Args:
         connection: a connection with an open write transaction.
-        options: the options of the store.
         cached: label sets as they are in the file; those that are read are added.
         clock: returns the time, seconds.
     """
@@ -56,8 +57,8 @@ class SqliteTransaction(TransactionBase):
             part, wanted = wanted[:MAX_KEYS_AT_ONCE], wanted[MAX_KEYS_AT_ONCE:]
             # Repeat the last key up to a power of two: so few different statements have to be prepared.
             part += [part[-1]] * ((1 << (len(part) - 1).bit_length()) - len(part))
-            marks = ",".join("?" * len(part))
-            self._tasks |= self._tasks_where(f"key IN ({marks})", part)
+            placeholders = ",".join("?" * len(part))
+            self._tasks |= self._tasks_where(f"key IN ({placeholders})", part)
 
     def task(self, key: str) -> Task | None:
         if key in self._rows:
@@ -69,12 +70,12 @@ class SqliteTransaction(TransactionBase):
 
     def tasks_with_sources(self, appid: int, sources: str) -> list[Task]:
         # Digests are random, so each new task would write another page of this index. Most stores never need
-        # it: it is created for the first exit without a task_id.
+        # it: it is created for the first exit without a task ID.
         self._connection.execute("CREATE INDEX IF NOT EXISTS tasks_by_sources ON tasks (sources)")
         found = self._tasks_where("sources = ?", [sources_number(sources)])
         return self._filter_by_sources(found, appid, sources)
 
-    def release(self, digest: str) -> bool:
+    def delete_body(self, digest: str) -> bool:
         deleted = self._connection.execute("DELETE FROM quarantine WHERE digest = ?", (_from_hex(digest),))
         return deleted.rowcount > 0
 
@@ -99,8 +100,8 @@ class SqliteTransaction(TransactionBase):
         return {key_of(task): task for task in decode_tasks(lines)}
 
     def _write_tasks(self) -> None:
-        forgotten = [(key,) for key, row in self._rows.items() if row is None]
-        self._connection.executemany("DELETE FROM tasks WHERE key = ?", forgotten)
+        deleted = [(key,) for key, row in self._rows.items() if row is None]
+        self._connection.executemany("DELETE FROM tasks WHERE key = ?", deleted)
         rows = [self._task_columns(key, row) for key, row in self._rows.items() if row is not None]
         insert_many(self._connection, _INSERT_TASKS, rows, _ON_EXISTING_TASK)
 
@@ -115,10 +116,10 @@ class SqliteTransaction(TransactionBase):
         if found is None:
             # The fleet has a row, but is no label set of --metrics.labels.
             sets = self._connection.execute("SELECT count(*) FROM ledgers").fetchone()[0] - 1
-            beyond = (OVERFLOW,) * len(labels)
-            if sets >= self._options.max_label_sets and labels != beyond:
+            overflow = (OVERFLOW,) * len(labels)
+            if sets >= self._options.max_label_sets and labels != overflow:
                 self.overflow["label_sets"] += 1
-                return self._label_set(beyond)
+                return self._label_set(overflow)
             found = insert_label_set(self._connection, labels, self._clock())
             self._changed[labels] = found
         else:
@@ -135,7 +136,7 @@ class SqliteTransaction(TransactionBase):
         for entry in self._quarantine_entries:
             if self._insert_body(entry):
                 self.increments.count("quarantined_bodies_total", entry.reason)
-        evicted = 0 if self._evict_at is None else self._evict(self._evict_at)
+        evicted = 0 if self._evict_now is None else self._evict(self._evict_now)
         if evicted:
             self.increments.count("quarantine_evicted_total", amount=evicted)
 
@@ -152,7 +153,7 @@ class SqliteTransaction(TransactionBase):
         return bool(count == 1)
 
     def _evict(self, now: float) -> int:
-        """Delete the bodies beyond the limits, the longest unseen first; return how many."""
+        """Delete the bodies above the limits, the longest unseen first; return how many."""
         options = self._options
         bodies, size = self._connection.execute(
             "SELECT count(*), total(size) FROM quarantine INDEXED BY quarantine_by_last"

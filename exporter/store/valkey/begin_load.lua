@@ -11,7 +11,7 @@ end
 for _, number in ipairs(redis.call('HVALS', key('ledgers'))) do
   redis.call('UNLINK', key('ledger:' .. number))
 end
--- The last three are keys of earlier versions.
+-- The last three are keys of earlier versions, see common.lua.
 for name in string.gmatch(
   'meta ledgers seen tasks places due state:0 state:1 state:2 state:3 sources held bodies last done probed ' ..
   'changed forgotten posted', '%S+'

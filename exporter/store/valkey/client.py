@@ -14,7 +14,7 @@ from exporter.config.store_url import StoreUrl
 
 CONNECT_SECONDS = 2.0
 ANSWER_SECONDS = 3.0
-#: How long the server waits for its replicas before it answers. It must be less than ANSWER_SECONDS.
+#: How long the server waits for server replicas before it answers. It must be less than ANSWER_SECONDS.
 REPLICAS_SECONDS = 1.0
 
 #: A cluster chooses the slot of a key by the text in braces. So all keys of a store are in the same slot, and
@@ -22,7 +22,7 @@ REPLICAS_SECONDS = 1.0
 KEY_PREFIX = "css-relay:{0}:"
 META = KEY_PREFIX + "meta"
 #: A key that is only written so that WAIT has a write to wait for.
-WAIT_MARK = KEY_PREFIX + "mark"
+WAIT_KEY = KEY_PREFIX + "mark"
 
 Client = valkey.Valkey | ValkeyCluster
 
@@ -77,27 +77,27 @@ def execute(client: Client, *command: str | bytes | float) -> Any:
 
 
 def execute_replicated(client: Client, replicas: int, *command: str | bytes | float) -> tuple[Any, int]:
-    """Return the answer to a command, and how many replicas have all that it wrote or read.
+    """Return the answer to a command, and how many server replicas have all that it wrote or read.
 
     Args:
-        replicas: the number of replicas to wait for, up to REPLICAS_SECONDS.
+        replicas: the number of server replicas to wait for, up to REPLICAS_SECONDS.
     """
-    # WAIT covers only writes of its own connection, so it follows the command on the same one. A mark is
+    # WAIT covers only writes of its own connection, so it follows the command on the same one. WAIT_KEY is
     # written in between, since the command may write nothing itself: it may read what others wrote, or be a
-    # retry after its answer was lost. Replicas that have the mark have all writes before it.
-    commands = command, ("SET", WAIT_MARK, 1), ("WAIT", replicas, round(REPLICAS_SECONDS * 1000))
+    # retry after its answer was lost. Server replicas that have this write have all writes before it.
+    commands = command, ("SET", WAIT_KEY, 1), ("WAIT", replicas, round(REPLICAS_SECONDS * 1000))
     try:
-        answer, marked, replicated = _pipeline(_server_of(client), *commands)
+        answer, written, replicated = _pipeline(_server_of(client), *commands)
         if isinstance(answer, Exception):
             raise answer
     except (valkey.ConnectionError, valkey.TimeoutError, AskError, ClusterDownError):
         _update_cluster_map(client)
         raise
-    for error in (marked, replicated):
+    for error in (written, replicated):
         if isinstance(error, NoPermissionError):
             raise error
-    # A server that accepts no writes now, or has become a replica, cannot confirm any replica.
-    is_confirmed = not isinstance(marked, Exception) and not isinstance(replicated, Exception)
+    # A server that accepts no writes now, or has become a server replica, can't confirm any.
+    is_confirmed = not isinstance(written, Exception) and not isinstance(replicated, Exception)
     return answer, int(replicated) if is_confirmed else 0
 
 

@@ -1,11 +1,11 @@
--- Commands on the store that the caller knows: reads, and writes that do not depend on what was read before.
+-- Commands on the store that the exporter knows: reads, and writes that do not depend on what was read before.
 -- ARGV[3] is the name of a command; ARGV[4...] are its arguments.
 local arguments, commands = {}, {}
 for index = 4, #ARGV do
   arguments[index - 3] = ARGV[index]
 end
 
--- Answers the labels and the numbers of all label sets, and the label values that have been seen.
+-- Returns the labels and the numbers of all label sets, and the label values that have been seen.
 function commands.seen_labels()
   return answer('ok', redis.call('HGETALL', key('ledgers')), redis.call('SMEMBERS', key('seen')))
 end
@@ -19,18 +19,18 @@ function commands.set_settings(fingerprint)
   return answer('ok')
 end
 
--- Writes bytes. Answers how many of them can be read back.
+-- Writes bytes. Returns how many of them can be read back.
 function commands.probe(bytes)
   redis.call('SET', key('probed'), bytes)
   return answer('ok', redis.call('STRLEN', key('probed')))
 end
 
--- Answers up to `limit` keys of tasks that are due at `now`, the longest overdue first.
-function commands.due(now, limit)
+-- Returns up to `limit` keys of tasks that are due at `now`, the longest overdue first.
+function commands.due_keys(now, limit)
   return answer('ok', redis.call('ZRANGEBYSCORE', key('due'), '-inf', now, 'LIMIT', 0, limit))
 end
 
--- The arguments are keys of tasks. Answers their records, their versions, and 1 for each task that has a state. Each of
+-- The arguments are keys of tasks. Returns their records, their versions, and 1 for each task that has a state. Each of
 -- the three is one text, since the client is slow to read many short answers.
 function commands.read_tasks()
   local has_state = {}
@@ -41,19 +41,19 @@ function commands.read_tasks()
   return answer('ok', join_lines(found), table.concat(versions_of(infos), ' '), table.concat(has_state, ' '))
 end
 
--- Answers the keys, the records and the versions of the tasks with these sources.
+-- Returns the keys, the records and the versions of the tasks with these sources.
 function commands.tasks_with_sources(sources)
   local names = tasks_with_sources(sources)
   local found, infos = read_tasks(names)
   return answer('ok', names, join_lines(found), table.concat(versions_of(infos), ' '))
 end
 
--- Answers 1 if the body with this digest is in the quarantine, else 0.
+-- Returns 1 if the body with this digest is in the quarantine, else 0.
 function commands.has_body(digest)
   return answer('ok', redis.call('HEXISTS', key('held'), digest))
 end
 
--- The arguments are the maximum number of tasks, and the ranks of states in order. Answers the fleet's values; for each
+-- The arguments are the maximum number of tasks, and the ranks of states in order. Returns the fleet's values; for each
 -- other label set its labels, its values, and its number of tasks in each of these states; the records of tasks as
 -- lines; the number of all tasks; and the number of bodies in the quarantine.
 function commands.snapshot()
@@ -83,9 +83,9 @@ function commands.snapshot()
   return answer('ok', label_set_json(0), sets, table.concat(tasks, '\n'), total, redis.call('HLEN', key('held')))
 end
 
--- The arguments are a position, the maximum number of tasks, and the ranks of states. Answers positions and records in
+-- The arguments are a position, the maximum number of tasks, and the ranks of states. Returns positions and records in
 -- turn.
-function commands.listing(after, limit)
+function commands.list_tasks(after, limit)
   local found = {}
   for index = 3, #arguments do
     local part = redis.call(
@@ -104,14 +104,14 @@ function commands.listing(after, limit)
   return answer('ok', page)
 end
 
--- Answers up to `limit` bodies of the quarantine by first arrival, starting after the one with this first arrival and
+-- Returns up to `limit` bodies of the quarantine by first arrival, starting after the one with this first arrival and
 -- digest. `reason` is empty for every reason; `prefix` is the beginning of digests. Each body: digest, reason, body,
 -- source, count, first and last arrival.
 function commands.bodies(limit, reason, prefix, first, after)
-  local found, held = {}, redis.call('HGETALL', key('held'))
+  local found, infos = {}, redis.call('HGETALL', key('held'))
   first = tonumber(first)
-  for index = 1, #held, 2 do
-    local digest, info = held[index], cmsgpack.unpack(held[index + 1])
+  for index = 1, #infos, 2 do
+    local digest, info = infos[index], cmsgpack.unpack(infos[index + 1])
     if (info.first > first or (info.first == first and digest > after))
       and (reason == '' or reason == info.reason) and string.sub(digest, 1, #prefix) == prefix then
       info.digest = digest

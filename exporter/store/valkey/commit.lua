@@ -8,7 +8,8 @@ local done = redis.call('HGET', key('done'), commit.client)
 if done and string.match(done, '^%d+') == commit.number then
   return answer('ok')
 end
--- After the deadline the caller has answered 503. A commit would count what the sender sends again.
+-- After the deadline the exporter has answered 503. A commit now would count a callback twice, because the sender
+-- sends it again.
 if micros() > commit.deadline then
   return answer('late')
 end
@@ -25,7 +26,7 @@ for _, read in ipairs(commit.tasks_with_sources) do
     return answer('conflict')
   end
 end
-for _, digest in ipairs(commit.released) do
+for _, digest in ipairs(commit.deleted_bodies) do
   if redis.call('HEXISTS', key('held'), digest) == 0 then
     return answer('conflict')
   end
@@ -83,9 +84,9 @@ for _, increments in ipairs(commit.increments) do
   for _, value in ipairs(increments[2]) do
     redis.call('HINCRBY', label_set, 'v' .. value[1], value[2])
   end
-  for _, mark in ipairs(increments[3]) do
-    if tonumber(redis.call('HGET', label_set, 'm' .. mark[1]) or 0) < tonumber(mark[2]) then
-      redis.call('HSET', label_set, 'm' .. mark[1], mark[2])
+  for _, time in ipairs(increments[3]) do
+    if tonumber(redis.call('HGET', label_set, 'm' .. time[1]) or 0) < tonumber(time[2]) then
+      redis.call('HSET', label_set, 'm' .. time[1], time[2])
     end
   end
   for _, exemplar in ipairs(increments[4]) do
@@ -106,7 +107,7 @@ local function delete_body(digest)
   redis.call('ZREM', key('last'), digest)
 end
 
-for _, digest in ipairs(commit.released) do
+for _, digest in ipairs(commit.deleted_bodies) do
   delete_body(digest)
 end
 for index, entry in ipairs(commit.quarantine_entries) do

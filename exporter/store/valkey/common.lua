@@ -1,5 +1,21 @@
 -- This file is in front of every script. KEYS[1] is the store's `meta`. All keys of the store have the same prefix, so
--- they are in the same slot of a cluster.
+-- they are in the same slot of a cluster:
+--   meta           hash  id, secret, labels, version, partitions; `created`: the start of the counters; `commits`; `tasks`:
+--                        the last id; `bytes` of the quarantine; `judged_by`: the fold settings; `torn`: commits were lost;
+--                        `loading`: the id of an unfinished load
+--   ledgers        hash  the labels of each label set -> its number; 0 is the fleet
+--   ledger:N       hash  the values of label set N
+--   seen           set   the label values that have series of their own
+--   tasks, places  hash  the record and the info of each task
+--   due            zset  when a sweep checks each task
+--   state:RANK     zset  the tasks in a state
+--   sources        zset  the tasks by their sources
+--   held, bodies   hash  the info and the bytes of each body in the quarantine
+--   last           zset  the bodies by last arrival
+--   done           hash  the last commit of each exporter
+--   probed, mark         test values
+-- Stored names of earlier versions: `ledgers` (label sets), `judged_by`, `held`, `places`, `torn`. Keys that only earlier
+-- versions write: `changed`, `forgotten`, `posted`, and the fields `last`, `floor`, `moved` of meta.
 local key_prefix = string.match(KEYS[1], '^(.*:)meta$')
 
 local function key(name)
@@ -17,10 +33,10 @@ local function answer(status, ...)
   return {status, tonumber(redis.call('HGET', KEYS[1], 'commits') or 0), micros(), ...}
 end
 
--- Checks that this is the store that the caller knows. Returns why not, or nil.
--- ARGV[1] is the id of the caller's store. ARGV[2] has the number of commits that the caller has seen, the caller's own
--- id, and the number of its last commit. The store may only be newer than that. The caller's last commit is compared,
--- too: if the store went back to an older state, later commits of others may have made up for the number of commits.
+-- Checks that this is the store that the exporter knows. Returns why not, or nil.
+-- ARGV[1] is the id of the exporter's store. ARGV[2] has the number of commits that the exporter has seen, its own id,
+-- and the number of its last commit. The store may only be newer than that. The last commit is compared, too: after the
+-- store went back to an older state, commits of others may have raised the number of commits again.
 local function check_store()
   local id, commits, torn = unpack(redis.call('HMGET', KEYS[1], 'id', 'commits', 'torn'))
   if id ~= ARGV[1] then
@@ -36,7 +52,7 @@ local function check_store()
 end
 
 -- Appends the fields of a hash to `found`. Reads many with each call, since a call costs more than what it reads; not
--- all at once, since Lua limits the number of arguments.
+-- all together, since Lua limits the number of arguments.
 local function read_fields(hash, names, found)
   for first = 1, #names, 1000 do
     local some = redis.call('HMGET', hash, unpack(names, first, math.min(first + 999, #names)))
@@ -47,7 +63,7 @@ local function read_fields(hash, names, found)
   return found
 end
 
--- A task's info is what is stored of it beside its record: "version rank label_set id sources".
+-- A task's info is stored in addition to its record: "version rank label_set id sources".
 local function parse_info(text)
   if not text then
     return nil

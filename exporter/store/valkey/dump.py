@@ -31,14 +31,14 @@ TASKS_AT_ONCE, LINES_AT_ONCE = 200, 100
 
 Command = tuple[str | bytes | float, ...]
 
-LEDGERS, SEEN_VALUES, TASKS, PLACES, DUE, SOURCES, HELD, BODIES, LAST = (
+LABEL_SETS, SEEN_VALUES, TASKS, TASK_INFOS, DUE, SOURCES, BODY_INFOS, BODIES, LAST = (
     KEY_PREFIX + name
     for name in ("ledgers", "seen", "tasks", "places", "due", "sources", "held", "bodies", "last")
 )
 
 
 class _BodyInfo(Struct):
-    """The info of a body in the quarantine, stored beside the body."""
+    """The info of a body in the quarantine, stored in addition to the body."""
 
     reason: str
     source: str
@@ -109,7 +109,7 @@ def _replaceable_id(runner: ScriptRunner, url: StoreUrl, *, replace: bool) -> st
             raise StoreError(f"store {url} already exists; give another --store.url, or add --replace")
         if answer.micros - answer.rest[1] < IN_USE_SECONDS * MICRO:
             raise StoreError(
-                f"store {url} is in use; stop every process that serves it, "
+                f"store {url} is in use; stop every process that uses it, "
                 f"wait {IN_USE_SECONDS:g} s, then try again"
             )
     return meta.get("loading") or meta.get("id", "")
@@ -118,7 +118,7 @@ def _replaceable_id(runner: ScriptRunner, url: StoreUrl, *, replace: bool) -> st
 def _check_counts(runner: ScriptRunner, counts: Counter[object]) -> None:
     """Check that the server has as many records as it was sent: it may have evicted some."""
     sent = [counts[LabelSetLine], counts[TaskLine], counts[BodyLine]]
-    if sent != [runner.ask("HLEN", key) for key in (LEDGERS, TASKS, HELD)]:
+    if sent != [runner.ask("HLEN", key) for key in (LABEL_SETS, TASKS, BODY_INFOS)]:
         raise StoreError("the server lost records during the load; check its maxmemory-policy and its log")
 
 
@@ -152,7 +152,7 @@ def _commands(line: Line, id_: str, counts: Counter[object]) -> Iterator[Command
             seen = [key for key in label_set.values if key.startswith(SEEN_VALUE + SEP)]
             counted = {key: value for key, value in label_set.values.items() if key not in seen}
             fields = hash_fields_of(changed(label_set, values=counted))
-            yield "HSET", LEDGERS, json.dumps(label_set.labels), number
+            yield "HSET", LABEL_SETS, json.dumps(label_set.labels), number
             yield "HSET", f"{KEY_PREFIX}ledger:{number}", *chain.from_iterable(fields)
             if seen:
                 yield "SADD", SEEN_VALUES, *seen
@@ -160,7 +160,7 @@ def _commands(line: Line, id_: str, counts: Counter[object]) -> Iterator[Command
             # A task gets a new id by its age. All versions are 1: 0 stands for a task that does not exist.
             name, rank, age = key_of(task), RANKS[line.state], number + 1
             yield "HSET", TASKS, name, encode(task)
-            yield "HSET", PLACES, name, f"1 {rank} {line.label_set} {age} {task.sources}"
+            yield "HSET", TASK_INFOS, name, f"1 {rank} {line.label_set} {age} {task.sources}"
             yield "ZADD", DUE, repr(line.due), name
             if line.state != NONE:
                 yield "ZADD", f"{KEY_PREFIX}state:{rank}", (line.label_set << 32) + age, name
@@ -170,7 +170,7 @@ def _commands(line: Line, id_: str, counts: Counter[object]) -> Iterator[Command
             counts["bytes"] += len(body)
             digest = body_digest(body).hex()
             info = _BodyInfo(line.reason, line.source, line.count, line.first, line.last, len(body))
-            yield "HSET", HELD, digest, msgspec.msgpack.encode(info)
+            yield "HSET", BODY_INFOS, digest, msgspec.msgpack.encode(info)
             yield "HSET", BODIES, digest, body
             yield "ZADD", LAST, repr(line.last), digest
 
@@ -180,7 +180,8 @@ def _read_meta(runner: ScriptRunner) -> dict[str, str]:
 
 
 def _label_sets(runner: ScriptRunner) -> Iterator[LabelSetLine]:
-    labels = {int(number): tuple(json.loads(text)) for text, number in runner.ask("HGETALL", LEDGERS).items()}
+    numbers = runner.ask("HGETALL", LABEL_SETS)
+    labels = {int(number): tuple(json.loads(text)) for text, number in numbers.items()}
     seen = {key.decode(): 1 for key in runner.ask("SMEMBERS", SEEN_VALUES)}
     for number in sorted(labels):
         fields = runner.ask("HGETALL", f"{KEY_PREFIX}ledger:{number}").items()
@@ -191,16 +192,16 @@ def _label_sets(runner: ScriptRunner) -> Iterator[LabelSetLine]:
 
 
 def _tasks(runner: ScriptRunner) -> Iterator[TaskLine]:
-    """Yield the tasks by age. Only the keys and ages of all tasks are in memory at once."""
+    """Yield the tasks by age. Only the keys and ages of all tasks are in memory together."""
     # HSCAN may return a key twice: so it is a dictionary.
     ages: dict[bytes, int] = {}
     cursor = -1
     while cursor:
-        cursor, found = runner.ask("HSCAN", PLACES, max(cursor, 0), "COUNT", TASKS_AT_ONCE)
+        cursor, found = runner.ask("HSCAN", TASK_INFOS, max(cursor, 0), "COUNT", TASKS_AT_ONCE)
         ages |= {name: int(info.split(b" ")[3]) for name, info in found.items()}
     names = iter(sorted(ages, key=ages.__getitem__))
     while some := list(islice(names, TASKS_AT_ONCE)):
-        records = (runner.ask("HMGET", key, *some) for key in (PLACES, TASKS))
+        records = (runner.ask("HMGET", key, *some) for key in (TASK_INFOS, TASKS))
         for info, record, due in zip(*records, runner.ask("ZMSCORE", DUE, *some), strict=True):
             if None in (info, record, due):
                 raise ValueError("a task was deleted meanwhile")
@@ -209,7 +210,7 @@ def _tasks(runner: ScriptRunner) -> Iterator[TaskLine]:
 
 
 def _bodies(runner: ScriptRunner) -> Iterator[BodyLine]:
-    held = runner.ask("HGETALL", HELD).items()
+    held = runner.ask("HGETALL", BODY_INFOS).items()
     infos = [(digest, msgspec.msgpack.decode(text, type=_BodyInfo)) for digest, text in held]
     for digest, info in sorted(infos, key=lambda each: (each[1].first, each[0])):
         body = runner.ask("HGET", BODIES, digest)

@@ -1,6 +1,6 @@
 -- Opens the store, and creates it if it does not exist.
 -- ARGV[1]: 1 for an exporter, which may create the store, else 0; the rest: names and values of a new store's meta.
--- Answers the meta, and the time of the last commit, microseconds.
+-- Returns the meta, and the time of the last commit, microseconds.
 local hour_ago, newest = micros() - 3600000000, 0
 if ARGV[1] == '1' and redis.call('EXISTS', KEYS[1]) == 0 then
   for index = 2, #ARGV, 2 do
@@ -10,7 +10,8 @@ if ARGV[1] == '1' and redis.call('EXISTS', KEYS[1]) == 0 then
   redis.call('HSET', key('ledgers'), '[""]', 0)
   redis.call('HSET', key('ledger:0'), 'created', redis.call('HGET', KEYS[1], 'created'))
 end
--- Earlier versions noted here for scrapes what had changed. If one still runs, it reads everything without these keys.
+-- Earlier versions kept lists of changes in these keys, for scrapes. Without them such a version reads everything, which
+-- is slower but right.
 if ARGV[1] == '1' then
   redis.call('HDEL', KEYS[1], 'last', 'floor')
   redis.call('UNLINK', key('changed'), key('forgotten'), key('posted'))

@@ -25,13 +25,12 @@ log = logging.getLogger(__name__)
 
 
 class StoreMeta(Struct, frozen=True):
-    """The store's own record of itself.
+    """The meta of the store.
 
     Args:
-        id: identifies this generation of the store.
+        id: identifies the store since its counters started.
         secret: the key of the digests that replace secrets.
-        created: when this generation and its counters started, seconds.
-        commits: the number of commits so far.
+        created: when its counters started at 0, seconds.
     """
 
     id: str
@@ -50,16 +49,16 @@ def open_or_create(
     """
     meta, commits = _open(runner, url, options, clock)
     if not meta:
-        raise StoreError(f"there is no store {url}; set --store.url to the store that is served")
+        raise StoreError(f"there is no store {url}; set --store.url to the store of the exporter")
     check_version(meta, url)
     has_same_fold_settings = options.check_meta(meta, url, "another database")
     # `torn` means that commits were lost, see guard.lua.
     if "torn" in meta and not options.attach_only:
-        _begin_generation(runner, meta["id"], commits, clock())
+        _reset_counters(runner, meta["id"], commits, clock())
         log.warning("store %s has lost commits; all counters start again at 0", url)
         meta, commits = _open(runner, url, options, clock)
     if not has_same_fold_settings:
-        # "0 - 0": this process has seen no commit, is no client yet, and has made no commit.
+        # "0 - 0": this process has seen no commit, has no ID yet, and has made no commit.
         runner.run(Script("commands"), meta["id"], "0 - 0", "set_settings", options.fold_settings_fingerprint)
     return StoreMeta(meta["id"], bytes.fromhex(meta["secret"]), float(meta["created"]), commits)
 
@@ -120,19 +119,20 @@ def check_version(meta: dict[str, str], url: StoreUrl) -> None:
         )
     if meta.get("version") != VERSION or meta.get("partitions") != PARTITIONS:
         raise StoreError(
-            f"store {url} has version {meta.get('version')} in {meta.get('partitions')} parts, this program "
-            f"supports {VERSION} in {PARTITIONS}; use the program version that wrote it, or a newer one"
+            f"store {url} has version {meta.get('version')} and {meta.get('partitions')} partitions, this "
+            f"program supports version {VERSION} and {PARTITIONS} partition; use the program version that "
+            "wrote it, or a newer one"
         )
 
 
-def _begin_generation(runner: ScriptRunner, id_: str, commits: int, now: float) -> None:
+def _reset_counters(runner: ScriptRunner, id_: str, commits: int, now: float) -> None:
     """Set all counters to 0."""
     # If they only went back a little, Prometheus would see a reset and add all of the old numbers again.
     tasks = [
         (key.decode(), encode(with_counters_reset(decode_task(record.decode()))))
         for key, record in runner.ask("HGETALL", KEY_PREFIX + "tasks").items()
     ]
-    # Several processes may do this at once. The first one gives the store a new id; the others find that id
-    # and change nothing.
+    # Several processes may do this at the same time. The first one gives the store a new id; the others find
+    # that id and change nothing.
     fields = (id_, commits, os.urandom(8).hex(), repr(now))
-    runner.run(Script("renew", guarded=False), *fields, msgspec.msgpack.encode(tasks))
+    runner.run(Script("reset_counters", guarded=False), *fields, msgspec.msgpack.encode(tasks))

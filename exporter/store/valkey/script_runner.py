@@ -37,7 +37,7 @@ class Script:
 
     Args:
         name: the name of its file.
-        guarded: whether it runs only on the store that the caller knows, see guard.lua.
+        guarded: whether it runs only on the store that the exporter knows, see guard.lua.
     """
 
     def __init__(self, name: str, *, guarded: bool = True) -> None:
@@ -55,7 +55,7 @@ class Answer(Struct, frozen=True):
         commits: the number of commits of the store.
         micros: the server's time, microseconds.
         rest: the values that the script returns.
-        replicas: the number of replicas that confirmed all that the script read or wrote, if waited for.
+        replicas: the number of server replicas that confirmed all that the script read or wrote.
     """
 
     status: str
@@ -69,13 +69,12 @@ class ScriptRunner:
     """Runs scripts on the server, from any thread.
 
     Args:
-        url: the store.
         password: returns the server's current password; None to use the one in the URL.
     """
 
     def __init__(self, url: StoreUrl, password: Callable[[], str] | None = None) -> None:
         self._url = url
-        # The client of a cluster connects at once, so this may fail.
+        # The client of a cluster connects immediately, so this may fail.
         self._client = self._retry(lambda: connect(url, password), 0.0)
 
     def run(
@@ -90,17 +89,18 @@ class ScriptRunner:
 
         Args:
             until: retry temporary errors until then, monotonic seconds; a broken connection at least once.
-            replicas: how many replicas must confirm what was read or written, within REPLICAS_SECONDS.
-            accepts_fewer_replicas: return the answer also if fewer replicas confirm.
+            replicas: how many server replicas must confirm what was read or written, within REPLICAS_SECONDS.
+            accepts_fewer_replicas: return the answer also if fewer server replicas confirm.
 
         Raises:
-            StoreUnavailable: the server answers with an error or not at all, or too few replicas confirm.
+            StoreUnavailable: the server answers with an error or not at all; or too few server replicas
+                confirm, although the script has run.
         """
 
         def once() -> Answer:
             (status, commits, micros, *rest), confirmed = self._evaluate(script, arguments, replicas)
             if confirmed < replicas and not accepts_fewer_replicas:
-                raise TimeoutError(f"only {confirmed} of {replicas} replicas confirmed in time")
+                raise TimeoutError(f"only {confirmed} of {replicas} server replicas confirmed in time")
             return Answer(status.decode(), commits, micros, rest, confirmed)
 
         return self._retry(once, until)
@@ -154,7 +154,7 @@ class ScriptRunner:
             except (ValkeyError, ValkeyClusterException, OSError) as exc:
                 if isinstance(exc, ReadOnlyError):
                     self._drop_connections()
-                # The server may have closed an idle connection: so the first retry comes without a pause.
+                # The server may have closed an idle connection: so the first retry has no pause before it.
                 is_retried = _is_temporary(exc) and (
                     time.monotonic() + PAUSE_SECONDS < until
                     or (is_first and isinstance(exc, ConnectionError))
@@ -183,7 +183,7 @@ def _is_temporary(exc: Exception) -> bool:
 def _with_advice(exc: Exception) -> str:
     """Return the text of an error, and what to do about it. No text of a server quotes a password."""
     text = " ".join(str(exc).split())
-    return next((f"{text}: {what}" for sign, what in ADVICE.items() if sign in text), text)
+    return next((f"{text}: {what}" for part, what in ADVICE.items() if part in text), text)
 
 
 #: What to do about an error, by a part of its text.
@@ -201,7 +201,7 @@ ADVICE = {
     "loading the dataset": "the server is still reading its files; wait. The exporter retries",
     "read only replica": "the server is a replica; set --store.url to a name that leads to the primary",
     "MISCONF": "the server can't write its files; check its disk and its log",
-    "NOREPLICAS": "too few replicas keep up; check them, or lower the server's min-replicas-to-write",
+    "NOREPLICAS": "too few server replicas keep up; check them, or lower the server's min-replicas-to-write",
     "replicas confirmed": "check the server's replicas, or lower ?wait-replicas= in --store.url",
     "used memory": "the server's memory is full; raise its maxmemory",
     "certificate": "set ?ca-file= in --store.url to the authority that signed the server's certificate",

@@ -1,6 +1,6 @@
 """How a scrape and the status page read the shared store, and the format of label sets in it.
 
-A label set is a hash with the field `created`; other fields start with v (value), m (mark) or e (exemplar).
+A label set is a hash with the field `created`; other fields start with v (value), m (time) or e (exemplar).
 """
 
 import json
@@ -17,7 +17,7 @@ def hash_fields_of(label_set: LabelSetValues) -> Iterator[tuple[str, str]]:
     """Yield the fields of a label set."""
     yield "created", repr(label_set.created)
     yield from ((f"v{key}", str(value)) for key, value in label_set.values.items())
-    yield from ((f"m{key}", str(mark)) for key, mark in label_set.times.items())
+    yield from ((f"m{key}", str(time)) for key, time in label_set.times.items())
     yield from ((f"e{key}", json.dumps(exemplar)) for key, exemplar in label_set.exemplars.items())
 
 
@@ -66,7 +66,6 @@ class SnapshotReader:
 
         Args:
             created: when the counters of the store started, seconds.
-            states: the requested order of states.
             fleet, sets, lines, total, quarantined: the answer of `snapshot` in `commands.lua`.
         """
         read = [(tuple(json.loads(text)), raw, counts) for text, raw, counts in sorted(sets)]

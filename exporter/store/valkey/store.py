@@ -25,7 +25,7 @@ from exporter.store.valkey.transaction import Commit, SeenLabels, ValkeyTransact
 
 #: About as much as a batch writes.
 PROBE_BYTES = 65536
-#: How long a commit is tried. The server refuses a later one, so that a callback answered 503 is not counted.
+#: How long a commit is tried. The server ignores a later one, because its callback was answered 503.
 COMMIT_SECONDS = 4.0
 MICRO = 1_000_000
 
@@ -33,14 +33,15 @@ MICRO = 1_000_000
 class ValkeyStore:
     """A store on a Valkey or Redis server, shared by any number of processes.
 
+    The methods are documented in `exporter.store.protocol`.
+
     Args:
         url: the store; it is created if it does not exist.
-        options: the options of the store.
         clock: returns the time, seconds.
         password: returns the server's current password; None to use the one in the URL.
 
     Raises:
-        StoreError: the server cannot be used, or the store has another version or other options.
+        StoreError: the server can't be used, or the store has another version or other options.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class ValkeyStore:
         # Add this to the monotonic clock to get the server's time.
         self._clock_offset_seconds = 0.0
         self._snapshots = SnapshotReader()
-        # A command answers no callback, so it does not wait for replicas.
+        # A command answers no callback, so it does not wait for server replicas.
         self._replicas = 0 if options.attach_only else url.wait_replicas
         self._runner = ScriptRunner(url, password)
         try:
@@ -76,7 +77,7 @@ class ValkeyStore:
     def _open(self) -> None:
         meta = open_or_create(self._runner, self._url, self._options, self._clock)
         self._id, self._secret, self._created = meta.id, meta.secret, meta.created
-        # A failover may lose commits that no replica has confirmed yet, so these must not count as known.
+        # A failover may lose commits that no server replica has confirmed: these must not count as known.
         self._commits = 0 if self._replicas else meta.commits
         self._seen = self._read_seen()
         if not self._options.attach_only:
@@ -99,7 +100,7 @@ class ValkeyStore:
                 tries += 1
                 if time.monotonic() > until:
                     raise StoreUnavailable(f"store {self._url}: {_COMMIT_ERRORS[status]}")
-                # Random, so that two replicas with a conflict do not repeat it at the same moment.
+                # Random, so that two exporters with a conflict do not repeat it at the same moment.
                 time.sleep(random.uniform(0, min(tries, 10) / 1000))  # noqa: S311 - no secret
                 result, transaction, changes = self._prepare(work)
             return result, dict(transaction.overflow)
@@ -109,20 +110,20 @@ class ValkeyStore:
     def transact(self, work: Callable[[Transaction], T]) -> tuple[T, dict[str, int]]:
         return self.begin(work, wait=True).commit()
 
-    def due(self, now: float, limit: int) -> list[str]:
-        (keys,) = self._run("due", now, limit)
+    def due_keys(self, now: float, limit: int) -> list[str]:
+        (keys,) = self._run("due_keys", now, limit)
         return [key.decode() for key in keys]
 
     def snapshot(self, max_tasks: int, states: Sequence[str] = STATES) -> Snapshot:
         ranks = [RANKS[state] for state in states]
         return self._snapshots.read(self._created, states, *self._run("snapshot", max_tasks, *ranks))
 
-    def listing(self, *, state: str | None, after: int, limit: int) -> list[tuple[int, str]]:
+    def list_tasks(self, *, state: str | None, after: int, limit: int) -> list[tuple[int, str]]:
         ranks = [RANKS[each] for each in STATES if state in (None, each)]
-        (page,) = self._run("listing", after, limit, *ranks)
+        (page,) = self._run("list_tasks", after, limit, *ranks)
         return [(int(at), record.decode()) for at, record in zip(page[::2], page[1::2], strict=True)]
 
-    def find(self, key: str) -> str | None:
+    def find_task(self, key: str) -> str | None:
         record, _, has_state = self._run("read_tasks", key)
         return record.decode() if has_state == b"1" else None
 
@@ -141,7 +142,7 @@ class ValkeyStore:
     def probe(self) -> None:
         (length,) = self._run("probe", b"\0" * PROBE_BYTES)
         if length != PROBE_BYTES:
-            raise StoreUnavailable(f"store {self._url} lost a test value at once; check the server's log")
+            raise StoreUnavailable(f"store {self._url} lost a test value after the write; check its log")
 
     def close(self) -> None:
         self._runner.close()
@@ -170,7 +171,7 @@ class ValkeyStore:
         if (what := _LOSSES.get(answer.status)) is not None:
             self._lost_error = f"store {self._url} {what}; restart every exporter to continue with it"
             raise StoreUnavailable(self._lost_error)
-        # A failover may lose a commit that no replica has. So a commit counts as known only if replicas have
+        # A failover may lose a commit that no server replica has. So a commit is known only if replicas have
         # confirmed it, or a scrape has shown it: after that, lower counters would look like a reset.
         if is_required or is_preferred or not self._replicas:
             self._commits = max(self._commits, answer.commits)
@@ -188,7 +189,7 @@ class ValkeyStore:
             clock=self._clock,
         )
         result = work(transaction)
-        return result, transaction, transaction.commit()
+        return result, transaction, transaction.build_commit()
 
     def _commit(self, commit: Commit, bodies: Sequence[bytes], until: float) -> str:
         """Commit; return `ok`, or `conflict` or `late` if nothing was changed."""
@@ -206,7 +207,7 @@ class ValkeyStore:
             self._done = self._number
             self._seen = self._seen.plus(commit)
         else:
-            # Another replica may have added label sets.
+            # Another exporter may have added label sets.
             self._seen = self._read_seen()
         return status
 
@@ -221,14 +222,14 @@ class ValkeyStore:
         )
 
 
-#: Commands that fail if too few replicas confirm them.
+#: Commands that fail if too few server replicas confirm them.
 _REPLICAS_REQUIRED = frozenset({"seen_labels", "commit", "probe"})
-#: Commands that wait for replicas, but answer also if too few confirm: counters are shown all the same. If a
+#: Commands that wait for server replicas, but answer also if too few confirm: counters are still shown. If a
 #: failover loses them afterwards, that is reported as for a lost commit.
 _REPLICAS_PREFERRED = frozenset({"snapshot"})
 
 _COMMIT_ERRORS = {
-    "conflict": "other replicas kept changing the same tasks. The exporter retries",
+    "conflict": "other exporters kept changing the same tasks. The exporter retries",
     "late": "the server took too long; check its load. The exporter retries",
 }
 

@@ -23,7 +23,7 @@ class SeenLabels(Struct, frozen=True):
 
     Args:
         label_sets: the numbers of label sets.
-        values: the label values of families with a limit; the numbers mean nothing.
+        values: the label values that have series of their own, as keys; `apply_limits` needs a mapping.
     """
 
     label_sets: dict[Labels, int]
@@ -51,7 +51,7 @@ class Commit(Struct, kw_only=True):
         deleted: keys of tasks.
         increments: label set, and the increments of its values, times and exemplars.
         seen: label values that were not seen before.
-        released: digests of bodies to remove from the quarantine.
+        deleted_bodies: digests of bodies to delete from the quarantine.
         quarantine_entries: digest, reason, source and arrival of bodies.
         quarantine_limits: number, bytes and oldest arrival; False for no eviction.
     """
@@ -68,14 +68,15 @@ class Commit(Struct, kw_only=True):
     deleted: list[str]
     increments: list[tuple[int, list[tuple[str, str]], list[tuple[str, str]], list[tuple[str, str]]]]
     seen: list[str]
-    released: list[str]
+    deleted_bodies: list[str]
     quarantine_entries: list[tuple[str, str, str, float]]
     quarantine_limits: tuple[int, int, float] | bool
 
     @property
     def changes_something(self) -> bool:
         """Whether there is anything to commit."""
-        return bool(self.rows or self.deleted or self.increments or self.released or self.quarantine_limits)
+        changes = self.rows, self.deleted, self.increments, self.deleted_bodies, self.quarantine_limits
+        return any(changes)
 
     def encoded(self) -> bytes:
         """Return the commit as MessagePack, which the script decodes."""
@@ -83,11 +84,12 @@ class Commit(Struct, kw_only=True):
 
 
 class ValkeyTransaction(TransactionBase):
-    """A transaction of the shared store: it reads from the server at once, and collects its changes.
+    """A transaction of the shared store: it reads from the server immediately, and collects its changes.
+
+    The methods are documented in `exporter.store.protocol`.
 
     Args:
         read_tasks, tasks_with_sources, has_body: run the command with this name in `commands.lua`.
-        options: the options of the store.
         seen: the seen labels when the transaction began.
         clock: returns the time, seconds.
     """
@@ -113,7 +115,7 @@ class ValkeyTransaction(TransactionBase):
         self._versions: dict[str, int] = {}
         # The number of tasks by sources, as it was read.
         self._tasks_with_sources: dict[str, int] = {}
-        self._released: list[str] = []
+        self._deleted_bodies: list[str] = []
         # New ones, with the numbers they will have.
         self._label_sets: dict[Labels, int] = {}
 
@@ -142,13 +144,13 @@ class ValkeyTransaction(TransactionBase):
         self._add_tasks(keys, records, versions)
         return self._filter_by_sources({key: self._tasks[key] for key in keys}, appid, sources)
 
-    def release(self, digest: str) -> bool:
-        if digest in self._released or not self._has_body(digest)[0]:
+    def delete_body(self, digest: str) -> bool:
+        if digest in self._deleted_bodies or not self._has_body(digest)[0]:
             return False
-        self._released.append(digest)
+        self._deleted_bodies.append(digest)
         return True
 
-    def commit(self) -> Commit:
+    def build_commit(self) -> Commit:
         """Return the commit. Call this once, after all changes."""
         rows = [self._row(key, row) for key, row in self._rows.items() if row is not None]
         self._limit_label_values(self._seen.values)
@@ -168,9 +170,9 @@ class ValkeyTransaction(TransactionBase):
             deleted=[key for key, row in self._rows.items() if row is None],
             increments=increments,
             seen=newly_seen,
-            released=self._released,
+            deleted_bodies=self._deleted_bodies,
             quarantine_entries=[_columns(entry) for entry in self._quarantine_entries],
-            quarantine_limits=False if self._evict_at is None else self._quarantine_limits(self._evict_at),
+            quarantine_limits=False if self._evict_now is None else self._quarantine_limits(self._evict_now),
         )
 
     def _add_tasks(self, keys: Sequence[str], records: bytes, versions: bytes) -> None:
@@ -184,7 +186,7 @@ class ValkeyTransaction(TransactionBase):
                 self._tasks[key] = decode_task(record) if record else None
 
     def _row(self, key: str, row: TaskRow) -> tuple[str, str, int, int, str, str]:
-        # A record without a state only remembers exits, and belongs to no label set.
+        # A nameless task has no state and belongs to no label set, see `relay.attribution`.
         label_set = 0 if row.state == NONE else self._label_set(row.labels)
         return key, encode(row.task), RANKS[row.state], label_set, repr(row.due), row.task.sources
 
@@ -194,11 +196,11 @@ class ValkeyTransaction(TransactionBase):
         if number is not None:
             return number
         known = len(self._seen.label_sets) + len(self._label_sets)
-        beyond = (OVERFLOW,) * len(labels)
+        overflow = (OVERFLOW,) * len(labels)
         # The fleet has a number, but is no label set of --metrics.labels.
-        if known - 1 >= self._options.max_label_sets and labels != beyond:
+        if known - 1 >= self._options.max_label_sets and labels != overflow:
             self.overflow["label_sets"] += 1
-            return self._label_set(beyond)
+            return self._label_set(overflow)
         self._label_sets[labels] = known
         return known
 
@@ -213,11 +215,11 @@ class ValkeyTransaction(TransactionBase):
         return options.max_quarantined, options.max_quarantined_bytes, since
 
 
-def _increments_of(label_set: int, increments: Increments) -> tuple[int, list[Any], list[Any], list[Any]]:
+def _increments_of(number: int, increments: Increments) -> tuple[int, list[Any], list[Any], list[Any]]:
     return (
-        label_set,
+        number,
         [(key, str(amount)) for key, amount in increments.values.items()],
-        [(key, str(mark)) for key, mark in increments.times.items()],
+        [(key, str(time)) for key, time in increments.times.items()],
         [(key, json.dumps(exemplar)) for key, exemplar in increments.exemplars.items()],
     )
 

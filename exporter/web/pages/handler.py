@@ -166,11 +166,11 @@ class Pages:
         base = {"now": now, "refresh": refresh, "here": link_to(appid, task_id)}
         notice, page = self._templates["notice.html"], self._templates["task.html"]
         try:
-            record = self._store.find(task_key(appid, task_id))
+            record = self._store.find_task(task_key(appid, task_id))
         except StoreUnavailable as exc:
             return 503, notice.render(base, title="The store does not answer", detail=redact_text(str(exc)))
         if record is None:
-            detail = "No callback has named this task, or it has been forgotten since."
+            detail = "No callback has named this task, or it has been deleted since its last callback."
             return 404, notice.render(base, title="Task not found", detail=detail)
         task = decode_task(record)
         return 200, page.render(base, status=status_of(task, self._fold_settings, now), events=history(task))

@@ -78,7 +78,7 @@ def code_hint(code: str) -> str:
 def visible(text: str) -> str:
     """Return `text` with U+FFFD for each unprintable character.
 
-    These include control characters that reverse the direction of text: with them one task id could look like
+    These include control characters that reverse the direction of text: with them one task ID could look like
     another.
     """
     if text.isprintable():

@@ -60,7 +60,7 @@ class Query(Struct, frozen=True, kw_only=True):
         return f"/?{urlencode(parameters)}" if parameters else "/"
 
     def sorted_by(self, column: str) -> str:
-        """Return the URL of the first page sorted by `column`, in the other order if it is already."""
+        """Return the URL of the first page sorted by `column`, in reverse order if it already is."""
         largest_first = self.order == "asc" if column == self.sort else SORTS[column]
         return self.link(sort=column, order="desc" if largest_first else "asc", page=1)
 
@@ -133,11 +133,11 @@ def summarize(counts: Mapping[str, int] | None, tasks: Sequence[TaskStatus] = ()
         for state, words in _STATE_WORDS.items()
         if counts.get(state) or state == ACTIVE
     ]
-    silent = sum(each.silent_seconds > 0 for each in tasks)
+    idle = sum(each.plays_nothing_seconds > 0 for each in tasks)
     overdue = sum(each.overdue_seconds > 0 for each in tasks)
     # A sentence applies if its value is above 0.
     sentences = {
-        f"{plural(silent, 'active task')} {'plays' if silent == 1 else 'play'} nothing.": silent,
+        f"{plural(idle, 'active task')} {'plays' if idle == 1 else 'play'} nothing.": idle,
         f"{plural(overdue, 'file')} should have ended by now.": overdue,
         "Failed: ended with an error and not started again.": counts.get(FAILED),
         "Lost: no callback for so long that the state is unknown.": counts.get(LOST),
@@ -187,8 +187,8 @@ def _has_text(task: Task, wanted: str) -> bool:
 
 
 def _by_state(status: TaskStatus) -> Any:
-    """Sort key: the worst state first, then tasks that are silent or overdue, then the latest change."""
-    is_playing = not (status.overdue_seconds or status.silent_seconds)
+    """Sort key: the worst state first, then tasks that play nothing or too long, then the latest change."""
+    is_playing = not (status.overdue_seconds or status.plays_nothing_seconds)
     return _RANKS.get(status.state, len(_RANKS)), is_playing, -status.since
 
 

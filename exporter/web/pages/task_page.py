@@ -12,7 +12,7 @@ MAX_HISTORY = 100
 #: its duration. Shorter delays are normal. The alert CSSRelayFileOverdue uses the same limits.
 OVERDUE_SECONDS, OVERDUE_RATIO = 120.0, 1.1
 #: A task that plays nothing between two files for less than this is not mentioned.
-SILENT_SECONDS = 60.0
+MIN_IDLE_SECONDS = 60.0
 
 
 class TaskStatus(Struct, frozen=True, gc=False):
@@ -22,7 +22,7 @@ class TaskStatus(Struct, frozen=True, gc=False):
         task, state: the task, and its state.
         played_seconds: how much of the current file has been played; below 0 if its start is in the future.
         overdue_seconds: how long ago the current file should have ended; 0 while the delay is normal.
-        silent_seconds: how long an active task has played nothing since its last file; 0 while that is short.
+        plays_nothing_seconds: how long an active task has played nothing after a file; 0 while that is short.
             It is always 0 for live sources, which send no file events.
     """
 
@@ -30,7 +30,7 @@ class TaskStatus(Struct, frozen=True, gc=False):
     state: str
     played_seconds: float = 0.0
     overdue_seconds: float = 0.0
-    silent_seconds: float = 0.0
+    plays_nothing_seconds: float = 0.0
 
     @property
     def file(self) -> Entry | None:
@@ -59,7 +59,6 @@ def status_of(task: Task, fold_settings: FoldSettings, now: float) -> TaskStatus
     """Return the status of a task.
 
     Args:
-        task: the task.
         fold_settings: decides whether a task is failed or stopped.
         now: UNIX time, seconds.
     """
@@ -72,14 +71,14 @@ def status_of(task: Task, fold_settings: FoldSettings, now: float) -> TaskStatus
             return TaskStatus(task, state, played)
         late = played - length
         is_overdue = late > OVERDUE_SECONDS and played > length * OVERDUE_RATIO
-        # The position stops at the end of the file: "12:00 of 10:00" would look like a fault of the page.
+        # The position stops at the end of the file: "12:00 of 10:00" would look like a bug of the page.
         return TaskStatus(task, state, length, late if is_overdue else 0.0)
-    silent = now - run.finish.ms / 1000 if run.played and run.finish is not None else 0.0
-    return TaskStatus(task, state, silent_seconds=silent if silent >= SILENT_SECONDS else 0.0)
+    idle = now - run.finish.ms / 1000 if run.played and run.finish is not None else 0.0
+    return TaskStatus(task, state, plays_nothing_seconds=idle if idle >= MIN_IDLE_SECONDS else 0.0)
 
 
 def link_to(appid: int, task_id: str) -> str:
-    """Return the URL of a task's page, for any task id."""
+    """Return the URL of a task's page, for any task ID."""
     if task_id in {".", ".."}:  # browsers remove such segments from a path, even percent-encoded ones
         return f"/tasks/{appid}/?id={task_id}"
     return f"/tasks/{appid}/{quote(task_id, safe='')}"
