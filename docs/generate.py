@@ -27,13 +27,14 @@ INTRODUCTIONS = {
     Scope.STORE: "Computed from the store at each scrape. `css_relay_tasks` also has the labels of `--metrics.labels`.",
     Scope.LABELLED: (
         "Kept in the store. These families also have the labels of `--metrics.labels` (by default `appid` and `to_host`). "
-        "A value that a callback lacks is `_unknown`. Label sets over `--metrics.max-label-sets` share one whose values "
-        "are all `_other`. When a label set is first seen, all its series appear with the value 0."
+        "A value that a callback lacks is `_unknown`. Label sets over `--metrics.max-label-sets` share one label set; its "
+        "values are all `_other`. When a label set is first seen, its series appear with the value 0, except those with a "
+        "`code`."
     ),
     Scope.FLEET: "Kept in the store. `event` is the name of a known event, or `other`.",
     Scope.TASK: (
         "For at most `--metrics.max-tasks` tasks. Each series also has the labels `appid`, `task_id` and `to_host`. "
-        "The series of a task disappear when the task is forgotten."
+        "The series of a task disappear when the task is deleted."
     ),
     Scope.PROCESS: "They start at 0 with each process: sum them over replicas. `process_*` and `python_info` are exposed too.",
 }
@@ -48,10 +49,8 @@ def metrics() -> str:
         "Every replica on a store exposes the same values for the families of that store. Their counters never decrease, "
         "not even after a restart. Do not sum replicas: take `max without (instance, pod)` of the rate or of the gauge "
         "first, then sum.\n\n"
-        "Counters increase immediately. A duration is recorded immediately if both callbacks arrived in order and within 5 s "
-        "of their event time; it is not corrected if another callback arrives later. Every other duration, and every "
-        "*missing* callback, is recorded when `--relay.reorder-window` has passed since the arrival that showed it. See "
-        "[the fold](fold.md).\n"
+        "Counters increase immediately. [Durations](fold.md#durations) may be recorded only when `--relay.reorder-window` has "
+        "passed; [missing callbacks](fold.md#what-was-missing) always are.\n"
     ]
     for scope in Scope:
         parts.append(f"## Of {scope.value}\n\n{INTRODUCTIONS[scope]}\n")
@@ -73,12 +72,12 @@ def settings() -> str:
     ]
     return (
         "# Settings\n\n<!-- Made by `make docs` from exporter/config/settings.py. -->\n\n"
-        "A flag comes before its environment variable, and that before the default. Flags are written `--flag value` or "
+        "A flag has priority over its environment variable, and that over the default. Flags are written `--flag value` or "
         "`--flag=value`. Durations are written like `90s`, `3m`, `1h30m` or `31d`, lists with commas. A flag or a variable "
-        "beginning with `CSS_RELAY_` that is unknown or malformed ends the start with status 2 and a line that names it.\n\n"
+        "beginning with `CSS_RELAY_` that is unknown or malformed ends the start with status 2 and a message that names it.\n\n"
         "| flag | variable | default | meaning |\n| --- | --- | --- | --- |\n" + "\n".join(rows) + "\n\n"
         "## `simulate`\n\n<!-- From exporter/simulator/options.py. -->\n\n"
-        "Flags alone, no variables. A switch may stand without its value. See [the simulator](simulator.md).\n\n"
+        "Flags only, no environment variables. A flag with the default `false` is `true` if it is given without a value. See [the simulator](simulator.md).\n\n"
         "| flag | default | meaning |\n| --- | --- | --- |\n" + "\n".join(_simulation_rows()) + "\n"
     )
 
