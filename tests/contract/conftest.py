@@ -22,32 +22,32 @@ from tests.valkeys import ValkeyServer
 
 Open = Callable[..., Store]
 OpenAt = Callable[..., ValkeyStore]
-Place = Callable[[StoreOptions], Store]
+OpenWith = Callable[[StoreOptions], Store]
 
 
-def _in_file(request: pytest.FixtureRequest) -> Place:
+def _in_file(request: pytest.FixtureRequest) -> OpenWith:
     path = request.getfixturevalue("tmp_path") / "relay.db"
     return lambda options: SqliteStore(path, options, clock=lambda: 1000.0)
 
 
-def _on_server(request: pytest.FixtureRequest) -> Place:
+def _on_server(request: pytest.FixtureRequest) -> OpenWith:
     return _at(request.getfixturevalue("empty_server").url)
 
 
-def _on_redis(request: pytest.FixtureRequest) -> Place:
+def _on_redis(request: pytest.FixtureRequest) -> OpenWith:
     server: ValkeyServer = request.getfixturevalue("redis")
     empty(server)
     return _at(f"redis://127.0.0.1:{server.port}/1")
 
 
-def _on_cluster(request: pytest.FixtureRequest) -> Place:
+def _on_cluster(request: pytest.FixtureRequest) -> OpenWith:
     nodes: list[ValkeyServer] = request.getfixturevalue("cluster")
     for node in nodes:
         empty(node)
     return _at(f"valkey-cluster://127.0.0.1:{nodes[0].port}")
 
 
-def _at(url: str) -> Place:
+def _at(url: str) -> OpenWith:
     address = parse_store(url)
     return lambda options: ValkeyStore(address, options, clock=lambda: 1000.0)
 
@@ -59,7 +59,7 @@ def empty(server: ValkeyServer) -> None:
 
 
 #: Opens each kind of store, on the same data each time, as another process would.
-STORES: dict[str, Callable[[pytest.FixtureRequest], Place]] = {
+STORES: dict[str, Callable[[pytest.FixtureRequest], OpenWith]] = {
     "sqlite": _in_file,
     "valkey": _on_server,
     "redis": _on_redis,
@@ -77,7 +77,7 @@ EACH = on("sqlite", "valkey")
 
 
 @pytest.fixture(autouse=True)
-def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+def _long_time_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Set all time limits so high that only a hang exceeds them, however slow the machine is."""
     for name in ("CONNECT_SECONDS", "ANSWER_SECONDS", "REPLICAS_SECONDS"):
         monkeypatch.setattr(clients, name, HANG_SECONDS)
@@ -87,8 +87,8 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def impatient() -> Iterator[None]:
-    """Do not retry what fails, and do not wait for replicas that are down.
+def without_retries() -> Iterator[None]:
+    """Do not retry failed requests, and do not wait for replicas that are down.
 
     No time limit is shortened otherwise, so a slow server or network changes no result.
     """
@@ -98,11 +98,11 @@ def impatient() -> Iterator[None]:
         yield
 
 
-def together(works: Iterable[Callable[[], object]]) -> None:
+def run_concurrently(works: Iterable[Callable[[], object]]) -> None:
     """Run functions at the same time, each in its own thread; raise what one of them raises."""
-    waiting = list(works)
-    with ThreadPoolExecutor(len(waiting)) as threads:
-        for done in [threads.submit(work) for work in waiting]:
+    functions = list(works)
+    with ThreadPoolExecutor(len(functions)) as threads:
+        for done in [threads.submit(work) for work in functions]:
             done.result()
 
 
@@ -115,7 +115,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
 
 @pytest.fixture
 def empty_server(server: ValkeyServer) -> ValkeyServer:
-    """That server, with nothing in it."""
+    """The Valkey server, emptied."""
     empty(server)
     return server
 
@@ -137,11 +137,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[ValkeySer
 @pytest.fixture(params=EACH)
 def open_store(request: pytest.FixtureRequest) -> Iterator[Open]:
     """Return a function that opens the store, with changes to the default options."""
-    place = STORES[request.param](request)
+    open_with = STORES[request.param](request)
     opened: list[Store] = []
 
     def open_(**changes: Any) -> Store:
-        opened.append(place(replace(StoreOptions(), **changes)))
+        opened.append(open_with(replace(StoreOptions(), **changes)))
         return opened[-1]
 
     yield open_

@@ -1,4 +1,4 @@
-"""A store loaded from a dump is the same store, whatever the kinds of the two stores."""
+"""A store loaded from a dump has the same content, for all kinds of the two stores."""
 
 import sqlite3
 import tracemalloc
@@ -25,7 +25,7 @@ from exporter.store.valkey.dump import dump_server, load_server
 from exporter.store.valkey.store import ValkeyStore
 from exporter.web.scrape import Exposition
 from tests.contract.test_store import LABELS, count, label_sets, put, task
-from tests.unit.histories import T0, WINDOWS
+from tests.unit.histories import SETTINGS, T0
 
 MANY = 2500
 
@@ -34,7 +34,7 @@ class Place:
     """A place for a store.
 
     Args:
-        url: where it is.
+        url: the URL of the store.
     """
 
     def __init__(self, url: str) -> None:
@@ -44,7 +44,7 @@ class Place:
         return str(self.url)
 
     def open(self, **changes: Any) -> Store:
-        """Open the store that is here."""
+        """Open the store in this place."""
         options = replace(StoreOptions(fold_settings_fingerprint="--relay.x=1"), **changes)
         if self.url.is_embedded:
             return SqliteStore(Path(self.url.path), options, clock=lambda: 1000.25)
@@ -64,10 +64,13 @@ class Place:
         *,
         labels: tuple[str, ...] = LABELS,
         replace: bool = False,
-        happens: Callable[[], object] = lambda: None,
+        before_last_line: Callable[[], object] = lambda: None,
     ) -> None:
-        """Load a dump; call `happens` before its last line."""
-        self.load_lines(_disturbed(read_dump(BytesIO(dump), "x.dump", labels), happens), replace=replace)
+        """Load a dump; call `before_last_line` before its last line."""
+        self.load_lines(
+            _with_call_before_last(read_dump(BytesIO(dump), "x.dump", labels), before_last_line),
+            replace=replace,
+        )
 
     def load_lines(self, lines: Iterator[Line], *, replace: bool = False) -> None:
         """Create a store from the lines of a dump."""
@@ -93,12 +96,12 @@ def dumped(lines: Iterator[Line]) -> tuple[bytes, EndLine]:
     return file.getvalue(), end
 
 
-def _disturbed(lines: Iterator[Line], happens: Callable[[], object]) -> Iterator[Line]:
+def _with_call_before_last(lines: Iterator[Line], call: Callable[[], object]) -> Iterator[Line]:
     last = next(lines)
     for line in lines:
         yield last
         last = line
-    happens()
+    call()
     yield last
 
 
@@ -143,15 +146,15 @@ KINDS: dict[str, Callable[[pytest.FixtureRequest, int], str]] = {
     "redis": _redis,
     "cluster": _cluster,
 }
-#: Each protocol is dumped, and each is loaded into.
-WAYS: list[Any] = ["file-file", pytest.param("file-valkey", marks=pytest.mark.servers)]
-WAYS += [pytest.param("valkey-file", marks=pytest.mark.servers)]
+#: Each kind of store is dumped, and each is loaded into.
+KINDS_OF_PLACES: list[Any] = ["file-file", pytest.param("file-valkey", marks=pytest.mark.servers)]
+KINDS_OF_PLACES += [pytest.param("valkey-file", marks=pytest.mark.servers)]
 ALL_KINDS = pytest.param("file-valkey-redis-cluster-file", marks=pytest.mark.servers)
 
 Places = list[Place]
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=KINDS_OF_PLACES)
 def places(request: pytest.FixtureRequest) -> Places:
     """Empty places for stores."""
     found = [Place(KINDS[kind](request, number)) for number, kind in enumerate(request.param.split("-"))]
@@ -163,7 +166,7 @@ def places(request: pytest.FixtureRequest) -> Places:
 
 def fill(store: Store) -> None:
     """Add records of every kind, with gaps, ties and unusual characters."""
-    lost = settle(task("lost"), T0 + WINDOWS.lost_after, WINDOWS).task
+    lost = settle(task("lost"), T0 + SETTINGS.lost_after, SETTINGS).task
     store.transact(put(task("gone"), *(task(f"t{n}") for n in range(3)), due=0.1 + 0.2))
     store.transact(
         put(
@@ -202,7 +205,7 @@ def shown(store: Store) -> list[bytes]:
     """Return a scrape in both formats, without the families of the process."""
     telemetry = Telemetry(version="", revision="")
     forms = [
-        Exposition(openmetrics=openmetrics, labels=LABELS, fold_settings=WINDOWS, telemetry=telemetry)
+        Exposition(openmetrics=openmetrics, labels=LABELS, fold_settings=SETTINGS, telemetry=telemetry)
         for openmetrics in (False, True)
     ]
     return [
@@ -210,8 +213,8 @@ def shown(store: Store) -> list[bytes]:
     ]
 
 
-@pytest.mark.parametrize("places", [*WAYS, ALL_KINDS], indirect=True)
-def test_a_loaded_store_is_the_same_and_so_is_its_dump(places: Places) -> None:
+@pytest.mark.parametrize("places", [*KINDS_OF_PLACES, ALL_KINDS], indirect=True)
+def test_a_loaded_store_has_the_same_content_and_the_same_dump(places: Places) -> None:
     """Every record, number, time and secret is the same, and so are all bytes of a dump and of a scrape."""
     with closing(places[0].open()) as store:
         fill(store)
@@ -229,7 +232,7 @@ def test_a_loaded_store_is_the_same_and_so_is_its_dump(places: Places) -> None:
         assert target.dump() == dump
 
 
-def test_a_loaded_store_goes_on_where_the_dumped_one_was(places: Places) -> None:
+def test_a_loaded_store_continues_from_the_state_of_the_dumped_one(places: Places) -> None:
     """It continues counters, limits of label values, sources, the order of tasks, and the quarantine."""
     source, target = places
     with closing(source.open()) as store:
@@ -264,13 +267,13 @@ def test_a_loaded_store_goes_on_where_the_dumped_one_was(places: Places) -> None
             "tasks_exited_total -1": 1,
             "tasks_exited_total _other": 1,
         }
-        (held,) = store.bodies(limit=10)
-        assert (held.count, held.first, held.last, held.source) == (4, 1 / 3, 8.0, "::2")
+        (stored,) = store.bodies(limit=10)
+        assert (stored.count, stored.first, stored.last, stored.source) == (4, 1 / 3, 8.0, "::2")
     with closing(target.open(max_quarantined_bytes=3000)) as store:
         store.transact(
             lambda transaction: transaction.quarantine(QuarantineEntry("json", b"y" * 1000, "::1", 9.0))
         )
-        assert [held.body for held in store.bodies(limit=10)] == [b"y" * 1000]
+        assert [stored.body for stored in store.bodies(limit=10)] == [b"y" * 1000]
     tasks = [line.record.task_id for line in target.lines() if isinstance(line, TaskLine)]
     assert tasks[:3] == ["t0", "t1", "t2"]
     assert tasks[-2:] == ["new", "elsewhere"]
@@ -307,8 +310,8 @@ def test_memory_does_not_grow_with_the_records(places: Places) -> None:
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("places", WAYS[:2], indirect=True)
-def test_a_store_with_old_and_high_numbers_keeps_the_order_of_its_tasks(places: Places) -> None:
+@pytest.mark.parametrize("places", KINDS_OF_PLACES[:2], indirect=True)
+def test_a_store_with_high_task_numbers_keeps_the_order_of_its_tasks(places: Places) -> None:
     """A file gives a task a new id with every change; such ids are too large for a server."""
     source, target = places
     with closing(source.open()) as store:
@@ -326,7 +329,7 @@ def test_a_store_with_old_and_high_numbers_keeps_the_order_of_its_tasks(places: 
     assert max(number for number, _ in listed) % (1 << 32) == 5
 
 
-def test_a_new_store_is_dumped_too(places: Places) -> None:
+def test_a_store_without_tasks_is_dumped_and_loaded(places: Places) -> None:
     """A store without any task can be dumped and loaded."""
     source, target = places
     source.open().close()
@@ -334,7 +337,7 @@ def test_a_new_store_is_dumped_too(places: Places) -> None:
     assert target.dump() == source.dump()
 
 
-def test_a_store_that_is_there_is_not_touched_without_replace(places: Places) -> None:
+def test_an_existing_store_is_not_changed_without_replace(places: Places) -> None:
     """Without --replace an existing store is refused; with it, a store that is in use is refused."""
     source, target = places
     with closing(source.open()) as store:
@@ -401,7 +404,7 @@ def test_a_load_that_fails_leaves_nothing(places: Places) -> None:
     with pytest.raises(StoreError, match=f"x.dump, line {len(lines)}: damaged, or not a dump"):
         target.load(dump.replace(b"zuviel", b"zuwenig"))
     with pytest.raises(KeyboardInterrupt):
-        target.load(dump, happens=interrupted)
+        target.load(dump, before_last_line=interrupted)
     given = list(source.lines())
     twice = next(line for line in given if isinstance(line, TaskLine))
     with pytest.raises(StoreError, match=r"UNIQUE constraint failed: tasks.key|lost records during the load"):
@@ -412,7 +415,7 @@ def test_a_load_that_fails_leaves_nothing(places: Places) -> None:
 
 
 def test_a_store_that_an_earlier_version_moved_is_not_served(places: Places) -> None:
-    """The error names the new place. If there is no store, the old one can be dumped and loaded."""
+    """The error names the new place. If there is no store in it, the old store can be dumped and loaded."""
     source, target = places
     with closing(source.open()) as store:
         fill(store)

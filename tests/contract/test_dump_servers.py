@@ -14,7 +14,7 @@ from exporter.store.protocol import Transaction
 from exporter.store.sqlite.backup import back_up, restore
 from exporter.store.valkey.client import META
 from exporter.store.valkey.script_runner import Script
-from tests.contract.conftest import impatient
+from tests.contract.conftest import without_retries
 from tests.contract.test_dump import Place, dumped, fill
 from tests.contract.test_store import count, put, task
 from tests.takeover import KEPT, InFile
@@ -54,11 +54,11 @@ def file(tmp_path: Path) -> Place:
     return filled(f"sqlite:{tmp_path}/relay.db")
 
 
-def _after(lines: Iterator[Line], number: int, happens: Callable[[], object]) -> Iterator[Line]:
-    """Yield lines; call `happens` after `number` of them."""
+def _after(lines: Iterator[Line], number: int, call: Callable[[], object]) -> Iterator[Line]:
+    """Yield lines; call `call` after `number` of them."""
     for at, line in enumerate(lines):
         if at == number:
-            happens()
+            call()
         yield line
 
 
@@ -69,10 +69,10 @@ def _after(lines: Iterator[Line], number: int, happens: Callable[[], object]) ->
     [count(1), put(task("late", host="new.example.com")), lambda transaction: transaction.delete("4/t0")],
     ids=["count", "put", "forget"],
 )
-def test_a_store_that_is_written_to_meanwhile_is_not_dumped(
+def test_a_store_that_is_written_to_during_a_dump_is_not_dumped(
     served: Place, work: Callable[[Transaction], object], number: int
 ) -> None:
-    """A dump shows one moment. If the store changes at any time during the dump, the dump fails."""
+    """A dump has the state of one moment. If the store changes during the dump, the dump fails."""
     with closing(served.open()) as store:
         lines = _after(served.lines(), number, lambda: store.transact(work))
         with pytest.raises(
@@ -83,10 +83,10 @@ def test_a_store_that_is_written_to_meanwhile_is_not_dumped(
 
 
 @pytest.mark.servers
-def test_a_process_that_starts_meanwhile_finds_no_half_a_store(served: Place, other: Place) -> None:
+def test_a_process_that_starts_during_a_load_does_not_open_the_store(served: Place, other: Place) -> None:
     """A process that opens the store during a load fails with an error that says why."""
 
-    def look() -> None:
+    def check() -> None:
         for attach_only in (False, True):
             with pytest.raises(
                 StoreError, match=r"is being loaded; wait .* or run it again if it was interrupted"
@@ -95,16 +95,16 @@ def test_a_process_that_starts_meanwhile_finds_no_half_a_store(served: Place, ot
         with pytest.raises(StoreError, match="is being loaded"):
             other.dump()
 
-    other.load(served.dump(), happens=look)
+    other.load(served.dump(), before_last_line=check)
     other.open().close()
 
 
 @pytest.mark.servers
 @pytest.mark.parametrize("number", [1, 5, 16])
-def test_a_load_that_was_killed_is_done_again(
+def test_a_load_after_a_killed_load_succeeds(
     served: Place, other: Place, client: "valkey.Valkey", number: int
 ) -> None:
-    """Nothing of the killed load is left; here it loaded another store, and was killed after some lines."""
+    """Nothing of the killed load is left. It was a load of another store, killed after some lines."""
     killed = Place(f"valkey://127.0.0.1:{served.url.port}/2")
     with closing(killed.open()) as store:
         store.transact(put(*(task(f"k{n}", host=f"{n}.example.com") for n in range(15))))
@@ -127,18 +127,18 @@ def test_a_load_that_was_killed_is_done_again(
 
 
 @pytest.mark.servers
-def test_of_two_loads_at_once_the_first_comes_to_nothing(served: Place, other: Place) -> None:
+def test_the_first_of_two_concurrent_loads_fails(served: Place, other: Place) -> None:
     """The store is that of the second load, and complete."""
     dump = served.dump()
     new = Place(f"valkey://127.0.0.1:{served.url.port}/2")
     new.open().close()
     with pytest.raises(StoreError, match="another process created or loaded a store there meanwhile"):
-        other.load(dump, happens=lambda: other.load(new.dump()))
+        other.load(dump, before_last_line=lambda: other.load(new.dump()))
     assert other.dump() == new.dump()
 
 
 @pytest.mark.servers
-def test_a_store_that_has_come_into_being_meanwhile_is_not_replaced(
+def test_a_store_created_during_a_load_is_not_replaced(
     served: Place, other: Place, client: "valkey.Valkey"
 ) -> None:
     """--replace does not replace a store that was created after the check."""
@@ -153,7 +153,7 @@ def test_a_store_that_has_come_into_being_meanwhile_is_not_replaced(
 
 
 @pytest.mark.servers
-def test_replicas_of_a_store_that_was_replaced_write_nothing(
+def test_replicas_of_a_replaced_store_write_nothing(
     served: Place, other: Place, client: "valkey.Valkey"
 ) -> None:
     """Replicas of the old store answer 503, during the load and after it."""
@@ -161,20 +161,20 @@ def test_replicas_of_a_store_that_was_replaced_write_nothing(
         one.transact(count(1))
         client.delete("css-relay:{0}:done")
 
-        def look() -> None:
+        def check() -> None:
             with pytest.raises(
                 StoreUnavailable, match=r"has lost all its data|was replaced by another store"
             ):
                 one.transact(count(1))
 
-        other.load(served.dump(), replace=True, happens=look)
+        other.load(served.dump(), replace=True, before_last_line=check)
         with pytest.raises(StoreUnavailable, match="was replaced by another store"):
             two.transact(count(1))
     assert other.dump() == served.dump()
 
 
 @pytest.mark.servers
-def test_a_loaded_task_that_another_replica_forgets_is_not_brought_back(served: Place, other: Place) -> None:
+def test_a_loaded_task_that_another_replica_deletes_stays_deleted(served: Place, other: Place) -> None:
     """A loaded task has a version, so a transaction detects that it was deleted."""
     other.load(served.dump())
     seen: list[bool] = []
@@ -202,7 +202,7 @@ REQUESTS = {
 
 @pytest.mark.servers
 @pytest.mark.parametrize("request_", REQUESTS)
-def test_an_answer_that_is_lost_changes_nothing(served: Place, request_: str) -> None:
+def test_a_request_of_a_load_whose_answer_is_lost_is_repeated(served: Place, request_: str) -> None:
     """The request is sent again, and a script that runs twice has the same result."""
     dump = served.dump()
     Place(f"valkey://127.0.0.1:{served.url.port}/3").load(dump)  # the server knows the scripts
@@ -215,14 +215,14 @@ def test_an_answer_that_is_lost_changes_nothing(served: Place, request_: str) ->
 
 
 @pytest.mark.servers
-def test_a_last_answer_that_never_comes_leaves_a_store_that_is_whole(served: Place, other: Place) -> None:
+def test_a_load_whose_last_answer_is_lost_leaves_a_complete_store(served: Place, other: Place) -> None:
     """The load fails, but the store is complete: it can be served, or replaced."""
     dump = served.dump()
     other.load(dump)
     with Wire(served.url.port) as wire:
         there = Place(f"valkey://127.0.0.1:{wire.port}/2")
         wire.sign, wire.to_lose = b"HDEL", 1000
-        with impatient(), pytest.raises(StoreUnavailable):
+        with without_retries(), pytest.raises(StoreUnavailable):
             there.load(dump)
         wire.to_lose = 0
         assert there.dump() == dump
@@ -230,28 +230,28 @@ def test_a_last_answer_that_never_comes_leaves_a_store_that_is_whole(served: Pla
 
 
 @pytest.mark.servers
-def test_a_server_that_is_full_has_nothing_of_a_store(served: Place, tmp_path: Path) -> None:
-    """A load into a server without memory leaves nothing; one into a server that dies says so."""
+def test_a_failed_load_leaves_nothing_on_a_full_server(served: Place, tmp_path: Path) -> None:
+    """A load into a server without memory leaves nothing. If the server dies, the error says so."""
     dump = served.dump()
     with ValkeyServer(tmp_path, "--maxmemory", "1mb") as server:
         with pytest.raises(StoreError, match="memory is full"):
             Place(server.url).load(dump)
         with server.client() as full:
             assert full.keys() == []
-        with impatient(), pytest.raises(StoreError, match="no server is there"):
-            Place(server.url).load(dump, happens=server.kill)
+        with without_retries(), pytest.raises(StoreError, match="no server is there"):
+            Place(server.url).load(dump, before_last_line=server.kill)
 
 
 @pytest.mark.servers
-def test_a_store_that_a_failed_load_has_replaced_is_not_begun_anew(served: Place, other: Place) -> None:
+def test_a_store_replaced_by_a_failed_load_is_not_started_anew(served: Place, other: Place) -> None:
     """An exporter does not start; the error says to load again. New counters at 0 would hide the loss."""
     other.load(served.dump())
 
     def fail() -> None:
-        raise StoreError("no more comes")
+        raise StoreError("the dump cannot be read")
 
-    with pytest.raises(StoreError, match="no more comes"):
-        other.load(served.dump(), replace=True, happens=fail)
+    with pytest.raises(StoreError, match="the dump cannot be read"):
+        other.load(served.dump(), replace=True, before_last_line=fail)
     with pytest.raises(StoreError, match=r"is being loaded; .* or run it again if it was interrupted"):
         other.open()
     other.load(served.dump())
@@ -259,22 +259,22 @@ def test_a_store_that_a_failed_load_has_replaced_is_not_begun_anew(served: Place
 
 
 @pytest.mark.servers
-def test_what_a_server_loses_on_the_way_is_noticed(
+def test_records_that_a_server_loses_during_a_load_are_detected(
     served: Place, other: Place, client: "valkey.Valkey"
 ) -> None:
     """The load fails, for example if a server with full memory evicts keys."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("exporter.store.valkey.dump.LINES_AT_ONCE", 1)
         with pytest.raises(StoreError, match="the server lost records during the load"):
-            other.load(served.dump(), happens=lambda: client.delete("css-relay:{0}:tasks"))
+            other.load(served.dump(), before_last_line=lambda: client.delete("css-relay:{0}:tasks"))
     assert client.keys() == []
 
 
 @pytest.mark.servers
-def test_the_user_of_an_exporter_may_dump_and_load(
+def test_the_documented_rights_are_enough_for_dump_and_load(
     served: Place, other: Place, client: "valkey.Valkey"
 ) -> None:
-    """The rights in the documentation are enough."""
+    """An exporter's user has these rights."""
     rights = ["+@read", "+@write", "+@scripting", "+@connection", "+time", "~css-relay:*"]
     client.execute_command("ACL SETUSER", "operator", "on", ">word", *rights)
     try:
@@ -286,7 +286,7 @@ def test_the_user_of_an_exporter_may_dump_and_load(
 
 
 @pytest.mark.servers
-def test_a_server_of_another_version_or_that_lost_something_is_not_dumped(served: Place) -> None:
+def test_a_store_of_another_version_or_with_lost_commits_is_not_dumped(served: Place) -> None:
     """An exporter must reset its counters first; the error says so."""
     with valkey.Valkey(port=served.url.port) as client:
         client.hset(META, "torn", 1)
@@ -318,7 +318,7 @@ def _garble(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "line"),
+    ("damage", "line"),
     [
         (_version, "has version 99"),
         (_cut, "malformed"),
@@ -326,11 +326,11 @@ def _garble(place: Place) -> None:
         (_garble, "is damaged"),
     ],
 )
-def test_a_file_that_is_no_store_of_this_program_is_not_dumped(
-    file: Place, harm: Callable[[Place], None], line: str
+def test_a_file_that_is_not_a_valid_store_is_not_dumped(
+    file: Place, damage: Callable[[Place], None], line: str
 ) -> None:
     """The file is not changed."""
-    harm(file)
+    damage(file)
     before = Path(file.url.path).read_bytes()
     with pytest.raises(StoreError, match=line):
         file.dump()
@@ -338,7 +338,7 @@ def test_a_file_that_is_no_store_of_this_program_is_not_dumped(
 
 
 def test_a_file_in_use_is_not_dumped(file: Place) -> None:
-    """A file in use is not dumped, and no process can open a file during a dump."""
+    """No process can open a file during a dump either."""
     with closing(file.open()), pytest.raises(StoreError, match="is in use; stop every process"):
         file.dump()
     lines = file.lines()
@@ -349,7 +349,7 @@ def test_a_file_in_use_is_not_dumped(file: Place) -> None:
     file.open().close()
 
 
-def test_a_backup_is_dumped_as_it_is(file: Place, tmp_path: Path) -> None:
+def test_a_backup_is_dumped_unchanged(file: Place, tmp_path: Path) -> None:
     """Nothing is written to it, also if an earlier version wrote it; no files are created beside it."""
     copy = Place(f"sqlite:{tmp_path}/copy.db")
     back_up(Path(file.url.path), Path(copy.url.path), replace=False)
@@ -367,7 +367,7 @@ def test_a_backup_is_dumped_as_it_is(file: Place, tmp_path: Path) -> None:
         assert [file.name for file in tmp_path.glob(f"{kept.name}.db*")] == [f"{kept.name}.db"]
 
 
-def test_a_file_that_is_restored_is_free_of_its_mark(file: Place, tmp_path: Path) -> None:
+def test_a_restored_file_has_no_mark_of_a_move(file: Place, tmp_path: Path) -> None:
     """A backup of a moved store can be restored and served: it may be the last copy."""
     path = Path(file.url.path)
     with closing(sqlite3.connect(path)) as connection, connection:

@@ -25,7 +25,7 @@ def opened(path: Path) -> SqliteStore:
     return SqliteStore(path, StoreOptions())
 
 
-def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
+def test_only_the_owner_may_read_the_files(tmp_path: Path) -> None:
     """Only the owner may read the file, the files beside it, and a folder created for it."""
     store = opened(tmp_path / "new" / "relay.db")
     store.transact(count())
@@ -44,7 +44,7 @@ def test_every_commit_is_synced(tmp_path: Path) -> None:
     store.close()
 
 
-def test_the_version_is_that_of_the_migrations(tmp_path: Path) -> None:
+def test_the_version_is_that_of_the_last_migration(tmp_path: Path) -> None:
     """A store has the version of the last migration, and opening it again migrates nothing."""
     path = tmp_path / "relay.db"
     opened(path).close()
@@ -54,9 +54,7 @@ def test_the_version_is_that_of_the_migrations(tmp_path: Path) -> None:
     connection.close()
 
 
-def test_a_migration_runs_once_and_keeps_what_is_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_migration_runs_once_and_keeps_the_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A new migration runs once and keeps the older store's tasks and numbers."""
     path = tmp_path / "relay.db"
     store = opened(path)
@@ -83,27 +81,27 @@ def test_a_newer_store_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["text", "header", "pages"])
-def test_a_damaged_file_is_named_and_left_as_it_is(tmp_path: Path, damage: str) -> None:
-    """A damaged file is refused by its name and left as it is, never started over."""
+def test_a_damaged_file_is_named_and_not_changed(tmp_path: Path, damage: str) -> None:
+    """The error has the path. The file is not replaced by a new store."""
     path = tmp_path / "relay.db"
     store = opened(path)
     store.transact(put(*(task(str(n)) for n in range(200))))
     store.close()
     raw = bytearray(path.read_bytes())
-    spoilt = {
+    damaged = {
         "text": b"this is not a store\n" * 100,
         "header": b"\0" * 100 + bytes(raw[100:]),
         "pages": bytes(raw[:100]) + b"\xff" * (len(raw) - 100),
     }[damage]
-    path.write_bytes(spoilt)
+    path.write_bytes(damaged)
     with pytest.raises(StoreError, match=str(path)) as caught:
         opened(path)
     assert "move it away" in str(caught.value) or "restore a backup" in str(caught.value)
-    assert path.read_bytes() == spoilt
+    assert path.read_bytes() == damaged
 
 
-def test_a_file_that_was_replaced_while_it_runs_is_noticed(tmp_path: Path) -> None:
-    """A file that was moved or replaced is detected: what is written to it would be lost."""
+def test_a_file_that_is_replaced_while_it_is_open_is_detected(tmp_path: Path) -> None:
+    """A file that was moved or replaced is detected, because writes to it would be lost."""
     path = tmp_path / "relay.db"
     store = opened(path)
     path.rename(tmp_path / "away.db")
@@ -115,8 +113,8 @@ def test_a_file_that_was_replaced_while_it_runs_is_noticed(tmp_path: Path) -> No
     store.close()
 
 
-def test_what_was_shown_is_not_shown_when_the_file_was_replaced(tmp_path: Path) -> None:
-    """Nothing is shown from a replaced file, also where nothing would have to be read."""
+def test_nothing_is_shown_of_a_replaced_file(tmp_path: Path) -> None:
+    """A replaced file is detected also if all lines are cached and nothing has to be read."""
     path = tmp_path / "relay.db"
     store = opened(path)
     store.transact(put(task("a")))
@@ -129,8 +127,8 @@ def test_what_was_shown_is_not_shown_when_the_file_was_replaced(tmp_path: Path) 
     store.close()
 
 
-def test_a_commit_that_failed_hides_nothing_that_another_process_commits(tmp_path: Path) -> None:
-    """A failed commit hides nothing of another process, whose commit gets the same number."""
+def test_a_failed_commit_hides_no_commit_of_another_process(tmp_path: Path) -> None:
+    """The other process's commit gets the number of the failed one."""
     store, other = opened(tmp_path / "relay.db"), opened(tmp_path / "relay.db")
     store.transact(put(task("a"), task("b")))
     reader = Reader(store, 9)
@@ -147,20 +145,21 @@ def test_a_commit_that_failed_hides_nothing_that_another_process_commits(tmp_pat
         prepared.commit()
     store._writer.set_authorizer(None)
     other.transact(put(task("b", "E")))
-    assert reader.shown() == reader.afresh()
+    assert reader.shown() == reader.without_cache()
     store.transact(put(task("a", "E")))
-    assert reader.shown() == reader.afresh()
+    assert reader.shown() == reader.without_cache()
     store.close()
     other.close()
 
 
-def test_a_file_that_is_damaged_while_it_is_open_is_written_no_more(tmp_path: Path) -> None:
-    """A file found damaged while it is open is neither written nor read until it is opened again."""
+def test_a_file_that_is_damaged_while_it_is_open_is_not_written_any_more(tmp_path: Path) -> None:
+    """It is neither written nor read until it is opened again."""
     path = tmp_path / "relay.db"
     store = opened(path)
     store.transact(put(*(task(str(n)) for n in range(200))))
     store._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     store.transact(count())
+    # All but the first page is damaged: the file is still recognized as SQLite.
     whole = path.read_bytes()
     path.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
     with pytest.raises(StoreUnavailable, match=r"relay.db: .*damaged"):
@@ -175,10 +174,10 @@ def test_a_file_that_is_damaged_while_it_is_open_is_written_no_more(tmp_path: Pa
     store.close()
 
 
-def test_a_store_that_could_not_be_made_leaves_nothing_behind(
+def test_a_store_that_could_not_be_created_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A store that could not be created leaves no file: it would look like one that lost all its data."""
+    """A file would look like a store that has lost all its data."""
     path = tmp_path / "relay.db"
 
     def fail(*_: object) -> sqlite3.Connection:
@@ -192,7 +191,7 @@ def test_a_store_that_could_not_be_made_leaves_nothing_behind(
     opened(path).close()
 
 
-def test_a_lock_held_for_a_moment_is_waited_for(tmp_path: Path) -> None:
+def test_a_transaction_waits_for_a_lock(tmp_path: Path) -> None:
     """A transaction waits for the lock of another process, and runs after it."""
     path = tmp_path / "relay.db"
     store = opened(path)
@@ -206,8 +205,8 @@ def test_a_lock_held_for_a_moment_is_waited_for(tmp_path: Path) -> None:
         events.append("the lock is released")
         holder.execute("COMMIT")
         transaction.join()
-    let_go = events.index("the lock is released")
-    assert (events[let_go - 1], events[-1]) == ("BEGIN", "COMMIT")
+    released = events.index("the lock is released")
+    assert (events[released - 1], events[-1]) == ("BEGIN", "COMMIT")
     assert label_sets(store)["4", "push.example.com"].values == {"tasks_started_total": 1}
     store.close()
 
@@ -215,15 +214,15 @@ def test_a_lock_held_for_a_moment_is_waited_for(tmp_path: Path) -> None:
 def is_asleep(thread: threading.Thread) -> bool:
     """Return whether a thread sleeps now, as SQLite does between two attempts to lock."""
     if not thread.is_alive():
-        return True  # it has not waited
+        return True  # the thread has finished, so it did not wait
     status = Path(f"/proc/self/task/{thread.native_id}/stat").read_text()
     return status.rpartition(")")[2].split()[0] == "S"
 
 
-def test_a_lock_held_for_long_is_told_and_changes_nothing(
+def test_a_transaction_that_waits_too_long_for_a_lock_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A transaction that waits too long for a lock changes nothing, and the error says so."""
+    """The error says that the store is locked."""
     monkeypatch.setattr(sqlite, "BUSY_MS", 100)
     path = tmp_path / "relay.db"
     store = opened(path)
@@ -239,8 +238,8 @@ def test_a_lock_held_for_long_is_told_and_changes_nothing(
     store.close()
 
 
-def test_what_was_committed_survives_a_kill(tmp_path: Path) -> None:
-    """Twenty commits of a process that is killed right after them are all there."""
+def test_commits_survive_a_kill(tmp_path: Path) -> None:
+    """Twenty commits of a process that is killed right after them are in the store."""
     path = tmp_path / "relay.db"
     program = (
         "import os, sys; from pathlib import Path\n"

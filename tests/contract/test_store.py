@@ -14,8 +14,8 @@ from exporter.metrics.values import LabelSetValues, series
 from exporter.relay import STATES, Task, settle, state_of
 from exporter.store.protocol import QuarantineEntry, Store, TaskRow, Transaction
 from exporter.store.records import decode_label_set, decode_task, labels_of
-from tests.contract.conftest import Open, together
-from tests.unit.histories import T0, WINDOWS, callback, fold
+from tests.contract.conftest import Open, run_concurrently
+from tests.unit.histories import SETTINGS, T0, callback, fold
 
 LABELS = ("appid", "to_host")
 Work = Callable[[Transaction], object]
@@ -26,7 +26,7 @@ def task(
 ) -> Task:
     """Return a task after one callback."""
     new = Task(appid=4, task_id=task_id)
-    return fold(new, callback(letter, T0, code, to_host=host, **more), float(T0), WINDOWS).task
+    return fold(new, callback(letter, T0, code, to_host=host, **more), float(T0), SETTINGS).task
 
 
 def put(*tasks: Task, due: float = 2000.0) -> Work:
@@ -34,7 +34,7 @@ def put(*tasks: Task, due: float = 2000.0) -> Work:
 
     def work(transaction: Transaction) -> None:
         for each in tasks:
-            transaction.put(TaskRow(each, labels_of(each, LABELS), state_of(each, WINDOWS), due))
+            transaction.put(TaskRow(each, labels_of(each, LABELS), state_of(each, SETTINGS), due))
 
     return work
 
@@ -42,7 +42,7 @@ def put(*tasks: Task, due: float = 2000.0) -> Work:
 def count(
     number: int = 1, host: str = "push.example.com", name: str = "tasks_started_total", label: str = ""
 ) -> Work:
-    """Return the work of a transaction that counts."""
+    """Return the work of a transaction that increments a counter."""
 
     def work(transaction: Transaction) -> None:
         transaction.increments.record([(name, label, number)], ("4", host), "t", 9.0)
@@ -56,12 +56,12 @@ def label_sets(store: Store) -> dict[tuple[str, ...], LabelSetValues]:
 
 
 def fleet(store: Store) -> dict[str, int]:
-    """Return the numbers of the fleet."""
+    """Return the values of the fleet's families."""
     return decode_label_set(store.snapshot(10).fleet).values
 
 
-def test_a_new_store_is_empty_but_for_the_fleet(store: Store) -> None:
-    """A new store has only a fleet without values, and a secret of its own."""
+def test_a_new_store_has_no_records(store: Store) -> None:
+    """It has only a fleet without values, and a secret of its own."""
     snapshot = store.snapshot(10)
     assert (snapshot.label_sets, snapshot.counts, snapshot.tasks) == ([], [], [])
     assert (snapshot.left_out, snapshot.quarantined, snapshot.created) == (0, 0, 1000.0)
@@ -69,8 +69,8 @@ def test_a_new_store_is_empty_but_for_the_fleet(store: Store) -> None:
     assert len(store.secret) == 16
 
 
-def test_what_is_put_is_found_by_the_next_process(open_store: Open) -> None:
-    """Another process finds the same tasks, numbers, secret and time at which the store was made."""
+def test_another_process_reads_what_was_written(open_store: Open) -> None:
+    """It reads the same tasks, values, secret and creation time."""
     first = open_store()
     first.transact(put(task("a")))
     first.transact(count(3))
@@ -81,8 +81,8 @@ def test_what_is_put_is_found_by_the_next_process(open_store: Open) -> None:
     assert second.snapshot(1).created == first.snapshot(1).created
 
 
-def test_a_step_sees_what_it_has_changed(store: Store) -> None:
-    """A transaction reads its own changes, so a batch may have two callbacks of one task."""
+def test_a_transaction_reads_its_own_changes(store: Store) -> None:
+    """A batch may therefore have two callbacks of one task."""
 
     def work(transaction: Transaction) -> tuple[Task | None, Task | None]:
         put(task("a"))(transaction)
@@ -94,8 +94,8 @@ def test_a_step_sees_what_it_has_changed(store: Store) -> None:
     assert store.find("4/a") is None
 
 
-def test_a_step_that_fails_changes_nothing(store: Store) -> None:
-    """Work that raises changes neither tasks nor numbers nor the quarantine, and the next works."""
+def test_a_failed_transaction_changes_nothing(store: Store) -> None:
+    """Work that raises changes neither tasks nor values nor the quarantine. The next transaction works."""
 
     def work(transaction: Transaction) -> None:
         put(task("a"))(transaction)
@@ -112,8 +112,8 @@ def test_a_step_that_fails_changes_nothing(store: Store) -> None:
     assert label_sets(store)["4", "push.example.com"].values == {"tasks_started_total": 1}
 
 
-def test_two_processes_add_to_the_same_numbers(open_store: Open) -> None:
-    """Two processes add to the same numbers, whatever each of them holds in memory."""
+def test_two_processes_add_to_the_same_values(open_store: Open) -> None:
+    """Values in the memory of a process do not matter."""
     first, second = open_store(), open_store()
     for number in range(5):
         first.transact(count(1))
@@ -123,15 +123,15 @@ def test_two_processes_add_to_the_same_numbers(open_store: Open) -> None:
     assert label_sets(first)["4", "push.example.com"].values == {"tasks_started_total": 55}
 
 
-def test_steps_of_two_processes_at_once_are_one_after_the_other(open_store: Open) -> None:
-    """Concurrent transactions read what the other wrote, so a counter in a task loses nothing."""
+def test_concurrent_transactions_are_serialized(open_store: Open) -> None:
+    """Each reads the changes of the other, so a counter in a task loses nothing."""
     stores = [open_store(), open_store()]
 
     def run(store: Store) -> None:
         for _ in range(30):
             store.transact(lambda transaction: put(_with_one_more_run(transaction.task("4/a")))(transaction))
 
-    together(partial(run, store) for store in stores)
+    run_concurrently(partial(run, store) for store in stores)
     record = stores[0].find("4/a")
     assert record is not None
     assert decode_task(record).runs == 60
@@ -142,8 +142,8 @@ def _with_one_more_run(known: Task | None) -> Task:
     return Task(appid=4, task_id="a", current=base.current, runs=(known.runs if known else 0) + 1)
 
 
-def test_siblings_are_the_tasks_of_one_account_and_source(store: Store) -> None:
-    """These are the tasks of an account and sources, with this transaction's changes; all have a task_id."""
+def test_tasks_with_sources_are_those_of_one_account_and_source(store: Store) -> None:
+    """The result has the changes of the transaction, and not the record of exits without a task_id."""
     store.transact(put(task("a", sources="aa"), task("b", sources="bb"), task("c", sources="aa")))
 
     def work(transaction: Transaction) -> list[str]:
@@ -157,8 +157,8 @@ def test_siblings_are_the_tasks_of_one_account_and_source(store: Store) -> None:
     assert store.transact(lambda s: s.tasks_with_sources(5, "aa"))[0] == []
 
 
-def test_due_tasks_come_longest_first(store: Store) -> None:
-    """Due tasks come with the longest due first, up to a limit, and none that is not due."""
+def test_due_tasks_are_ordered_by_due_time(store: Store) -> None:
+    """The earliest due time first, up to a limit, without tasks that are not due."""
     store.transact(put(task("a"), due=30.0))
     store.transact(put(task("b"), due=10.0))
     store.transact(put(task("c"), due=40.0))
@@ -168,8 +168,8 @@ def test_due_tasks_come_longest_first(store: Store) -> None:
     assert store.due(30.0, 10) == ["4/a"]
 
 
-def test_all_tasks_are_due_when_their_states_are_judged_anew(open_store: Open) -> None:
-    """All tasks become due once when the settings that judge their states change."""
+def test_all_tasks_become_due_once_when_the_fold_settings_change(open_store: Open) -> None:
+    """Their states may be different under the new settings."""
     open_store(fold_settings_fingerprint="0").transact(put(task("a"), task("b", "E"), due=9e9))
     assert open_store(fold_settings_fingerprint="0").due(1.0, 9) == []
     store = open_store(fold_settings_fingerprint="0,-22")
@@ -178,14 +178,14 @@ def test_all_tasks_are_due_when_their_states_are_judged_anew(open_store: Open) -
     assert open_store(fold_settings_fingerprint="0,-22").due(1.0, 9) == []
 
 
-def test_a_label_set_appears_with_its_first_task(store: Store) -> None:
-    """A label set is created with its first task, so that its series start at 0."""
+def test_a_label_set_is_created_with_its_first_task(store: Store) -> None:
+    """Its series therefore start at 0."""
     store.transact(put(task("a", host="new.example.com")))
     assert label_sets(store) == {("4", "new.example.com"): LabelSetValues(("4", "new.example.com"), 1000.0)}
 
 
 def test_tasks_are_counted_by_label_set_and_state(store: Store) -> None:
-    """Tasks are counted by label set and current state; one of which no run is known is not."""
+    """A task without a known run is not counted."""
     store.transact(
         put(
             task("a"), task("b"), task("c", "E"), task("d", "E", code="0"), task("e", "N"), task("f", host="")
@@ -205,20 +205,20 @@ def test_tasks_are_counted_by_label_set_and_state(store: Store) -> None:
     ]
 
 
-def test_past_the_bound_stopped_tasks_are_left_out_first_and_active_ones_last(store: Store) -> None:
-    """A snapshot past its bound leaves out stopped tasks first, active ones last, and says how many."""
+def test_over_the_limit_stopped_tasks_are_left_out_first_and_active_ones_last(store: Store) -> None:
+    """The snapshot has the number of tasks that are left out."""
     store.transact(
         put(task("stopped", "E", code="0"), task("failed", "E"), task("active"), task("none", "N"))
     )
-    for bound, shown in ((3, ["active", "failed", "stopped"]), (2, ["active", "failed"]), (1, ["active"])):
-        snapshot = store.snapshot(bound)
+    for limit, shown in ((3, ["active", "failed", "stopped"]), (2, ["active", "failed"]), (1, ["active"])):
+        snapshot = store.snapshot(limit)
         assert [decode_task(record).task_id for record in snapshot.tasks] == shown
-        assert snapshot.left_out == 3 - bound
+        assert snapshot.left_out == 3 - limit
 
 
-def test_a_snapshot_reads_the_states_in_the_order_asked_for_and_counts_all(store: Store) -> None:
-    """A snapshot counts all tasks with a known run, however few it reads, in whatever order of states."""
-    lost = settle(task("lost"), T0 + WINDOWS.lost_after, WINDOWS).task
+def test_a_snapshot_reads_states_in_the_requested_order_and_counts_all_tasks(store: Store) -> None:
+    """The counts do not depend on the limit or the order."""
+    lost = settle(task("lost"), T0 + SETTINGS.lost_after, SETTINGS).task
     store.transact(
         put(task("stopped", "E", code="0"), task("active"), lost, task("failed", "E"), task("none", "N"))
     )
@@ -226,16 +226,16 @@ def test_a_snapshot_reads_the_states_in_the_order_asked_for_and_counts_all(store
     store.transact(
         lambda transaction: transaction.increments.count("callbacks_total", "TaskStart", "applied", amount=7)
     )
-    for order, bound in product(permutations(STATES), range(6)):
-        snapshot = store.snapshot(bound, order)
-        assert [decode_task(record).task_id for record in snapshot.tasks] == list(order[:bound])
-        assert (snapshot.count_by_state, snapshot.left_out) == (Counter(STATES), max(4 - bound, 0))
+    for order, limit in product(permutations(STATES), range(6)):
+        snapshot = store.snapshot(limit, order)
+        assert [decode_task(record).task_id for record in snapshot.tasks] == list(order[:limit])
+        assert (snapshot.count_by_state, snapshot.left_out) == (Counter(STATES), max(4 - limit, 0))
         assert snapshot.quarantined == 1
         assert decode_label_set(snapshot.fleet).values[series("callbacks_total", "TaskStart", "applied")] == 7
 
 
 def test_a_listing_is_read_page_by_page(store: Store) -> None:
-    """A listing is read page by page in the order of arrival, and by state if asked."""
+    """The tasks are in the order of arrival, and of one state if requested."""
     store.transact(put(*(task(str(n)) for n in range(5)), task("x", "E")))
     first = store.listing(state=None, after=0, limit=4)
     second = store.listing(state=None, after=first[-1][0], limit=4)
@@ -245,8 +245,8 @@ def test_a_listing_is_read_page_by_page(store: Store) -> None:
     ]
 
 
-def test_label_sets_past_the_bound_are_one(open_store: Open) -> None:
-    """Label sets beyond the limit are counted as one, earlier ones stay, and the overflow is returned."""
+def test_label_sets_over_the_limit_share_one(open_store: Open) -> None:
+    """Earlier label sets stay separate, and the overflow is returned."""
     store = open_store(max_label_sets=2)
     store.transact(count(host="a"))
     _, overflow = store.transact(count(host="b"))
@@ -267,7 +267,7 @@ def test_label_sets_past_the_bound_are_one(open_store: Open) -> None:
     assert store.snapshot(1).counts == [(("_other", "_other"), "active", 1)]
 
 
-def test_two_new_label_sets_in_one_step_past_the_bound_add_up(open_store: Open) -> None:
+def test_two_new_label_sets_over_the_limit_are_added_up_in_one_transaction(open_store: Open) -> None:
     """Two new label sets beyond the limit are added up, also within one transaction."""
     store = open_store(max_label_sets=1)
     store.transact(count(host="a"))
@@ -280,8 +280,8 @@ def test_two_new_label_sets_in_one_step_past_the_bound_add_up(open_store: Open) 
     assert label_sets(store)["_other", "_other"].values == {"tasks_started_total": 5}
 
 
-def test_codes_past_the_bound_are_one_for_every_label_set(store: Store) -> None:
-    """64 codes are counted separately across all label sets; later ones are counted as one."""
+def test_codes_over_the_limit_share_a_series_across_label_sets(store: Store) -> None:
+    """64 codes are counted separately across all label sets; later codes share a series."""
     for number in range(70):
         _, overflow = store.transact(
             count(host=f"h{number % 3}", name="tasks_exited_total", label=str(number))
@@ -297,7 +297,7 @@ def test_codes_past_the_bound_are_one_for_every_label_set(store: Store) -> None:
 
 
 def test_a_body_is_kept_once_and_counted(store: Store) -> None:
-    """A body is kept once however often it is received; distinct bodies are counted by reason."""
+    """A body that is received again is not stored again; distinct bodies are counted by reason."""
 
     def work(transaction: Transaction) -> None:
         for body in (b"a", b"b", b"a"):
@@ -310,18 +310,18 @@ def test_a_body_is_kept_once_and_counted(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bounds", "kept"),
+    ("limits", "kept"),
     [
         ({"max_quarantined": 2}, 2),
         ({"max_quarantined_bytes": 25}, 2),
         ({"max_quarantined_age_seconds": 1.5}, 2),
     ],
 )
-def test_the_quarantine_gives_up_what_was_not_seen_for_longest(
-    open_store: Open, bounds: dict[str, float], kept: int
+def test_a_full_quarantine_deletes_the_bodies_not_received_for_the_longest_time(
+    open_store: Open, limits: dict[str, float], kept: int
 ) -> None:
-    """A full quarantine deletes the bodies not received for the longest time, and counts them."""
-    store = open_store(**bounds)
+    """Deleted bodies are counted."""
+    store = open_store(**limits)
     for number in range(5):
         store.transact(
             lambda transaction, n=number: transaction.quarantine(
@@ -332,7 +332,7 @@ def test_the_quarantine_gives_up_what_was_not_seen_for_longest(
     assert fleet(store)["quarantine_evicted_total"] == 5 - kept
 
 
-def keep(*bodies: bytes, arrival: float = 9.0, reason: str = "schema") -> Work:
+def quarantined(*bodies: bytes, arrival: float = 9.0, reason: str = "schema") -> Work:
     """Return the work of a transaction that quarantines bodies."""
 
     def work(transaction: Transaction) -> None:
@@ -342,25 +342,25 @@ def keep(*bodies: bytes, arrival: float = 9.0, reason: str = "schema") -> Work:
     return work
 
 
-def test_a_body_is_held_to_the_byte_with_what_is_known_of_it(store: Store) -> None:
-    """A body is kept to the byte, with reason, last source, count, first and last arrival."""
+def test_a_body_is_stored_unchanged_with_its_metadata(store: Store) -> None:
+    """Byte for byte, with reason, last source, count, first and last arrival."""
     body = b"\x00\xff{'\r\n" * 9
     for arrival in (30.0, 10.0, 20.0):
-        store.transact(keep(body, arrival=arrival))
-    (held,) = store.bodies(limit=9)
-    assert (held.reason, held.body, held.source) == ("schema", body, "::1")
-    assert (held.count, held.first, held.last) == (3, 10.0, 30.0)
-    assert re.fullmatch("[0-9a-f]{32}", held.digest)
+        store.transact(quarantined(body, arrival=arrival))
+    (stored,) = store.bodies(limit=9)
+    assert (stored.reason, stored.body, stored.source) == ("schema", body, "::1")
+    assert (stored.count, stored.first, stored.last) == (3, 10.0, 30.0)
+    assert re.fullmatch("[0-9a-f]{32}", stored.digest)
 
 
 def test_bodies_are_listed_by_first_arrival_page_by_page(store: Store) -> None:
-    """Bodies are listed by first arrival, page by page, by reason or beginning of digest if asked."""
+    """The bodies are of one reason, or have a prefix of the digest, if requested."""
     for number in range(5):
-        store.transact(keep(b"%d" % number, arrival=50.0 - number))
-    store.transact(keep(b"a", b"b", arrival=1.0, reason="json"))
+        store.transact(quarantined(b"%d" % number, arrival=50.0 - number))
+    store.transact(quarantined(b"a", b"b", arrival=1.0, reason="json"))
     listed = store.bodies(limit=99)
-    assert [held.body for held in listed[2:]] == [b"4", b"3", b"2", b"1", b"0"]
-    assert {held.body for held in listed[:2]} == {b"a", b"b"}
+    assert [stored.body for stored in listed[2:]] == [b"4", b"3", b"2", b"1", b"0"]
+    assert {stored.body for stored in listed[:2]} == {b"a", b"b"}
     paged = store.bodies(limit=1)
     while more := store.bodies(limit=2, after=paged[-1]):
         paged += more
@@ -371,7 +371,7 @@ def test_bodies_are_listed_by_first_arrival_page_by_page(store: Store) -> None:
     assert store.bodies(limit=99, prefix="%") == []
 
 
-def test_a_body_without_anything_in_it_leaves_the_quarantine_too(open_store: Open) -> None:
+def test_an_empty_body_is_released_and_evicted_like_others(open_store: Open) -> None:
     """An empty body is released, or deleted for room, like any other."""
     store = open_store(max_quarantined=1)
     for body in (b"", b"x"):
@@ -380,15 +380,18 @@ def test_a_body_without_anything_in_it_leaves_the_quarantine_too(open_store: Ope
         )
     assert fleet(store)["quarantine_evicted_total"] == 1
     store.transact(lambda transaction: transaction.quarantine(QuarantineEntry("json", b"", "::1", 99.0)))
-    (held,) = store.bodies(limit=9)
-    assert (held.body, store.transact(lambda transaction: transaction.release(held.digest))[0]) == (b"", True)
+    (stored,) = store.bodies(limit=9)
+    assert (stored.body, store.transact(lambda transaction: transaction.release(stored.digest))[0]) == (
+        b"",
+        True,
+    )
     assert store.snapshot(1).quarantined == 0
 
 
 def test_a_body_is_released_once(open_store: Open) -> None:
-    """One transaction of one process releases a body, atomically; this is not counted as an eviction."""
+    """Only one transaction of one process releases a body; this is not counted as an eviction."""
     first, second = open_store(), open_store()
-    first.transact(keep(b"a", b"b"))
+    first.transact(quarantined(b"a", b"b"))
     digest = first.bodies(limit=1)[0].digest
 
     def work(transaction: Transaction) -> bool:
@@ -408,9 +411,9 @@ def test_a_body_is_released_once(open_store: Open) -> None:
     assert not first.transact(lambda transaction: transaction.release("no digest"))[0]
 
 
-def test_what_is_too_old_is_given_up_when_asked(open_store: Open) -> None:
-    """Bodies beyond lower limits or too old are deleted also when no new body is received."""
-    open_store().transact(keep(b"a", b"b", b"c", arrival=10.0))
+def test_old_bodies_are_deleted_without_new_bodies(open_store: Open) -> None:
+    """So are bodies over a limit that was lowered."""
+    open_store().transact(quarantined(b"a", b"b", b"c", arrival=10.0))
     store = open_store(max_quarantined=2, max_quarantined_age_seconds=5.0)
     for now, kept in ((15.0, 2), (15.0, 2), (15.1, 0), (99.0, 0)):
         store.transact(lambda transaction, at=now: transaction.evict(at))
@@ -418,8 +421,8 @@ def test_what_is_too_old_is_given_up_when_asked(open_store: Open) -> None:
         assert fleet(store)["quarantine_evicted_total"] == 3 - kept
 
 
-def test_a_guest_takes_a_store_as_it_is(open_store: Open) -> None:
-    """attach_only creates no store, makes no task due, and the error names the missing settings."""
+def test_attach_only_opens_a_store_without_changing_it(open_store: Open) -> None:
+    """It creates no store and makes no task due; the error names the missing settings."""
     with pytest.raises(StoreError, match=r"no store .* --store.url"):
         open_store(attach_only=True)
     open_store(fold_settings_fingerprint="--a=1 --b=2").transact(put(task("a"), due=9e9))
@@ -430,22 +433,22 @@ def test_a_guest_takes_a_store_as_it_is(open_store: Open) -> None:
 
 
 def test_a_probe_can_be_repeated(store: Store) -> None:
-    """A probe can be repeated and changes nothing that is shown."""
+    """It changes nothing that is shown."""
     before = store.snapshot(10)
     store.probe()
     store.probe()
     assert store.snapshot(10) == before
 
 
-def test_other_labels_are_refused_with_the_way_on(open_store: Open) -> None:
-    """A store refuses labels other than those it was made with, and says what to do."""
+def test_a_store_with_other_labels_is_refused(open_store: Open) -> None:
+    """The error says what to do."""
     open_store()
     with pytest.raises(StoreError, match=r"--metrics.labels=appid,to_host.*--store.url"):
         open_store(labels=("appid",))
 
 
-def test_a_snapshot_shows_every_step_that_ended_before_it_began(store: Store) -> None:
-    """A snapshot shows every transaction committed before it, while another thread writes."""
+def test_a_snapshot_has_every_transaction_committed_before_it(store: Store) -> None:
+    """This holds also while another thread writes."""
 
     def write() -> None:
         for _ in range(100):

@@ -24,10 +24,10 @@ from exporter.store.valkey import store as module
 from exporter.store.valkey.client import META
 from exporter.store.valkey.script_runner import Script
 from exporter.store.valkey.store import ValkeyStore
-from tests.contract.conftest import OpenAt, impatient, together
+from tests.contract.conftest import OpenAt, run_concurrently, without_retries
 from tests.contract.test_store import LABELS, count, fleet, label_sets, put, task
 from tests.support import HANG_SECONDS, until
-from tests.unit.histories import T0, WINDOWS
+from tests.unit.histories import SETTINGS, T0
 from tests.valkeys import DURABLE, Pair, ValkeyServer, Wire
 
 pytestmark = pytest.mark.servers
@@ -38,18 +38,18 @@ COMMIT = Script("commit").digest.encode()
 
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[ValkeyServer]:
-    """A server that the test may stop and kill, and that loses nothing."""
+    """A durable server that the test may stop and kill."""
     with ValkeyServer(tmp_path, *DURABLE) as server:
         yield server
 
 
 def started(store: ValkeyStore) -> int:
-    """Return what is counted in the one label set."""
+    """Return the number of started tasks over all label sets."""
     return sum(label_set.values.get(STARTED, 0) for label_set in label_sets(store).values())
 
 
-def test_an_answer_that_is_lost_counts_once(empty_server: ValkeyServer, opened: OpenAt) -> None:
-    """A commit whose answer is lost, even twice, is sent again and counted once, for any change."""
+def test_a_commit_whose_answer_is_lost_counts_once(empty_server: ValkeyServer, opened: OpenAt) -> None:
+    """The commit is sent again, even twice, and counted once, for any change."""
     with Wire(empty_server.port) as wire:
         store = opened(f"valkey://127.0.0.1:{wire.port}/0")
         store.transact(count())
@@ -68,16 +68,16 @@ def test_an_answer_that_is_lost_counts_once(empty_server: ValkeyServer, opened: 
         assert store.transact(lambda transaction: transaction.release(digest))[0] is True
 
 
-def test_what_reaches_the_server_after_its_caller_gave_up_is_not_counted(
+def test_a_commit_that_arrives_after_its_timeout_is_not_counted(
     own: ValkeyServer, opened: OpenAt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A commit that a server reads only after its caller was answered 503 is not counted."""
+    """Its caller was answered 503 before the server read it."""
     other = opened(own.url)
     other.transact(count())
     with monkeypatch.context() as patch:
         patch.setattr(clients, "ANSWER_SECONDS", 0.3)
         patch.setattr(module, "COMMIT_SECONDS", 0.69)  # two answers are late, a third is out of time
-        prepared = until(partial(_prepared, opened, own), "a store is open, though in haste")
+        prepared = until(partial(_prepared, opened, own), "a store is open within the short time limits")
         scripts = scripts_run(own)
         own.send(signal.SIGSTOP)
         with pytest.raises(StoreUnavailable, match="in time"):
@@ -90,7 +90,7 @@ def test_what_reaches_the_server_after_its_caller_gave_up_is_not_counted(
 
 
 def _prepared(opened: OpenAt, server: ValkeyServer) -> PreparedCommit[None] | None:
-    """Return a prepared commit, None if even that took too long."""
+    """Return a prepared commit, None if preparing it took too long."""
     try:
         return opened(server.url).begin(count(100), wait=True)
     except StoreUnavailable:
@@ -98,12 +98,14 @@ def _prepared(opened: OpenAt, server: ValkeyServer) -> PreparedCommit[None] | No
 
 
 def scripts_run(server: ValkeyServer) -> int:
-    """Return how many scripts the server was asked to run."""
+    """Return the number of script calls that the server has received."""
     with server.client() as client:
         return int(client.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"])
 
 
-def test_many_who_change_the_same_tasks_lose_nothing(empty_server: ValkeyServer, opened: OpenAt) -> None:
+def test_concurrent_changes_of_the_same_tasks_lose_nothing(
+    empty_server: ValkeyServer, opened: OpenAt
+) -> None:
     """Tasks, counters and states agree after three processes have changed the same five tasks."""
     stores = [opened(empty_server.url) for _ in range(3)]
     names = [str(n) for n in range(5)]
@@ -118,18 +120,18 @@ def test_many_who_change_the_same_tasks_lose_nothing(empty_server: ValkeyServer,
             transaction.increments.record([(STARTED, "", 1)], ("4", f"h{name}"), name, 9.0)
 
     def run(store: ValkeyStore, seed: int) -> None:
-        chance = random.Random(seed)
+        rng = random.Random(seed)
         for _ in range(30):
-            store.transact(partial(work, some=chance.sample(names, 3)))
+            store.transact(partial(work, some=rng.sample(names, 3)))
 
-    together(partial(run, store, n) for n, store in enumerate(stores))
+    run_concurrently(partial(run, store, n) for n, store in enumerate(stores))
     snapshot = stores[0].snapshot(10)
     assert [store.snapshot(10) for store in stores[1:]] == [snapshot] * 2
     assert sum(decode_task(record).runs for record in snapshot.tasks) == 3 * 30 * 3 == started(stores[0])
     assert sorted(snapshot.counts) == [(("4", f"h{name}"), "active", 1) for name in names]
 
 
-def test_bounds_hold_for_all_replicas_together(empty_server: ValkeyServer, opened: OpenAt) -> None:
+def test_limits_apply_to_all_replicas_together(empty_server: ValkeyServer, opened: OpenAt) -> None:
     """Two replicas that add label sets and codes at the same time stay within the limits."""
     stores = [opened(empty_server.url, max_label_sets=10) for _ in range(2)]
 
@@ -137,7 +139,7 @@ def test_bounds_hold_for_all_replicas_together(empty_server: ValkeyServer, opene
         for number in range(50):
             store.transact(count(host=f"{name}{number}", name="tasks_exited_total", label=f"{name}{number}"))
 
-    together(partial(run, s, n) for s, n in zip(stores, "ab", strict=True))
+    run_concurrently(partial(run, s, n) for s, n in zip(stores, "ab", strict=True))
     found = label_sets(stores[0])
     assert len(found) == 11
     codes = {key for label_set in found.values() for key in label_set.values}
@@ -145,12 +147,12 @@ def test_bounds_hold_for_all_replicas_together(empty_server: ValkeyServer, opene
     assert sum(number for label_set in found.values() for number in label_set.values.values()) == 100
 
 
-def test_what_time_decides_is_told_once_whoever_sweeps(empty_server: ValkeyServer, opened: OpenAt) -> None:
-    """Three replicas that find the same tasks due at the same time count each of them once."""
+def test_concurrent_sweeps_count_each_task_once(empty_server: ValkeyServer, opened: OpenAt) -> None:
+    """Three replicas find the same tasks due at the same time."""
     stores = [opened(empty_server.url) for _ in range(3)]
     stores[0].transact(put(*(task(str(n), "E") for n in range(40)), due=1.0))
-    folder = BatchFolder(WINDOWS, LABELS)
-    later = T0 + WINDOWS.reorder + 10
+    folder = BatchFolder(SETTINGS, LABELS)
+    later = T0 + SETTINGS.reorder + 10
     barrier = threading.Barrier(3, timeout=HANG_SECONDS)
 
     def run(store: ValkeyStore) -> None:
@@ -158,18 +160,16 @@ def test_what_time_decides_is_told_once_whoever_sweeps(empty_server: ValkeyServe
         barrier.wait()
         store.transact(partial(folder.sweep, keys, later))
 
-    together(partial(run, store) for store in stores)
+    run_concurrently(partial(run, store) for store in stores)
     assert fleet(stores[1])[series("anomalies_total", "missed_start")] == 40
-    forgotten = T0 + 2 * WINDOWS.forget_after
+    forgotten = T0 + 2 * SETTINGS.forget_after
     while keys := stores[0].due(forgotten, 100):
         stores[0].transact(partial(folder.sweep, keys, forgotten))
     assert stores[2].snapshot(99).counts == []
 
 
-def test_a_server_that_was_killed_comes_back_with_all_that_was_committed(
-    own: ValkeyServer, opened: OpenAt
-) -> None:
-    """A store finds a killed server by itself when it is back, with all commits; meanwhile it says so."""
+def test_a_killed_server_has_all_commits_after_a_restart(own: ValkeyServer, opened: OpenAt) -> None:
+    """The store reconnects by itself; until then its errors say so."""
     store = opened(own.url)
     for _ in range(20):
         store.transact(count())
@@ -185,7 +185,7 @@ def test_a_server_that_was_killed_comes_back_with_all_that_was_committed(
 def test_a_commit_waits_for_a_server_that_restarts(
     own: ValkeyServer, opened: OpenAt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A commit waits some seconds for a server that restarts, so that nobody is asked to come again."""
+    """It waits for some seconds, so that the caller need not repeat the callback."""
     store = opened(own.url)
     store.transact(count())
     prepared = store.begin(count(), wait=True)
@@ -203,10 +203,8 @@ def test_a_commit_waits_for_a_server_that_restarts(
     assert started(store) == 2
 
 
-def test_scripts_that_the_server_has_forgotten_are_sent_again(
-    empty_server: ValkeyServer, opened: OpenAt
-) -> None:
-    """Scripts that a restart or SCRIPT FLUSH has removed are sent again."""
+def test_scripts_are_sent_again_after_script_flush(empty_server: ValkeyServer, opened: OpenAt) -> None:
+    """A restart of the server removes them too."""
     store = opened(empty_server.url)
     store.transact(count())
     with empty_server.client() as client:
@@ -215,8 +213,8 @@ def test_scripts_that_the_server_has_forgotten_are_sent_again(
     assert started(store) == 2
 
 
-def test_a_store_that_lost_all_it_held_is_not_started_over(own: ValkeyServer, opened: OpenAt) -> None:
-    """A process never goes on with an empty or another store than it knew; only a restart does."""
+def test_a_store_that_lost_all_its_data_is_not_continued(own: ValkeyServer, opened: OpenAt) -> None:
+    """Only a restart of the exporter continues with an empty or another store."""
     store = opened(own.url)
     store.transact(count())
     with own.client() as client:
@@ -234,12 +232,12 @@ def test_a_store_that_lost_all_it_held_is_not_started_over(own: ValkeyServer, op
     assert started(opened(own.url)) == 0
 
 
-def test_a_store_that_comes_back_older_is_noticed_and_begins_again(
+def test_a_store_that_lost_commits_is_detected_and_its_counters_are_reset(
     own: ValkeyServer, tmp_path: Path, opened: OpenAt
 ) -> None:
-    """Nobody writes to a store that came back older, as after a failover to a lagging replica.
+    """Nobody writes to a store that lost commits, for example after a failover to a lagging replica.
 
-    Counters then begin at 0, or Prometheus would count once more all that they hold; tasks stay as they are.
+    After a restart counters begin at 0: Prometheus would see lower counters as a reset, and count them again.
     """
     store, other = opened(own.url), opened(own.url)
     made = store.snapshot(1).created
@@ -274,13 +272,14 @@ def test_a_store_that_comes_back_older_is_noticed_and_begins_again(
         other.snapshot(1)
 
 
-def test_what_others_commit_does_not_hide_that_the_store_is_older(own: ValkeyServer, opened: OpenAt) -> None:
-    """A process looks for its own last commit, so others' commits do not hide that the store is older."""
+def test_commits_of_other_processes_do_not_hide_lost_commits(own: ValkeyServer, opened: OpenAt) -> None:
+    """Each process checks its own last commit."""
     store, other = opened(own.url), opened(own.url)
     store.transact(count())
     store.transact(count())
     with own.client() as client:
         name = client.hkeys(META.replace("meta", "done"))[0]
+        # The number of this client's last commit is set back from 2 to 1, as in an older copy of the store.
         client.hset(META.replace("meta", "done"), name, "1 9999999999999999")
     for _ in range(9):
         other.transact(count())
@@ -288,28 +287,28 @@ def test_what_others_commit_does_not_hide_that_the_store_is_older(own: ValkeySer
         store.transact(count())
 
 
-def test_a_replica_that_kept_up_takes_over(tmp_path: Path, opened: OpenAt) -> None:
-    """Behind the same address the store goes on with all that was committed when a replica takes over."""
+def test_a_replica_with_all_commits_takes_over(tmp_path: Path, opened: OpenAt) -> None:
+    """The store continues behind the same address."""
     with Pair(tmp_path) as pair:
         store = opened(pair.url)
         for _ in range(10):
             store.transact(count())
-        until(pair.is_in_step, "the replica has all")
+        until(pair.is_in_step, "the replica has all commits")
         pair.primary.kill()
         pair.wire.to = pair.replica.port
-        with impatient(), pytest.raises(StoreUnavailable, match="replica"):
+        with without_retries(), pytest.raises(StoreUnavailable, match="replica"):
             store.transact(count())
         pair.detach()
         store.transact(count())
         assert started(store) == 11
 
 
-def test_a_store_follows_its_name_to_another_primary(tmp_path: Path, opened: OpenAt) -> None:
-    """A store leaves a server that became a replica for the primary that its name leads to by then."""
+def test_a_store_follows_its_host_name_to_another_primary(tmp_path: Path, opened: OpenAt) -> None:
+    """When its server becomes a replica, the store connects to the new primary."""
     with Pair(tmp_path) as pair:
         store = opened(pair.url)
         store.transact(count())
-        until(pair.is_in_step, "the replica has all")
+        until(pair.is_in_step, "the replica has all commits")
         pair.detach()
         pair.wire.to = pair.replica.port
         with pair.primary.client() as client:
@@ -319,20 +318,20 @@ def test_a_store_follows_its_name_to_another_primary(tmp_path: Path, opened: Ope
 
 
 def test_a_server_that_became_a_replica_is_not_written(own: ValkeyServer, opened: OpenAt) -> None:
-    """A server that became a replica is reported, without an endless wait; as a primary it works again."""
+    """The error is raised without an endless wait. As a primary the server works again."""
     store = opened(own.url)
     store.transact(count())
     with own.client() as client:
         client.execute_command("REPLICAOF", "127.0.0.1", "1")
-        with impatient(), pytest.raises(StoreUnavailable, match=r"replica.*--store.url"):
+        with without_retries(), pytest.raises(StoreUnavailable, match=r"replica.*--store.url"):
             store.transact(count())
         client.execute_command("REPLICAOF", "NO", "ONE")
     store.transact(count())
     assert started(store) == 2
 
 
-def test_who_may_use_it_is_said_without_the_password(tmp_path: Path, opened: OpenAt) -> None:
-    """If the server refuses the user, the error says why, without a password; the right one works."""
+def test_a_refused_user_is_reported_without_the_password(tmp_path: Path, opened: OpenAt) -> None:
+    """The error has the reason. The correct user and password work."""
     with ValkeyServer(tmp_path, "--requirepass", "s3cret/@") as server:
         with server.client(password="s3cret/@") as client:
             client.execute_command(
@@ -363,7 +362,7 @@ def test_who_may_use_it_is_said_without_the_password(tmp_path: Path, opened: Ope
 
 
 def test_other_versions_and_partitions_are_refused(empty_server: ValkeyServer, opened: OpenAt) -> None:
-    """A store of another version or number of partitions is refused."""
+    """The error says that the store needs a newer program."""
     opened(empty_server.url)
     with empty_server.client() as client:
         for field in ("version", "partitions"):
@@ -374,10 +373,10 @@ def test_other_versions_and_partitions_are_refused(empty_server: ValkeyServer, o
     opened(empty_server.url)
 
 
-def test_a_server_that_may_lose_what_it_was_given_is_told_of(
+def test_a_server_that_may_lose_data_causes_a_warning(
     own: ValkeyServer, opened: OpenAt, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An exporter logs a warning at its start if the server may lose data; a command does not."""
+    """An exporter logs the warning at its start; a command logs none."""
     for settings, logged in (
         ({"appendonly": "no"}, ["writes nothing to disk"]),
         ({"save": "60 1"}, ["writes snapshots only to disk"]),
@@ -397,8 +396,8 @@ def test_a_server_that_may_lose_what_it_was_given_is_told_of(
         assert not caplog.records
 
 
-def test_the_memory_of_commits_is_bounded(empty_server: ValkeyServer, opened: OpenAt) -> None:
-    """One commit is remembered for each client, and none of clients last here an hour ago."""
+def test_the_remembered_commits_are_limited(empty_server: ValkeyServer, opened: OpenAt) -> None:
+    """One for each client; clients without a commit for an hour are removed."""
     with empty_server.client() as client:
         for _ in range(3):
             store = opened(empty_server.url)

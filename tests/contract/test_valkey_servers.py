@@ -1,4 +1,4 @@
-"""Other servers than a single Valkey: Redis, with TLS, and a cluster of three."""
+"""Servers other than a single Valkey server: Redis, with TLS, and a cluster of three nodes."""
 
 import re
 from contextlib import ExitStack, closing
@@ -16,7 +16,7 @@ from exporter.store.valkey.script_runner import Script
 from exporter.store.valkey.store import ValkeyStore
 from tests.clusters import is_well
 from tests.contract import test_snapshot, test_store
-from tests.contract.conftest import Open, OpenAt, empty, impatient, on
+from tests.contract.conftest import Open, OpenAt, empty, on, without_retries
 from tests.contract.test_store import count, label_sets, put, task
 from tests.support import free_port, tool, until
 from tests.valkeys import ValkeyServer
@@ -24,13 +24,13 @@ from tests.valkeys import ValkeyServer
 pytestmark = pytest.mark.servers
 
 #: The tests of the contract. Those with further parameters run on Valkey and the file only.
-QUESTIONS = [
-    ask
-    for name, ask in (*vars(test_store).items(), *vars(test_snapshot).items())
-    if name.startswith("test_") and signature(ask).parameters.keys() <= {"store", "open_store"}
+CONTRACT_TESTS = [
+    contract_test
+    for name, contract_test in (*vars(test_store).items(), *vars(test_snapshot).items())
+    if name.startswith("test_") and signature(contract_test).parameters.keys() <= {"store", "open_store"}
 ]
-# Chance finds nothing more on one kind of server than on another.
-QUESTIONS.remove(test_snapshot.test_after_any_steps_of_several_processes_a_scrape_shows_what_is_there)
+# Random transactions find no more faults on another kind of server, and they are slow.
+CONTRACT_TESTS.remove(test_snapshot.test_a_scrape_is_correct_after_random_transactions_of_several_processes)
 
 SCRIPTS = [
     *(Script(name) for name in ("commands", "commit")),
@@ -40,7 +40,7 @@ CALLS = re.compile(r"redis\.call\(\s*'([A-Z]+)'")
 
 
 def use(store: ValkeyStore) -> None:
-    """Do a little of everything."""
+    """Use each kind of operation once."""
     store.transact(put(task("a"), task("b", "E", sources="aa")))
     store.transact(count(3))
     store.transact(
@@ -56,8 +56,8 @@ def use(store: ValkeyStore) -> None:
 
 
 @pytest.mark.parametrize("open_store", on("redis", "cluster"), indirect=True)
-def test_other_servers_answer_every_question_alike(request: pytest.FixtureRequest, open_store: Open) -> None:
-    """Debian's Redis and a cluster answer every question of the contract and know every command used."""
+def test_other_servers_pass_the_contract(request: pytest.FixtureRequest, open_store: Open) -> None:
+    """Debian's Redis and a cluster pass all tests of the contract, and know every command used."""
     kind = request.node.callspec.params["open_store"]
     servers = request.getfixturevalue("cluster") if kind == "cluster" else [request.getfixturevalue("redis")]
     with ExitStack() as running:
@@ -65,10 +65,10 @@ def test_other_servers_answer_every_question_alike(request: pytest.FixtureReques
         for client in clients:
             client.config_resetstat()
             client.script_flush()
-        for ask in QUESTIONS:
+        for contract_test in CONTRACT_TESTS:
             for client in clients:
                 client.flushall()
-            ask(open_store if "open_store" in signature(ask).parameters else open_store())
+            contract_test(open_store if "open_store" in signature(contract_test).parameters else open_store())
         store = open_store()
         (client,) = [client for client in clients if client.dbsize()]
         store.transact(put(task("a")))
@@ -81,16 +81,18 @@ def test_other_servers_answer_every_question_alike(request: pytest.FixtureReques
         assert {name for script in SCRIPTS for name in CALLS.findall(script.text)} - called == set()
 
 
-def test_tls_believes_those_it_is_told_to_believe(tmp_path: Path, opened: OpenAt) -> None:
-    """TLS believes the given authority and the server's name alone, and may show a certificate of its own."""
-    authority, stranger = trustme.CA(), trustme.CA()
+def test_tls_accepts_only_the_configured_authority_and_the_name_of_the_server(
+    tmp_path: Path, opened: OpenAt
+) -> None:
+    """The connection may use a client certificate."""
+    authority, other_authority = trustme.CA(), trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    stranger.cert_pem.write_to_path(str(tmp_path / "stranger.pem"))
+    other_authority.cert_pem.write_to_path(str(tmp_path / "other_authority.pem"))
     authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(
         str(tmp_path / "server.pem")
     )
     authority.issue_cert("replica").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "client.pem"))
-    pem = {name: str(tmp_path / f"{name}.pem") for name in ("ca", "stranger", "server", "client")}
+    pem = {name: str(tmp_path / f"{name}.pem") for name in ("ca", "other_authority", "server", "client")}
     files = (
         "--tls-cert-file",
         pem["server"],
@@ -104,14 +106,14 @@ def test_tls_believes_those_it_is_told_to_believe(tmp_path: Path, opened: OpenAt
         own = f"cert-file={pem['client']}&key-file={pem['client']}"
         use(opened(f"rediss://127.0.0.1:{port}?ca-file={pem['ca']}&{own}"))
         opened(f"valkeys://127.0.0.1:{port}/0?ca-file={pem['ca']}&{own}")
-        for bad in (f"127.0.0.1:{port}?ca-file={pem['stranger']}&{own}", f"127.0.0.1:{port}?{own}",
+        for bad in (f"127.0.0.1:{port}?ca-file={pem['other_authority']}&{own}", f"127.0.0.1:{port}?{own}",
                     f"localhost:{port}?ca-file={pem['ca']}&{own}"):  # fmt: skip
             with pytest.raises(StoreError, match="certificate"):
                 opened(f"rediss://{bad}")
 
 
-def test_a_cluster_is_one_store_whichever_node_is_asked(cluster: list[ValkeyServer], opened: OpenAt) -> None:
-    """All keys are in one slot, every node leads to the same store, and nodes that come back are found."""
+def test_a_cluster_is_one_store_on_every_node(cluster: list[ValkeyServer], opened: OpenAt) -> None:
+    """All keys are in one slot. Nodes that restart are found again."""
     for server in cluster:
         empty(server)
     stores = [opened(f"valkey-cluster://127.0.0.1:{server.port}") for server in cluster]
@@ -122,19 +124,19 @@ def test_a_cluster_is_one_store_whichever_node_is_asked(cluster: list[ValkeyServ
     try:
         for server in cluster:
             server.kill()
-        with impatient(), pytest.raises(StoreUnavailable):
+        with without_retries(), pytest.raises(StoreUnavailable):
             stores[0].transact(count())
     finally:
         for server in cluster:
             server.start()
-    until(lambda: all(is_well(server) for server in cluster), "the cluster is well again")
+    until(lambda: all(is_well(server) for server in cluster), "the cluster works again")
     stores[0].transact(count())
     assert label_sets(stores[1])["4", "push.example.com"].values == {"tasks_started_total": 7}
 
 
 @pytest.mark.parametrize("kind", ["redis", "cluster"])
-def test_each_connection_shows_the_password_as_it_is_then(request: pytest.FixtureRequest, kind: str) -> None:
-    """Of a server and of every node of a cluster; one that is open goes on when the password is another."""
+def test_each_new_connection_uses_the_current_password(request: pytest.FixtureRequest, kind: str) -> None:
+    """This holds for every node of a cluster. Open connections stay open when the password changes."""
     found = request.getfixturevalue(kind)
     servers: list[ValkeyServer] = found if kind == "cluster" else [found]
     scheme = "valkey-cluster" if kind == "cluster" else "redis"
@@ -155,7 +157,7 @@ def test_each_connection_shows_the_password_as_it_is_then(request: pytest.Fixtur
             on_each("ACL", "SETUSER", "rotated", "resetpass", ">two")
             store.transact(count())
             on_each("CLIENT", "KILL", "USER", "rotated")
-            with impatient(), pytest.raises(StoreUnavailable, match="user and password") as caught:
+            with without_retries(), pytest.raises(StoreUnavailable, match="user and password") as caught:
                 store.transact(count())
             assert "one" not in str(caught.value).split()
             password = "two"
@@ -165,10 +167,8 @@ def test_each_connection_shows_the_password_as_it_is_then(request: pytest.Fixtur
         on_each("ACL", "DELUSER", "rotated")
 
 
-def test_a_cluster_that_is_not_there_and_a_server_that_is_full_are_told(
-    empty_server: ValkeyServer, opened: OpenAt
-) -> None:
-    """The errors for a missing cluster and for a full server say what to do."""
+def test_a_missing_cluster_and_a_full_server_are_reported(empty_server: ValkeyServer, opened: OpenAt) -> None:
+    """The errors say what to do."""
     with pytest.raises(StoreUnavailable, match="no server is there"):
         opened(f"valkey-cluster://127.0.0.1:{free_port()}")
     store = opened(empty_server.url)

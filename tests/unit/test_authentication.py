@@ -1,4 +1,4 @@
-"""Passwords: right ones are remembered, all others are checked one at a time."""
+"""Passwords: correct ones are remembered, all others are checked one at a time."""
 
 import asyncio
 import threading
@@ -20,7 +20,7 @@ def hashed(password: bytes, cost: int = 4) -> str:
 
 @pytest.fixture
 def compared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The hashes that have been compared with: that is what takes time, by the cost of each."""
+    """The hashes that passwords were compared with. The cost of a hash decides how slow it is."""
     hashes: list[str] = []
 
     def checkpw(password: bytes, text: bytes) -> bool:
@@ -31,8 +31,8 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return hashes
 
 
-def test_the_right_password_and_no_other_is_right() -> None:
-    """Of that user alone; what follows its 72nd byte counts for nothing, as everywhere with bcrypt."""
+def test_only_the_password_of_the_user_is_accepted() -> None:
+    """As everywhere with bcrypt, only the first 72 bytes count."""
     users = {"alice": hashed(b"a" * 72), "bob": hashed("pässword".encode()), "eve": hashed(b"")}
     cases = [
         ("alice", b"a" * 72, True),
@@ -51,14 +51,14 @@ def test_the_right_password_and_no_other_is_right() -> None:
 
     async def run() -> None:
         passwords = Passwords()
-        for name, password, right in cases * 2:
-            assert await passwords.verify(users, name, password) is right, (name, password)
+        for name, password, is_correct in cases * 2:
+            assert await passwords.verify(users, name, password) is is_correct, (name, password)
 
     asyncio.run(run())
 
 
-def test_what_was_right_is_known_again_and_what_was_wrong_is_not(compared: list[str]) -> None:
-    """What was right is not compared again unless the users are others; what was wrong is, each time."""
+def test_a_correct_password_is_remembered_and_a_wrong_one_is_not(compared: list[str]) -> None:
+    """A correct password is compared again only after the users have changed; a wrong one each time."""
     users = {"alice": hashed(b"right")}
     cases = [
         (users, b"right", True, 1),
@@ -72,16 +72,16 @@ def test_what_was_right_is_known_again_and_what_was_wrong_is_not(compared: list[
 
     async def run() -> None:
         passwords = Passwords()
-        for number, (those, password, right, times) in enumerate(cases):
+        for number, (current_users, password, is_correct, times) in enumerate(cases):
             compared.clear()
-            assert await passwords.verify(those, "alice", password) is right, number
+            assert await passwords.verify(current_users, "alice", password) is is_correct, number
             assert len(compared) == times, number
 
     asyncio.run(run())
 
 
-def test_who_is_unknown_costs_as_much_as_who_is_known(compared: list[str]) -> None:
-    """As much as the dearest of all hashes, so that names can't be found out by the time an answer takes."""
+def test_an_unknown_user_costs_as_much_as_the_most_expensive_hash(compared: list[str]) -> None:
+    """The time of an answer therefore does not reveal which names exist."""
     users = {"cheap": hashed(b"x"), "alice": hashed(b"right", 6), "bob": hashed(b"x", 5)}
 
     async def run() -> None:
@@ -93,17 +93,17 @@ def test_who_is_unknown_costs_as_much_as_who_is_known(compared: list[str]) -> No
     assert compared == [users["alice"]] * 3
 
 
-def test_guesses_wait_for_one_another_and_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A password that is remembered does not wait with them."""
+def test_wrong_passwords_are_checked_one_at_a_time_and_few_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A remembered password does not wait for them."""
     users = {"alice": hashed(b"right")}
-    let_go, at_once = threading.Event(), threading.Semaphore(1)
+    may_finish, one_at_a_time = threading.Event(), threading.Semaphore(1)
 
     def checkpw(password: bytes, text: bytes) -> bool:
-        assert at_once.acquire(blocking=False), "two guesses at once"
+        assert one_at_a_time.acquire(blocking=False), "two checks at the same time"
         try:
-            return password == b"right" or (let_go.wait(HANG_SECONDS) and compare(password, text))
+            return password == b"right" or (may_finish.wait(HANG_SECONDS) and compare(password, text))
         finally:
-            at_once.release()
+            one_at_a_time.release()
 
     monkeypatch.setattr(bcrypt, "checkpw", checkpw)
 
@@ -111,24 +111,24 @@ def test_guesses_wait_for_one_another_and_only_so_many(monkeypatch: pytest.Monke
         passwords = Passwords()
         assert await passwords.verify(users, "alice", b"right")
         guesses = [passwords.verify(users, "alice", b"guess %d" % n) for n in range(3 * MAX_WAITING)]
-        flood = asyncio.gather(*guesses, knows(passwords), return_exceptions=True)
+        flood = asyncio.gather(*guesses, verify_meanwhile(passwords), return_exceptions=True)
         outcomes = await flood
         assert outcomes.pop() is True
         assert outcomes.count(False) == MAX_WAITING
         assert sum(isinstance(outcome, TooManyChecksError) for outcome in outcomes) == 2 * MAX_WAITING
         assert not await passwords.verify(users, "alice", b"wrong")
 
-    async def knows(passwords: Passwords) -> bool:
-        """Check a remembered password while all guesses wait, and only then let them finish."""
+    async def verify_meanwhile(passwords: Passwords) -> bool:
+        """Check a remembered password while all guesses wait, then let them finish."""
         answer = await passwords.verify(users, "alice", b"right")
-        let_go.set()
+        may_finish.set()
         return answer
 
     asyncio.run(run())
 
 
-def test_what_is_known_is_bounded() -> None:
-    """A long password has many forms that are right."""
+def test_the_number_of_remembered_passwords_is_limited() -> None:
+    """A long password has many forms that are accepted."""
     users = {"alice": hashed(b"a" * 72)}
 
     async def run() -> None:

@@ -59,7 +59,7 @@ def measured(accepted: int, cost: float = 100.0, p50_ms: float = 5.0, **more: in
     return RoundResult(outcome, cost)
 
 
-#: Three rounds of each; the exporter is slow in one of them, the bare handler in another.
+#: Three rounds of each contender; the exporter is slow in one, the bare handler in another.
 ROUNDS = {name: [measured(1000)] * 3 for name in (*SIDE_BY_SIDE, SIGNED)} | {
     SQLITE: [measured(600, 200), measured(100, 300, 50), measured(800, 200)],
     BARE_HANDLER: [measured(1000, 100), measured(1000, 90), measured(400, 80)],
@@ -79,7 +79,7 @@ GROWN = {
 
 
 def test_contenders_are_compared_round_by_round() -> None:
-    """By the median of the ratios, not by the ratio of the medians: a disturbance slows both in a round."""
+    """The median of the ratios is used, because a disturbance slows both contenders of a round."""
     found = values(throughput.figures(ROUNDS, GROWN))
     assert found["callbacks sqlite / bare"] == 0.6
     assert (
@@ -133,18 +133,18 @@ def test_lost_and_double_counts_are_reported(
 
 
 def test_only_the_exporter_has_targets() -> None:
-    """For its ratios, its times, and dropped requests."""
+    """Its ratios, its times and its dropped requests have targets."""
     found = {figure.name: figure for figure in throughput.figures(ROUNDS, GROWN)}
     for name in (BARE_HANDLER, PLAIN_WAY, PUSHGATEWAY):
         assert found[f"callbacks sqlite / {name}"].target
         assert not found[f"callbacks {name} p99"].target
     assert found["callbacks sqlite p99"].target
-    came = K6Result(answered=990, rejected=0, dropped=10, p50_ms=1, p95_ms=2, p99_ms=3, max_ms=4)
+    result = K6Result(answered=990, rejected=0, dropped=10, p50_ms=1, p95_ms=2, p99_ms=3, max_ms=4)
     for name in (SQLITE, PUSHGATEWAY):
-        by_name = {figure.name: figure for figure in arrivals.figures(name, came)}
+        by_name = {figure.name: figure for figure in arrivals.figures(name, result)}
         for what in ("p99", "dropped"):
             assert bool(by_name[f"arrivals {name} {what}"].target) == (name == SQLITE)
-    assert values(arrivals.figures(SQLITE, came)) == {
+    assert values(arrivals.figures(SQLITE, result)) == {
         "arrivals sqlite answered": 990,
         "arrivals sqlite dropped": 10,
         "arrivals sqlite p50": 1,
@@ -207,7 +207,7 @@ def test_results_of_different_machines_are_not_merged() -> None:
 def test_an_unknown_section_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With the names of the known sections."""
+    """The error has the names of the known sections."""
     monkeypatch.setattr(sys, "argv", ["bench", "--only", "speed"])
     assert __main__.main() == 2
     assert "callbacks, arrivals" in capsys.readouterr().err

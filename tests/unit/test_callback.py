@@ -1,4 +1,4 @@
-"""From bytes to a value: what is accepted, in which forms, and what is said of the rest."""
+"""The parser: accepted bodies in all documented forms, and the errors for rejected bodies."""
 
 import json
 from pathlib import Path
@@ -25,15 +25,15 @@ BASE: dict[str, Any] = {
 
 
 def parse(**more: Any) -> Callback:
-    """Return the callback of BASE with `more`; a value of None leaves a field out."""
+    """Return the callback of BASE with `more`; None removes a field."""
     body = {key: value for key, value in (BASE | more).items() if value is not None}
     callback = PARSER.parse(json.dumps(body).encode())
     assert isinstance(callback, Callback)
     return callback
 
 
-def refuse(raw: bytes) -> CallbackError:
-    """Return the rejection of `raw`."""
+def rejection_of(raw: bytes) -> CallbackError:
+    """Return the rejection of a body."""
     with pytest.raises(CallbackError) as caught:
         PARSER.parse(raw)
     assert caught.value.status == 400
@@ -41,8 +41,8 @@ def refuse(raw: bytes) -> CallbackError:
     return caught.value
 
 
-def test_every_sample_is_taken() -> None:
-    """The published ones to the byte, and the variants."""
+def test_every_sample_is_accepted() -> None:
+    """The published samples, byte for byte, and the variants."""
     for path in SAMPLES.rglob("*.json"):
         value = PARSER.parse(path.read_bytes())
         ignored = {"other_event_type_stream_begin": False, "unknown_event": True}
@@ -52,8 +52,8 @@ def test_every_sample_is_taken() -> None:
             assert isinstance(value, Callback), path
 
 
-def test_the_published_samples_say_what_they_say() -> None:
-    """Start and finish of one file name different hosts: its index is what it is known by."""
+def test_the_published_samples_have_the_documented_values() -> None:
+    """Start and finish of a file have different hosts, so the index identifies the file."""
     start = PARSER.parse(sample("documented/vod_source_file_start"))
     finish = PARSER.parse(sample("documented/vod_source_file_finish"))
     exit_ = PARSER.parse(sample("documented/task_exit"))
@@ -68,8 +68,8 @@ def test_the_published_samples_say_what_they_say() -> None:
     assert (start.to_host, start.stream_id) == ("5000.livepush.myqcloud.com", "testvod")
 
 
-def test_both_spellings_and_types_mean_the_same() -> None:
-    """appId, numbers as strings, objects for JSON texts."""
+def test_the_forms_of_a_field_have_the_same_value() -> None:
+    """appId, numbers as strings, objects as JSON texts."""
     assert parse(appid=None, appId="1").appid == parse().appid == 1
     assert parse(task_id=7).task_id == parse(task_id="7").task_id == parse(task_id=7.0).task_id == "7"
     assert parse(msg='{"task_start_time": 5}').stated_ms == parse(msg={"task_start_time": "5"}).stated_ms == 5
@@ -96,12 +96,12 @@ def test_both_spellings_and_types_mean_the_same() -> None:
     ],
 )
 def test_an_exit_code_has_one_form(code: object, canonical: str) -> None:
-    """Equal codes are equal labels."""
+    """Equal codes must be equal label values."""
     assert parse(callback_event="TaskExit", msg={"code": code}).subject == canonical
 
 
-def test_an_exit_says_why_without_secrets_and_not_at_length() -> None:
-    """Its message may be shown; what it lacks is empty, and other events have none."""
+def test_the_message_of_an_exit_is_redacted_and_shortened() -> None:
+    """A missing message is empty; other events have no message."""
     url = "rtmp://push.example.com/app/s3cr3t"
     message = f"write to {url} failed. " + "x" * 500
     shown = parse(callback_event="TaskExit", to_url=url, msg={"code": -5, "message": message}).message
@@ -113,8 +113,8 @@ def test_an_exit_says_why_without_secrets_and_not_at_length() -> None:
     assert parse(msg={"message": "no exit"}).message == ""
 
 
-def test_a_file_without_an_index_is_known_by_its_url_without_query() -> None:
-    """A query may be signed anew each time; it must not make another file of it."""
+def test_a_file_without_an_index_is_identified_by_its_url_without_the_query() -> None:
+    """The query may be signed again each time; the file is the same."""
 
     def file(**msg: Any) -> Callback:
         return parse(callback_event="VodSourceFileStart", msg=msg)
@@ -126,8 +126,8 @@ def test_a_file_without_an_index_is_known_by_its_url_without_query() -> None:
     assert file(url="not a url?secret").subject == file(url="not a url").subject
 
 
-def test_the_alarm_type_has_two_spellings() -> None:
-    """The SDK says AlarmType."""
+def test_the_alarm_type_has_two_names() -> None:
+    """The SDK uses AlarmType."""
     assert parse(callback_event="TaskAlarm", msg={"type": "x"}).subject == "x"
     assert parse(callback_event="TaskAlarm", msg={"AlarmType": "y"}).subject == "y"
     assert parse(callback_event="TaskAlarm", msg={}).subject == ""
@@ -137,8 +137,8 @@ def test_the_alarm_type_has_two_spellings() -> None:
 @pytest.mark.parametrize(
     "name", ["vod_source_file_start", "vod_source_file_finish", "task_alarm", "reset_task_config"]
 )
-def test_a_field_without_a_name_means_nothing(name: str) -> None:
-    """Events without a time of their own have none by the name of nothing either."""
+def test_a_field_with_an_empty_name_is_unknown(name: str) -> None:
+    """Events without a time field must not read their time from a field with an empty name."""
     path = next(path for path in SAMPLES.glob(f"*/{name}*.json"))
     body = json.loads(path.read_bytes())
     msg = json.loads(body["msg"]) if isinstance(body.get("msg"), str) else body.get("msg") or {}
@@ -151,14 +151,14 @@ def test_a_field_without_a_name_means_nothing(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "field"), [("TaskStart", "task_start_time"), ("TaskExit", "task_exit_time")]
 )
-def test_the_time_inside_of_msg_is_read(name: str, field: str) -> None:
-    """It is more exact than that of the envelope."""
+def test_the_time_in_msg_is_read(name: str, field: str) -> None:
+    """It is more precise than `event_time`."""
     callback = parse(callback_event=name, msg={field: 1_795_500_000_123})
     assert (callback.kind, callback.stated_ms) == (BY_NAME[name], 1_795_500_000_123)
 
 
-def test_only_a_file_has_a_length() -> None:
-    """As a number of seconds; one that does not declare it has none."""
+def test_only_a_file_has_a_duration() -> None:
+    """A duration is in seconds; a missing duration is 0."""
     assert (
         parse(callback_event="VodSourceFileStart", msg={"index": 0, "duration": "5"}).duration_seconds == 5.0
     )
@@ -166,8 +166,8 @@ def test_only_a_file_has_a_length() -> None:
     assert parse(msg={"duration": 5}).duration_seconds == 0.0
 
 
-def test_who_sent_a_body_is_looked_at_before_anything_is_made_of_it() -> None:
-    """Whatever it says, as long as it is JSON."""
+def test_a_body_is_authenticated_before_it_is_validated() -> None:
+    """Any JSON value is authenticated, valid or not."""
     seen = []
 
     def authenticate(body: object) -> None:
@@ -184,7 +184,7 @@ def test_who_sent_a_body_is_looked_at_before_anything_is_made_of_it() -> None:
     assert seen == [[1], {"event_type": 7}]
 
 
-def test_unknown_fields_are_named() -> None:
+def test_unknown_fields_are_listed() -> None:
     """They never make a callback invalid."""
     assert parse(zone=1, msg={"node": 2, "task_start_time": 0}).unknown_fields == ("zone", "msg.node")
     every = dict.fromkeys(Schemas().events[EventKind.START].fields, "1") | {
@@ -205,37 +205,37 @@ NESTED = {
 
 @pytest.mark.parametrize("kind", NESTED)
 @pytest.mark.parametrize("levels", [1025, 20000])
-def test_a_body_that_is_nested_without_end_is_refused(kind: str, levels: int) -> None:
-    """Before anything walks it."""
-    assert refuse(NESTED[kind](levels)).reason == "json"
+def test_a_body_that_is_nested_too_deep_is_rejected(kind: str, levels: int) -> None:
+    """The body is rejected before any code walks it."""
+    assert rejection_of(NESTED[kind](levels)).reason == "json"
 
 
 @pytest.mark.parametrize("field", ["msg", "appid", "to_url", "source_urls", "stream_id"])
 @pytest.mark.parametrize("kind", NESTED)
-def test_a_wrong_field_is_told_however_deep_it_is(kind: str, field: str) -> None:
-    """What explains a rejection must bear what it rejects."""
+def test_a_wrong_field_is_named_however_deep_its_value_is(kind: str, field: str) -> None:
+    """The code that explains a rejection must not fail on a deep value."""
     raw = json.dumps(BASE | {field: "DEEP"}).encode().replace(b'"DEEP"', NESTED[kind](1000))
     if kind == "object" and field == "msg":
         assert isinstance(PARSER.parse(raw), Callback)
     else:
-        assert refuse(raw).faults[0].pointer.startswith(f"/{field}")
+        assert rejection_of(raw).faults[0].pointer.startswith(f"/{field}")
 
 
-def test_nesting_inside_msg_is_bounded_too() -> None:
-    """An inner JSON text is another body; a thousand levels in a field nobody knows are nobody's business."""
+def test_nesting_inside_msg_is_limited_too() -> None:
+    """A JSON text in `msg` is parsed like a body. A deep value of an unknown field is accepted."""
     deep = "[" * 1025 + "]" * 1025
-    rejected = refuse(json.dumps(BASE | {"msg": '{"a": ' + deep + "}"}).encode())
+    rejected = rejection_of(json.dumps(BASE | {"msg": '{"a": ' + deep + "}"}).encode())
     assert (rejected.reason, rejected.faults[0].pointer) == ("json", "/msg")
     assert parse(extra=json.loads("[" * 900 + "]" * 900)).unknown_fields == ("extra",)
 
 
-def test_many_brackets_are_not_deep() -> None:
-    """Width is not depth."""
+def test_many_brackets_side_by_side_are_accepted() -> None:
+    """Only the depth is limited."""
     assert parse(extra=[[]] * 200).task_id == "t"
 
 
 @pytest.mark.parametrize(
-    ("body", "pointer", "said"),
+    ("body", "pointer", "message"),
     [
         ({"event_type": "314"}, "/event_type", "314 for the relay"),
         ({"event_type": None}, "/event_type", "is missing"),
@@ -264,20 +264,20 @@ def test_many_brackets_are_not_deep() -> None:
         ({"callback_event": "Unknown", "stream_id": []}, "/stream_id", "expected string or null, not array"),
     ],
 )
-def test_a_rejection_says_where_and_what_was_expected(
-    body: dict[str, Any], pointer: str | None, said: str
+def test_a_rejection_has_a_pointer_and_the_expected_value(
+    body: dict[str, Any], pointer: str | None, message: str
 ) -> None:
-    """A JSON pointer, and a sentence for the sender."""
+    """They show the sender what to correct."""
     raw = json.dumps({k: v for k, v in (BASE | body).items() if v is not None}).encode()
     if pointer is None:
         assert isinstance(PARSER.parse(raw), Callback)
         return
-    faults = refuse(raw).faults
-    assert any(f.pointer == pointer and said in f.message for f in faults), faults
+    faults = rejection_of(raw).faults
+    assert any(f.pointer == pointer and message in f.message for f in faults), faults
 
 
-def test_a_rejection_never_repeats_what_was_sent() -> None:
-    """A body may hold a push key in any field."""
+def test_a_rejection_never_repeats_the_body() -> None:
+    """Any field of a body may contain a push key."""
     canary = "canary-7f3a"
     bodies = [
         BASE | {"to_url": [canary]},
@@ -287,21 +287,21 @@ def test_a_rejection_never_repeats_what_was_sent() -> None:
         BASE | {"source_urls": {"a": canary}},
     ]
     for body in bodies:
-        rejected = refuse(json.dumps(body).encode())
+        rejected = rejection_of(json.dumps(body).encode())
         assert canary not in str(rejected)
 
 
 @pytest.mark.parametrize(
     "raw", [b"", b" ", b"\xff", b"\xef\xbb\xbf{}", b"{", b"NaN", b'{"a":Infinity}', b'{"a":1e999}', b"{}x"]
 )
-def test_what_is_not_strict_json_is_refused(raw: bytes) -> None:
-    """UTF-8 without mark, no NaN, nothing after the value."""
-    assert refuse(raw).reason == "json"
+def test_a_body_that_is_not_strict_json_is_rejected(raw: bytes) -> None:
+    """UTF-8 without a byte order mark, no NaN, nothing after the value."""
+    assert rejection_of(raw).reason == "json"
 
 
 def test_a_scalar_is_not_a_callback() -> None:
-    """JSON, but no object."""
-    assert refuse(b"1").faults[0].message == "expected an object"
+    """It is JSON, but not an object."""
+    assert rejection_of(b"1").faults[0].message == "expected an object"
 
 
 @pytest.mark.parametrize(
@@ -315,8 +315,8 @@ def test_a_scalar_is_not_a_callback() -> None:
         '{"$ref": "urn:css-relay:nowhere", "$id": "urn:css-relay:common"}',
     ],
 )
-def test_a_broken_schema_file_is_named(tmp_path: Path, content: str | None) -> None:
-    """The start ends with a line that tells which file to mend."""
+def test_a_broken_schema_file_is_named_in_the_error(tmp_path: Path, content: str | None) -> None:
+    """An operator then knows which file to fix."""
     for path in schema_folder().glob("*.json"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     broken = tmp_path / "common.json"

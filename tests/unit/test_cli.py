@@ -1,4 +1,4 @@
-"""The command line: its help, its commands, and how it says what is wrong."""
+"""The command line: its help, its commands and its errors."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from exporter.config.settings import Settings
 from exporter.simulator.options import Options
 
 PASSWORD = "c4n4ry"
-#: Every command, with its own arguments as its help shows them.
+#: Every command, with its arguments as its help shows them.
 COMMANDS = {
     "serve": "",
     "check": "",
@@ -34,19 +34,19 @@ COMMANDS = {
 }
 
 
-def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """Return what a command prints, with single spaces."""
+def output_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Return the output of a command, with single spaces."""
     assert cli.main(words) == 0
     return " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("words", COMMANDS)
-def test_each_command_has_a_help_of_its_own(
+def test_each_command_has_its_own_help(
     words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its arguments, then its flags, each with its default, and its variable if there is one."""
+    """Its arguments, then its flags, each with its default and its environment variable, if any."""
     monkeypatch.setenv("COLUMNS", "500")
-    text = said(capsys, *words.split(), "--help")
+    text = output_of(capsys, *words.split(), "--help")
     usage = " ".join(["usage: css-relay-exporter", words, *COMMANDS[words].split()])
     rows: type[Struct] | None = {"simulate": Options, "version": None}.get(words, Settings)
     flags = flags_of(rows) if rows else {}
@@ -65,10 +65,10 @@ def test_each_command_has_a_help_of_its_own(
         assert re.search(rf" \[?{argument}\]? ", own), argument
 
 
-def test_the_help_lists_every_command_in_a_line(
+def test_the_help_lists_every_command_on_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a terminal of 80 columns; without a command it is an error, and the same help."""
+    """On a terminal with 80 columns. Without a command the exit status is 2, with the same help."""
     monkeypatch.setenv("COLUMNS", "80")
     assert cli.main([]) == 2
     text = capsys.readouterr().out
@@ -85,10 +85,10 @@ def test_the_help_lists_every_command_in_a_line(
         ]
 
 
-def test_the_version_is_printed_either_way(capsys: pytest.CaptureFixture[str]) -> None:
-    """By the command and by the flag."""
-    assert said(capsys, "version") == said(capsys, "--version") == said(capsys, "-V")
-    assert said(capsys, "version").startswith("css-relay-exporter ")
+def test_the_version_is_printed_by_the_command_and_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    """Both forms of the flag and the command print the same line."""
+    assert output_of(capsys, "version") == output_of(capsys, "--version") == output_of(capsys, "-V")
+    assert output_of(capsys, "version").startswith("css-relay-exporter ")
 
 
 @pytest.mark.parametrize("form", ["{}={}", "{} {}"])
@@ -112,7 +112,7 @@ def test_the_version_is_printed_either_way(capsys: pytest.CaptureFixture[str]) -
 def test_no_error_repeats_a_password(
     words: str, flag: str, form: str, url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Wherever the flag stands, and however it is misspelt."""
+    """Wherever the flag is, and with any misspelling."""
     given = words.format(form.format(flag, url.replace("{}", PASSWORD)))
     assert cli.main(given.split()) == 2
     captured = capsys.readouterr()
@@ -138,10 +138,10 @@ def test_no_error_repeats_a_password(
         ),
     ],
 )
-def test_what_follows_an_unknown_flag_is_not_repeated(
+def test_the_value_of_an_unknown_flag_is_not_repeated(
     words: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """However it is glued to it; nor what could move the terminal's cursor."""
+    """It is hidden after any separator. Control characters of the terminal are not printed either."""
     assert cli.main(words) == 2
     error = capsys.readouterr().err
     assert said in error
@@ -151,16 +151,16 @@ def test_what_follows_an_unknown_flag_is_not_repeated(
 
 @pytest.mark.parametrize("words", [["--help"], ["version"], ["check"], ["tasks", "list"]])
 @pytest.mark.parametrize("output", ["/dev/full", None])
-def test_an_output_that_takes_nothing_ends_no_command_with_a_traceback(
+def test_an_output_that_cannot_be_written_ends_no_command_with_a_traceback(
     words: list[str], output: str | None, tmp_path: Path
 ) -> None:
-    """It is full, or was closed."""
+    """The disk is full, or the output was closed."""
     redirection = f">{output}" if output else ">&-"
     command = ["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-m", "exporter", *words]
     done = subprocess.run(command, cwd=tmp_path, stderr=subprocess.PIPE, check=False)
     assert b"Traceback" not in done.stderr
     assert done.returncode in (0, 1)
-    if output and words[0] in ("version", "check"):  # argparse takes no note of it; there is no store to list
+    if output and words[0] in ("version", "check"):  # argparse ignores the error; there is no store to list
         assert done.stderr.endswith(b"No space left on device\n")
 
 
@@ -175,8 +175,8 @@ def test_no_error_repeats_the_password_of_a_target(flag: str, capsys: pytest.Cap
 
 @pytest.mark.parametrize("unbuffered", [[], ["-u"]])
 @pytest.mark.parametrize("words", [["--help"], ["serve", "--help"], ["version"], ["--version"]])
-def test_a_closed_pipe_ends_a_command_quietly(words: list[str], unbuffered: list[str]) -> None:
-    """As `| head -1` does; argparse takes no note of it, so that the status of a help is 0."""
+def test_a_closed_pipe_ends_a_command_without_an_error(words: list[str], unbuffered: list[str]) -> None:
+    """`| head -1` closes the pipe. argparse ignores the error, so the status of a help is 0."""
     reading, writing = os.pipe()
     os.close(reading)
     command = [sys.executable, *unbuffered, "-m", "exporter", *words]
@@ -186,7 +186,7 @@ def test_a_closed_pipe_ends_a_command_quietly(words: list[str], unbuffered: list
 
 
 def test_a_terminal_that_is_not_utf8_ends_no_command(tmp_path: Path) -> None:
-    """What it has no characters for is escaped."""
+    """Characters that it does not have are escaped."""
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
     url = f"--store.url=sqlite:{tmp_path}/\u00e9.db"
     command = [sys.executable, "-m", "exporter", "check", url]
@@ -195,10 +195,10 @@ def test_a_terminal_that_is_not_utf8_ends_no_command(tmp_path: Path) -> None:
     assert b"\\xe9.db is writable" in done.stdout
 
 
-def test_a_command_that_fails_says_why_in_one_line(
+def test_a_failed_command_prints_one_line_with_the_reason(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """Status 2 for settings, 1 for the rest."""
+    """The status is 2 for settings, 1 for other errors."""
     bad = tmp_path / "bad.db"
     bad.write_text("no store" * 99)
     cases: list[tuple[list[str], int, str]] = [
@@ -235,7 +235,9 @@ def test_a_command_that_fails_says_why_in_one_line(
         assert error.count("\n") == (1 if said else 0)
 
 
-def test_the_small_commands_answer(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_check_and_the_commands_for_tasks_work_on_an_empty_store(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     """check, tasks on an empty store."""
     url = f"--store.url=sqlite:{tmp_path}/relay.db"
     assert cli.main(["check", url]) == 0

@@ -1,16 +1,16 @@
-"""Every metric of the catalogue is shown to somebody: in a panel or a rule, or it is said here why not."""
+"""Every metric of the catalogue is in a panel or a rule, or has a reason here why not."""
 
 import re
 
 from exporter.metrics.catalogue import FAMILIES
 from tests.dashboards import ROOT, targets
 
-#: Metrics that are in no panel and no rule, and why.
+#: Metrics that are in no panel and no rule, with the reason.
 NOT_SHOWN: dict[str, str] = {}
 
 
 def shown() -> set[str]:
-    """Return the names that panels and rules speak of."""
+    """Return the names of metrics in panels and rules."""
     texts = [target.expr for target in targets()]
     texts += [path.read_text() for path in (ROOT / "prometheus" / "rules").glob("*.yml")]
     names = {name for text in texts for name in re.findall(r"(?<![\w:])css_relay_\w+", text)}
@@ -18,6 +18,6 @@ def shown() -> set[str]:
 
 
 def test_every_metric_is_shown() -> None:
-    """What nobody looks at need not be measured."""
+    """A metric without a use need not be measured."""
     missing = {family.full_name for family in FAMILIES} - shown()
     assert missing == set(NOT_SHOWN)

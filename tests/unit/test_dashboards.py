@@ -1,4 +1,4 @@
-"""The dashboards are up to date, obey the rules of Grafana's linter, and count nothing twice."""
+"""The dashboards are up to date, pass the rules of Grafana's linter, and count nothing twice."""
 
 import re
 from typing import Any
@@ -45,7 +45,7 @@ def is_exempt(rule: str, **place: str) -> bool:
 
 @each({rule: rule for rule in EXCLUSIONS})
 def test_an_exclusion_has_a_reason(rule: str) -> None:
-    """And names existing dashboards and panels."""
+    """It names existing dashboards and panels."""
     assert EXCLUSIONS[rule]["reason"]
     titles = {"dashboard": {d["title"] for d in DASHBOARDS.values()}, "panel": {t.panel for t in targets()}}
     for entry in EXCLUSIONS[rule].get("entries", []):
@@ -60,7 +60,7 @@ def test_a_committed_dashboard_is_up_to_date(name: str) -> None:
 
 
 def test_there_is_no_other_dashboard() -> None:
-    """One that `make dashboards` does not update."""
+    """`make dashboards` would not update another dashboard."""
     assert set(DASHBOARDS) == set(SOURCES)
 
 
@@ -74,7 +74,7 @@ def test_no_number_is_counted_twice(target: Target) -> None:
         outer = list(selector.around)
         if outer and outer[0] in RANGE_FUNCTIONS:
             outer.pop(0)
-        assert not RANGE_FUNCTIONS & set(outer), "a rate of what was aggregated"
+        assert not RANGE_FUNCTIONS & set(outer), "a rate of an aggregation"
         if family.scope is Scope.PROCESS:
             assert ONCE not in outer
             assert outer[0].startswith(AGGREGATIONS)
@@ -96,7 +96,7 @@ def test_target_counter_agg_rule(target: Target) -> None:
 
 @every_target
 def test_every_series_is_in_the_catalogue(target: Target) -> None:
-    """Or is a recorded series, Prometheus' own, or one of the process."""
+    """Other series are recorded series, or those of Prometheus or of the process."""
     for selector in selectors(target.expr):
         if selector.name.startswith(PREFIX):
             assert family_of(selector.name)
@@ -133,7 +133,9 @@ def test_template_label_promql_and_time_change_reload_rules(name: str) -> None:
     known = {"datasource"}
     for variable in variables(DASHBOARDS[name]).values():
         assert re.fullmatch(r"label_values\(css_relay_\w+(\{.+\})?, \w+\)", variable["query"])
-        assert set(re.findall(r"\$(\w+)", variable["query"])) <= known, "it hangs on what stands before it"
+        assert set(re.findall(r"\$(\w+)", variable["query"])) <= known, (
+            "a variable may only depend on earlier ones"
+        )
         assert variable["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
         assert variable["refresh"] == 2
         known.add(variable["name"])
@@ -162,7 +164,7 @@ def test_every_panel_has_its_own_id_and_place(name: str) -> None:
 
 @every_dashboard
 def test_it_links_to_the_others(name: str) -> None:
-    """With the same variables and time range."""
+    """Each link keeps the variables and the time range."""
     here = DASHBOARDS[name]["uid"]
     others = {f"/d/{dashboard['uid']}" for dashboard in DASHBOARDS.values()} - {f"/d/{here}"}
     assert {link["url"] for link in DASHBOARDS[name]["links"]} == others
@@ -203,7 +205,7 @@ def test_panel_no_targets_rule(name: str, panel: Panel) -> None:
 
 @every_panel
 def test_a_task_in_a_table_links_to_its_dashboard(name: str, panel: Panel) -> None:
-    """With its account, because task ids are only unique within an account."""
+    """The link has its account, because task ids are only unique within an account."""
     if (
         panel["type"] == "table"
         and "task_id" in panel["targets"][0]["expr"]
@@ -218,7 +220,7 @@ def test_a_task_in_a_table_links_to_its_dashboard(name: str, panel: Panel) -> No
 
 @every_panel
 def test_exemplars_are_on_for_histograms(name: str, panel: Panel) -> None:
-    """The dots on a quantile are single tasks."""
+    """Each exemplar on a quantile is a single task."""
     for target in panel["targets"]:
         if "_bucket{" in target["expr"]:
             assert target["exemplar"] is True
@@ -258,7 +260,7 @@ COLOURS = {"active": "green", "failed": "red", "stopped": "#8e8e8e", "lost": "or
 
 @each({state: (state, colour) for state, colour in COLOURS.items()})
 def test_a_state_has_one_colour_everywhere(state: str, wanted: str) -> None:
-    """Green is on air, red is not."""
+    """Green means active, red means failed."""
     colours = {
         str(prop["value"]["fixedColor"])
         for dashboard in DASHBOARDS.values()

@@ -20,7 +20,7 @@ from exporter.relay import NONE, STATES, Entry, RunState, Task
 from exporter.store.dump import BodyLine, HeaderLine, LabelSetLine, Line, TaskLine, read_dump, write_dump
 from exporter.store.records import key_of
 from exporter.store.sqlite.dump import dump_file, load_file
-from tests.unit.histories import tried
+from tests.unit.histories import max_examples
 
 NAMES = ("appid", "to_host")
 TEXT = st.text(max_size=6)
@@ -92,10 +92,10 @@ def contents(draw: st.DrawFn) -> list[Line]:
         place = 0 if state == NONE else draw(st.integers(1, len(labels)))
         lines.append(TaskLine(state, place, draw(TIME), task))
     bodies = draw(st.lists(BODIES, max_size=3, unique_by=lambda each: each.body))
-    return [*lines, *sorted(bodies, key=lambda each: (each.first, hashed(each.body)))]
+    return [*lines, *sorted(bodies, key=lambda each: (each.first, digest_of(each.body)))]
 
 
-def hashed(body: bytes) -> bytes:
+def digest_of(body: bytes) -> bytes:
     """Return the digest of a body."""
     return hashlib.blake2b(body, digest_size=16).digest()
 
@@ -112,9 +112,9 @@ def read(dump: bytes) -> list[Line]:
     return list(read_dump(BytesIO(dump), "x.dump", NAMES))
 
 
-@tried(200)
+@max_examples(200)
 @given(lines=contents())
-def test_whatever_a_store_holds_comes_back_from_a_dump(lines: list[Line]) -> None:
+def test_any_content_of_a_store_is_read_back_from_a_dump(lines: list[Line]) -> None:
     """The lines are the same, and the identities of a task keep their order."""
     dump = written(iter(lines))
     again = read(dump)
@@ -125,9 +125,9 @@ def test_whatever_a_store_holds_comes_back_from_a_dump(lines: list[Line]) -> Non
     assert written(iter(again)) == dump
 
 
-@tried(25)
+@max_examples(25)
 @given(lines=contents())
-def test_whatever_a_store_holds_comes_back_from_a_file(lines: list[Line]) -> None:
+def test_any_content_of_a_store_is_read_back_from_a_file(lines: list[Line]) -> None:
     """A store loaded from a dump has the same dump."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "relay.db"
@@ -136,7 +136,7 @@ def test_whatever_a_store_holds_comes_back_from_a_file(lines: list[Line]) -> Non
 
 
 #: All errors for a dump that cannot be read.
-SAID = re.compile(
+ERRORS = re.compile(
     r"x\.dump, line \d+: damaged, or not a dump; dump the store again"
     r"|x\.dump is incomplete, it ends after line \d+; dump the store again"
     r"|x\.dump is a dump of version -?\d+, this program supports version 1; .*"
@@ -148,13 +148,13 @@ def refused(dump: bytes) -> None:
     """Check that a dump is refused, and that the error quotes nothing of it."""
     with pytest.raises(StoreError) as caught:
         read(dump)
-    assert SAID.fullmatch(str(caught.value)), caught.value
+    assert ERRORS.fullmatch(str(caught.value)), caught.value
 
 
-@tried(300)
+@max_examples(300)
 @given(lines=contents(), data=st.data())
 def test_a_dump_with_a_byte_changed_is_refused(lines: list[Line], data: st.DataObject) -> None:
-    """Any byte. Only the white space at the end may be another."""
+    """Any byte, except that the white space at the end may differ."""
     dump = bytearray(written(iter(lines)))
     at = data.draw(st.integers(0, len(dump) - 1))
     dump[at] ^= data.draw(st.integers(1, 255))
@@ -164,10 +164,10 @@ def test_a_dump_with_a_byte_changed_is_refused(lines: list[Line], data: st.DataO
         refused(bytes(dump))
 
 
-@tried(100)
+@max_examples(100)
 @given(lines=contents(), data=st.data())
-def test_a_dump_that_is_cut_off_or_goes_on_is_refused(lines: list[Line], data: st.DataObject) -> None:
-    """So is a dump that lacks a line, has one twice, or has two in the other order."""
+def test_a_dump_that_is_cut_off_or_continues_is_refused(lines: list[Line], data: st.DataObject) -> None:
+    """A dump with a line missing, repeated or in the wrong order is refused too."""
     dump = written(iter(lines))
     assert read(dump[:-1]) == lines
     refused(dump[: data.draw(st.integers(0, len(dump) - 2))])
@@ -196,8 +196,8 @@ BODY = {
 WHOLE_DUMP = [HEADER, FLEET_SET, LABEL_SET, TASK, BODY]
 
 
-def sealed(*lines: Any) -> bytes:
-    """Return a dump of these lines, with an end line that fits."""
+def with_end_line(*lines: Any) -> bytes:
+    """Return a dump of these lines, with a valid end line."""
     texts = [line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n" for line in lines]
     counts = [
         sum(isinstance(line, dict) and line.get("type") == kind for line in lines)
@@ -208,13 +208,13 @@ def sealed(*lines: Any) -> bytes:
     return b"".join(texts) + json.dumps({"type": "end", **end, "sha256": digest}).encode() + b"\n"
 
 
-def test_a_dump_that_is_written_by_hand_is_read() -> None:
+def test_a_dump_written_by_hand_is_read() -> None:
     """A dump in the documented format is read, also with other white space."""
-    assert len(read(sealed(*WHOLE_DUMP))) == 5
+    assert len(read(with_end_line(*WHOLE_DUMP))) == 5
 
 
-#: Lines that do not fit, and the number of the first that is refused.
-MISFITS: dict[str, tuple[list[Any], int]] = {
+#: Invalid lines, and the number of the first line that is refused.
+INVALID: dict[str, tuple[list[Any], int]] = {
     "nothing": ([], 1),
     "a header alone": ([HEADER], 2),
     "no header": (WHOLE_DUMP[1:], 1),
@@ -226,64 +226,67 @@ MISFITS: dict[str, tuple[list[Any], int]] = {
         3,
     ),
     "a body before the fleet's label set": ([HEADER, BODY], 2),
-    "a label set that is not there": ([*WHOLE_DUMP[:3], {**TASK, "label_set": 2}], 4),
+    "a label set that does not exist": ([*WHOLE_DUMP[:3], {**TASK, "label_set": 2}], 4),
     "a label set below 0": ([*WHOLE_DUMP[:3], {**TASK, "label_set": -1}], 4),
     "a task with a state and no label set": ([*WHOLE_DUMP[:3], {**TASK, "label_set": 0}], 4),
     "a task without a state, with a label set": ([*WHOLE_DUMP[:3], {**TASK, "state": "none"}], 4),
-    "a state that is none": ([*WHOLE_DUMP[:3], {**TASK, "state": "canary"}], 4),
-    "a field too many": ([*WHOLE_DUMP[:3], {**TASK, "canary": 1}], 4),
-    "a number for a text": ([*WHOLE_DUMP[:3], {**TASK, "record": [4, 4]}], 4),
-    "sources that are no digest": ([*WHOLE_DUMP[:3], {**TASK, "record": [4, "t", *[""] * 4, "canary"]}], 4),
-    "a time that is none": ([*WHOLE_DUMP[:3], {**TASK, "due": float("inf")}], 4),
-    "a body that never came": ([*WHOLE_DUMP[:4], {**BODY, "count": 0}], 5),
-    "a count without end": ([*WHOLE_DUMP[:4], {**BODY, "count": 1 << 64}], 5),
+    "an invalid state": ([*WHOLE_DUMP[:3], {**TASK, "state": "canary"}], 4),
+    "an unknown field": ([*WHOLE_DUMP[:3], {**TASK, "canary": 1}], 4),
+    "a number instead of a text": ([*WHOLE_DUMP[:3], {**TASK, "record": [4, 4]}], 4),
+    "sources that are not a digest": (
+        [*WHOLE_DUMP[:3], {**TASK, "record": [4, "t", *[""] * 4, "canary"]}],
+        4,
+    ),
+    "a time that is not a number": ([*WHOLE_DUMP[:3], {**TASK, "due": float("inf")}], 4),
+    "a body received 0 times": ([*WHOLE_DUMP[:4], {**BODY, "count": 0}], 5),
+    "a count that is too large": ([*WHOLE_DUMP[:4], {**BODY, "count": 1 << 64}], 5),
     "a label set twice": ([*WHOLE_DUMP[:3], LABEL_SET], 4),
     "a task twice": ([*WHOLE_DUMP[:4], TASK], 5),
     "a body twice": ([*WHOLE_DUMP, BODY], 6),
-    "a sum that no server can add to": (
+    "a sum that is too large for a server": (
         [HEADER, {**FLEET_SET, "values": [[""], 1, {"x": 1 << 62}, {}, {}]}],
         2,
     ),
     "a sum below 0": ([HEADER, {**FLEET_SET, "values": [[""], 1, {"x": -1}, {}, {}]}], 2),
-    "an account without end": ([*WHOLE_DUMP[:3], {**TASK, "record": [10**30, "t"]}], 4),
-    "a time past all calendars": ([*WHOLE_DUMP[:4], {**BODY, "last": 1e300}], 5),
-    "a time before all calendars": ([*WHOLE_DUMP[:4], {**BODY, "first": -1e300}], 5),
-    "a body that is no base64": ([*WHOLE_DUMP[:4], {**BODY, "body": "canary!"}], 5),
-    "a secret that is none": ([{**HEADER, "secret": "canary"}], 1),
-    "labels that are none": ([{**HEADER, "labels": "canary\n1"}], 1),
+    "an account that is too large": ([*WHOLE_DUMP[:3], {**TASK, "record": [10**30, "t"]}], 4),
+    "a time after the calendar": ([*WHOLE_DUMP[:4], {**BODY, "last": 1e300}], 5),
+    "a time before the calendar": ([*WHOLE_DUMP[:4], {**BODY, "first": -1e300}], 5),
+    "a body that is not base64": ([*WHOLE_DUMP[:4], {**BODY, "body": "canary!"}], 5),
+    "an invalid secret": ([{**HEADER, "secret": "canary"}], 1),
+    "invalid labels": ([{**HEADER, "labels": "canary\n1"}], 1),
     "an unknown line": ([*WHOLE_DUMP, {"type": "canary"}], 6),
     "an empty line": ([*WHOLE_DUMP, b"\n"], 6),
-    "what is not UTF-8": ([*WHOLE_DUMP, b'{"type":"canary\xff"}\n'], 6),
-    "what is not JSON": ([*WHOLE_DUMP, b"canary\n"], 6),
-    "half a character": ([*WHOLE_DUMP[:3], {**TASK, "state": "\ud800"}], 4),
-    "what is nested without end": ([*WHOLE_DUMP[:3], b'{"type":"task","x":' + b"[" * 100_000 + b"\n"], 4),
+    "a line that is not UTF-8": ([*WHOLE_DUMP, b'{"type":"canary\xff"}\n'], 6),
+    "a line that is not JSON": ([*WHOLE_DUMP, b"canary\n"], 6),
+    "a lone surrogate": ([*WHOLE_DUMP[:3], {**TASK, "state": "\ud800"}], 4),
+    "a line that is nested too deep": ([*WHOLE_DUMP[:3], b'{"type":"task","x":' + b"[" * 100_000 + b"\n"], 4),
 }
 
 
-@pytest.mark.parametrize("name", MISFITS)
-def test_lines_that_do_not_fit_are_refused_though_the_digest_does(name: str) -> None:
+@pytest.mark.parametrize("name", INVALID)
+def test_invalid_lines_are_refused_with_a_valid_digest(name: str) -> None:
     """The error has the number of the line, and quotes nothing of it."""
-    lines, number = MISFITS[name]
+    lines, number = INVALID[name]
     with pytest.raises(
         StoreError, match=f"^x.dump, line {number}: damaged, or not a dump; dump the store again$"
     ):
-        read(sealed(*lines))
+        read(with_end_line(*lines))
 
 
-def test_a_dump_of_a_newer_version_and_one_with_other_labels_say_so() -> None:
+def test_a_dump_of_a_newer_version_or_with_other_labels_is_refused() -> None:
     """The error says so, also if a newer version has added fields to the header."""
     newer = {**HEADER, "version": 2, "more": "canary"}
     with pytest.raises(
         StoreError,
         match="is a dump of version 2, this program supports version 1; use the program version that",
     ):
-        read(sealed(newer))
+        read(with_end_line(newer))
     with pytest.raises(StoreError, match=r"has other labels; run `load` with --metrics.labels=appid$"):
-        read(sealed({**HEADER, "labels": "appid"}))
+        read(with_end_line({**HEADER, "labels": "appid"}))
 
 
-def test_a_store_whose_records_do_not_fit_is_not_dumped() -> None:
-    """Then the store was written to meanwhile or is damaged; the dump gets no end line."""
-    lines = read(sealed(*WHOLE_DUMP))
+def test_a_store_with_inconsistent_records_is_not_dumped() -> None:
+    """The store is damaged or was written to during the dump; the dump gets no end line."""
+    lines = read(with_end_line(*WHOLE_DUMP))
     with pytest.raises(StoreError, match="is damaged, or was written to during the dump"):
         written(iter([*lines[:2], *lines[3:]]))

@@ -19,8 +19,8 @@ ROW: dict[str, Any] = {
 }
 
 
-def test_the_letters_of_records_stay() -> None:
-    """Stored records hold them: with a changed letter they would be records of another event."""
+def test_the_letters_in_stored_records_do_not_change() -> None:
+    """A stored record with another letter would be read as another event."""
     letters = {letter: kind.callback_event for letter, kind in BY_LETTER.items()}
     assert letters == {
         "S": "TaskStart",
@@ -33,7 +33,7 @@ def test_the_letters_of_records_stay() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "error"),
     [
         ({"letter": ""}, "the event TaskPause: expected one letter, not ''"),
         ({"letter": "PA"}, "the event TaskPause: expected one letter, not 'PA'"),
@@ -41,14 +41,14 @@ def test_the_letters_of_records_stay() -> None:
         ({"text_fields": ("a",)}, "the event TaskPause: text_fields are for a subject of kind TEXT"),
     ],
 )
-def test_an_inconsistent_row_is_refused(wrong: dict[str, Any], said: str) -> None:
+def test_an_inconsistent_row_is_refused(wrong: dict[str, Any], error: str) -> None:
     """The text names the event."""
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=error):
         EventRow(**ROW | wrong)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "error"),
     [
         (
             {"counter": "tasks_paused_total"},
@@ -61,26 +61,26 @@ def test_an_inconsistent_row_is_refused(wrong: dict[str, Any], said: str) -> Non
         ({"counter": "free_total", "label": "text"}, "free_total needs values or a limit"),
     ],
 )
-def test_what_an_event_counts_is_in_the_catalogue(
-    wrong: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+def test_the_counter_of_an_event_is_in_the_catalogue(
+    wrong: dict[str, Any], error: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With that label, and with a limit if callers choose the label values."""
+    """It has the label of the event, and a limit if callers choose the label values."""
     free = Family(name="free_total", kind="counter", help="", scope=Scope.LABELLED, labels=("text",))
     monkeypatch.setitem(CATALOGUE, "free_total", free)
     check_names([EventRow(**ROW)], (), ())
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=error):
         check_names([EventRow(**ROW | wrong)], (), ())
 
 
-def test_what_the_fold_counts_is_in_the_catalogue() -> None:
-    """Families and the values of their labels."""
-    for measurement, said in (
+def test_the_families_of_the_fold_are_in_the_catalogue() -> None:
+    """So are the values of their labels."""
+    for measurement, error in (
         (("tasks_lot_total", "", 1), "the fold: the catalogue has no counter tasks_lot_total"),
         (("anomalies_total", "missed", 1), "the fold: the family anomalies_total has no value 'missed'"),
         (("anomalies_total", "", 1), "the fold: the family anomalies_total has no value ''"),
         (("tasks_lost_total", "x", 1), "the fold: the family tasks_lost_total has no value 'x'"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=error):
             check_names((), [measurement], ())
     with pytest.raises(ValueError, match="the fold: the catalogue has no histogram tasks_lost_total"):
         check_names((), (), ["tasks_lost_total"])

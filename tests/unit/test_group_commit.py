@@ -1,4 +1,4 @@
-"""Group commit: one sync for what arrives together, and nothing lost whatever happens to a batch."""
+"""Group commit: one commit for callbacks that arrive together; no callback is lost if a batch fails."""
 
 import asyncio
 import gc
@@ -22,30 +22,30 @@ from exporter.store.records import decode_label_set
 from exporter.store.sqlite import store as sqlite_store
 from exporter.store.sqlite.store import SqliteStore
 from tests.support import until
-from tests.unit.histories import T0, WINDOWS, callback
+from tests.unit.histories import SETTINGS, T0, callback
 
 LABELS = ("appid", "to_host")
 
 
-class Poisonable(BatchFolder):
-    """A folder that can't take one task."""
+class FailingFolder(BatchFolder):
+    """A batch folder that raises for one task."""
 
     def apply(self, batch: Sequence[BatchItem], transaction: Transaction) -> None:
-        """Raise on the task named poison."""
+        """Raise if the batch has the task named poison."""
         if any(getattr(arrived.callback, "task_id", "") == "poison" for arrived in batch):
             raise ZeroDivisionError
         super().apply(batch, transaction)
 
 
 def run(path: Path, work: Callable[[Ingest, Telemetry], Awaitable[None]], **settings: int) -> LabelSetValues:
-    """Run `work` with an ingest on the store in `path`, stop it, and return the fleet's numbers."""
+    """Run `work` with an ingest on the store in `path`, stop it, and return the fleet's values."""
     telemetry = Telemetry(version="", revision="")
 
     async def main() -> None:
         store = SqliteStore(path, StoreOptions())
         ingest = Ingest(
             store=store,
-            folder=Poisonable(WINDOWS, LABELS),
+            folder=FailingFolder(SETTINGS, LABELS),
             telemetry=telemetry,
             clock=lambda: T0 + 1.0,
             **settings,
@@ -69,7 +69,7 @@ def start(task_id: str) -> BatchItem:
 
 
 def applied(numbers: LabelSetValues) -> int:
-    """Return how many TaskStarts were counted."""
+    """Return the number of TaskStarts with the outcome `applied`."""
     return numbers.values.get(series("callbacks_total", "TaskStart", "applied"), 0)
 
 
@@ -79,10 +79,11 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "relay.db"
 
 
-def test_what_arrives_together_is_committed_together(path: Path) -> None:
-    """A hundred callbacks, one commit."""
+def test_callbacks_that_arrive_together_are_committed_together(path: Path) -> None:
+    """One commit for a hundred callbacks."""
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
+        # All hundred are queued before the first commit starts.
         await asyncio.gather(*(ingest.commit(start(str(n))) for n in range(100)))
         commits = telemetry.registry.get_sample_value("css_relay_exporter_commit_seconds_count")
         assert commits == 1
@@ -90,8 +91,8 @@ def test_what_arrives_together_is_committed_together(path: Path) -> None:
     assert applied(run(path, work)) == 100
 
 
-def test_a_batch_has_a_bound(path: Path) -> None:
-    """A burst is several commits."""
+def test_a_batch_has_a_limit(path: Path) -> None:
+    """A burst takes several commits."""
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
         await asyncio.gather(*(ingest.commit(start(str(n))) for n in range(50)))
@@ -103,7 +104,7 @@ def test_a_batch_has_a_bound(path: Path) -> None:
     assert applied(run(path, work, max_batch=10)) == 50
 
 
-def test_a_callback_that_can_not_be_folded_does_not_take_others_with_it(
+def test_a_callback_that_cannot_be_folded_does_not_fail_its_batch(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Only this callback is answered 503; the rest of its batch is counted once."""
@@ -117,8 +118,8 @@ def test_a_callback_that_can_not_be_folded_does_not_take_others_with_it(
     assert "callback could not be processed and is answered 503" in caplog.text
 
 
-def test_past_its_bound_the_queue_turns_callers_away(path: Path) -> None:
-    """And tells how many wait."""
+def test_a_full_queue_refuses_callbacks(path: Path) -> None:
+    """The number of queued callbacks is exported."""
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
         waiting = [ingest.commit(start(str(n))) for n in range(5)]
@@ -131,8 +132,8 @@ def test_past_its_bound_the_queue_turns_callers_away(path: Path) -> None:
     assert applied(run(path, work, max_queued=5)) == 6
 
 
-def test_a_crowded_queue_is_told_before_it_is_full(path: Path) -> None:
-    """So that a balancer asks another replica; it is over when the queue is."""
+def test_a_half_full_queue_is_reported(path: Path) -> None:
+    """A load balancer then uses another replica. The report ends when the queue is empty."""
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
         waiting = [ingest.commit(start(str(n))) for n in range(5)]
@@ -146,7 +147,7 @@ def test_a_crowded_queue_is_told_before_it_is_full(path: Path) -> None:
 
 
 def test_rejected_bodies_that_wait_are_limited_in_bytes(path: Path) -> None:
-    """Anybody may send them, and they are kept whole. The limit does not apply to callbacks."""
+    """Any caller may send them, and they are kept whole. The limit does not apply to callbacks."""
 
     def rejected(number: int) -> BatchItem:
         return BatchItem(T0, quarantine_entry=QuarantineEntry("json", b"%1000d" % number, "192.0.2.1", T0))
@@ -162,8 +163,8 @@ def test_rejected_bodies_that_wait_are_limited_in_bytes(path: Path) -> None:
     run(path, work, max_queued_body_bytes=3500)
 
 
-def test_a_stop_commits_what_waits_and_takes_nothing_more(path: Path) -> None:
-    """Those who wait are answered."""
+def test_a_stop_commits_the_queue_and_accepts_nothing_more(path: Path) -> None:
+    """Waiting callers are answered."""
 
     async def late(ingest: Ingest) -> None:
         with pytest.raises(StoreUnavailable, match="stopping"):
@@ -177,22 +178,22 @@ def test_a_stop_commits_what_waits_and_takes_nothing_more(path: Path) -> None:
     assert applied(run(path, work)) == 30
 
 
-def test_a_slow_disk_sends_commits_to_the_thread_and_a_quick_one_brings_them_back(
+def test_a_slow_disk_moves_commits_to_the_thread_and_a_fast_one_moves_them_back(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Commits count the same in the thread and on the event loop."""
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
-        for quick, number in ((0.0, 1), (0.0, 2), (inf, 3), (inf, 4)):
-            monkeypatch.setattr(module, "QUICK_SECONDS", quick)
+        for quick_seconds, number in ((0.0, 1), (0.0, 2), (inf, 3), (inf, 4)):
+            monkeypatch.setattr(module, "QUICK_SECONDS", quick_seconds)
             await ingest.commit(start(str(number)))
-            assert ingest._is_disk_quick == (quick > 0)
+            assert ingest._is_disk_quick == (quick_seconds > 0)
 
     assert applied(run(path, work)) == 4
 
 
-def test_what_is_none_of_ours_is_counted_as_ignored(path: Path) -> None:
-    """With the time of its arrival."""
+def test_other_events_are_counted_as_ignored(path: Path) -> None:
+    """The time of arrival is recorded too."""
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
         await ingest.commit(BatchItem(T0 + 1.0, Ignored(is_quarantined=False)))
@@ -202,8 +203,8 @@ def test_what_is_none_of_ours_is_counted_as_ignored(path: Path) -> None:
     assert numbers.times[series("last_callback_timestamp_seconds", "other")] == (T0 + 1) * 1_000_000
 
 
-def test_an_exit_without_a_task_finds_its_owner_in_the_same_batch(path: Path) -> None:
-    """And its redelivery does not find another."""
+def test_an_exit_without_a_task_id_is_attributed_within_its_batch(path: Path) -> None:
+    """Its redelivery is not attributed to another task."""
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
         sources = {"sources": "ab"}
@@ -217,23 +218,23 @@ def test_an_exit_without_a_task_finds_its_owner_in_the_same_batch(path: Path) ->
     assert series("anomalies_total", "unattributed_exit") not in numbers.values
 
 
-def test_what_is_too_old_leaves_the_quarantine_though_nothing_comes(path: Path) -> None:
-    """A sweep looks at it now and then."""
+def test_old_quarantined_bodies_are_deleted_without_new_callbacks(path: Path) -> None:
+    """A sweep checks the quarantine regularly."""
     store = SqliteStore(path, StoreOptions())
     for body, arrival in ((b"old", T0 - 31 * 86400.0), (b"new", T0 - 29 * 86400.0)):
         kept = QuarantineEntry("json", body, "::1", arrival)
         store.transact(lambda transaction, kept=kept: transaction.quarantine(kept))
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
-        await asyncio.to_thread(until, lambda: len(store.bodies(limit=9)) == 1, "the old one is given up")
+        await asyncio.to_thread(until, lambda: len(store.bodies(limit=9)) == 1, "the old body is deleted")
 
     numbers = run(path, work)
-    assert [held.body for held in store.bodies(limit=9)] == [b"new"]
+    assert [stored.body for stored in store.bodies(limit=9)] == [b"new"]
     assert numbers.values["quarantine_evicted_total"] == 1
     store.close()
 
 
-def test_a_sweep_that_can_read_does_not_say_that_the_store_can_be_written(path: Path) -> None:
+def test_a_successful_read_of_a_sweep_does_not_report_the_store_as_writable(path: Path) -> None:
     """The read may have waited for the lock behind a write that failed."""
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:

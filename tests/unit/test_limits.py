@@ -1,7 +1,7 @@
-"""How long things may take is what the documentation promises.
+"""The time limits are as documented.
 
-Tests with real connections and stores show that a limit is kept, and no sooner than it says. How long it is
-they can't tell, as no verdict hangs on the speed of the machine.
+Tests with real connections and stores show that a limit exists and does not end too early. They cannot check
+its length, because no result may depend on the speed of the machine.
 """
 
 from pathlib import Path
@@ -35,12 +35,12 @@ PROMISES = {
 
 
 @pytest.mark.parametrize(("seconds", "page", "promise"), PROMISES.values(), ids=PROMISES)
-def test_a_limit_is_as_long_as_is_promised(seconds: float, page: str, promise: str) -> None:
-    """Whoever changes one of them changes what is said of it."""
-    text = " ".join((DOCS / page).read_text().split())  # a promise may stand on two lines
+def test_a_limit_is_as_documented(seconds: float, page: str, promise: str) -> None:
+    """A change of one must change the other."""
+    text = " ".join((DOCS / page).read_text().split())  # a promise may be on two lines
     assert promise.format(f"{seconds:g}") in text
 
 
-def test_who_asks_whether_it_is_ready_and_a_commit_wait_for_an_answer_of_the_shared_store() -> None:
-    """One try at least fits into either; the sender and a scrape wait no longer than ten seconds."""
+def test_a_readiness_check_and_a_commit_wait_for_an_answer_of_the_shared_store() -> None:
+    """Each has time for at least one attempt; the sender and a scrape wait at most ten seconds."""
     assert ANSWER_SECONDS < COMMIT_SECONDS < READY_SECONDS < 10

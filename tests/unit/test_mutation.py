@@ -76,10 +76,10 @@ def test_a_fault_that_no_test_finds_is_reported_and_every_other_is_found(tmp_pat
     report, accepted = tmp_path / "report.json", tmp_path / "survivors.txt"
     found, (survivor, other) = "toy module: LIMIT = 3 -> LIMIT = 4", (f"toy {n}" for n in SURVIVORS)
     accepted.write_text(f"{found}\n    It is found.\n{survivor}\n    Nothing\n    needs it.\n")
-    status, said = run(tmp_path, "--json", str(report), "--accepted", str(accepted))
-    assert {row["fault"]: row["outcome"] for row in json.loads(report.read_text())} == OUTCOMES, said
+    status, output = run(tmp_path, "--json", str(report), "--accepted", str(accepted))
+    assert {row["fault"]: row["outcome"] for row in json.loads(report.read_text())} == OUTCOMES, output
     assert status == 1
-    reported = [line for line in said.splitlines() if line.startswith(("survives", "accepted"))]
+    reported = [line for line in output.splitlines() if line.startswith(("survives", "accepted"))]
     assert reported == [f"survives: {other}", f"accepted, but found or not existing: {found}"]
 
 
@@ -99,6 +99,6 @@ def test_the_status_is_0_if_exactly_the_accepted_faults_survive() -> None:
 def test_faults_are_the_same_each_time_and_each_is_a_different_program() -> None:
     """Each has a unique name, and is undone before the next fault."""
     source = (ROOT / "exporter/relay/state_machine.py").read_text()
-    made = [(fault.name, compile(fault.tree, "course", "exec").co_code) for fault in faults(source)]
+    made = [(fault.name, compile(fault.tree, "state_machine", "exec").co_code) for fault in faults(source)]
     assert [name for name, _ in made] == [fault.name for fault in faults(source)]
     assert len({name for name, _ in made}) == len(made) > 100

@@ -1,4 +1,4 @@
-"""The pages where a real exporter can't easily be brought: a huge fleet, a store that can't be written."""
+"""The pages in states that are hard to reach with a real exporter: many tasks, a store that is read-only."""
 
 import gc
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from exporter.web.pages import handler as module
 from exporter.web.pages.handler import ExporterInfo, Pages
 from exporter.web.pages.status_page import Query
 from tests.contract.test_store import put, task
-from tests.unit.histories import T0, WINDOWS
+from tests.unit.histories import SETTINGS, T0
 
 
 @pytest.fixture
@@ -27,14 +27,14 @@ def telemetry() -> Telemetry:
 
 @pytest.fixture
 def pages(tmp_path: Path, telemetry: Telemetry) -> Iterator[Pages]:
-    """Pages of three tasks, one of them failed."""
+    """The pages of a store with three tasks, one of them failed."""
     store = SqliteStore(tmp_path / "relay.db", StoreOptions())
     store.transact(put(task("active"), task("failed", "E"), task("other")))
     yield Pages(
         store=store,
         telemetry=telemetry,
         rejections=RecentRejections(),
-        fold_settings=WINDOWS,
+        fold_settings=SETTINGS,
         info=ExporterInfo("1.2.3", "abc", "/m<etrics"),
         clock=lambda: T0 + 90.0,
     )
@@ -42,7 +42,7 @@ def pages(tmp_path: Path, telemetry: Telemetry) -> Iterator[Pages]:
 
 
 def test_tasks_that_are_left_out_are_mentioned(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The counts are still of all tasks, and the failed ones are shown."""
+    """The counts include all tasks, and the failed ones are shown."""
     assert "leaves out" not in pages.status(Query(), [])
     monkeypatch.setattr(module, "MAX_TASKS", 1)
     text = pages.status(Query(), [])
@@ -52,8 +52,8 @@ def test_tasks_that_are_left_out_are_mentioned(pages: Pages, monkeypatch: pytest
     assert "<bdi>active</bdi>" not in text
 
 
-def test_a_store_that_cannot_be_written_is_told(pages: Pages, telemetry: Telemetry) -> None:
-    """Its tasks are shown all the same."""
+def test_a_store_that_cannot_be_written_is_mentioned(pages: Pages, telemetry: Telemetry) -> None:
+    """Its tasks are shown."""
     assert "not written" not in pages.status(Query(), [])
     telemetry.record_store_access("write", succeeded=False)
     text = pages.status(Query(), [])
@@ -61,15 +61,15 @@ def test_a_store_that_cannot_be_written_is_told(pages: Pages, telemetry: Telemet
     assert "<bdi>failed</bdi>" in text
 
 
-def test_version_and_addresses_are_this_programs(pages: Pages) -> None:
-    """Escaped like everything else."""
+def test_the_version_and_the_telemetry_path_are_shown(pages: Pages) -> None:
+    """Escaped, like all other texts."""
     text = pages.status(Query(), [])
     assert "css-relay-exporter 1.2.3 (revision abc)" in text
     assert 'href="/m&lt;etrics"' in text
 
 
-def test_what_is_searched_for_is_given_back_as_it_was_typed(pages: Pages) -> None:
-    """In the field, so that it can be sent again; elsewhere what can't be seen is marked."""
+def test_the_search_text_is_shown_unchanged_in_its_field(pages: Pages) -> None:
+    """It can be sent again. Invisible characters are replaced everywhere else."""
     text = pages.status(Query(q="\u3000<"), [])
     assert 'value="\u3000&lt;"' in text
     assert "\u3000" not in text.replace('value="\u3000&lt;"', "")
@@ -77,8 +77,9 @@ def test_what_is_searched_for_is_given_back_as_it_was_typed(pages: Pages) -> Non
     assert "with “<bdi>fail</bdi>”" in text
 
 
-def test_a_page_is_freed_as_soon_as_it_is_made(pages: Pages) -> None:
-    """Its tasks are many, and the service seldom looks for what is only held by itself."""
+def test_a_page_is_freed_without_the_garbage_collector(pages: Pages) -> None:
+    """A page has many tasks, and the garbage collector runs seldom."""
+    # The first page fills caches; only what the second one leaves is measured.
     pages.status(Query(), [])
     gc.collect()
     gc.disable()

@@ -1,7 +1,7 @@
-"""What must hold of the parser for every body: truths tried on drawn examples, as in `test_order`.
+"""Properties of the parser that hold for every body, tested on generated examples as in `test_order`.
 
-Where hypothesis finds a counterexample it prints the body. Copy it into an `@example` above the test, and
-keep it there when the parser is mended: examples are run first each time.
+If hypothesis finds a counterexample, it prints the body. Copy it into an `@example` above the test, and keep
+it there after the fault is fixed: such examples run first in each run.
 """
 
 import json
@@ -19,7 +19,7 @@ from exporter.protocol.schemas import Schemas
 from exporter.relay import Task, fold
 from exporter.store.records import encode
 from tests.support import SAMPLES
-from tests.unit.histories import WINDOWS, tried
+from tests.unit.histories import SETTINGS, max_examples
 
 PARSER = Parser(schemas=Schemas(), redactor=Redactor(key=b"key", plain_hosts=["*.myqcloud.com"]))
 BODIES = [json.loads(path.read_bytes()) for path in sorted(SAMPLES.rglob("*.json"))]
@@ -28,7 +28,7 @@ CANARY = "c4n4ry"
 
 
 def parsed(raw: bytes) -> Callback | Ignored | None:
-    """Return the value of a body, None if it is refused as it should be."""
+    """Return the value of a body, None if it is rejected with status, reason and faults."""
     try:
         return PARSER.parse(raw)
     except CallbackError as exc:
@@ -77,8 +77,8 @@ values = st.recursive(
 
 
 @st.composite
-def bent(draw: st.DrawFn) -> bytes:
-    """A sample, of which some fields have other values, or are gone, or are new."""
+def changed_sample(draw: st.DrawFn) -> bytes:
+    """Draw a sample with fields changed, removed or added, whole or cut off."""
     body: dict[str, Any] = dict(draw(st.sampled_from(BODIES)))
     if isinstance(body.get("msg"), str) and draw(st.booleans()):
         msg = json.loads(body["msg"])
@@ -92,7 +92,7 @@ def bent(draw: st.DrawFn) -> bytes:
     return draw(st.sampled_from([raw, raw[: draw(st.integers(0, len(raw)))]]))
 
 
-@given(st.binary(max_size=80) | bent())
+@given(st.binary(max_size=80) | changed_sample())
 @example(b"")
 @example(b"\xff")
 @example(
@@ -101,9 +101,9 @@ def bent(draw: st.DrawFn) -> bytes:
 @example(b'{"event_type":314,"appid":1,"callback_event":"TaskStart","task_id":"t","msg":{"":"1"}}')
 @example(b'{"event_type":314,"appid":1,"callback_event":"TaskExit","msg":{"code":"\xc2\xb2"}}')
 @example(b'{"event_type":314,"appid":1,"callback_event":"TaskExit","msg":{"code":1e300}}')
-@tried(120)
-def test_whatever_comes_is_a_value_or_refused_with_a_reason(raw: bytes) -> None:
-    """A value has the types that it says, and bounds; the same bytes are always the same value."""
+@max_examples(120)
+def test_any_body_is_accepted_or_rejected_with_a_reason(raw: bytes) -> None:
+    """The fields of a value have their types and limits; equal bodies have equal values."""
     value = parsed(raw)
     if isinstance(value, Callback):
         assert parsed(raw) == value
@@ -118,13 +118,13 @@ def test_whatever_comes_is_a_value_or_refused_with_a_reason(raw: bytes) -> None:
 
 
 def spelled(number: int) -> st.SearchStrategy[Any]:
-    """A whole number as a sender may write it."""
+    """Draw a form of a whole number that a sender may use."""
     return st.sampled_from([number, str(number), float(number), f"0{number}"])
 
 
 @st.composite
 def spellings(draw: st.DrawFn) -> tuple[bytes, bytes]:
-    """One callback, written in two ways."""
+    """Draw one callback in two forms."""
     event = draw(st.sampled_from(sorted(BY_NAME)))
     appid, task, time, ms, index, length, code = (draw(st.integers(1, 99999)) for _ in range(7))
     urls = draw(st.lists(st.sampled_from(["http://a/x?k=1", "http://b:80/y", "rtmp://c/z"]), max_size=3))
@@ -155,21 +155,21 @@ def spellings(draw: st.DrawFn) -> tuple[bytes, bytes]:
 
 
 @given(spellings())
-@tried(60)
-def test_every_spelling_of_a_callback_is_the_same_value(pair: tuple[bytes, bytes]) -> None:
-    """Names, numbers as texts, JSON inside of texts, spaces, order."""
+@max_examples(60)
+def test_all_forms_of_a_callback_have_the_same_value(pair: tuple[bytes, bytes]) -> None:
+    """Field names, numbers as texts, JSON within texts, white space, order."""
     one, other = (parsed(raw) for raw in pair)
     assert isinstance(one, Callback)
     assert one == other
 
 
-#: URLs that hold a secret wherever one may stand; where it is the last segment it is the key of the stream.
-KEYED = [
+#: URLs with a secret in every possible position; a secret in the last segment is the stream key.
+WITH_STREAM_KEY = [
     f"rtmp://user:{CANARY}@push.example.com/live/{CANARY}?txSecret={CANARY}&t=1#{CANARY}",
     f"RTMP://push.example.com:1935/a/b/{CANARY}/",
 ]
-SECRETIVE = [
-    *KEYED,
+WITH_SECRET = [
+    *WITH_STREAM_KEY,
     f"rtmp://5000.livepush.myqcloud.com/live/room?{CANARY}",
     f"http://{CANARY}@h/x?{CANARY}",
     f"http://h/x?sign={CANARY}",
@@ -178,11 +178,11 @@ SECRETIVE = [
 
 
 @st.composite
-def secretive(draw: st.DrawFn) -> bytes:
-    """A callback whose URLs hold a secret."""
+def callback_with_secrets(draw: st.DrawFn) -> bytes:
+    """Draw a callback whose URLs contain a secret."""
     event = draw(st.sampled_from(sorted(BY_NAME)))
-    url, to_url = draw(st.sampled_from(SECRETIVE)), draw(st.sampled_from(SECRETIVE))
-    key = [CANARY] if to_url in KEYED else []
+    url, to_url = draw(st.sampled_from(WITH_SECRET)), draw(st.sampled_from(WITH_SECRET))
+    key = [CANARY] if to_url in WITH_STREAM_KEY else []
     message = f"could not push to {to_url}: {' '.join(key)} refused, token={CANARY}"
     msg = {"url": url, "code": -5, "message": message}
     body = {
@@ -200,15 +200,15 @@ def secretive(draw: st.DrawFn) -> bytes:
     return json.dumps({k: v for k, v in body.items() if v is not None}).encode()
 
 
-@given(secretive())
-@example(  # a key before a slash was shown where the message of an exit had it
+@given(callback_with_secrets())
+@example(  # a stream key before a slash was shown in the message of an exit
     b'{"event_type":314,"appid":4,"callback_event":"TaskExit","to_url":"rtmp://a.example.com/live/c4n4ry/",'
     b'"msg":{"message":"could not push to rtmp://a.example.com/live/c4n4ry/: c4n4ry refused"}}'
 )
-@tried(100)
+@max_examples(100)
 def test_no_secret_of_a_url_is_in_any_field(raw: bytes) -> None:
-    """Not in the value, and not in the record of its task."""
+    """The record of its task has no secret either."""
     value = parsed(raw)
     assert isinstance(value, Callback)
     assert CANARY not in repr(value)
-    assert CANARY not in encode(fold(Task(appid=4, task_id="t"), value, 1_795_500_000.0, WINDOWS).task)
+    assert CANARY not in encode(fold(Task(appid=4, task_id="t"), value, 1_795_500_000.0, SETTINGS).task)

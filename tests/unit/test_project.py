@@ -1,4 +1,4 @@
-"""The project keeps its own rules: imports run one way, the documentation is true."""
+"""The rules of the project: imports in one direction, documentation that matches the code."""
 
 import ast
 import re
@@ -28,15 +28,15 @@ def tracked(*patterns: str) -> list[Path]:
     return [ROOT / name for name in done.stdout.decode().split("\0") if name and (ROOT / name).is_file()]
 
 
-def test_imports_run_one_way_and_the_core_is_pure() -> None:
-    """The architecture is a failing test."""
+def test_imports_follow_the_layers_and_the_core_does_no_io() -> None:
+    """The contracts of import-linter are kept."""
     program = Path(sys.executable).with_name("lint-imports")
     done = subprocess.run([program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
 def test_the_architecture_page_has_every_module_in_the_order_of_the_imports() -> None:
-    """What a folder is for is found there, its files by name; few files stand outside of all folders."""
+    """The page has the purpose of each folder, and its files by name. Few files are in no folder."""
     text = (ROOT / "docs" / "architecture.md").read_text()
     rows = dict(re.findall(r"^\| `(\w+)` \|.*?\|(.*)\|.*\|$", text, re.MULTILINE))
     modules = [path.relative_to(ROOT / "exporter") for path in (ROOT / "exporter").rglob("*.py")]
@@ -47,7 +47,7 @@ def test_the_architecture_page_has_every_module_in_the_order_of_the_imports() ->
         assert len(module.parts) == 1 or f"`{module.stem}`" in rows[module.parts[0]], module
     for module in set(modules) - set(named) - {Path("__init__.py"), Path("__main__.py")}:
         lines = (ROOT / "exporter" / module).read_text().splitlines()
-        # It would escape the order inside its folder.
+        # import-linter does not order its imports within the folder.
         assert module.parts[0] in ("commands", "relay") or lines[-1].endswith('"""'), module
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
@@ -56,7 +56,7 @@ def test_the_architecture_page_has_every_module_in_the_order_of_the_imports() ->
 
 
 def test_no_private_name_of_another_package_is_used() -> None:
-    """What another package keeps to itself may change with any version of it."""
+    """A private name of another package may change with any version."""
     trees = {path: ast.parse(path.read_text()) for path in (ROOT / "exporter").rglob("*.py")}
     ours, used = set[str](), dict[str, str]()
     for path, node in ((path, node) for path, tree in trees.items() for node in ast.walk(tree)):
@@ -70,7 +70,7 @@ def test_no_private_name_of_another_package_is_used() -> None:
             case ast.ImportFrom(module=module, names=names) if not (module or "").startswith("exporter"):
                 used |= {alias.name: f"{path.name}:{node.lineno}" for alias in names}
     is_private = re.compile(r"_(?!_)").match
-    documented = {"_exit"}  # of os
+    documented = {"_exit"}  # of the module os
     theirs = {
         name: place for name, place in used.items() if is_private(name) and name not in ours | documented
     }
@@ -78,13 +78,13 @@ def test_no_private_name_of_another_package_is_used() -> None:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_generated_page_is_as_generated(name: str) -> None:
-    """`make docs` brings it up to date."""
+def test_a_generated_page_is_up_to_date(name: str) -> None:
+    """`make docs` updates it."""
     assert (ROOT / "docs" / name).read_text() == PAGES[name]()
 
 
 def test_every_flag_and_metric_in_the_documentation_exists() -> None:
-    """A page must not promise what is not there."""
+    """A page must not name flags and metrics that do not exist."""
     names = {family.full_name for family in FAMILIES}
     known_flags = {flag.name for rows in (Settings, Options) for flag in flags_of(rows).values()}
     for page in tracked("*.md"):
@@ -99,36 +99,36 @@ def test_every_flag_and_metric_in_the_documentation_exists() -> None:
 
 
 def links(page: Path) -> list[tuple[Path, str]]:
-    """Return where the links of a page lead within the project: the file, and the anchor in it if any."""
+    """Return the targets of a page's links within the project: the file, and the anchor if there is one."""
     targets = re.findall(r"\]\(([^)\s]+)\)", without_code(page))
     parts = (target.partition("#") for target in targets if "://" not in target)
     return [((page.parent / path).resolve() if path else page, anchor) for path, _, anchor in parts]
 
 
 def without_code(page: Path) -> str:
-    """Return the text of a page without its blocks of code."""
+    """Return the text of a page without its code blocks."""
     return re.sub(r"^( *)```.*?^\1```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
 
 
 def anchors(page: Path) -> set[str]:
-    """Return the anchors that renderers make of a page's headings."""
+    """Return the anchors that renderers create from a page's headings."""
     headings = re.findall(r"^#+ (.+)$", without_code(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @each({str(page.relative_to(ROOT)): page for page in tracked("*.md")})
-def test_every_link_of_the_documentation_leads_somewhere(page: Path) -> None:
-    """Within the project: to a file that is there, and to a heading of that name."""
-    lost = [
+def test_every_link_of_the_documentation_has_a_target(page: Path) -> None:
+    """The target is an existing file of the project, and a heading with that name."""
+    broken = [
         (str(target), anchor)
         for target, anchor in links(page)
         if not target.exists() or (anchor and anchor not in anchors(target))
     ]
-    assert lost == []
+    assert broken == []
 
 
-def test_the_index_has_every_page_once_and_the_readme_leads_to_it() -> None:
-    """What is not in it is not found."""
+def test_the_index_has_every_page_once_and_the_readme_links_to_it() -> None:
+    """Readers find pages through the index."""
     index = ROOT / "docs" / "README.md"
     listed = [target for target, _ in links(index) if target.parent == index.parent]
     assert sorted(listed) == sorted(set(tracked("docs/*.md", "docs/openapi.yaml")) - {index})
@@ -139,8 +139,10 @@ def test_the_index_has_every_page_once_and_the_readme_leads_to_it() -> None:
     ("page", "heading", "rows"),
     [("operations.md", "## What trouble looks like", 15), ("security.md", "## Attacks", 6)],
 )
-def test_every_row_of_trouble_names_a_test_that_is_there(page: str, heading: str, rows: int) -> None:
-    """What the documentation promises of a fault or an attack is shown."""
+def test_every_fault_and_attack_in_the_documentation_names_an_existing_test(
+    page: str, heading: str, rows: int
+) -> None:
+    """Each promise about a fault or an attack has a test."""
     text = (ROOT / "docs" / page).read_text().partition(heading)[2]
     table = [line for line in re.split(r"\n##+ ", text)[0].splitlines() if line.startswith("| ")][2:]
     tests = {
@@ -152,7 +154,7 @@ def test_every_row_of_trouble_names_a_test_that_is_there(page: str, heading: str
 
 
 def test_the_wheel_has_the_schemas_the_pages_and_the_version(tmp_path: Path) -> None:
-    """What is installed is what is tested."""
+    """The installed package is complete."""
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
     wheel = next(tmp_path.glob("*.whl"))
@@ -175,8 +177,8 @@ def test_lock_files_have_hashes_and_name_no_host() -> None:
         assert "://" not in text
 
 
-def test_nothing_is_longer_than_a_person_can_read() -> None:
-    """Modules near 200 lines; one of more than 300 is taken apart."""
+def test_no_module_is_longer_than_300_lines() -> None:
+    """Modules have about 200 lines; a longer one is split."""
     modules = (ROOT / "exporter").rglob("*.py")
     lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in modules}
     assert {name: lines for name, lines in lengths.items() if lines > 300} == {}

@@ -1,4 +1,4 @@
-"""What may be shown of a URL, and of a text."""
+"""The redaction of URLs and texts."""
 
 import json
 from typing import Any
@@ -42,15 +42,15 @@ SECRET = "s3cr3t"
     ],
 )
 def test_a_destination_is_shown_without_secrets(url: str, shown: str | None, host: str) -> None:
-    """Query, user part and fragment go; so does a last segment that may be a key."""
+    """The query, the user and the fragment are removed; a last segment that may be a key is replaced."""
     actual, actual_host, _ = REDACTOR.destination(url, "room")
     assert SECRET not in actual
     assert actual_host == host
     assert shown is None or actual == shown
 
 
-def test_a_stream_key_and_an_equal_stream_id_are_the_same_digest() -> None:
-    """Equal secrets stay equal to the eye; another key gives another digest."""
+def test_a_stream_key_and_an_equal_stream_id_have_the_same_digest() -> None:
+    """A reader then sees that they are equal. Another redaction key gives another digest."""
     url, _, stream = REDACTOR.destination("rtmp://live.example.com/app/s3cr3t?x=1", "s3cr3t?x=1")
     assert url == f"rtmp://live.example.com/app/{stream}"
     assert stream.startswith("~")
@@ -72,8 +72,8 @@ def test_a_stream_key_and_an_equal_stream_id_are_the_same_digest() -> None:
         """{"x": "host", "apiKey": "s3cr3t and 's3cr3t'", 'n': 1}""",
     ],
 )
-def test_a_log_line_keeps_no_secret_of_a_url(text: str) -> None:
-    """Whatever a message was made of."""
+def test_a_log_line_contains_no_secret_of_a_url(text: str) -> None:
+    """The rest of the message stays readable."""
     assert SECRET not in redact_text(text)
     assert "host" in redact_text(text)
 
@@ -94,8 +94,8 @@ def test_a_log_line_keeps_no_secret_of_a_url(text: str) -> None:
         "Listening at: http://[::1]:8314 (7)",
     ],
 )
-def test_what_names_no_secret_stays_in_a_log_line(text: str) -> None:
-    """Files of secrets, errors, addresses: an operator looks for them."""
+def test_a_log_line_without_a_secret_is_unchanged(text: str) -> None:
+    """An operator needs the names of secret files, errors and addresses."""
     assert redact_text(text) == text
 
 
@@ -108,8 +108,8 @@ def test_what_names_no_secret_stays_in_a_log_line(text: str) -> None:
         "stream S3CR3TKEY is refused",
     ],
 )
-def test_a_key_is_hidden_however_a_server_repeats_it(text: str) -> None:
-    """Escaped, within a longer word, in other letters; the rest can be read."""
+def test_a_key_is_hidden_in_any_form_in_which_a_server_repeats_it(text: str) -> None:
+    """Escaped, within a longer word, in other letter case; the rest stays readable."""
     shown = REDACTOR.message(text, "rtmp://push.example.com/live/s3cr3tKEY?txSecret=abc")
     assert "s3cr3t" not in shown.lower()
     assert "refused" in shown
@@ -117,24 +117,24 @@ def test_a_key_is_hidden_however_a_server_repeats_it(text: str) -> None:
 
 @pytest.mark.parametrize("word", SECRET_WORDS)
 @pytest.mark.parametrize("name", ["{}", "tx{}", "{}_of-it", "MY-{}"])
-def test_every_word_for_a_secret_hides_its_value_everywhere(word: str, name: str) -> None:
-    """In the query of a URL, in a text, in JSON, in a log line; in capitals, and within a longer name."""
-    for called in (name.format(word), name.format(word.upper())):
-        url = f"rtmp://5000.livepush.myqcloud.com/live/room?x=1&{called}={SECRET}"
+def test_the_value_of_every_secret_word_is_hidden(word: str, name: str) -> None:
+    """It is hidden in URLs, texts, JSON and log lines, in capitals, and within a longer name."""
+    for field in (name.format(word), name.format(word.upper())):
+        url = f"rtmp://5000.livepush.myqcloud.com/live/room?x=1&{field}={SECRET}"
         assert REDACTOR.destination(url, "")[0] == "rtmp://5000.livepush.myqcloud.com/live/room"
         for form in (
             "{}=s3cr3t", "{}:s3cr3t", "{} = s3cr3t,", "('{}': 's3cr3t, s3cr3t')", '{{"{}": "s3cr3t s3cr3t"}}',
             "a&{}=s3cr3t&b", "?{}=s3cr3t", "{}: Bearer s3cr3t",
         ):  # fmt: skip
-            text = f"seen {form.format(called)} {url}"
+            text = f"seen {form.format(field)} {url}"
             for shown in (REDACTOR.message(text, ""), redact_text(text)):
                 assert SECRET not in shown
                 assert shown.startswith("seen ")
                 assert shown.endswith(" rtmp://5000.livepush.myqcloud.com/live/room")
         body = {
-            called: SECRET,
-            "x": [{called: [SECRET]}],
-            "msg": json.dumps({called: {"y": SECRET}}),
+            field: SECRET,
+            "x": [{field: [SECRET]}],
+            "msg": json.dumps({field: {"y": SECRET}}),
             "n": "seen",
         }
         view = redacted_json(json.dumps(body).encode(), REDACTOR)
@@ -164,8 +164,8 @@ def test_every_word_for_a_secret_hides_its_value_everywhere(word: str, name: str
         ("code=-22", "code=-22"),
     ],
 )
-def test_free_text_keeps_no_secret(text: str, shown: str | None) -> None:
-    """URLs lose what they lose elsewhere; the key of the callback's own destination goes wherever it is."""
+def test_a_text_contains_no_secret(text: str, shown: str | None) -> None:
+    """Its URLs are redacted as everywhere; the key of the callback's destination is replaced everywhere."""
     destination = "rtmp://push.example.com/app/s3cr3t?x=1"
     key = REDACTOR.destination(destination, "s3cr3t")[2]
     actual = REDACTOR.message(text, destination)
@@ -175,35 +175,35 @@ def test_free_text_keeps_no_secret(text: str, shown: str | None) -> None:
 
 @pytest.mark.parametrize("text", ["to {url}: denied", "({url})", "{url}, {url}.", "{url}"])
 @pytest.mark.parametrize("url", ["rtmp://push.example.com/app/s3cr3t/", "rtmp://h/s3cr3t//?x=1"])
-def test_a_key_before_a_slash_is_no_less_secret(text: str, url: str) -> None:
-    """In a text too: alone, and in any URL that a stop or a bracket follows."""
+def test_a_key_before_a_slash_is_hidden(text: str, url: str) -> None:
+    """It is hidden in a text too: alone, and in a URL followed by punctuation."""
     assert SECRET not in REDACTOR.message(text.format(url=url), "")
     assert SECRET not in REDACTOR.message(text.format(url=url) + " s3cr3t refused", url)
 
 
-def test_the_name_of_a_stream_is_no_secret_at_plain_hosts() -> None:
-    """There it stays where it stands; and without a destination there is no key to look for."""
+def test_a_stream_name_is_shown_at_plain_hosts() -> None:
+    """There is no key to search for without a destination."""
     for url in ("rtmp://5000.livepush.myqcloud.com/live/room", ""):
         assert REDACTOR.message("room is busy", url) == "room is busy"
 
 
-class Measured(str):
-    """A text that knows how much of it has been read."""
+class CountingText(str):
+    """A text that counts how many of its characters have been read."""
 
-    def __new__(cls, text: str) -> "Measured":
-        """Return one of which nothing has been read."""
+    def __new__(cls, text: str) -> "CountingText":
+        """Return a text with a count of 0."""
         made = super().__new__(cls, text)
         made.read = 0
         return made
 
     def __getitem__(self, place: Any) -> str:
-        """Return a part of it."""
+        """Return a part, and count its characters."""
         part = super().__getitem__(place)
         self.read += len(part)
         return part
 
     def __iter__(self) -> Any:
-        """Return all of it."""
+        """Iterate over all characters, and count them."""
         self.read += len(self)
         return super().__iter__()
 
@@ -227,9 +227,9 @@ UNITS = [
 
 
 @pytest.mark.parametrize("unit", UNITS)
-def test_free_text_takes_no_time_however_it_is_made(unit: str) -> None:
-    """Nobody can keep the program busy with it, nor hide a secret in its length: its beginning is read."""
-    text = Measured(unit * 60_000 + "rtmp://user:s3cr3t")
+def test_a_long_text_costs_little(unit: str) -> None:
+    """A caller cannot keep the program busy, nor hide a secret in a long text: only its beginning is read."""
+    text = CountingText(unit * 60_000 + "rtmp://user:s3cr3t")
     shown = REDACTOR.message(text, "rtmp://push.example.com/app/s3cr3t")
     assert 0 < text.read <= MAX_TEXT
     assert len(shown) < 30_000
@@ -238,25 +238,25 @@ def test_free_text_takes_no_time_however_it_is_made(unit: str) -> None:
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_a_long_log_line_is_read_once(unit: str) -> None:
-    """Not from each of its places to its end again, which would take hours."""
+    """Reading from each position to the end would take hours."""
     text = unit * 300_000 + " rtmp://user:s3cr3t@host/a"
     assert SECRET not in redact_text(text)
 
 
-def test_half_a_url_at_the_end_of_a_long_text_is_left_out() -> None:
+def test_a_url_cut_off_at_the_end_of_a_long_text_is_left_out() -> None:
     """Its password would look like a port."""
     text = "x" * 1970 + " rtmp://user:12345@push.example.com/app/a" + "y" * 100
     assert REDACTOR.message(text, "") == "x" * 1970
 
 
-def test_a_long_text_is_cut_only_where_it_is_too_long() -> None:
-    """A word that ends with it may be half of one."""
+def test_only_a_text_over_the_limit_is_cut() -> None:
+    """The last word before the limit may be cut in half, so it is removed."""
     assert REDACTOR.message("x" * 1990 + " " + "y" * 9, "") == "x" * 1990 + " " + "y" * 9
     assert REDACTOR.message("x" * 1990 + " " + "y" * 10, "") == "x" * 1990
 
 
-def test_a_source_is_known_by_what_is_no_secret_of_it() -> None:
-    """By its URL without user, query and fragment; one that is no URL by what stands before its query."""
+def test_a_source_is_identified_without_its_secrets() -> None:
+    """User, query and fragment of a URL are left out. A text that is not a URL is read up to its query."""
     host, digest = REDACTOR.source("http://origin.example.com:80/a/b")
     assert host == "origin.example.com"
     for same in ("HTTP://u:s3cr3t@Origin.example.com:80/a/b?k=s3cr3t", "http://origin.example.com:80/a/b#x"):
@@ -266,8 +266,8 @@ def test_a_source_is_known_by_what_is_no_secret_of_it() -> None:
     assert REDACTOR.source("no url") != REDACTOR.source("no other")
 
 
-def test_several_sources_are_known_by_each_of_them_in_their_order() -> None:
-    """By the host of the first; a single one is known as it is alone."""
+def test_several_sources_are_identified_by_all_of_them_in_their_order() -> None:
+    """The host is that of the first. A single source has the same digest in a list as alone."""
     a, b, c = "http://h/a", "http://h/b", "http://h/c"
     assert REDACTOR.sources([a]) == REDACTOR.source(a)
     assert REDACTOR.sources([a, b]) == REDACTOR.sources([f"{a}?k=1", f"{b}#2"])

@@ -1,4 +1,4 @@
-"""What may be shown of a body that the parser made nothing of."""
+"""The redacted JSON of a rejected body."""
 
 import json
 from collections import Counter
@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from exporter.protocol.redact import MAX_DESTINATIONS, Redactor, redacted_json
 from tests.support import SAMPLES
-from tests.unit.histories import tried
+from tests.unit.histories import max_examples
 
 REDACTOR = Redactor(key=b"key", plain_hosts=["*.myqcloud.com"])
 CANARY = "c4n4ry"
 
 
 def shown(body: Any) -> Any:
-    """Return what is shown of a body."""
+    """Return the redacted form of a body."""
     text = redacted_json(json.dumps(body).encode(), REDACTOR)
     assert text is not None
     assert CANARY not in text
@@ -25,7 +25,7 @@ def shown(body: Any) -> Any:
 
 
 def test_every_sample_is_shown_with_all_its_fields() -> None:
-    """What is inside a string is unpacked, and what is no secret stays."""
+    """JSON texts are unpacked, and values that are not secret are unchanged."""
     for path in sorted(SAMPLES.rglob("*.json")):
         body = json.loads(path.read_bytes())
         view = shown(body)
@@ -59,8 +59,8 @@ def test_every_sample_is_shown_with_all_its_fields() -> None:
         f"http://host/{CANARY}",
     ],
 )
-def test_no_secret_is_shown_wherever_it_stands(body: Any) -> None:
-    """Not by name, not in a URL, not in text, not in a field's name, not in what only looks like JSON."""
+def test_no_secret_is_shown_in_any_position(body: Any) -> None:
+    """The secret is in a field, a URL, a text, a field's name, or a text that only looks like JSON."""
     shown(body)
 
 
@@ -84,15 +84,15 @@ BODIES = st.recursive(
 
 
 @given(BODIES)
-@tried(60)
+@max_examples(60)
 def test_no_secret_is_shown_in_any_shape(body: Any) -> None:
-    """In lists, in objects, in JSON inside of strings inside of them."""
+    """The secret is in lists, in objects, or in JSON texts inside them."""
     shown(body)
     shown({"msg": json.dumps(body)})
 
 
-def test_what_is_no_secret_stays() -> None:
-    """Stream names of plain hosts, numbers, texts, nothing at all."""
+def test_values_that_are_not_secret_are_unchanged() -> None:
+    """Stream names of plain hosts, numbers, texts, null."""
     body = {
         "to_url": "rtmp://5000.livepush.myqcloud.com/live/room",
         "stream_id": "room",
@@ -103,8 +103,8 @@ def test_what_is_no_secret_stays() -> None:
     assert shown(body) == body
 
 
-def test_json_inside_of_a_text_is_shown_unpacked() -> None:
-    """Over several lines; what only looks like it is hidden."""
+def test_a_json_text_is_unpacked() -> None:
+    """It is indented. A text that only looks like JSON is hidden."""
     inner = {"to_host": "a", "files": ["1", {"x": 2}]}
     body = {"msg": json.dumps(inner), "list": f" {json.dumps(['a'])}", "text": '"a"', "half": "[half"}
     hidden = "… (5 characters that can't be read)"
@@ -114,8 +114,8 @@ def test_json_inside_of_a_text_is_shown_unpacked() -> None:
     assert '\n  "msg": {\n    "to_host": "a",' in text
 
 
-def test_json_inside_of_json_is_shown_down_to_some_levels() -> None:
-    """A text is a level, and so is what is in it."""
+def test_json_texts_are_unpacked_to_a_limited_depth() -> None:
+    """A JSON text counts as one level, its content as another."""
     nested: Any = 1
     for _ in range(12):
         nested = {"a": json.dumps(nested)}
@@ -130,8 +130,8 @@ def test_json_inside_of_json_is_shown_down_to_some_levels() -> None:
     assert text.count("[") == 16
 
 
-def test_what_is_nested_without_end_is_cut() -> None:
-    """It costs no more than a few levels."""
+def test_a_body_that_is_nested_too_deep_is_cut() -> None:
+    """A deep body costs no more than a few levels."""
     levels = 600
     text = redacted_json(b'{"a":' * levels + b"[" * 9 + b"]" * 9 + b"}" * levels, REDACTOR)
     assert text is not None
@@ -140,41 +140,41 @@ def test_what_is_nested_without_end_is_cut() -> None:
 
 
 class CountingRedactor(Redactor):
-    """Counts how often it is asked for what."""
+    """A redactor that counts its calls."""
 
     def __init__(self) -> None:
         super().__init__(key=b"key", plain_hosts=[])
-        self.asked: Counter[str] = Counter()
+        self.calls: Counter[str] = Counter()
 
     def message(self, text: str, to_url: str) -> str:
-        """Return it as ever."""
-        self.asked["message"] += 1
+        """Count a call for a text."""
+        self.calls["message"] += 1
         return super().message(text, to_url)
 
     def destination(self, url: str, stream_id: str) -> tuple[str, str, str]:
-        """Return it as ever."""
-        self.asked["destination"] += 1
+        """Count a call for a destination."""
+        self.calls["destination"] += 1
         return super().destination(url, stream_id)
 
 
-def asked_by(destinations: int) -> Counter[str]:
-    """Return what is asked of a redactor for a body with so many destinations, and a text for each."""
+def calls_for(destinations: int) -> Counter[str]:
+    """Return the calls for a body with this number of destinations, and a text for each."""
     redactor = CountingRedactor()
     body = [{"to_url": f"rtmp://host/live/{CANARY}{n}", "note": f"{CANARY}{n}"} for n in range(destinations)]
     text = redacted_json(json.dumps(body).encode(), redactor)
     assert text is not None
     assert CANARY not in text
-    return redactor.asked
+    return redactor.calls
 
 
-def test_a_body_with_more_destinations_than_one_can_look_for_is_shown_without_texts() -> None:
-    """Each text and name is looked through once for each destination, unless they are too many."""
-    assert asked_by(MAX_DESTINATIONS)["message"] == 3 * MAX_DESTINATIONS**2
-    assert asked_by(MAX_DESTINATIONS + 1)["message"] == asked_by(600)["message"] == 0
-    assert asked_by(600)["destination"] == 600
+def test_a_body_with_too_many_destinations_is_shown_without_texts() -> None:
+    """Each text is searched for each destination, so the work would grow with the square of their number."""
+    assert calls_for(MAX_DESTINATIONS)["message"] == 3 * MAX_DESTINATIONS**2
+    assert calls_for(MAX_DESTINATIONS + 1)["message"] == calls_for(600)["message"] == 0
+    assert calls_for(600)["destination"] == 600
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"\xff", f"rtmp://host/{CANARY}".encode(), b"[" * 9999])
-def test_what_is_not_json_is_not_shown(raw: bytes) -> None:
-    """A secret may stand anywhere in it."""
+def test_a_body_that_is_not_json_is_not_shown(raw: bytes) -> None:
+    """A secret may be anywhere in it."""
     assert redacted_json(raw, REDACTOR) is None

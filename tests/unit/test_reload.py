@@ -26,7 +26,7 @@ def number_in(path: Path) -> ReloadingFile[int]:
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_a_change_is_read_and_a_broken_one_is_not(
+def test_a_valid_change_is_read_and_an_invalid_one_is_not(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, force: bool
 ) -> None:
     """The last good value stays. The reason is logged once per change, and each time with `force`."""
@@ -43,6 +43,7 @@ def test_a_change_is_read_and_a_broken_one_is_not(
     ):
         caplog.clear()
         path.unlink() if text is None else path.write_text(text)
+        # Each text has another modification time: two writes within one clock tick would look unchanged.
         os.utime(path, ns=(0, len(text))) if text else None
         for _ in range(3):
             value.reload(force=force)
@@ -65,7 +66,9 @@ def test_a_file_that_can_not_be_opened_is_reported_once(
     assert (value.current(), len(caplog.records)) == (1, 1)
 
 
-def test_a_fault_of_this_program_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unexpected_exception_keeps_the_last_value(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """The last good value stays. Only the class of the exception is logged: its text may quote a secret."""
     path = tmp_path / "numbers"
     path.write_text("1,2")
@@ -76,8 +79,8 @@ def test_a_fault_of_this_program_ends_nothing(tmp_path: Path, caplog: pytest.Log
     assert caplog.records[0].__dict__["reason"] == "IndexError"
 
 
-def test_what_has_not_changed_is_not_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Unless it is forced."""
+def test_an_unchanged_file_is_not_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is read only with `force`."""
     caplog.set_level(logging.INFO)
     path = tmp_path / "number"
     path.write_text("1")
@@ -88,8 +91,8 @@ def test_what_has_not_changed_is_not_read(tmp_path: Path, caplog: pytest.LogCapt
     assert [record.message for record in caplog.records] == ["file reloaded"]
 
 
-def test_a_file_that_is_replaced_by_one_like_it_is_read_again(tmp_path: Path) -> None:
-    """Also through a link, as in Kubernetes, and with the same size and time."""
+def test_a_file_replaced_by_a_similar_one_is_read_again(tmp_path: Path) -> None:
+    """The file may be a link, as in Kubernetes, and have the same size and time."""
     link = tmp_path / "link"
     for name in ("1", "2"):
         (tmp_path / name).write_text(name)
@@ -122,13 +125,13 @@ def test_a_pipe_is_read_once(tmp_path: Path, becomes: bool, force: bool) -> None
 
 
 @pytest.mark.parametrize("path", ["none", "with\0nothing"])
-def test_the_first_time_an_error_is_raised(tmp_path: Path, path: str) -> None:
+def test_the_first_error_is_raised(tmp_path: Path, path: str) -> None:
     """There is no previous value to keep."""
     with pytest.raises(SettingsError, match="a number"):
         number_in(tmp_path / path)
 
 
-def test_a_path_that_no_file_can_have_is_looked_for_in_vain() -> None:
+def test_an_impossible_path_is_an_error() -> None:
     """A web configuration file may name such a path."""
     files = FileReader()
     with pytest.raises(ValueError, match="null"):
@@ -137,7 +140,7 @@ def test_a_path_that_no_file_can_have_is_looked_for_in_vain() -> None:
 
 
 @pytest.mark.parametrize(("mode", "is_open"), [(0o600, False), (0o640, False), (0o644, True), (0o604, True)])
-def test_who_else_may_read_is_seen(tmp_path: Path, mode: int, is_open: bool) -> None:
+def test_world_readable_files_are_detected(tmp_path: Path, mode: int, is_open: bool) -> None:
     """Only world-readable counts: group access is how a container's user reads mounted secrets."""
     path, files = tmp_path / "key", FileReader()
     path.touch()
@@ -160,7 +163,7 @@ def test_world_readable_secrets_are_accepted_after_chmod(tmp_path: Path) -> None
         assert files.tokens() == (expected,)
 
 
-def test_one_broken_file_keeps_no_other_from_being_read(tmp_path: Path) -> None:
+def test_an_invalid_file_does_not_prevent_reading_the_others(tmp_path: Path) -> None:
     """Each file keeps its own last good value."""
     tokens, keys = tmp_path / "tokens", tmp_path / "keys"
     for path in (tokens, keys):
@@ -175,8 +178,8 @@ def test_one_broken_file_keeps_no_other_from_being_read(tmp_path: Path) -> None:
     assert (files.tokens(), files.sign_keys()) == (("old",), ("renewed",))
 
 
-def test_what_is_not_set_is_none() -> None:
-    """And the web listener needs no password."""
+def test_a_file_that_is_not_configured_is_none() -> None:
+    """The web listener then needs no password."""
     files = WatchedFiles(read({}, {}))
     given = (files.tokens, files.sign_keys, files.store_passwords, files.callback_tls, files.web_tls)
     assert given == (None,) * 5
@@ -199,10 +202,10 @@ HASH = "$2y$04$" + "a" * 21 + "e" + "a" * 31
         f"basic_auth_users: {{alice:{HASH}}}\n",
     ],
 )
-def test_a_file_that_is_cut_off_lets_nobody_in(
+def test_a_file_that_is_cut_off_does_not_turn_passwords_off(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str
 ) -> None:
-    """A copy that is not done, a full disk, an empty variable: a restart alone turns passwords off."""
+    """An unfinished copy, a full disk, an empty variable. Only a restart turns passwords off."""
     path = tmp_path / "web.yml"
     path.write_text(f"basic_auth_users:\n  alice: {HASH}\n")
     files = WatchedFiles(read({"web_config_file": str(path)}, {}))

@@ -1,4 +1,4 @@
-"""Replay: what is valid today is counted once, as of when it came; what is not stays."""
+"""Replay: a quarantined body that is valid now counts once, at its arrival; an invalid body stays."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -18,54 +18,54 @@ from exporter.relay import Task
 from exporter.store.protocol import QuarantinedBody, QuarantineEntry, Store, StoreOptions
 from exporter.store.records import decode_label_set, decode_task
 from exporter.store.sqlite.store import SqliteStore
-from tests.unit.histories import T0, WINDOWS
+from tests.unit.histories import SETTINGS, T0
 
 LABELS = ("appid", "to_host")
 PARSER = Parser(schemas=Schemas(), redactor=Redactor(key=b"key", plain_hosts=[]))
-FOLDER = BatchFolder(WINDOWS, LABELS)
+FOLDER = BatchFolder(SETTINGS, LABELS)
 HOUR = 3600.0
 
 
 def body(event: str, at: float | None, msg: dict[str, Any] | None = None, **more: Any) -> bytes:
-    """Return a callback of task 4/a that says it happened at a time (seconds)."""
+    """Return a callback of task 4/a with an event time in seconds."""
     fields = {"appid": 4, "event_type": 314, "callback_event": event, "task_id": "a", "msg": msg or {}}
     return json.dumps(fields | ({} if at is None else {"event_time": int(at)}) | more).encode()
 
 
-class Bench:
-    """A store with a quarantine, and what is asked of them."""
+class ReplaySetup:
+    """A store with a quarantine, and the operations that the tests need."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
 
-    def keep(self, raw: bytes, arrival: float, reason: str = "schema") -> QuarantinedBody:
-        """Keep a body for a look."""
+    def quarantine(self, raw: bytes, arrival: float, reason: str = "schema") -> QuarantinedBody:
+        """Put a body into the quarantine."""
         self.store.transact(
             lambda transaction: transaction.quarantine(QuarantineEntry(reason, raw, "::1", arrival))
         )
-        return next(held for held in self.store.bodies(limit=99) if held.body == raw)
+        return next(stored for stored in self.store.bodies(limit=99) if stored.body == raw)
 
-    def live(self, raw: bytes, arrival: float) -> None:
-        """Take a callback as it comes in."""
+    def receive(self, raw: bytes, arrival: float) -> None:
+        """Apply a callback that arrives."""
         arrived = BatchItem(arrival, PARSER.parse(raw))
         self.store.transact(lambda transaction: FOLDER.apply([arrived], transaction))
 
-    def replay(self, held: QuarantinedBody, now: float) -> ReplayResult:
+    def replay(self, stored: QuarantinedBody, now: float) -> ReplayResult:
         """Replay a body."""
-        return Replayer(store=self.store, parser=PARSER, folder=FOLDER, clock=lambda: now).replay(held)
+        return Replayer(store=self.store, parser=PARSER, folder=FOLDER, clock=lambda: now).replay(stored)
 
     @property
-    def kept(self) -> int:
-        """How many bodies are in the quarantine."""
+    def quarantined(self) -> int:
+        """The number of bodies in the quarantine."""
         return self.store.snapshot(1).quarantined
 
     @property
     def fleet(self) -> dict[str, int]:
-        """The numbers of the fleet."""
+        """The values of the fleet's families."""
         return decode_label_set(self.store.snapshot(1).fleet).values
 
     def counted(self, name: str) -> int:
-        """Return a counter over all label sets."""
+        """Return the sum of a counter over all label sets."""
         return sum(
             decode_label_set(record).values.get(name, 0) for _, record in self.store.snapshot(1).label_sets
         )
@@ -79,92 +79,100 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    """A new store."""
+def replay_setup(tmp_path: Path) -> Iterator[ReplaySetup]:
+    """A replay_setup on a new store."""
     store = SqliteStore(tmp_path / "relay.db", StoreOptions())
-    yield Bench(store)
+    yield ReplaySetup(store)
     store.close()
 
 
-def test_a_body_counts_as_of_when_it_came(bench: Bench) -> None:
-    """Its delay is that of its first arrival, and it moves its task as it would have then."""
-    bench.live(body("TaskStart", T0), T0 + 0.5)
-    held = bench.keep(body("TaskExit", T0 + 60, {"code": -22}), T0 + 61.0)
-    assert bench.replay(held, T0 + 1800.0) == ReplayResult("applied")
-    assert bench.kept == 0
-    assert bench.counted(series("tasks_exited_total", "-22")) == bench.counted("tasks_failed_total") == 1
-    assert bench.task.current.exit is not None
-    assert bench.task.current.exit.arrival == T0 + 61.0
-    assert bench.fleet[series("callbacks_total", "TaskExit", "applied")] == 1
-    assert bench.fleet[histogram_keys("callback_delay_seconds", "TaskExit")[-1]] == 1_000_000
+def test_a_replayed_body_counts_at_its_first_arrival(replay_setup: ReplaySetup) -> None:
+    """Its delay is measured at its first arrival, and it changes the task as it would have then."""
+    replay_setup.receive(body("TaskStart", T0), T0 + 0.5)
+    stored = replay_setup.quarantine(body("TaskExit", T0 + 60, {"code": -22}), T0 + 61.0)
+    assert replay_setup.replay(stored, T0 + 1800.0) == ReplayResult("applied")
+    assert replay_setup.quarantined == 0
+    assert (
+        replay_setup.counted(series("tasks_exited_total", "-22"))
+        == replay_setup.counted("tasks_failed_total")
+        == 1
+    )
+    assert replay_setup.task.current.exit is not None
+    assert replay_setup.task.current.exit.arrival == T0 + 61.0
+    assert replay_setup.fleet[series("callbacks_total", "TaskExit", "applied")] == 1
+    assert replay_setup.fleet[histogram_keys("callback_delay_seconds", "TaskExit")[-1]] == 1_000_000
 
 
-def test_a_body_counts_once_however_often_it_is_replayed(bench: Bench) -> None:
-    """Also by one who listed it before another took it."""
-    held = bench.keep(body("TaskStart", T0), T0 + 1.0)
-    assert [bench.replay(held, T0 + 9.0).outcome for _ in range(3)] == ["applied", "gone", "gone"]
-    assert bench.counted("tasks_started_total") == 1
+def test_a_body_counts_once_however_often_it_is_replayed(replay_setup: ReplaySetup) -> None:
+    """Another process may have listed the body before it was replayed."""
+    stored = replay_setup.quarantine(body("TaskStart", T0), T0 + 1.0)
+    assert [replay_setup.replay(stored, T0 + 9.0).outcome for _ in range(3)] == ["applied", "gone", "gone"]
+    assert replay_setup.counted("tasks_started_total") == 1
 
 
-def test_a_body_whose_redelivery_was_counted_is_a_duplicate(bench: Bench) -> None:
-    """The sender went on until it was answered 200."""
+def test_a_body_whose_redelivery_was_counted_is_a_duplicate(replay_setup: ReplaySetup) -> None:
+    """The sender repeated the callback until it was answered 200."""
     raw = body("TaskStart", T0)
-    held = bench.keep(raw, T0 + 1.0)
-    bench.live(raw + b" ", T0 + 120.0)
-    assert bench.replay(held, T0 + 180.0) == ReplayResult("duplicate")
-    assert bench.counted("tasks_started_total") == 1
-    assert bench.kept == 0
+    stored = replay_setup.quarantine(raw, T0 + 1.0)
+    replay_setup.receive(raw + b" ", T0 + 120.0)
+    assert replay_setup.replay(stored, T0 + 180.0) == ReplayResult("duplicate")
+    assert replay_setup.counted("tasks_started_total") == 1
+    assert replay_setup.quarantined == 0
 
 
 @pytest.mark.parametrize("first", [T0 + 1.0, T0 + 3000.0])
-def test_a_body_that_can_not_be_told_from_a_counted_one_is_stale(bench: Bench, first: float) -> None:
-    """Hours later its identity is forgotten, perhaps its task too: it must not count a second time."""
+def test_a_body_that_may_have_been_counted_is_stale(replay_setup: ReplaySetup, first: float) -> None:
+    """Hours later the identity is deleted, perhaps the task too: the body must not count a second time."""
     raw = body("TaskExit", T0, {"code": 0})
-    held = bench.keep(raw, first)
-    bench.live(raw + b" ", first + 120.0)
+    stored = replay_setup.quarantine(raw, first)
+    replay_setup.receive(raw + b" ", first + 120.0)
     for n in range(3):
-        bench.live(body("TaskAlarm", T0 + n * 2 * HOUR, {"type": str(n)}), T0 + n * 2 * HOUR + 1)
-    assert bench.replay(held, T0 + 9 * HOUR) == ReplayResult("stale")
-    bench.keep(raw, first)
-    bench.store.transact(lambda transaction: transaction.delete("4/a"))
-    assert bench.replay(held, T0 + 9 * HOUR) == ReplayResult("stale")
-    assert bench.counted(series("tasks_exited_total", "0")) == 1
-    assert bench.fleet[series("callbacks_total", "TaskExit", "stale")] == 2
-    assert bench.store.find("4/a") is None
+        replay_setup.receive(body("TaskAlarm", T0 + n * 2 * HOUR, {"type": str(n)}), T0 + n * 2 * HOUR + 1)
+    assert replay_setup.replay(stored, T0 + 9 * HOUR) == ReplayResult("stale")
+    replay_setup.quarantine(raw, first)
+    replay_setup.store.transact(lambda transaction: transaction.delete("4/a"))
+    assert replay_setup.replay(stored, T0 + 9 * HOUR) == ReplayResult("stale")
+    assert replay_setup.counted(series("tasks_exited_total", "0")) == 1
+    assert replay_setup.fleet[series("callbacks_total", "TaskExit", "stale")] == 2
+    assert replay_setup.store.find("4/a") is None
 
 
-def test_an_old_body_counts_if_nothing_as_new_is_known_of_its_task(bench: Bench) -> None:
-    """The exit that was refused last week ends a task that seems to run ever since."""
-    bench.live(body("TaskStart", T0), T0 + 1.0)
-    held = bench.keep(body("TaskExit", T0 + HOUR, {"code": -5}), T0 + HOUR + 1)
-    assert bench.replay(held, T0 + 100 * HOUR) == ReplayResult("applied")
-    assert not bench.task.current.running
-    bench.keep(held.body, held.first)
-    assert bench.replay(held, T0 + 100 * HOUR) == ReplayResult("duplicate")
-    assert bench.counted(series("tasks_exited_total", "-5")) == 1
+def test_an_old_body_counts_if_it_is_newer_than_all_callbacks_of_its_task(replay_setup: ReplaySetup) -> None:
+    """An exit that was rejected last week ends a task that has been active since."""
+    replay_setup.receive(body("TaskStart", T0), T0 + 1.0)
+    stored = replay_setup.quarantine(body("TaskExit", T0 + HOUR, {"code": -5}), T0 + HOUR + 1)
+    assert replay_setup.replay(stored, T0 + 100 * HOUR) == ReplayResult("applied")
+    assert not replay_setup.task.current.running
+    replay_setup.quarantine(stored.body, stored.first)
+    assert replay_setup.replay(stored, T0 + 100 * HOUR) == ReplayResult("duplicate")
+    assert replay_setup.counted(series("tasks_exited_total", "-5")) == 1
 
 
-def test_a_body_without_a_time_is_judged_by_its_task_within_the_retry_window_alone(bench: Bench) -> None:
-    """After it no state can tell."""
-    held = bench.keep(body("TaskStart", None), T0 + 1.0)
-    assert bench.replay(held, T0 + HOUR) == ReplayResult("applied")
-    bench.keep(held.body, held.first)
-    assert bench.replay(held, T0 + HOUR + 2) == ReplayResult("stale")
-    assert bench.counted("tasks_started_total") == 1
+def test_a_body_without_a_time_is_checked_against_its_task_within_the_retry_window_only(
+    replay_setup: ReplaySetup,
+) -> None:
+    """The state of the task does not show later whether the body was counted."""
+    stored = replay_setup.quarantine(body("TaskStart", None), T0 + 1.0)
+    assert replay_setup.replay(stored, T0 + HOUR) == ReplayResult("applied")
+    replay_setup.quarantine(stored.body, stored.first)
+    assert replay_setup.replay(stored, T0 + HOUR + 2) == ReplayResult("stale")
+    assert replay_setup.counted("tasks_started_total") == 1
 
 
-def test_an_exit_without_a_task_finds_its_owner(bench: Bench) -> None:
-    """Or is stale when it is too old to be told."""
+def test_an_exit_without_a_task_id_is_attributed(replay_setup: ReplaySetup) -> None:
+    """It is stale if it is too old to attribute."""
     sources = {"source_urls": ["http://a/x"]}
-    bench.live(body("TaskStart", T0, **sources), T0 + 1.0)
-    held = bench.keep(body("TaskExit", T0 + 60, {"code": 0}, task_id=None, **sources), T0 + 61.0)
-    assert bench.replay(held, T0 + 120.0) == ReplayResult("applied")
-    assert not bench.task.current.running
-    late = bench.keep(body("TaskExit", T0 + 59, {"code": 0}, task_id="", **sources), T0 + 62.0)
-    assert bench.replay(late, T0 + 9 * HOUR) == ReplayResult("stale")
-    timeless = bench.keep(body("TaskExit", None, {"code": 0}, task_id="", **sources), T0 + 62.0)
-    assert bench.replay(timeless, T0 + 9 * HOUR) == ReplayResult("stale")
-    assert bench.counted(series("tasks_exited_total", "0")) == 1
+    replay_setup.receive(body("TaskStart", T0, **sources), T0 + 1.0)
+    stored = replay_setup.quarantine(
+        body("TaskExit", T0 + 60, {"code": 0}, task_id=None, **sources), T0 + 61.0
+    )
+    assert replay_setup.replay(stored, T0 + 120.0) == ReplayResult("applied")
+    assert not replay_setup.task.current.running
+    late = replay_setup.quarantine(body("TaskExit", T0 + 59, {"code": 0}, task_id="", **sources), T0 + 62.0)
+    assert replay_setup.replay(late, T0 + 9 * HOUR) == ReplayResult("stale")
+    timeless = replay_setup.quarantine(body("TaskExit", None, {"code": 0}, task_id="", **sources), T0 + 62.0)
+    assert replay_setup.replay(timeless, T0 + 9 * HOUR) == ReplayResult("stale")
+    assert replay_setup.counted(series("tasks_exited_total", "0")) == 1
 
 
 @pytest.mark.parametrize(
@@ -175,34 +183,38 @@ def test_an_exit_without_a_task_finds_its_owner(bench: Bench) -> None:
         (body("TaskPause", T0), "unknown_event", "still unknown"),
     ],
 )
-def test_what_is_still_of_no_use_stays_as_it_is(bench: Bench, raw: bytes, reason: str, why: str) -> None:
-    """Nothing of it is counted."""
-    held = bench.keep(raw, T0, reason)
-    before = bench.store.snapshot(9)
-    replayed = bench.replay(held, T0 + 9.0)
+def test_a_body_that_is_still_invalid_stays_unchanged(
+    replay_setup: ReplaySetup, raw: bytes, reason: str, why: str
+) -> None:
+    """Nothing is counted."""
+    stored = replay_setup.quarantine(raw, T0, reason)
+    before = replay_setup.store.snapshot(9)
+    replayed = replay_setup.replay(stored, T0 + 9.0)
     assert replayed.outcome == "stays"
     assert why in replayed.problem
-    assert bench.store.snapshot(9) == before
-    assert bench.store.bodies(limit=9) == [held]
+    assert replay_setup.store.snapshot(9) == before
+    assert replay_setup.store.bodies(limit=9) == [stored]
 
 
-def test_an_event_that_is_known_by_now_counts_under_its_name(bench: Bench) -> None:
-    """That it was ignored when it came stays counted."""
+def test_an_event_that_is_known_now_counts_under_its_name(replay_setup: ReplaySetup) -> None:
+    """The earlier `ignored` stays counted."""
     raw = body("TaskStart", T0)
     ignored = BatchItem(
         T0 + 1.0, PARSER.parse(body("TaskPause", T0)), QuarantineEntry("unknown_event", raw, "::1", T0)
     )
-    bench.store.transact(lambda transaction: FOLDER.apply([ignored], transaction))
-    (held,) = bench.store.bodies(limit=9)
-    assert bench.replay(held, T0 + 9.0) == ReplayResult("applied")
-    assert bench.fleet[series("callbacks_total", "other", "ignored")] == 1
-    assert bench.fleet[series("callbacks_total", "TaskStart", "applied")] == 1
-    assert series("quarantine_evicted_total") not in bench.fleet
+    replay_setup.store.transact(lambda transaction: FOLDER.apply([ignored], transaction))
+    (stored,) = replay_setup.store.bodies(limit=9)
+    assert replay_setup.replay(stored, T0 + 9.0) == ReplayResult("applied")
+    assert replay_setup.fleet[series("callbacks_total", "other", "ignored")] == 1
+    assert replay_setup.fleet[series("callbacks_total", "TaskStart", "applied")] == 1
+    assert series("quarantine_evicted_total") not in replay_setup.fleet
 
 
-def test_a_step_that_fails_leaves_the_body(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And counts nothing: both are one."""
-    held = bench.keep(body("TaskStart", T0), T0 + 1.0)
+def test_a_failed_transaction_keeps_the_body_and_counts_nothing(
+    replay_setup: ReplaySetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The deletion of the body and its counting are one transaction."""
+    stored = replay_setup.quarantine(body("TaskStart", T0), T0 + 1.0)
 
     def fail(*_: object) -> None:
         raise ZeroDivisionError
@@ -210,8 +222,8 @@ def test_a_step_that_fails_leaves_the_body(bench: Bench, monkeypatch: pytest.Mon
     patch: Callable[..., None] = monkeypatch.setattr
     patch(FOLDER, "_count", fail)
     with pytest.raises(ZeroDivisionError):
-        bench.replay(held, T0 + 9.0)
-    assert (bench.kept, bench.counted("tasks_started_total")) == (1, 0)
+        replay_setup.replay(stored, T0 + 9.0)
+    assert (replay_setup.quarantined, replay_setup.counted("tasks_started_total")) == (1, 0)
     monkeypatch.undo()
-    assert bench.replay(held, T0 + 9.0) == ReplayResult("applied")
-    assert isinstance(PARSER.parse(held.body), Callback)
+    assert replay_setup.replay(stored, T0 + 9.0) == ReplayResult("applied")
+    assert isinstance(PARSER.parse(stored.body), Callback)

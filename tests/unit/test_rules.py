@@ -53,7 +53,7 @@ def test_an_alert_has_its_severity_texts_and_links(alert: str) -> None:
 
 
 def test_a_dashboard_that_an_alert_links_to_exists() -> None:
-    """By its uid, in the dashboard files."""
+    """The link has the uid of a dashboard file."""
     known = {json.loads(path.read_text())["uid"] for path in (ROOT / "grafana").rglob("dashboards/*.json")}
     if not known:
         pytest.skip("there are no dashboards yet")
@@ -69,13 +69,13 @@ def test_the_page_has_a_section_and_a_row_for_each_alert_and_no_other() -> None:
 
 
 def test_the_page_has_every_recorded_series() -> None:
-    """By the names that dashboards use."""
+    """The page has the names that dashboards use."""
     text = PAGE.read_text()
     assert [name for name in RECORDED if f"`{name}`" not in text] == []
 
 
 def test_every_alert_named_anywhere_exists() -> None:
-    """In the page, in its links, and in the Alertmanager example."""
+    """The page, its links and the Alertmanager example name only existing alerts."""
     for path in (PAGE, ROOT / "deploy" / "alertmanager.yml", *CASE_FILES):
         assert set(re.findall(r"\bCSSRelay\w+", path.read_text())) <= ALERTS.keys(), path.name
     anchors = {heading.lower() for heading in re.findall(r"^#+ (\w+)$", PAGE.read_text(), re.MULTILINE)}
@@ -91,10 +91,10 @@ def test_a_rule_uses_each_metric_according_to_its_scope(name: str) -> None:
 
 
 @each({query: query for query in page_queries()})
-def test_a_query_of_the_runbook_does_so_too(query: str) -> None:
+def test_a_query_of_the_runbook_uses_each_metric_according_to_its_scope(query: str) -> None:
     """Operators paste these queries."""
-    told = [f for f in faults(query) if not re.match(r"(process_|scrape_samples)", f)]
-    assert told == []
+    found = [f for f in faults(query) if not re.match(r"(process_|scrape_samples)", f)]
+    assert found == []
 
 
 WRONG = (
@@ -114,12 +114,12 @@ WRONG = (
 
 @each({query: query for query in WRONG})
 def test_a_wrong_use_is_found(query: str) -> None:
-    """The check itself can fail."""
+    """The check itself is tested: it can fail."""
     assert list(faults(query))
 
 
 @each({name: name for name, rule in ALERTS.items() if windows(rule["expr"])})
-def test_an_alert_on_a_rate_waits_until_the_store_is_older_than_it_looks_back(alert: str) -> None:
+def test_an_alert_on_a_rate_waits_until_the_store_is_older_than_its_range(alert: str) -> None:
     """A restored store looks like a counter reset; `for` gives the rule that records the age time to run."""
     rule = ALERTS[alert]
     gate = re.search(
@@ -134,15 +134,15 @@ def test_an_alert_on_a_rate_waits_until_the_store_is_older_than_it_looks_back(al
 def test_an_alert_fires_at_its_time_and_clears_in_one_case_and_is_silent_in_another(alert: str) -> None:
     """It does not fire one evaluation earlier; the other case only looks similar."""
     found = histories(alert)
-    assert any(fires_and_clears(case, told) for case, told in found)
-    assert any(not any(there for _, there in told) for _, told in found)
+    assert any(fires_and_clears(case, expected) for case, expected in found)
+    assert any(not any(fires for _, fires in expected) for _, expected in found)
 
 
-def fires_and_clears(case: Case, told: list[tuple[int, bool]]) -> bool:
+def fires_and_clears(case: Case, expected: list[tuple[int, bool]]) -> bool:
     """Return whether an alert is absent, fires one evaluation later, and is absent in the end."""
-    pairs = pairwise(told)
+    pairs = pairwise(expected)
     rises = any(not a and b and later - earlier == case.step for (earlier, a), (later, b) in pairs)
-    return rises and not told[-1][1]
+    return rises and not expected[-1][1]
 
 
 def test_names_of_cases_are_unique_sentences() -> None:

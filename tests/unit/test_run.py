@@ -1,4 +1,4 @@
-"""What is said of a run of the tests: what was left out and why, and what a step of it did."""
+"""The summary of a test run, with the skipped tests and why, and the output of its steps."""
 
 import os
 import re
@@ -17,16 +17,16 @@ def test_that_passes():
     pass
 
 @pytest.mark.parametrize("number", range(2))
-def test_that_is_left_out(number):
+def test_that_is_skipped(number):
     pytest.skip("a part is missing")
 """
 
 
 @pytest.mark.parametrize(("ci", "status"), [("", 0), ("true", 1)])
-def test_a_run_ends_with_what_was_left_out_and_why_and_in_ci_that_fails_it(
+def test_a_run_ends_with_a_summary_of_skipped_tests_and_fails_for_them_in_ci(
     tmp_path: Path, ci: str, status: int
 ) -> None:
-    """A test that is left out guards nothing."""
+    """A skipped test checks nothing."""
     suite = tmp_path / "test_suite.py"
     suite.write_text(SUITE)
     command = [
@@ -52,41 +52,41 @@ def test_a_run_ends_with_what_was_left_out_and_why_and_in_ci_that_fails_it(
 
 
 def step(script: str) -> tuple[int, str]:
-    """Run a step that is a script; return its status and all that is said of it."""
+    """Run a step; return its exit status and its output."""
     command = [STEP, "Something", "bash", "-c", script]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     return done.returncode, done.stdout
 
 
-def test_a_step_is_quiet_but_for_what_it_left_out_or_had_ready() -> None:
-    """One line says what was done, and for how long."""
-    status, said = step("echo noise; echo more >&2; echo '*** LEFT OUT: a part'; echo '*** and another'")
+def test_a_step_prints_one_line_and_what_it_left_out() -> None:
+    """The line has the name of the step and its duration."""
+    status, output = step("echo noise; echo more >&2; echo '*** LEFT OUT: a part'; echo '*** and another'")
     assert status == 0
-    assert re.fullmatch(r"Something +\d+ s  LEFT OUT: a part\n +and another\n", said)
+    assert re.fullmatch(r"Something +\d+ s  LEFT OUT: a part\n +and another\n", output)
 
 
-def test_a_step_that_fails_shows_everything_and_its_status() -> None:
-    """So that nobody has to run it again to see why."""
-    status, said = step("echo noise; echo more >&2; exit 3")
+def test_a_failed_step_prints_its_whole_output_and_its_status() -> None:
+    """Nobody has to run it again to see why it failed."""
+    status, output = step("echo noise; echo more >&2; exit 3")
     assert status == 3
-    assert re.fullmatch(r"Something +failed after \d+ s with status 3:\nnoise\nmore\n", said)
+    assert re.fullmatch(r"Something +failed after \d+ s with status 3:\nnoise\nmore\n", output)
 
 
-#: Files of tests that read a clock or sleep, and why no verdict hangs on the speed of the machine for it.
+#: Test files that read a clock or sleep, and why no result depends on the speed of the machine.
 CLOCKS = {
-    "tests/support.py": "the one deadline, which only a hang reaches; polls",
-    "tests/caches.py": "says how long it took to make what is kept",
-    "tests/fuzz/__main__.py": "how long `make fuzz` goes on",
-    "tests/fuzz/soak.py": "how long `make soak` goes on",
-    "tests/fuzz/targets.py": "a limit of `make fuzz` alone",
+    "tests/support.py": "the one deadline, exceeded by hangs only; polls",
+    "tests/caches.py": "prints how long it took to fill a cache",
+    "tests/fuzz/__main__.py": "the duration of `make fuzz`",
+    "tests/fuzz/soak.py": "the duration of `make soak`",
+    "tests/fuzz/targets.py": "a limit for `make fuzz` only",
     "tests/fuzz/wire.py": "polls",
-    "tests/acceptance/chaos.py": "how long `make chaos` goes on, and how long things are broken",
+    "tests/acceptance/chaos.py": "the duration of `make chaos` and of its faults",
     "tests/acceptance/test_compose.py": "polls, in a container",
     "tests/acceptance/test_image.py": "polls, in a container",
-    "tests/acceptance/test_replicas.py": "how long a server stands still, and nothing hangs on it",
-    "tests/http/test_bad_input.py": "nothing is given up before its time; after it, at any",
+    "tests/acceptance/test_replicas.py": "the duration of a server's pause; no result depends on it",
+    "tests/http/test_bad_input.py": "a connection is not closed before its time limit; after it, at any time",
     "tests/http/test_connections.py": "polls",
-    "tests/http/test_tls.py": "nothing is given up before its time; after it, at any",
+    "tests/http/test_tls.py": "a connection is not closed before its time limit; after it, at any time",
 }
 READS = re.compile(
     r"\b(?:monotonic|perf_counter|process_time|thread_time|sleep)(?:_ns)?\((?!0\))|VmRSS|getrusage"
@@ -94,7 +94,7 @@ READS = re.compile(
 
 
 def test_no_test_reads_a_clock_without_a_reason() -> None:
-    """What is about speed is a benchmark; what waits, waits for a condition."""
+    """Speed is measured by benchmarks; tests wait for conditions."""
     read = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "tests").rglob("*.py")

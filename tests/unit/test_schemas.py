@@ -1,4 +1,4 @@
-"""The schema files: documented in themselves, and judged alike by both validators."""
+"""The schema files: self-documenting, and with the same results in both validators."""
 
 import json
 from typing import Any
@@ -12,7 +12,7 @@ from referencing import Registry, Resource
 
 from exporter.protocol.events import EventKind
 from exporter.protocol.schemas import SHARED, Schemas, schema_folder
-from tests.unit.histories import tried
+from tests.unit.histories import max_examples
 
 DOCUMENTS = {path.stem: json.loads(path.read_bytes()) for path in schema_folder().glob("*.json")}
 SCHEMAS = Schemas()
@@ -64,9 +64,9 @@ bodies = st.fixed_dictionaries(
 
 
 @given(kind=st.sampled_from(list(EventKind)), body=bodies)
-@tried(250)
+@max_examples(250)
 def test_both_validators_give_the_same_verdict(kind: EventKind, body: dict[str, Any]) -> None:
-    """The fast one decides, the other one explains: where they differ, a rejection would have no reason."""
+    """The fast one decides, the other one explains. If they differed, a rejection would have no reason."""
     body = orjson.loads(orjson.dumps({**body, "callback_event": kind.callback_event}))
     schema = SCHEMAS.events[kind]
     slow = SLOW[kind].is_valid(body)
@@ -85,7 +85,7 @@ def test_every_schema_is_titled_described_and_valid(name: str) -> None:
 
 
 def test_every_field_is_titled_and_described() -> None:
-    """With its unit where it has one."""
+    """The description has the unit, if there is one."""
     for name, document in DOCUMENTS.items():
         for path, field in _fields(document):
             if "$ref" not in field and "const" not in field and path[-1] != "msg":
@@ -95,7 +95,7 @@ def test_every_field_is_titled_and_described() -> None:
 
 @pytest.mark.parametrize("kind", EventKind, ids=lambda kind: kind.name)
 def test_every_example_is_valid(kind: EventKind) -> None:
-    """An example that its own schema refuses would mislead."""
+    """An example that is invalid under its own schema would mislead."""
     examples = DOCUMENTS[kind.schema]["examples"]
     assert examples
     for example in examples:
@@ -103,7 +103,7 @@ def test_every_example_is_valid(kind: EventKind) -> None:
 
 
 def test_every_schema_file_is_used() -> None:
-    """A file without a row would be dead."""
+    """A schema without a row in the event table would be unused."""
     assert set(DOCUMENTS) == {*SHARED, *(kind.schema for kind in EventKind)}
 
 

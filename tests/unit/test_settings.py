@@ -1,4 +1,4 @@
-"""The flags of the exporter: how they are written, and what they refuse."""
+"""The flags of the exporter: their forms, their defaults, and the values that they refuse."""
 
 import re
 
@@ -16,12 +16,12 @@ FLAGS = flags_of(Settings)
 
 
 def read(flags: list[str], environment: dict[str, str]) -> Settings:
-    """Return what a command with these flags goes by."""
+    """Return the settings of a command with these flags."""
     return read_settings(vars(cli.parse(["serve", *flags])), environment)
 
 
-def test_the_defaults_are_those_of_the_contract() -> None:
-    """As they would be written."""
+def test_the_defaults_are_as_documented() -> None:
+    """They are compared in the form in which a user would write them."""
     assert {f"--{flag.name}": default_text(Settings, field) for field, flag in FLAGS.items()} == {
         "--callback.listen-address": "0.0.0.0:8314",
         "--callback.max-body-bytes": "65536",
@@ -60,20 +60,20 @@ def test_the_defaults_are_those_of_the_contract() -> None:
 
 @pytest.mark.parametrize("field", FLAGS)
 def test_every_default_is_read_as_itself(field: str) -> None:
-    """Writing a default out changes nothing."""
+    """A flag with its default changes nothing."""
     assert read([f"--{FLAGS[field].name}", default_text(Settings, field)], {}) == Settings()
     assert read([], {FLAGS[field].variable: default_text(Settings, field)}) == Settings()
 
 
-def test_a_flag_comes_before_its_variable() -> None:
-    """And both before the default; `--flag value` and `--flag=value` are the same."""
+def test_a_flag_overrides_its_environment_variable() -> None:
+    """The variable overrides the default. `--flag value` and `--flag=value` are the same."""
     environment = {"CSS_RELAY_RELAY_RETRY_WINDOW": "2h", "PATH": "/bin"}
     assert read([], environment).relay_retry_window == 7200
     assert read(["--relay.retry-window", "3h"], environment).relay_retry_window == 10800
 
 
-def test_every_window_of_the_fold_is_the_one_that_is_set() -> None:
-    """None of them is left at its default."""
+def test_every_flag_of_the_fold_is_used() -> None:
+    """No fold setting keeps its default."""
     flags = ["retry-window=2h", "reorder-window=4m", "lost-after=5d", "forget-after=6d"]
     flags += ["forget-stopped-after=7h", "ok-exit-codes=-22,0"]
     assert read([f"--relay.{flag}" for flag in flags], {}).fold_settings == FoldSettings(
@@ -86,8 +86,8 @@ def test_every_window_of_the_fold_is_the_one_that_is_set() -> None:
     )
 
 
-def test_a_variable_of_kubernetes_is_no_flag() -> None:
-    """A Service named css-relay-exporter makes some in every pod."""
+def test_a_variable_of_kubernetes_is_ignored() -> None:
+    """A Service named css-relay-exporter sets such variables in every pod."""
     assert read([], {"CSS_RELAY_EXPORTER_SERVICE_HOST": "10.0.0.1"}) == Settings()
 
 
@@ -117,16 +117,16 @@ def test_a_variable_of_kubernetes_is_no_flag() -> None:
         ([], {"CSS_RELAY_LOG_FORMAT": "xml"}, "CSS_RELAY_LOG_FORMAT"),
     ],
 )
-def test_what_is_unknown_or_malformed_is_named(
+def test_an_unknown_or_invalid_setting_is_named(
     arguments: list[str], environment: dict[str, str], named: str
 ) -> None:
-    """The text is one line."""
+    """The error is one line."""
     with pytest.raises(SettingsError, match=re.escape(named)) as caught:
         read(arguments, environment)
     assert "\n" not in str(caught.value)
 
 
-def test_values_are_read_as_they_are_meant() -> None:
+def test_values_are_parsed() -> None:
     """Addresses, durations, labels, stores, paths."""
     assert parse_address("[::1]:80") == Address("::1", 80)
     assert parse_address(":0") == Address("0.0.0.0", 0)
@@ -160,6 +160,6 @@ def test_values_are_read_as_they_are_meant() -> None:
         (["--callback.require-sign", "false"], "callback_require_sign", False),
     ],
 )
-def test_a_flag_takes_whatever_value_follows(flags: list[str], field: str, value: object) -> None:
-    """One that begins with a dash, an empty one; the last of several holds; a switch alone is on."""
+def test_a_flag_accepts_any_value_that_follows(flags: list[str], field: str, value: object) -> None:
+    """The value may be empty or begin with a dash. The last of several is used; a switch alone is true."""
     assert getattr(read(flags, {}), field) == value

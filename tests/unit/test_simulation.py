@@ -1,4 +1,4 @@
-"""The simulator against the exporter's own core: no process and no wait, so that many seeds cost little."""
+"""The simulator and the exporter's core in one process, without waiting, so that many seeds are fast."""
 
 import heapq
 from collections.abc import Callable, Iterator
@@ -27,21 +27,22 @@ from exporter.simulator.wire import Channel, Delivery, Faults
 from exporter.store.protocol import QuarantineEntry, StoreOptions
 from exporter.store.sqlite.store import SqliteStore
 from exporter.web.scrape import Exposition
-from tests.unit.histories import T0, WINDOWS
+from tests.unit.histories import SETTINGS, T0
 
 LABELS = ("appid", "to_host")
 FLEET = FleetSettings(tasks=30, batch=7, duration=1200, failure_every=120, downtime=20, speed=30, untimed=0.3)
 FAULTS = Faults(duplicate=0.3, reorder=0.4, nameless=0.3, unsigned=0.3, malformed=0.05, unknown=0.05)
-#: Sent as fast as possible, and when things happen: how many overtake, and over what time.
+#: Reordering for callbacks sent as fast as possible, and for callbacks sent at their event times.
 FAST, PACED = (
     replace(FAULTS, max_group_size=5, max_group_seconds=1200.0),
-    replace(FAULTS, max_group_seconds=WINDOWS.reorder / 2),
+    replace(FAULTS, max_group_seconds=SETTINGS.reorder / 2),
 )
+#: Callbacks of a batch, tasks of a sweep, and sweeps until no task must be due any more.
 BATCH, SWEPT, ROUNDS = 100, 100, 100
 
 
 def drawn(seed: int, faults: Faults, settings: FleetSettings = FLEET) -> tuple[list[Delivery], Totals]:
-    """Return what a seed sends, and what must be counted of it."""
+    """Return the deliveries of a seed, and the expected totals."""
     totals = Totals()
     writer = CallbackWriter(float(T0), "key")
     channels = [
@@ -54,28 +55,28 @@ def drawn(seed: int, faults: Faults, settings: FleetSettings = FLEET) -> tuple[l
 
 
 class Core:
-    """What the exporter makes of bodies, from the parser to the scrape.
+    """The exporter without servers: parser, fold, store and exposition.
 
     Args:
-        path: of its store.
+        path: path of its store.
     """
 
     def __init__(self, path: Path) -> None:
         self._store = SqliteStore(path, StoreOptions(labels=LABELS))
         self._parser = Parser(schemas=Schemas(), redactor=Redactor(key=b"k", plain_hosts=("*.myqcloud.com",)))
-        self._folder = BatchFolder(WINDOWS, LABELS)
+        self._folder = BatchFolder(SETTINGS, LABELS)
 
     def close(self) -> None:
-        """Let go of the store."""
+        """Close the store."""
         self._store.close()
 
-    def take(self, deliveries: list[Delivery], arrival: Callable[[Delivery], float]) -> None:
-        """Take in what comes, in batches, sweep after each, and sweep once all windows are over."""
+    def receive(self, deliveries: list[Delivery], arrival: Callable[[Delivery], float]) -> None:
+        """Apply deliveries in batches; sweep after each batch, and once past all windows."""
         for begin in range(0, len(deliveries), BATCH):
             batch = [self._arrived(each.body, arrival(each)) for each in deliveries[begin : begin + BATCH]]
             self._store.transact(lambda transaction, batch=batch: self._folder.apply(batch, transaction))  # type: ignore[misc]
             self._sweep(batch[-1].arrival)
-        self._sweep(batch[-1].arrival + WINDOWS.reorder + 2)
+        self._sweep(batch[-1].arrival + SETTINGS.reorder + 2)
 
     def _arrived(self, body: bytes, at: float) -> BatchItem:
         try:
@@ -91,12 +92,12 @@ class Core:
             if not keys:
                 return
             self._store.transact(lambda transaction, keys=keys: self._folder.sweep(keys, now, transaction))  # type: ignore[misc]
-        raise AssertionError("what is due stays due")
+        raise AssertionError("swept tasks are still due")
 
     def shown(self) -> dict[Key, float]:
-        """Return what is compared of a scrape."""
+        """Return the samples of a scrape that are compared."""
         telemetry = Telemetry(version="", revision="")
-        exposition = Exposition(openmetrics=False, labels=LABELS, fold_settings=WINDOWS, telemetry=telemetry)
+        exposition = Exposition(openmetrics=False, labels=LABELS, fold_settings=SETTINGS, telemetry=telemetry)
         text = exposition.write(self._store.snapshot(1)).decode()
         return {
             (sample.name.removeprefix(PREFIX), frozenset(sample.labels.items())): sample.value
@@ -106,8 +107,8 @@ class Core:
         }
 
 
-def at_once() -> Callable[[Delivery], float]:
-    """Return what gives the arrival of deliveries that are sent when all is over."""
+def after_the_run() -> Callable[[Delivery], float]:
+    """Return a function that gives deliveries arrivals after the run, a millisecond apart."""
     begin, number = T0 + FLEET.duration + 10, count()
     return lambda _: round(begin + next(number) / 1000, 3)
 
@@ -120,12 +121,12 @@ def core(tmp_path: Path) -> Iterator[Core]:
 
 
 def compared(totals: Totals, core: Core, *, lossy: bool = False) -> Comparison:
-    """Return how what is shown compares with what must be counted."""
+    """Return the comparison of the scrape with the expected totals."""
     return Comparison(expected=totals.counts, before={}, after=core.shown(), lossy=lossy, unanswered=0)
 
 
 def sums(totals: Totals) -> dict[str, int]:
-    """Return what each fault leaves in the totals."""
+    """Return the totals by name, and by name and label value."""
     found: dict[str, int] = {}
     for (name, labels), number in totals.counts.items():
         for part in (name, *(f"{name} {value}" for _, value in labels)):
@@ -134,31 +135,35 @@ def sums(totals: Totals) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("seed", range(1, 8))
-def test_a_seed_with_every_fault_sent_as_fast_as_possible_is_exact(core: Core, seed: int) -> None:
-    """All comes after it happened, a millisecond apart; every fault is there, and the totals are shown."""
+def test_totals_are_exact_for_callbacks_sent_as_fast_as_possible_with_every_fault(
+    core: Core, seed: int
+) -> None:
+    """All arrive after the run, a millisecond apart; every fault occurs, and the totals are exact."""
     deliveries, totals = drawn(seed, FAST)
-    core.take(deliveries, arrival=at_once())
+    core.receive(deliveries, arrival=after_the_run())
     assert_exact(totals, core)
     assert_every_fault(deliveries, totals, seed)
 
 
 @pytest.mark.parametrize("seed", range(1, 4))
-def test_a_seed_with_every_fault_in_its_own_time_is_exact(core: Core, seed: int) -> None:
-    """Each callback comes when it happens, or a little later where another overtook it."""
+def test_totals_are_exact_for_callbacks_sent_at_their_event_times_with_every_fault(
+    core: Core, seed: int
+) -> None:
+    """Each callback arrives at its event time, or a little later if it is reordered."""
     deliveries, totals = drawn(seed, PACED)
-    core.take(deliveries, arrival=lambda delivery: T0 + delivery.at)
+    core.receive(deliveries, arrival=lambda delivery: T0 + delivery.at)
     assert_exact(totals, core)
 
 
 def assert_exact(totals: Totals, core: Core) -> None:
-    """Assert that the core shows what must be counted, to the last number."""
+    """Assert that the scrape has exactly the expected totals."""
     comparison = compared(totals, core)
     assert comparison.differences() == []
     assert comparison.compared > 200
 
 
 def assert_every_fault(deliveries: list[Delivery], totals: Totals, seed: int) -> None:
-    """Assert that none of the faults passes for one because the seed drew none of it."""
+    """Assert that every fault occurs, so that none of them passes untested."""
     found = sums(totals)
     applied = found["callbacks_total applied"]
     assert found["callbacks_total duplicate"] > 100
@@ -168,31 +173,31 @@ def assert_every_fault(deliveries: list[Delivery], totals: Totals, seed: int) ->
     assert 0 < found["callback_delay_seconds_count"] < applied, "some tasks state times, others do not"
     unsigned = [delivery for delivery in deliveries if b'"sign"' not in delivery.body]
     assert 0 < len(unsigned) < len(deliveries)
-    orderly, _ = drawn(seed, replace(FAST, reorder=0.0))
-    assert [d.body for d in orderly] != [d.body for d in deliveries]
+    in_order, _ = drawn(seed, replace(FAST, reorder=0.0))
+    assert [d.body for d in in_order] != [d.body for d in deliveries]
 
 
-def test_losses_are_told_and_what_came_is_exact(core: Core) -> None:
-    """What is missing shows as anomalies; what came counts by itself."""
-    # What is left of callbacks without times can't be told from redeliveries.
+def test_lost_callbacks_are_counted_as_anomalies_and_the_others_exactly(core: Core) -> None:
+    """Each callback that arrives is counted; the missing ones show as anomalies."""
+    # After a loss, callbacks without event times may look like redeliveries.
     settings = replace(FLEET, untimed=0.0)
     losses = Faults(lose=0.2, duplicate=0.3, reorder=0.3, max_group_size=5, max_group_seconds=1200.0)
     deliveries, totals = drawn(1, losses, settings)
-    core.take(deliveries, arrival=at_once())
+    core.receive(deliveries, arrival=after_the_run())
     assert compared(totals, core, lossy=True).differences() == []
-    told = {dict(labels)["kind"] for name, labels in core.shown() if name == "anomalies_total"}
-    assert told >= {"missed_start", "missed_finish", "missed_exit"}
+    kinds = {dict(labels)["kind"] for name, labels in core.shown() if name == "anomalies_total"}
+    assert kinds >= {"missed_start", "missed_finish", "missed_exit"}
 
 
-class Looks:
-    """An exporter that shows one number after the other, and then the last one for ever."""
+class Scrapes:
+    """An exporter that shows one number after the other, then repeats the last one."""
 
     def __init__(self, *numbers: float) -> None:
         self._numbers = list(numbers)
         self.pauses = 0
 
-    def look(self) -> Comparison:
-        """Compare the next number with the 3 that are expected."""
+    def compare(self) -> Comparison:
+        """Compare the next number with the expected 3."""
         number = self._numbers.pop(0) if len(self._numbers) > 1 else self._numbers[0]
         key: Key = ("files_played_total", frozenset({("appid", "1")}))
         shown: dict[Key, float] = {
@@ -202,23 +207,23 @@ class Looks:
         return Comparison(expected={key: 3}, before={}, after=shown, lossy=False, unanswered=0)
 
     def pause(self) -> None:
-        """Count the pauses."""
+        """Count a pause."""
         self.pauses += 1
 
 
-def test_an_exporter_that_is_slow_is_looked_at_until_it_agrees() -> None:
-    """However long it takes, as long as its numbers move; nobody waits when nothing differs."""
-    slow = Looks(*(number / 100 for number in range(300)), 3.0)
-    assert until_stable(slow.look, slow.pause).differences() == []
-    quick = Looks(3.0)
-    assert until_stable(quick.look, quick.pause).differences() == []
+def test_a_slow_exporter_is_scraped_until_the_numbers_agree() -> None:
+    """It is scraped as long as its numbers change. There is no pause without a difference."""
+    slow = Scrapes(*(number / 100 for number in range(300)), 3.0)
+    assert until_stable(slow.compare, slow.pause).differences() == []
+    quick = Scrapes(3.0)
+    assert until_stable(quick.compare, quick.pause).differences() == []
     assert quick.pauses == 0
 
 
-def test_an_exporter_that_stands_still_is_believed() -> None:
-    """What differs then is told; every change begins the wait anew."""
-    wrong = Looks(1.0, 1.0, 1.0, 2.0)
-    assert until_stable(wrong.look, wrong.pause).differences() == [
+def test_a_difference_is_reported_when_the_numbers_do_not_change_any_more() -> None:
+    """Every change restarts the wait."""
+    wrong = Scrapes(1.0, 1.0, 1.0, 2.0)
+    assert until_stable(wrong.compare, wrong.pause).differences() == [
         'css_relay_files_played_total{appid="1"}: expected 3, grew by 2'
     ]
     assert wrong.pauses == 3 + STABLE_SCRAPES

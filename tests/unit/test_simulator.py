@@ -1,4 +1,4 @@
-"""The simulator: what it draws, what befalls it on the way, what it expects, and what it finds to differ."""
+"""The simulator: its histories, its faults, its expected totals, and the differences that it reports."""
 
 import heapq
 import json
@@ -55,7 +55,7 @@ TASK = RelayTask(
 def drawn(
     seed: int, faults: Faults = EVERY_FAULT, settings: FleetSettings = FLEET
 ) -> tuple[list[Delivery], Totals]:
-    """Return what a seed sends, and what must be counted of it."""
+    """Return the deliveries of a seed, and the expected totals."""
     totals = Totals()
     writer = CallbackWriter(1_795_500_000.0, "key")
     channels = [
@@ -67,22 +67,22 @@ def drawn(
     return list(heapq.merge(*channels, key=lambda delivery: delivery.at)), totals
 
 
-def test_the_same_seed_sends_the_same() -> None:
-    """To the byte; another seed sends something else."""
+def test_the_same_seed_sends_the_same_bodies() -> None:
+    """Byte for byte; another seed sends other bodies."""
     first, second, third = drawn(1), drawn.__wrapped__(1), drawn(2)
     assert first[0] == second[0]
     assert first[1].counts == second[1].counts
     assert first[0] != third[0]
 
 
-def test_deliveries_are_in_order_of_time() -> None:
-    """Those of a lane, and so all of them."""
+def test_deliveries_are_ordered_by_time() -> None:
+    """Those of each channel, so also all of them."""
     deliveries, _ = drawn(1)
     assert all(a.at <= b.at for a, b in pairwise(deliveries))
 
 
-def test_a_fleet_has_everything_that_fleets_have() -> None:
-    """Live tasks, playlists that loop, exits of every kind, restarts, planned ends, alarms, fan-out."""
+def test_a_fleet_has_tasks_of_every_kind() -> None:
+    """Live tasks, looping playlists, several exit codes, restarts, planned ends, alarms, shared sources."""
     channels = fleet(FLEET, Random(1))
     assert sum(len(channel) for channel in channels) == FLEET.tasks
     assert {len(channel) for channel in channels} == {1, 3}
@@ -98,18 +98,18 @@ def test_a_fleet_has_everything_that_fleets_have() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_history_is_valid(seed: int) -> None:
-    """Starts and exits take turns, files play within runs, and no two of them in the same second."""
+    """Starts and exits alternate, and no two of them are in the same second."""
     for channel in fleet(FLEET, Random(seed)):
         for task in channel:
-            ends = (EventKind.START, EventKind.EXIT)
-            marks = [e for e in history(task, FLEET, Random(seed)) if e.kind in ends]
+            kinds = (EventKind.START, EventKind.EXIT)
+            marks = [e for e in history(task, FLEET, Random(seed)) if e.kind in kinds]
             assert {e.kind for e in marks[::2]} == {EventKind.START}
             assert {e.kind for e in marks[1::2]} <= {EventKind.EXIT}
             assert all(int(b.at) > int(a.at) for a, b in pairwise(marks))
 
 
-def test_every_callback_is_one_that_the_exporter_takes() -> None:
-    """But for those that are meant to be refused; of all, no secret is left."""
+def test_every_callback_is_accepted_unless_it_is_a_fault() -> None:
+    """A callback with the fault `malformed` is rejected."""
     parser = Parser(schemas=Schemas(), redactor=Redactor(key=b"k", plain_hosts=("*.myqcloud.com",)))
     deliveries, _ = drawn(1)
     for delivery in deliveries:
@@ -121,8 +121,8 @@ def test_every_callback_is_one_that_the_exporter_takes() -> None:
             assert not isinstance(callback, Callback) or callback.unknown_fields == ()
 
 
-def orders(faults: Faults) -> dict[tuple[str, bool], list[bytes]]:
-    """Return what is sent of each task, and whether it states a time."""
+def bodies_by_task(faults: Faults) -> dict[tuple[str, bool], list[bytes]]:
+    """Return the bodies by task_id, and by whether they have an event time."""
     found: dict[tuple[str, bool], list[bytes]] = {}
     for delivery in drawn(5, faults)[0]:
         body = json.loads(delivery.body)
@@ -130,12 +130,12 @@ def orders(faults: Faults) -> dict[tuple[str, bool], list[bytes]]:
     return found
 
 
-def test_what_states_no_time_keeps_its_order() -> None:
-    """The exporter has nothing else to go by."""
-    true = orders(Faults())
-    shuffled = orders(Faults(reorder=1.0, max_group_size=5, max_group_seconds=1800))
-    assert {k: v for k, v in true.items() if not k[1]} == {k: v for k, v in shuffled.items() if not k[1]}
-    timed = [(true[key], shuffled[key]) for key in true if key[1] and len(true[key]) > 9]
+def test_callbacks_without_a_time_are_not_reordered() -> None:
+    """The exporter can only order them by arrival."""
+    in_order = bodies_by_task(Faults())
+    shuffled = bodies_by_task(Faults(reorder=1.0, max_group_size=5, max_group_seconds=1800))
+    assert {k: v for k, v in in_order.items() if not k[1]} == {k: v for k, v in shuffled.items() if not k[1]}
+    timed = [(in_order[key], shuffled[key]) for key in in_order if key[1] and len(in_order[key]) > 9]
     assert all(a != b and sorted(a) == sorted(b) for a, b in timed)
 
 
@@ -143,7 +143,7 @@ def test_what_states_no_time_keeps_its_order() -> None:
     "fault", ["duplicate", "reorder", "lose", "nameless", "unsigned", "malformed", "unknown"]
 )
 def test_a_fault_changes_what_is_sent(fault: str) -> None:
-    """Each of them; and none does when it is off."""
+    """Each fault does; without faults nothing is changed."""
     plain, _ = drawn(6, Faults())
     faulty, _ = drawn(6, Faults(**{fault: 0.5}))  # type: ignore[arg-type]
     assert [d.body for d in faulty] != [d.body for d in plain]
@@ -151,7 +151,7 @@ def test_a_fault_changes_what_is_sent(fault: str) -> None:
     assert all(d.status == 200 for d in plain)
 
 
-def test_a_signature_is_the_one_that_is_documented() -> None:
+def test_a_signature_is_as_documented() -> None:
     """MD5 of the key and t, in lower-case hex; t is ten minutes after the event."""
     body = json.loads(CallbackWriter(1_795_500_000.0, "key").body(TASK, Event(EventKind.START, 0.5)))
     assert body["t"] == 1_795_500_600
@@ -159,7 +159,7 @@ def test_a_signature_is_the_one_that_is_documented() -> None:
 
 
 def test_totals_of_a_run_with_a_file() -> None:
-    """Counted by hand."""
+    """The expected numbers are counted by hand."""
     totals = Totals()
     for kind, at, code in (
         (EventKind.START, 0, 0),
@@ -195,18 +195,18 @@ def test_totals_of_a_run_with_a_file() -> None:
 
 
 def key(name: str, **labels: str) -> Key:
-    """Return a sample's key."""
+    """Return the key of a sample."""
     return name, frozenset(labels.items())
 
 
 def compared(expected: dict[Key, int], after: dict[Key, float], **more: Any) -> list[str]:
-    """Return the differences."""
-    given = {"before": {}, "lossy": False, "unanswered": 0} | more
-    return Comparison(expected=expected, after=after, **given).differences()
+    """Return the differences between expected and scraped values."""
+    arguments = {"before": {}, "lossy": False, "unanswered": 0} | more
+    return Comparison(expected=expected, after=after, **arguments).differences()
 
 
-def test_any_difference_is_found() -> None:
-    """Too many, too few, and what nobody expected; what was there before does not matter."""
+def test_every_difference_is_reported() -> None:
+    """Too high, too low, and unexpected samples; values from before the run do not matter."""
     started = key("tasks_started_total", appid="1")
     shown = {key("tasks", appid="1", state="active"): 0.0}
     assert compared({started: 2}, shown | {started: 2}) == []
@@ -219,7 +219,7 @@ def test_any_difference_is_found() -> None:
 
 
 def test_an_unanswered_request_may_have_been_counted() -> None:
-    """Then what was sent again is one duplicate more; nothing else may differ."""
+    """Its repetition is then one more duplicate; nothing else may differ."""
     duplicate = key("callbacks_total", event="TaskStart", outcome="duplicate")
     applied = key("callbacks_total", event="TaskStart", outcome="applied")
     assert compared({applied: 1}, {applied: 1, duplicate: 1}, unanswered=1) == []
@@ -228,7 +228,7 @@ def test_an_unanswered_request_may_have_been_counted() -> None:
 
 
 def test_only_labels_that_are_shown_are_compared() -> None:
-    """An exporter with other `--metrics.labels` is verified as well."""
+    """An exporter with other `--metrics.labels` can therefore be verified too."""
     expected = {
         key("tasks_started_total", appid="1", to_host="a"): 1,
         key("tasks_started_total", appid="1", to_host="b"): 2,
@@ -238,7 +238,7 @@ def test_only_labels_that_are_shown_are_compared() -> None:
     assert sample_text(key("tasks", state="active", appid="1")) == 'css_relay_tasks{appid="1",state="active"}'
 
 
-def given(*flags: str) -> Options:
+def options_of(*flags: str) -> Options:
     """Return the options of a simulation with these flags."""
     return read_options(vars(parse(["simulate", *flags])))
 
@@ -258,31 +258,31 @@ def given(*flags: str) -> Options:
     ],
 )
 def test_a_wrong_flag_is_named(arguments: list[str], named: str) -> None:
-    """In one line."""
+    """The error names the flag."""
     with pytest.raises(SettingsError, match=named):
-        given(*arguments)
+        options_of(*arguments)
 
 
-def test_switches_may_stand_alone() -> None:
-    """And be followed by their value, or by another flag."""
-    assert given("--target=http://a", "--fast").fast
-    assert not given("--target=http://a", "--fast", "false").fast
-    assert given("--fast", "--target", "http://a").fast
+def test_a_switch_needs_no_value() -> None:
+    """A value or another flag may follow it."""
+    assert options_of("--target=http://a", "--fast").fast
+    assert not options_of("--target=http://a", "--fast", "false").fast
+    assert options_of("--fast", "--target", "http://a").fast
 
 
 @pytest.mark.parametrize("field", flags_of(Options))
 def test_every_default_is_read_as_itself(field: str) -> None:
-    """Writing a default out changes nothing."""
+    """A flag with its default changes nothing."""
     flag = flags_of(Options)[field]
     text = default_text(Options, field)
     if text:
-        expected = given("--target=http://a")
-        assert given("--target=http://a", f"--{flag.name}={text}") == expected
+        expected = options_of("--target=http://a")
+        assert options_of("--target=http://a", f"--{flag.name}={text}") == expected
 
 
-def test_a_key_file_must_be_there(tmp_path: Path) -> None:
-    """And have a key in it."""
+def test_a_key_file_must_exist_and_contain_a_key(tmp_path: Path) -> None:
+    """The error names the flag."""
     (tmp_path / "empty").write_text("\n")
     for path in (tmp_path / "none", tmp_path / "empty"):
         with pytest.raises(SettingsError, match="--sign-key-file"):
-            simulate(given("--target=http://127.0.0.1:9", f"--sign-key-file={path}", "--fast"))
+            simulate(options_of("--target=http://127.0.0.1:9", f"--sign-key-file={path}", "--fast"))

@@ -1,4 +1,4 @@
-"""`--store.url`: what is read from it, and that its password is never shown."""
+"""`--store.url`: its parts, and its password, which is never shown."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from exporter.errors import SettingsError
 
 
 @pytest.mark.parametrize(
-    ("text", "read_as"),
+    ("text", "expected"),
     [
         ("sqlite:/a/b.db", StoreUrl(path="/a/b.db")),
         ("valkey://db", StoreUrl(scheme="valkey", host="db")),
@@ -26,9 +26,9 @@ from exporter.errors import SettingsError
         ),
     ],
 )
-def test_what_is_written_is_read(text: str, read_as: StoreUrl) -> None:
+def test_a_url_is_parsed(text: str, expected: StoreUrl) -> None:
     """Files, servers, users, TLS."""
-    assert parse_store(text) == read_as
+    assert parse_store(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -51,16 +51,16 @@ def test_what_is_written_is_read(text: str, read_as: StoreUrl) -> None:
         "sqlite:",
     ],
 )
-def test_what_is_malformed_is_named_and_not_shown(text: str) -> None:
-    """The flag is, and what was expected; the text may hold a password."""
+def test_an_invalid_url_is_refused_without_quoting_it(text: str) -> None:
+    """The error has the flag and the expected form; the text may contain a password."""
     with pytest.raises(SettingsError, match=r"^--store.url: \w+") as caught:
         read({"store_url": text}, {})
     assert "canary" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["valkey://u:canary@db:1/2", "rediss://:canary@[::1]:1/0?ca-file=x"])
-def test_a_password_is_in_no_text(text: str) -> None:
-    """Neither for people nor for developers."""
+def test_a_password_is_in_no_text_form(text: str) -> None:
+    """It is neither in str() nor in repr()."""
     url = parse_store(text)
     assert "canary" not in f"{url} {url!r} {[url]}"
     assert str(url).endswith(text.partition("@")[2].partition("?")[0])

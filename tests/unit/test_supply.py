@@ -1,4 +1,4 @@
-"""What the exporter is made of: every dependency has its reason, its hash, and is looked up."""
+"""The dependencies: each has a reason and a hash, and is checked for vulnerabilities."""
 
 import importlib.util
 import json
@@ -20,8 +20,8 @@ from tests.support import HANG_SECONDS
 ROOT = Path(__file__).parents[2]
 SUPPLY = Path(sys.prefix) / "supply"
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-#: Reach nobody: the first of them that is asked refuses.
-NOBODY = dict.fromkeys(
+#: Settings for a network without any host: the proxy refuses connections.
+NO_NETWORK = dict.fromkeys(
     ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9"
 )
 
@@ -31,7 +31,7 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def named(requirements: list[str]) -> set[str]:
+def names_in(requirements: list[str]) -> set[str]:
     """Return the names in requirements."""
     return {normal(re.split(r"[^\w.-]", text, maxsplit=1)[0]) for text in requirements}
 
@@ -46,18 +46,18 @@ def locked(*files: str) -> dict[str, set[str]]:
 
 
 def test_every_dependency_has_its_reason_in_the_documentation() -> None:
-    """And nothing has a reason that is no dependency."""
+    """No other package has a reason."""
     table = (ROOT / "docs/architecture.md").read_text().partition("## Dependencies")[2]
     rows = re.findall(r"^\| ((?:\w[\w-]*(?:, )?)+) \| (.+) \|$", table, re.MULTILINE)
     reasons = {
         normal(name): reason for names, reason in rows for name in names.split(", ") if name != "package"
     }
-    assert reasons.keys() == named(PROJECT["dependencies"])
+    assert reasons.keys() == names_in(PROJECT["dependencies"])
 
 
 @pytest.fixture(scope="module")
 def supply_tools() -> Path:
-    """The folder with the tools; where they are not installed the test is skipped, in CI it fails."""
+    """The folder with the tools. Without them the test is skipped; in CI it fails."""
     if not (SUPPLY / "bin" / "pip-audit").exists():
         reason = "the supply tools are not installed (`make test` installs them)"
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
@@ -66,7 +66,7 @@ def supply_tools() -> Path:
 
 @pytest.fixture(scope="module")
 def bill(supply_tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
-    """The bill of materials, made by the recipe of `make sbom`."""
+    """The bill of materials, created by the recipe of `make sbom`."""
     recipe = subprocess.run(
         [
             "make",
@@ -95,7 +95,7 @@ def bill(supply_tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Mappin
 
 
 def test_the_bill_of_materials_lists_every_package_with_its_hashes(bill: Mapping[str, Any]) -> None:
-    """All that is locked for running, direct or not, and no more."""
+    """All packages locked for running, direct or indirect, and no others."""
     components = {
         normal(component["name"]): {
             each["content"] for reference in component["externalReferences"] for each in reference["hashes"]
@@ -104,7 +104,7 @@ def test_the_bill_of_materials_lists_every_package_with_its_hashes(bill: Mapping
     }
     assert components == locked("requirements.txt")
     assert all(components.values())
-    assert named(PROJECT["dependencies"]) <= components.keys()
+    assert names_in(PROJECT["dependencies"]) <= components.keys()
     assert bill["bomFormat"] == "CycloneDX"
     assert bill["metadata"]["component"]["name"] == PROJECT["name"]
 
@@ -120,12 +120,12 @@ def audit() -> ModuleType:
     return module
 
 
-def test_a_database_out_of_reach_is_told_and_fails_when_asked_to(supply_tools: Path) -> None:
-    """It must not look as if nothing were known."""
+def test_an_unreachable_database_is_reported_and_fails_in_strict_mode(supply_tools: Path) -> None:
+    """The result must not look as if no vulnerability were known."""
     done = subprocess.run(
         [supply_tools / "python", "scripts/audit", "--strict", "requirements.txt"],
         cwd=ROOT,
-        env=os.environ | NOBODY,
+        env=os.environ | NO_NETWORK,
         capture_output=True,
         text=True,
         check=False,
@@ -151,7 +151,7 @@ def test_a_database_out_of_reach_is_told_and_fails_when_asked_to(supply_tools: P
         ),
     ],
 )
-def test_what_is_known_fails(
+def test_a_known_vulnerability_fails(
     audit: ModuleType,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -160,7 +160,7 @@ def test_what_is_known_fails(
     status: int,
     said: str,
 ) -> None:
-    """Always; what could not be looked up is told, and fails in strict mode alone."""
+    """It fails in any mode. A package that could not be looked up fails in strict mode only."""
     monkeypatch.setattr(audit, "dependencies", lambda file: found)
     assert audit.main([*flags, "x"]) == status
     printed = capsys.readouterr()

@@ -1,4 +1,4 @@
-"""The systemd unit fits the exporter: its settings exist, its limits hold, systemd understands it."""
+"""The systemd unit: its flags exist, its limits are large enough, and systemd accepts it."""
 
 import re
 import subprocess
@@ -30,7 +30,7 @@ def environment() -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
-def test_the_command_line_and_the_variables_are_understood() -> None:
+def test_the_command_line_and_the_variables_are_valid() -> None:
     """Every flag and every variable exists, and its value is valid."""
     program, *words = value("ExecStart").split()
     assert Path(program).name == "css-relay-exporter"
@@ -41,29 +41,29 @@ def test_the_command_line_and_the_variables_are_understood() -> None:
 
 
 def test_the_store_is_in_the_folder_that_the_service_may_write() -> None:
-    """All else is read-only."""
+    """All other folders are read-only."""
     folder = f"/var/lib/{value('StateDirectory')}"
     assert value("WorkingDirectory") == folder
     assert environment()["CSS_RELAY_STORE_URL"].startswith(f"sqlite:{folder}/")
 
 
-def test_it_has_time_to_stop_and_as_many_open_files_as_it_uses() -> None:
-    """gunicorn's master kills its worker first, then systemd the master."""
+def test_it_has_enough_time_to_stop_and_enough_open_files() -> None:
+    """gunicorn's master must kill its worker before systemd kills the master."""
     assert int(value("TimeoutStopSec")) > GRACE_SECONDS
     assert int(value("LimitNOFILE")) == MAX_OPEN_FILES
     assert value("RestartPreventExitStatus") == "2"
 
 
-def test_the_commands_beside_it_use_its_settings_its_user_and_its_program() -> None:
-    """The script is what operators type."""
+def test_the_command_script_uses_the_settings_the_user_and_the_program_of_the_unit() -> None:
+    """Operators run this script."""
     script = (FOLDER / "css-relay-exporter").read_text()
     assert f"runuser -u {value('User')} --" in script
     assert f". {value('EnvironmentFile')};" in script
     assert f"exec {value('ExecStart').split()[0]} " in script
 
 
-def test_systemd_understands_the_unit(tmp_path: Path) -> None:
-    """The program is another one, since the exporter is not installed in /opt here."""
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+    """The program is replaced, because the exporter is not installed in /opt here."""
     analyze, kill = tool("systemd-analyze"), tool("kill")
     unit = tmp_path / UNIT.name
     program = value("ExecStart").split()[0]

@@ -1,6 +1,6 @@
-"""A scrape: the lines prometheus_client would write, every series known in advance, golden files.
+"""The exposition: the same lines as prometheus_client writes, all series from the start, golden files.
 
-Run with UPDATE_GOLDEN=1 to write the golden files anew, and look at the difference.
+Run with UPDATE_GOLDEN=1 to update the golden files, then check the difference.
 """
 
 import os
@@ -22,7 +22,7 @@ from exporter.metrics.process import Telemetry
 from exporter.store.protocol import Snapshot, StoreOptions
 from exporter.store.sqlite.store import SqliteStore
 from exporter.web.scrape import Exposition
-from tests.unit.histories import T0, WINDOWS, callback
+from tests.unit.histories import SETTINGS, T0, callback
 
 GOLDEN = Path(__file__).parent / "golden"
 LABELS = ("appid", "to_host")
@@ -32,14 +32,14 @@ FIRST_OWN = b"# HELP css_relay_callbacks_rejected"
 def exposition(*, openmetrics: bool) -> Exposition:
     """Return an exposition of one format."""
     telemetry = Telemetry(version="0", revision="0")
-    return Exposition(openmetrics=openmetrics, labels=LABELS, fold_settings=WINDOWS, telemetry=telemetry)
+    return Exposition(openmetrics=openmetrics, labels=LABELS, fold_settings=SETTINGS, telemetry=telemetry)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqliteStore]:
-    """A store with a little of everything in it."""
+    """A store with events of every kind."""
     store = SqliteStore(tmp_path / "relay.db", StoreOptions(), clock=lambda: T0 - 10.0)
-    folder = BatchFolder(WINDOWS, LABELS)
+    folder = BatchFolder(SETTINGS, LABELS)
     steps = [
         (
             0.5,
@@ -68,18 +68,18 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
 
 @pytest.fixture
 def snapshot(store: SqliteStore) -> Snapshot:
-    """Its snapshot."""
+    """The snapshot of that store."""
     return store.snapshot(100)
 
 
 def store_part(text: bytes) -> bytes:
-    """Return a scrape without this process's own families."""
+    """Return a scrape without the families of the process."""
     return text[: text.index(FIRST_OWN)]
 
 
 @pytest.mark.parametrize(("name", "openmetrics"), [("scrape.txt", False), ("scrape.openmetrics.txt", True)])
-def test_a_scrape_is_the_golden_file(name: str, openmetrics: bool, snapshot: Snapshot) -> None:
-    """To the byte."""
+def test_a_scrape_equals_the_golden_file(name: str, openmetrics: bool, snapshot: Snapshot) -> None:
+    """Byte for byte."""
     actual = store_part(exposition(openmetrics=openmetrics).write(snapshot))
     if os.environ.get("UPDATE_GOLDEN"):
         GOLDEN.mkdir(exist_ok=True)
@@ -87,8 +87,8 @@ def test_a_scrape_is_the_golden_file(name: str, openmetrics: bool, snapshot: Sna
     assert actual.decode() == (GOLDEN / name).read_text()
 
 
-class Reread(Collector):
-    """What a scrape says, as prometheus_client's own values."""
+class ParsedFamilies(Collector):
+    """The families of a scrape, parsed by prometheus_client."""
 
     def __init__(self, families: list[Metric]) -> None:
         self._families = families
@@ -98,24 +98,24 @@ class Reread(Collector):
         return self._families
 
 
-def test_the_text_is_what_prometheus_client_writes_of_it(snapshot: Snapshot) -> None:
-    """Read by its parser and written by its encoder it is the same to the byte."""
+def test_the_text_format_is_as_prometheus_client_writes_it(snapshot: Snapshot) -> None:
+    """Parsed and written again, it is the same, byte for byte."""
     text = store_part(exposition(openmetrics=False).write(snapshot))
-    assert generate_latest(Reread(list(parse_text(text.decode())))) == text
+    assert generate_latest(ParsedFamilies(list(parse_text(text.decode())))) == text
 
 
-def test_the_openmetrics_is_what_prometheus_client_writes_of_it(snapshot: Snapshot) -> None:
-    """Units, creation times and exemplars too."""
+def test_the_openmetrics_format_is_as_prometheus_client_writes_it(snapshot: Snapshot) -> None:
+    """Units, creation times and exemplars are the same too."""
     text = store_part(exposition(openmetrics=True).write(snapshot)) + b"# EOF\n"
     families = [_with_float_times(family) for family in parse_openmetrics(text.decode())]
-    assert generate_openmetrics(Reread(families)) == text
+    assert generate_openmetrics(ParsedFamilies(families)) == text
     exemplars = [s.exemplar for f in families for s in f.samples if s.exemplar]
     assert {e.labels["task_id"] for e in exemplars} == {"1", "2", "3"}
     assert {f.unit for f in families} == {"", "seconds", "ratio"}
 
 
 def _with_float_times(family: Metric) -> Metric:
-    """Its parser keeps an exemplar's time in a type that is written with nanoseconds."""
+    """Convert the times of exemplars; the parser's type would be written with nanoseconds."""
     family.samples = [
         s._replace(exemplar=s.exemplar._replace(timestamp=float(s.exemplar.timestamp))) if s.exemplar else s
         for s in family.samples
@@ -124,8 +124,8 @@ def _with_float_times(family: Metric) -> Metric:
 
 
 @pytest.mark.parametrize("openmetrics", [False, True])
-def test_every_family_of_the_catalogue_is_there_once(openmetrics: bool, snapshot: Snapshot) -> None:
-    """And no other but those of Python and the process."""
+def test_every_family_of_the_catalogue_is_exported_once(openmetrics: bool, snapshot: Snapshot) -> None:
+    """Other families are only those of Python and the process."""
     text = exposition(openmetrics=openmetrics).write(snapshot).decode()
     names = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE ")]
     assert len(names) == len(set(names))
@@ -137,8 +137,8 @@ def test_every_family_of_the_catalogue_is_there_once(openmetrics: bool, snapshot
     }
 
 
-def test_series_known_in_advance_stand_at_zero_from_the_start(tmp_path: Path) -> None:
-    """In an empty store: every event, outcome, anomaly and reason."""
+def test_series_known_in_advance_are_0_from_the_start(tmp_path: Path) -> None:
+    """An empty store has every event, outcome, anomaly and reason."""
     store = SqliteStore(tmp_path / "empty.db", StoreOptions())
     values = {
         (s.name, tuple(sorted(s.labels.values()))): s.value
@@ -154,8 +154,8 @@ def test_series_known_in_advance_stand_at_zero_from_the_start(tmp_path: Path) ->
     assert not any(name == "css_relay_last_callback_timestamp_seconds" for name, _ in values)
 
 
-def test_a_label_set_has_all_its_series_from_the_first_callback_on(snapshot: Snapshot) -> None:
-    """Counters, buckets, states and alarm types, so that a first increase is seen."""
+def test_a_label_set_has_all_its_series_from_the_first_callback(snapshot: Snapshot) -> None:
+    """Counters, buckets, states and alarm types, so that the first increase is visible."""
     text = exposition(openmetrics=False).write(snapshot).decode()
     labels = 'appid="1"'
     for family in (f for f in FAMILIES if f.scope is Scope.LABELLED and f.name != "tasks_exited_total"):
@@ -167,8 +167,8 @@ def test_a_label_set_has_all_its_series_from_the_first_callback_on(snapshot: Sna
     assert text.count("css_relay_tasks{") == 3 * 4
 
 
-def test_a_task_shows_what_it_does(snapshot: Snapshot) -> None:
-    """A file being played, an exit, running dead air; each only where it is so."""
+def test_a_task_has_only_the_series_of_its_state(snapshot: Snapshot) -> None:
+    """A file that plays, an exit, dead air."""
     lines = exposition(openmetrics=False).write(snapshot).decode().splitlines()
 
     def tasks(name: str) -> list[str]:
@@ -185,15 +185,15 @@ def test_a_task_shows_what_it_does(snapshot: Snapshot) -> None:
     assert len(tasks("state")) == 4 * 4
 
 
-def test_an_exemplar_fits_into_the_128_characters_of_openmetrics(snapshot: Snapshot) -> None:
-    """A longer task id has none."""
+def test_an_exemplar_is_at_most_128_characters(snapshot: Snapshot) -> None:
+    """A longer task_id has none. The limit is that of OpenMetrics."""
     text = exposition(openmetrics=True).write(snapshot).decode()
     assert "x" * 200 in text
     assert '# {task_id="xxx' not in text
 
 
 def calls_of(work: Callable[[], object]) -> int:
-    """Return how many functions some work calls: unlike its time, it is the same on every machine."""
+    """Return the number of function calls of some work; unlike its time, it is the same on every machine."""
     calls = 0
 
     def count(_frame: object, event: str, _function: object) -> None:
@@ -208,10 +208,10 @@ def calls_of(work: Callable[[], object]) -> int:
     return calls
 
 
-def test_lines_of_what_has_not_changed_are_not_written_again(tmp_path: Path) -> None:
-    """With a hundred of ten thousand tasks changed a scrape is a tenth of the first one's work, or less."""
+def test_lines_of_unchanged_records_are_not_written_again(tmp_path: Path) -> None:
+    """A scrape with 100 of 10,000 tasks changed does at most a tenth of the work of the first one."""
     store = SqliteStore(tmp_path / "large.db", StoreOptions())
-    folder = BatchFolder(WINDOWS, LABELS)
+    folder = BatchFolder(SETTINGS, LABELS)
     writer = exposition(openmetrics=False)
 
     def start(numbers: range, at: float) -> None:
@@ -224,24 +224,24 @@ def test_lines_of_what_has_not_changed_are_not_written_again(tmp_path: Path) -> 
     start(range(10_000), T0)
     first = scrape()
     start(range(0, 10_000, 100), T0 + 600)
-    few, none = scrape(), scrape()
-    assert few < first / 10
-    assert none < first / 100
+    with_changes, without_changes = scrape(), scrape()
+    assert with_changes < first / 10
+    assert without_changes < first / 100
     scrapes = [each.write(store.snapshot(20_000)) for each in (writer, exposition(openmetrics=False))]
     assert store_part(scrapes[0]) == store_part(scrapes[1])
     store.close()
 
 
-def test_without_a_snapshot_the_process_speaks_for_itself() -> None:
-    """The store is down: its families are left out, not shown as zero."""
+def test_without_a_snapshot_only_the_families_of_the_process_are_exported() -> None:
+    """The store is down: its families are left out, not exported as 0."""
     text = exposition(openmetrics=False).write(None).decode()
     assert "css_relay_exporter_store_up" in text
     assert "css_relay_tasks" not in text
     assert list(parse_openmetrics(exposition(openmetrics=True).write(None).decode()))
 
 
-def test_the_own_families_have_the_help_and_type_of_the_catalogue() -> None:
-    """The catalogue is the one place."""
+def test_the_families_of_the_process_have_the_help_and_type_of_the_catalogue() -> None:
+    """The catalogue is the only source."""
     for family in parse_text(exposition(openmetrics=False).write(None).decode()):
         if family.name.startswith("css_relay_"):
             row = next(f for f in CATALOGUE.values() if f.full_name.removesuffix("_total") == family.name)

@@ -12,7 +12,7 @@ from msgspec.structs import asdict
 
 from exporter.metrics.catalogue import CATALOGUE, FAMILIES, Scope, in_scope
 from exporter.metrics.values import FLEET, MICRO, SEEN_VALUE, SUM, BatchIncrements, LabelSetValues, series
-from tests.unit.histories import tried
+from tests.unit.histories import max_examples
 
 LABELS = ("4", "push.example.com")
 
@@ -70,7 +70,7 @@ def test_an_exemplar_needs_a_task() -> None:
 
 
 def test_a_time_never_decreases() -> None:
-    """Neither within a batch, nor in the stored values."""
+    """It decreases neither within a batch, nor in the stored values."""
     increments = BatchIncrements()
     increments.set_time("last_callback_timestamp_seconds", "TaskStart", 9.0)
     increments.set_time("last_callback_timestamp_seconds", "TaskStart", 8.0)
@@ -86,7 +86,7 @@ def test_a_time_never_decreases() -> None:
 
 
 @given(st.lists(st.floats(0, 1e6), max_size=30), st.randoms(use_true_random=False))
-@tried(50)
+@max_examples(50)
 def test_sums_are_exact_in_any_order(values: list[float], random) -> None:  # type: ignore[no-untyped-def]
     """Whole microseconds have the same sum, whatever the batches are."""
     other = list(values)

@@ -1,4 +1,4 @@
-"""The web configuration file: every field of the toolkit's format, written well and badly."""
+"""The web configuration file: every field of the toolkit's format, with valid and invalid values."""
 
 import contextlib
 import json
@@ -22,10 +22,10 @@ from exporter.web.web_config import (
     WebFile,
     read_web_config,
 )
-from tests.unit.histories import tried
+from tests.unit.histories import max_examples
 
 FOLDER = Path("/etc/exporter")
-#: Of the password "pw"; made for this test.
+#: A hash of the password "pw", made for this test.
 HASH = "$2y$04$K3ZRL3pIcxAUh0FPxUvpjOT3q3ECrqS/1n.c92FSRJzV6zhaeVUzK"
 FILES = "tls_server_config:\n  cert_file: server.crt\n  key_file: tls/server.key\n"
 CA = "  client_ca_file: ca\n"
@@ -42,7 +42,7 @@ def read(text: str) -> WebConfig:
 
 
 def tls(more: str = "") -> TlsConfig:
-    """Read a TLS section with certificate, key and more."""
+    """Read a TLS section with certificate, key and more fields."""
     config = read(FILES + more).tls
     assert config is not None
     return config
@@ -51,17 +51,17 @@ def tls(more: str = "") -> TlsConfig:
 @pytest.mark.parametrize(
     "text", ["", "\n", "---\n", "# nothing\n", "tls_server_config:\nbasic_auth_users:\n"]
 )
-def test_what_gives_nothing_asks_for_nothing(text: str) -> None:
-    """An empty file is plain HTTP for everybody, as in the toolkit."""
+def test_an_empty_file_configures_nothing(text: str) -> None:
+    """That is plain HTTP without authentication, as in the toolkit."""
     assert read(text) == WebConfig()
 
 
-def test_files_are_found_from_where_the_configuration_is() -> None:
-    """Unless they say where they are."""
+def test_relative_paths_start_at_the_folder_of_the_file() -> None:
+    """Absolute paths are used as they are."""
     assert tls().cert == PemFile("tls_server_config.cert_file", path="/etc/exporter/server.crt")
     assert tls().key.path == "/etc/exporter/tls/server.key"
-    there = tls("  client_ca_file: /ca.pem\n  client_auth_type: RequireAndVerifyClientCert\n").client_ca
-    assert there == PemFile("tls_server_config.client_ca_file", path="/ca.pem")
+    client_ca = tls("  client_ca_file: /ca.pem\n  client_auth_type: RequireAndVerifyClientCert\n").client_ca
+    assert client_ca == PemFile("tls_server_config.client_ca_file", path="/ca.pem")
 
 
 @pytest.mark.parametrize(
@@ -74,13 +74,13 @@ def test_files_are_found_from_where_the_configuration_is() -> None:
         ("  client_auth_type: RequireAndVerifyClientCert\n" + CA, ssl.CERT_REQUIRED),
     ],
 )
-def test_clients_are_asked_as_go_would_ask_them(given: str, auth: ssl.VerifyMode) -> None:
-    """Whatever they show is verified."""
+def test_client_certificates_are_requested_as_in_go(given: str, auth: ssl.VerifyMode) -> None:
+    """Each certificate that a client shows is verified."""
     assert tls(given).client_auth == auth
 
 
 @pytest.mark.parametrize(
-    ("given", "least", "newest"),
+    ("given", "lowest", "highest"),
     [
         ("", "TLSv1_2", "TLSv1_3"),
         ("  min_version: TLS13\n", "TLSv1_3", "TLSv1_3"),
@@ -88,19 +88,19 @@ def test_clients_are_asked_as_go_would_ask_them(given: str, auth: ssl.VerifyMode
         ("  min_version: TLS12\n  max_version: TLS13\n", "TLSv1_2", "TLSv1_3"),
     ],
 )
-def test_versions_are_those_asked_for(given: str, least: str, newest: str) -> None:
-    """1.2 and 1.3 unless it says otherwise."""
-    assert (tls(given).min_version.name, tls(given).max_version.name) == (least, newest)
+def test_the_tls_versions_can_be_limited(given: str, lowest: str, highest: str) -> None:
+    """TLS 1.2 and 1.3 by default."""
+    assert (tls(given).min_version.name, tls(given).max_version.name) == (lowest, highest)
 
 
 @pytest.mark.parametrize("text", ["false", "no", "off", '"false"', "~"])
-def test_http2_may_be_turned_off(text: str) -> None:
-    """As it is in any case."""
+def test_http2_may_be_off(text: str) -> None:
+    """It is always off."""
     assert read(f"http_server_config: {{http2: {text}}}") == WebConfig()
 
 
-#: The fields of the toolkit's format that are not in this one.
-REFUSED = (
+#: The fields of the toolkit's format that this program does not support.
+UNSUPPORTED_FIELDS = (
     "rate_limit",
     "tls_server_config.cert",
     "tls_server_config.key",
@@ -113,9 +113,9 @@ REFUSED = (
 
 
 @pytest.mark.parametrize("value", ["canary", "[canary]", "{canary: canary}", "", "''"])
-@pytest.mark.parametrize("field", REFUSED)
-def test_what_is_not_supported_is_named_with_what_holds_instead(field: str, value: str) -> None:
-    """Whatever it says, which is not repeated; where it says nothing, nothing is refused."""
+@pytest.mark.parametrize("field", UNSUPPORTED_FIELDS)
+def test_an_unsupported_field_is_refused_with_an_alternative(field: str, value: str) -> None:
+    """It is refused with any value, which is not repeated. An empty value is accepted."""
     section, _, name = field.rpartition(".")
     text = f"{name}: {value}\n"
     text = FILES + f"  {text}" if section else text
@@ -124,14 +124,14 @@ def test_what_is_not_supported_is_named_with_what_holds_instead(field: str, valu
         return
     with pytest.raises(SettingsError) as caught:
         read(text)
-    said = str(caught.value)
-    assert redact_text(said) == said == f"{field}: is not supported: {UNSUPPORTED[field]}"
-    assert "canary" not in said
-    assert "\n" not in said
+    error = str(caught.value)
+    assert redact_text(error) == error == f"{field}: is not supported: {UNSUPPORTED[field]}"
+    assert "canary" not in error
+    assert "\n" not in error
 
 
-def test_scalars_are_read_as_they_are_written() -> None:
-    """A user may be called 123, or no; a header's value may look like a number."""
+def test_scalars_are_read_as_texts() -> None:
+    """A user may be called 123 or no; the value of a header may look like a number."""
     config = read(
         f"basic_auth_users:\n  123: {HASH}\n  no: {HASH}\n  0x1f: {HASH}\n  2001-01-01: {HASH}\n"
         "http_server_config:\n  headers:\n    X-XSS-Protection: 1\n"
@@ -142,20 +142,20 @@ def test_scalars_are_read_as_they_are_written() -> None:
     assert config.headers == {"X-XSS-Protection": "1", "Strict-Transport-Security": "max-age=31536000"}
 
 
-def test_anchors_and_merges_are_read() -> None:
-    """They are YAML."""
+def test_anchors_and_aliases_are_read() -> None:
+    """They are part of YAML."""
     config = read(f"basic_auth_users: &all\n  a: &hash {HASH}\n  b: *hash\n")
     assert dict(config.users) == {"a": HASH, "b": HASH}
 
 
 @pytest.mark.parametrize(("kind", "cost"), [("2a", "04"), ("2b", "10"), ("2x", "31"), ("2y", "12")])
-def test_every_kind_of_bcrypt_hash_is_taken(kind: str, cost: str) -> None:
-    """Whatever tool made it."""
+def test_every_kind_of_bcrypt_hash_is_accepted(kind: str, cost: str) -> None:
+    """The hash may be from any tool."""
     text = f"${kind}${cost}${HASH[7:]}"
     assert read(f"basic_auth_users: {{alice: {text}}}").users == {"alice": text}
 
 
-BAD: list[tuple[str, str]] = [
+INVALID: list[tuple[str, str]] = [
     ("nonsense", "the file"),
     ("- a\n- b\n", "the file"),
     ("a: [", "line 1"),
@@ -220,16 +220,16 @@ BAD: list[tuple[str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("text", "named"), BAD)
-def test_what_is_wrong_is_named_in_one_line(text: str, named: str) -> None:
-    """The field, and never a hash, a password or a key."""
+@pytest.mark.parametrize(("text", "named"), INVALID)
+def test_an_invalid_field_is_named_in_one_line(text: str, named: str) -> None:
+    """The error contains no hash, password or key."""
     with pytest.raises(SettingsError) as caught:
         read(text)
-    said = str(caught.value)
-    assert named in said
-    assert redact_text(said) == said  # the log shows it whole
-    assert "\n" not in said
-    assert HASH[8:20] not in said
+    error = str(caught.value)
+    assert named in error
+    assert redact_text(error) == error  # the log shows it unchanged
+    assert "\n" not in error
+    assert HASH[8:20] not in error
 
 
 @given(st.text(max_size=60) | st.binary(max_size=60))
@@ -239,9 +239,9 @@ def test_what_is_wrong_is_named_in_one_line(text: str, named: str) -> None:
 @example("? {a: b}\n: c")
 @example("tls_server_config: {1: !!binary YQ==, [a]: !!set {a}}")
 @example("[" * 2000)
-@tried(50)
-def test_no_text_makes_another_error(text: str | bytes) -> None:
-    """It is a configuration, or it is refused."""
+@max_examples(50)
+def test_any_text_is_read_or_refused(text: str | bytes) -> None:
+    """No other exception is raised."""
     with contextlib.suppress(SettingsError):
         read_web_config(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"), FOLDER)
 
@@ -255,15 +255,15 @@ def test_no_text_makes_another_error(text: str | bytes) -> None:
         max_leaves=12,
     )
 )
-@tried(60)
-def test_no_arrangement_of_fields_makes_another_error(arrangement: object) -> None:
-    """Whatever stands where something else is expected."""
+@max_examples(60)
+def test_any_arrangement_of_fields_is_read_or_refused(arrangement: object) -> None:
+    """Values may have an unexpected type."""
     with contextlib.suppress(SettingsError):
         read(json.dumps(arrangement))
 
 
-def test_what_is_malformed_is_not_quoted() -> None:
-    """A slip of the pen may have put a password anywhere."""
+def test_a_malformed_value_is_not_quoted() -> None:
+    """A password may be anywhere by mistake."""
     secrets: list[Any] = [
         "basic_auth_users: {alice: [canary]}",
         "basic_auth_users: {alice: canary}",
