@@ -1,7 +1,7 @@
-"""`make chaos`: three replicas, a store with a replica of its own, and all that can go wrong, for long.
+"""`make chaos`: faults of every kind in three exporters and in a shared store with a replica.
 
-Two hands break things at the same time: one the store, one the exporters. In the end the totals are exact on
-every replica, and in the Prometheus that scraped them no counter ever went backwards.
+Two threads cause faults at the same time, one in the store, one in the exporters. At the end the totals must
+be exact on every exporter, and no counter may have decreased in the Prometheus that scraped them.
 """
 
 import argparse
@@ -28,44 +28,44 @@ from tests.support import Exporter, until
 from tests.valkeys import Pair
 
 FLAGS = {"metrics__max_tasks": "100"}
-#: Every counter of the fleet is at every replica; a series that Prometheus never saw would prove nothing.
+#: Counters that Prometheus must have scraped from every exporter. A missing series would prove nothing.
 SEEN = (*COUNTERS.values(), "callbacks_total")
 
-#: Callbacks kept between two faults of one hand, at most.
-MOST_BETWEEN = 60
+#: The maximum number of accepted callbacks between two faults of one thread.
+MAX_BETWEEN = 60
 
 Fault = Callable[[], None]
 
 
-class Done(Struct):
-    """What came of it.
+class Result(Struct):
+    """The result of a run.
 
     Args:
-        faults: how often each kind was made.
-        kept: callbacks answered 200, by event.
-        sent: how often a callback was sent, redeliveries and refusals included.
-        refused: how many tries came to nothing.
-        wrong: what was not as promised.
+        faults: the number of faults of each kind.
+        accepted: the number of callbacks answered 200, by event.
+        sent: the number of requests, including redeliveries and failed ones.
+        failed: the number of failed requests.
+        broken: a line for each broken promise.
     """
 
     faults: Counter[str]
-    kept: Counter[str]
+    accepted: Counter[str]
     sent: int
-    refused: int
-    wrong: list[str]
+    failed: int
+    broken: list[str]
 
 
 class StoreFaults:
-    """What happens to the store: after each of them it has its replica again.
+    """The faults of the store; after each fault it has a replica again.
 
     Args:
-        pair: its servers.
-        chance: for how long.
+        pair: the servers of the store.
+        rng: the source of random durations.
     """
 
-    def __init__(self, pair: Pair, chance: random.Random) -> None:
+    def __init__(self, pair: Pair, rng: random.Random) -> None:
         self._pair = pair
-        self._chance = chance
+        self._rng = rng
 
     def by_name(self) -> dict[str, Fault]:
         """Return the faults."""
@@ -74,7 +74,7 @@ class StoreFaults:
             "store is cut off from its replica and fails over": self._cut_off,
             "store restarts": self._restart,
             "store is killed": self._kill,
-            "store stands still": self._pause,
+            "store is paused": self._pause,
             "store's replica is killed": self._kill_replica,
             "connections are cut": self._pair.wire.cut,
             "answers are lost": self._lose,
@@ -82,13 +82,13 @@ class StoreFaults:
 
     def _fail_over(self) -> None:
         self._pair.fail_over()
-        time.sleep(self._chance.uniform(0, 0.5))
+        time.sleep(self._rng.uniform(0, 0.5))
         self._pair.follow()
 
     def _cut_off(self) -> None:
-        """What the primary takes meanwhile nobody else has; it is gone before anybody is shown it."""
+        """Fail over while the replica is detached. The lost commits of the old primary were not answered."""
         self._pair.detach()
-        time.sleep(self._chance.uniform(0, 0.6))
+        time.sleep(self._rng.uniform(0, 0.6))
         self._fail_over()
 
     def _restart(self) -> None:
@@ -101,18 +101,18 @@ class StoreFaults:
         self._start_again()
 
     def _start_again(self) -> None:
-        time.sleep(self._chance.uniform(0, 0.5))
+        time.sleep(self._rng.uniform(0, 0.5))
         self._pair.primary.start()
         self._pair.follow()
 
     def _pause(self) -> None:
         self._pair.primary.send(signal.SIGSTOP)
-        time.sleep(self._chance.uniform(0.1, 1.5))
+        time.sleep(self._rng.uniform(0.1, 1.5))
         self._pair.primary.send(signal.SIGCONT)
 
     def _kill_replica(self) -> None:
         self._pair.replica.kill()
-        time.sleep(self._chance.uniform(0, 1.0))
+        time.sleep(self._rng.uniform(0, 1.0))
         self._pair.follow()
 
     def _lose(self) -> None:
@@ -122,45 +122,45 @@ class StoreFaults:
 
 
 class ReplicaFaults:
-    """What happens to the exporters, one at a time.
+    """The faults of the exporters, in one exporter at a time.
 
     Args:
-        exporters: three of them.
-        chance: which, and for how long.
+        exporters: the three exporters.
+        rng: the source of random choices and durations.
     """
 
-    def __init__(self, exporters: list[Exporter], chance: random.Random) -> None:
+    def __init__(self, exporters: list[Exporter], rng: random.Random) -> None:
         self._exporters = exporters
-        self._chance = chance
+        self._rng = rng
 
     def by_name(self) -> dict[str, Fault]:
         """Return the faults."""
         return {
             "exporter is killed": self._kill,
             "exporter is stopped": self._stop,
-            "exporter stands still": self._pause,
+            "exporter is paused": self._pause,
         }
 
     def _kill(self) -> None:
-        one = self._chance.choice(self._exporters)
+        one = self._rng.choice(self._exporters)
         one.kill()
         self._start_again(one)
 
     def _stop(self) -> None:
-        one = self._chance.choice(self._exporters)
+        one = self._rng.choice(self._exporters)
         one.stop()
         self._start_again(one)
 
     def _start_again(self, one: Exporter) -> None:
-        """Start it until it stays, as a supervisor would: it does not start without its store."""
-        time.sleep(self._chance.uniform(0, 0.5))
+        """Start an exporter until it runs, as a supervisor does: it does not start without its store."""
+        time.sleep(self._rng.uniform(0, 0.5))
         until(lambda: _starts(one), "the exporter starts")
 
     def _pause(self) -> None:
-        """Let a worker stand still, perhaps between what it has read and its commit."""
-        worker = self._chance.choice(self._exporters).worker
+        """Pause a worker, possibly between its read and its commit."""
+        worker = self._rng.choice(self._exporters).worker
         os.kill(worker, signal.SIGSTOP)
-        time.sleep(self._chance.uniform(0.1, 2.5))
+        time.sleep(self._rng.uniform(0.1, 2.5))
         os.kill(worker, signal.SIGCONT)
 
 
@@ -173,28 +173,28 @@ def _starts(exporter: Exporter) -> bool:
     return True
 
 
-class Hand(threading.Thread):
-    """Makes faults, one after the other: each kind once in an order drawn by chance, then any of them.
+class FaultThread(threading.Thread):
+    """A thread that causes faults one after the other: each kind once in a random order, then random ones.
 
     Args:
-        faults: by name.
-        chance: which is next, and when.
-        end: when to stop, monotonic seconds; each kind is made once all the same.
-        rest: waits between two of them, until so many more callbacks are kept.
-        say: is told of each.
+        faults: the faults by name.
+        rng: the source of random choices.
+        end: the time to stop, in monotonic seconds; each kind is caused once even if that takes longer.
+        rest: waits until a number of further callbacks is accepted.
+        say: called with the name of each fault.
     """
 
     def __init__(
         self,
         faults: Mapping[str, Fault],
-        chance: random.Random,
+        rng: random.Random,
         end: float,
         rest: Callable[[int], None],
         say: Callable[[str], None],
     ) -> None:
         super().__init__()
         self._faults = faults
-        self._chance = chance
+        self._rng = rng
         self._end = end
         self._rest = rest
         self._say = say
@@ -202,12 +202,12 @@ class Hand(threading.Thread):
         self.error: BaseException | None = None
 
     def run(self) -> None:
-        """Make them until it is over."""
-        first = self._chance.sample(list(self._faults), len(self._faults))
+        """Cause faults until the end."""
+        first = self._rng.sample(list(self._faults), len(self._faults))
         try:
             while first or time.monotonic() < self._end:
-                self._rest(self._chance.randrange(1, MOST_BETWEEN))
-                name = first.pop() if first else self._chance.choice(list(self._faults))
+                self._rest(self._rng.randrange(1, MAX_BETWEEN))
+                name = first.pop() if first else self._rng.choice(list(self._faults))
                 self._say(name)
                 self._faults[name]()
                 self.made[name] += 1
@@ -215,15 +215,15 @@ class Hand(threading.Thread):
             self.error = exc
 
     def finish(self) -> Counter[str]:
-        """Wait for its end; return how often each kind was made."""
+        """Wait for the end of the thread; return the number of faults of each kind."""
         self.join()
         if self.error is not None:
             raise self.error
         return self.made
 
 
-def chaos(folder: Path, seconds: float, seed: int, connections: int, say: Callable[[str], None]) -> Done:
-    """Break everything for so long, each kind of fault once at least, and return what came of it."""
+def chaos(folder: Path, seconds: float, seed: int, connections: int, say: Callable[[str], None]) -> Result:
+    """Cause faults for so many seconds, each kind at least once; return the result."""
     with (
         Pair(folder) as pair,
         replicas(folder, *[f"{pair.url}?wait-replicas=1"] * 3, **FLAGS) as exporters,
@@ -238,87 +238,84 @@ def chaos(folder: Path, seconds: float, seed: int, connections: int, say: Callab
             shuffles=True,
         ) as sender:
             kinds = (StoreFaults, pair), (ReplicaFaults, exporters)
-            hands = []
+            threads = []
             for make, target in kinds:
-                chance = random.Random(f"{seed}/{make.__name__}")
-                faults = make(target, chance).by_name()  # type: ignore[operator]
-                hands.append(Hand(faults, chance, begun + seconds, sender.until_kept, say))
-            for hand in hands:
-                hand.start()
+                rng = random.Random(f"{seed}/{make.__name__}")
+                faults = make(target, rng).by_name()  # type: ignore[operator]
+                threads.append(FaultThread(faults, rng, begun + seconds, sender.until_accepted, say))
+            for thread in threads:
+                thread.start()
             try:
-                made = sum((hand.finish() for hand in hands), Counter[str]())
+                made = sum((thread.finish() for thread in threads), Counter[str]())
             finally:
-                for hand in hands:
-                    hand.join()
-        wrong = _wrong(exporters, prometheus, sender.kept, time.monotonic() - begun)
-    return Done(made, sender.kept, sender.sent, sender.refused, wrong)
+                for thread in threads:
+                    thread.join()
+        broken = _broken_promises(exporters, prometheus, sender.accepted, time.monotonic() - begun)
+    return Result(made, sender.accepted, sender.sent, sender.failed, broken)
 
 
-def _wrong(
-    exporters: list[Exporter], prometheus: Prometheus, kept: Counter[str], seconds: float
+def _broken_promises(
+    exporters: list[Exporter], prometheus: Prometheus, accepted: Counter[str], seconds: float
 ) -> list[str]:
-    """Return a line for each promise that was not kept."""
+    """Return a line for each broken promise."""
     try:
-        check_all(exporters, kept)
+        check_all(exporters, accepted)
     except AssertionError as exc:
         return [f"the totals: {exc}"]
-    at = until(
-        lambda: _scraped_at(prometheus, len(exporters), kept), "Prometheus has the last of all replicas"
-    )
-    wrong = []
+    at = until(lambda: _scraped_at(prometheus, len(exporters), accepted), "Prometheus has the final counters")
+    broken = []
     range_seconds = f"{seconds + 60:.0f}s"
-    started = kept["TaskStart"]
+    started = accepted["TaskStart"]
     once = "sum(max without (instance, pod) (css_relay_tasks_started_total{}))".format
     for query, low, high in (
         (once(f" @ {at}"), started, started),
-        (f"max_over_time(({once('')})[{range_seconds}:1s])", 0, started),  # its last step is a little before
+        # The last step of the subquery may be before the last scrape, so 0 is possible.
+        (f"max_over_time(({once('')})[{range_seconds}:1s])", 0, started),
         (f"sum(css_relay_tasks_started_total @ {at})", len(exporters) * started, len(exporters) * started),
     ):
         value = prometheus.value(query)
         if value is None or not low <= value <= high:
-            wrong.append(f"{query} is {value}, expected {low} to {high}")
+            broken.append(f"{query} is {value}, expected {low} to {high}")
     for name in filter(_is_counter, prometheus.ask("label/__name__/values")):
         found = prometheus.query(f"resets({name}[{range_seconds}]) > 0")
-        wrong += [f"{name} went backwards {s['value'][1]} times: {s['metric']}" for s in found]
-    return wrong
+        broken += [f"{name} went backwards {s['value'][1]} times: {s['metric']}" for s in found]
+    return broken
 
 
-def _scraped_at(prometheus: Prometheus, replicas: int, kept: Counter[str]) -> float | None:
-    """Return a time at which Prometheus has every counter of every replica, as they are in the end."""
+def _scraped_at(prometheus: Prometheus, replicas: int, accepted: Counter[str]) -> float | None:
+    """Return a time at which Prometheus has the final counters of every replica, or None."""
     at = round(time.time(), 3)
     counts = (f"count(count by (instance) (css_relay_{name} @ {at}))" for name in SEEN)
     applied = f"css_relay_callbacks_total{{outcome='applied'}} @ {at}"
     if any(prometheus.value(count) != replicas for count in counts):
         return None
-    return at if prometheus.value(f"min(sum by (instance) ({applied}))") == kept.total() else None
+    return at if prometheus.value(f"min(sum by (instance) ({applied}))") == accepted.total() else None
 
 
 def _is_counter(name: str) -> bool:
-    """Whether it is a counter of the store's, and not of a process."""
+    """Return whether a series is a counter of the store, not of a process."""
     of_process = name.startswith("css_relay_exporter_") or "_rejected_" in name
     return bool(re.search("^css_relay_.*_(total|count|bucket|sum)$", name)) and not of_process
 
 
-def report(done: Done) -> list[str]:
-    """Return what is to be said of it, a line each."""
+def report(result: Result) -> list[str]:
+    """Return the lines of the report."""
     return [
-        f"{done.faults.total()} faults:",
-        *(f"  {number:4} {name}" for name, number in done.faults.most_common()),
-        f"{done.kept.total()} callbacks kept, {done.sent} times sent: {dict(done.kept)}",
-        f"{done.refused} tries came to nothing",
-        *(f"WRONG: {what}" for what in done.wrong),
-        "" if done.wrong else "Totals exact on every replica; no counter went backwards.",
+        f"{result.faults.total()} faults:",
+        *(f"  {number:4} {name}" for name, number in result.faults.most_common()),
+        f"{result.accepted.total()} callbacks accepted, {result.sent} requests: {dict(result.accepted)}",
+        f"{result.failed} failed requests",
+        *(f"WRONG: {what}" for what in result.broken),
+        "" if result.broken else "Totals exact on every replica; no counter went backwards.",
     ]
 
 
 def main() -> int:
-    """Break things; return 1 if a promise was not kept."""
-    parser = argparse.ArgumentParser(prog="python -m tests.acceptance.chaos", description="Break everything.")
-    parser.add_argument("--minutes", type=float, default=10, help="for how long, default 10")
-    parser.add_argument(
-        "--seed", type=int, default=1, help="what is drawn by chance depends on it, default 1"
-    )
-    parser.add_argument("--connections", type=int, default=4, help="how many send at once, default 4")
+    """Run the command; return 1 if a promise was broken."""
+    parser = argparse.ArgumentParser(prog="python -m tests.acceptance.chaos", description="Cause all faults.")
+    parser.add_argument("--minutes", type=float, default=10, help="duration in minutes, default 10")
+    parser.add_argument("--seed", type=int, default=1, help="seed of all random choices, default 1")
+    parser.add_argument("--connections", type=int, default=4, help="number of concurrent senders, default 4")
     options = parser.parse_args()
     begun = time.monotonic()
 
@@ -326,9 +323,9 @@ def main() -> int:
         print(f"{time.monotonic() - begun:7.1f} s  {what}\n", end="", flush=True)
 
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-        done = chaos(Path(folder), options.minutes * 60, options.seed, options.connections, say)
-    print("\n".join(report(done)))
-    return 1 if done.wrong else 0
+        result = chaos(Path(folder), options.minutes * 60, options.seed, options.connections, say)
+    print("\n".join(report(result)))
+    return 1 if result.broken else 0
 
 
 if __name__ == "__main__":

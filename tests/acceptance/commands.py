@@ -1,4 +1,4 @@
-"""Commands of the exporter as an operator gives them: in this process, or in one that can be killed."""
+"""Commands of the exporter, run in this process or in a new process that can be killed."""
 
 import os
 import subprocess
@@ -13,27 +13,27 @@ from tests.support import HANG_SECONDS, environment_of
 
 
 def run(folder: Path, *words: str, store: str = "", status: int = 0) -> str:
-    """Run a command in a folder, on its store or another; return what it prints.
+    """Run a command in a folder, on its store or on `store`; return its output.
 
-    It runs in this process, as a new one costs half a second, and all the more on a busy machine. What would
-    serve if it did not fail runs in one of its own.
+    It runs in this process, because a new one takes half a second, or more on a busy machine. `serve` runs in
+    a new process, because it would not return if it did not fail.
     """
     environment = {**os.environ, "CSS_RELAY_STORE_URL": store} if store else environment_of(folder)
     if words[0] == "serve":
         process = started(folder, *words, environment=environment)
-        out, error = (told.decode() for told in process.communicate(timeout=HANG_SECONDS))
+        out, error = (stream.decode() for stream in process.communicate(timeout=HANG_SECONDS))
         assert "Traceback" not in error
         ended = process.returncode
     else:
-        printed, complained = StringIO(), StringIO()
+        printed, errors = StringIO(), StringIO()
         with (
             chdir(folder),
             patch.dict(os.environ, environment),
             redirect_stdout(printed),
-            redirect_stderr(complained),
+            redirect_stderr(errors),
         ):
             ended = cli.main(words)
-        out, error = printed.getvalue(), complained.getvalue()
+        out, error = printed.getvalue(), errors.getvalue()
     assert ended == status, error
     return out + error
 
@@ -41,7 +41,7 @@ def run(folder: Path, *words: str, store: str = "", status: int = 0) -> str:
 def started(
     folder: Path, *words: str, environment: dict[str, str] | None = None
 ) -> "subprocess.Popen[bytes]":
-    """Start a command in a process of its own, on the store of a folder."""
+    """Start a command in a new process, on the store of a folder."""
     return subprocess.Popen(
         [sys.executable, "-u", "-m", "exporter", *words],
         cwd=folder,

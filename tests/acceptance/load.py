@@ -1,4 +1,4 @@
-"""A sender like the service: histories over some connections, each callback again until it is kept."""
+"""A load of complete histories: like the service, it repeats each callback until it is answered 200."""
 
 import http.client
 import json
@@ -16,15 +16,16 @@ CONNECTIONS = 8
 
 
 class Sender:
-    """Sends histories of distinct tasks from some threads until told to stop.
+    """A sender of the histories of distinct tasks, in several threads.
 
-    As a context it begins to send, and ends with what was begun, or at once where an error leaves it.
+    As a context manager it sends until the block ends, then completes the started histories. After an error
+    it stops at once.
 
     Args:
-        ports: gives the ports to send to; each callback goes to one of them.
-        seed: what is drawn by chance depends on it alone.
-        connections: how many threads.
-        shuffles: whether the callbacks of a history that states its times may come in any order.
+        ports: returns the ports of the exporters; each callback goes to a random one.
+        seed: the seed of all random choices.
+        connections: the number of threads.
+        shuffles: whether to shuffle the callbacks of a history with event times.
     """
 
     def __init__(
@@ -39,16 +40,16 @@ class Sender:
         self._seed = seed
         self._shuffles = shuffles
         self._stop = threading.Event()
-        self._given_up = threading.Event()
+        self._aborted = threading.Event()
         self._lock = threading.Lock()
-        self.kept: Counter[str] = Counter()
-        #: How many requests were sent, and how many of all tries came to nothing.
+        self.accepted: Counter[str] = Counter()
+        #: The number of requests, and of requests that were not answered 200.
         self.sent = 0
-        self.refused = 0
+        self.failed = 0
         self._threads = [threading.Thread(target=self._run, args=(n,)) for n in range(connections)]
 
     def __enter__(self) -> Self:
-        """Begin to send."""
+        """Start to send."""
         for thread in self._threads:
             thread.start()
         return self
@@ -56,59 +57,57 @@ class Sender:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End after the histories that are under way; after an error, at once."""
+        """Complete the started histories and stop; after an error stop at once."""
         self._stop.set()
         if exc is not None:
-            self._given_up.set()
+            self._aborted.set()
         for thread in self._threads:
             thread.join(HANG_SECONDS)
-            assert not thread.is_alive(), "a sender hangs"
+            assert not thread.is_alive(), "a sender thread does not end"
 
     def finish(self) -> Counter[str]:
-        """End after the histories that are under way; return what was kept, by event."""
+        """Complete the started histories and stop; return the number of accepted callbacks by event."""
         self.__exit__(None, None, None)
-        return self.kept
+        return self.accepted
 
-    def until_kept(self, callbacks: int) -> None:
-        """Wait until so many more callbacks are kept."""
-        aim = self._kept_so_far() + callbacks
-        until(lambda: self._kept_so_far() >= aim, f"{callbacks} more callbacks are kept")
+    def until_accepted(self, callbacks: int) -> None:
+        """Wait until so many further callbacks are accepted."""
+        target = self._accepted_so_far() + callbacks
+        until(lambda: self._accepted_so_far() >= target, f"{callbacks} further callbacks are accepted")
 
-    def until_refused(self, tries: int = 1) -> None:
-        """Wait until so many more tries came to nothing."""
-        aim = self.refused + tries
-        until(lambda: self.refused >= aim, f"{tries} more tries come to nothing")
+    def until_failed(self, tries: int = 1) -> None:
+        """Wait until so many further requests have failed."""
+        target = self.failed + tries
+        until(lambda: self.failed >= target, f"{tries} further requests fail")
 
-    def _kept_so_far(self) -> int:
+    def _accepted_so_far(self) -> int:
         with self._lock:
-            return self.kept.total()
+            return self.accepted.total()
 
     def _run(self, number: int) -> None:
-        chance = random.Random(f"{self._seed}/{number}")
+        rng = random.Random(f"{self._seed}/{number}")
         count = 0
         while not self._stop.is_set():
             count += 1
-            for event, body in history(f"{self._seed}-{number}-{count}", chance, shuffles=self._shuffles):
-                if not self._send_until_kept(body, chance):
+            for event, body in history(f"{self._seed}-{number}-{count}", rng, shuffles=self._shuffles):
+                if not self._send_until_accepted(body, rng):
                     return
                 with self._lock:
-                    self.kept[event] += 1
+                    self.accepted[event] += 1
 
-    def _send_until_kept(self, body: bytes, chance: random.Random) -> bool:
-        """Send until it is answered 200, and then perhaps once more, as if the answer had been lost."""
-        while not self._send(body, chance):
+    def _send_until_accepted(self, body: bytes, rng: random.Random) -> bool:
+        """Send until the answer is 200; sometimes send once more, as if the answer had been lost."""
+        while not self._send(body, rng):
             with self._lock:
-                self.refused += 1
-            if self._given_up.wait(0.05):
+                self.failed += 1
+            if self._aborted.wait(0.05):
                 return False
-        if chance.random() < 0.1:
-            self._send(body, chance)
+        if rng.random() < 0.1:
+            self._send(body, rng)
         return True
 
-    def _send(self, body: bytes, chance: random.Random) -> bool:
-        connection = http.client.HTTPConnection(
-            "127.0.0.1", chance.choice(self._ports()), timeout=HANG_SECONDS
-        )
+    def _send(self, body: bytes, rng: random.Random) -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", rng.choice(self._ports()), timeout=HANG_SECONDS)
         try:
             connection.request("POST", "/callbacks", body)
             with self._lock:
@@ -120,11 +119,11 @@ class Sender:
             connection.close()
 
 
-def history(task_id: str, chance: random.Random, *, shuffles: bool = False) -> list[tuple[str, bytes]]:
-    """Return the callbacks of one run with a file; half of all tasks state no times, and come in order."""
+def history(task_id: str, rng: random.Random, *, shuffles: bool = False) -> list[tuple[str, bytes]]:
+    """Return the callbacks of a run with a file; half of all tasks have no event times and stay in order."""
     now = time.time() - 1
-    timed = chance.random() < 0.5
-    code = chance.choice([0, -22])
+    timed = rng.random() < 0.5
+    code = rng.choice([0, -22])
     file = {"index": 0, "duration": 3600}
     messages: list[tuple[str, float, dict[str, Any]]] = [
         ("TaskStart", now, {"task_start_time": int(now * 1000) if timed else 0}),
@@ -133,7 +132,7 @@ def history(task_id: str, chance: random.Random, *, shuffles: bool = False) -> l
         ("TaskExit", now + 2, {"code": code, "task_exit_time": int(now * 1000) + 2000 if timed else 0}),
     ]
     if shuffles and timed:
-        chance.shuffle(messages)
+        rng.shuffle(messages)
     return [(event, _body(task_id, event, at if timed else None, msg)) for event, at, msg in messages]
 
 

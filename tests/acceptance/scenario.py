@@ -1,7 +1,7 @@
-"""A history of a small fleet in which every family of the catalogue has something to tell.
+"""A history of a small fleet that gives every family of the catalogue a value.
 
-It takes an hour of the exporters' clock, which is put back before and right again afterwards: what is missing
-has then been told, and an inferred run is lost. A Prometheus beside them goes by the machine's clock.
+It takes an hour of the exporters' clock, so that sweeps count the gaps and an inferred run is lost. The clock
+is set back before it and right afterwards; Prometheus uses the machine's clock.
 """
 
 import json
@@ -10,7 +10,7 @@ from typing import Any
 from tests.clock import Clock
 from tests.support import Exporter, until
 
-#: How far the clock is put back: more than the retry window, and what passes within the history.
+#: How far the clock is set back: more than the retry window and the duration of the history.
 SPAN_SECONDS = 4200.0
 STEP_SECONDS = 60.0
 
@@ -22,11 +22,11 @@ HOSTS = ("live.example.com", "cdn.example.net")
 
 
 class Sender:
-    """Sends callbacks as the service does, stating the time of now unless told.
+    """A sender of callbacks; by default the event time is now.
 
     Args:
-        exporter: who takes them.
-        clock: the exporter's.
+        exporter: the receiver of the callbacks.
+        clock: the clock of the exporter.
     """
 
     def __init__(self, exporter: Exporter, clock: Clock) -> None:
@@ -39,9 +39,9 @@ class Sender:
         """Send a callback of a task and return its body.
 
         Args:
-            to: host of its destination.
-            ahead: how far its stated time is ahead of now.
-            more: fields of its msg.
+            to: the host of its destination.
+            ahead: how many seconds the event time is ahead of now.
+            more: the fields of its `msg`.
         """
         stream = task or "unnamed"
         body = {
@@ -54,15 +54,15 @@ class Sender:
             "stream_id": stream,
             "msg": json.dumps(more),
         } | ({} if task is None else {"task_id": task})
-        self.again(body)
+        self.send_body(body)
         return body
 
-    def again(self, body: dict[str, Any]) -> None:
-        """Send a body as it is."""
+    def send_body(self, body: dict[str, Any]) -> None:
+        """Send a body unchanged."""
         assert self.exporter.post(json.dumps(body).encode())[0] == 200
 
     def start(self, task: str, **more: Any) -> dict[str, Any]:
-        """Send a TaskStart that states no time in milliseconds."""
+        """Send a TaskStart without a time in milliseconds."""
         return self.send("TaskStart", task, **({"task_start_time": 0} | more))
 
     def exit(self, task: str | None, code: int, **more: Any) -> None:
@@ -70,20 +70,20 @@ class Sender:
         self.send("TaskExit", task, **({"code": code, "message": "", "task_exit_time": 0} | more))
 
     def file(self, event: str, task: str, index: int = 0, duration: int = 60, **more: Any) -> None:
-        """Send a VodSourceFileStart or VodSourceFileFinish, by the last word of its name."""
+        """Send a VodSourceFileStart or VodSourceFileFinish; `event` is `Start` or `Finish`."""
         url = f"http://origin.example.com/{task}-{index}.mp4"
         self.send(f"VodSourceFile{event}", task, url=url, index=index, duration=duration, **more)
 
 
-def begin(sender: Sender) -> None:
-    """Make every label set and every counter known at 0, or at what it will grow from."""
+def create_label_sets(sender: Sender) -> None:
+    """Create every label set, so that its counters are scraped before they grow."""
     for host in HOSTS:
         sender.start(f"live-{host}", to=host)
     sender.send("ResetTaskConfig", f"live-{HOSTS[0]}", new_field=1)
 
 
-def everything(sender: Sender) -> None:
-    """Tell the history; when it returns, the clock is right and all that is told late is in the scrape."""
+def send_history(sender: Sender) -> None:
+    """Send the history; at the end the clock is right and the results of the sweeps are in a scrape."""
     _files(sender)
     _runs(sender)
     _gaps(sender)
@@ -94,7 +94,7 @@ def everything(sender: Sender) -> None:
 
 
 def _files(sender: Sender) -> None:
-    """A task that plays, one that plays too long, one that is silent, one whose file is cut off."""
+    """Send a playing task, an overdue one, one with dead air, and one with an interrupted file."""
     for task in ("playing", "overdue", "silent", "cut"):
         sender.start(task)
         sender.file("Start", task, duration=60)
@@ -109,7 +109,7 @@ def _files(sender: Sender) -> None:
 
 
 def _runs(sender: Sender) -> None:
-    """A task that failed and stays down, one that came back, one that ended as planned."""
+    """Send a failed task, a failed and restarted one, and a stopped one."""
     for task in ("down", "back", "planned"):
         sender.start(task, to=HOSTS[1])
     sender.exit("down", -22, to=HOSTS[1])
@@ -120,7 +120,7 @@ def _runs(sender: Sender) -> None:
 
 
 def _gaps(sender: Sender) -> None:
-    """Callbacks that never came: a start, and with it a task that is lost; an exit, a finish; a task id."""
+    """Send histories with a missing start, which becomes a lost task, exit, finish and task id."""
     sender.file("Start", "lost", duration=1)
     for _ in range(2):
         sender.start("twice")
@@ -131,18 +131,18 @@ def _gaps(sender: Sender) -> None:
 
 
 def _clocks(sender: Sender) -> None:
-    """A clock ahead, one that is wrong; a duplicate; one too late; a start time kept for all runs."""
-    sender.again(sender.start("skewed", ahead=20))
+    """Send skewed and wrong times, a duplicate, a stale callback, and one start time for two runs."""
+    sender.send_body(sender.start("skewed", ahead=20))
     sender.start("wrong", ahead=3600)
     sender.start("back", ahead=-SPAN_SECONDS)
-    stated = round(1000 * sender.clock.now())
-    sender.start("kept", task_start_time=stated)
+    start_time_ms = round(1000 * sender.clock.now())
+    sender.start("kept", task_start_time=start_time_ms)
     sender.exit("kept", -22, ahead=2)
-    sender.start("kept", task_start_time=stated, ahead=4)
+    sender.start("kept", task_start_time=start_time_ms, ahead=4)
 
 
 def _unusable(sender: Sender) -> None:
-    """Not JSON, against the schema, an unknown event."""
+    """Send malformed JSON, a violation of the schema, and an unknown event."""
     sender.exporter.post(b"{")
     sender.exporter.post(b'{"event_type": 314}')
     sender.send("TaskMigrate", "playing")

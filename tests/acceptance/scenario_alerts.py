@@ -1,6 +1,6 @@
 """A scenario with data for every rule: problems of each kind, posted to a real exporter.
 
-`prepare` creates the series that must be scraped before they grow, `trouble` sends all problems that
+`prepare` creates the series that must be scraped before they grow, `send_problems` sends all problems that
 callbacks can report. Problems of the exporter itself (killed, without its store) are caused by the test. The
 scenario needs an hour of the exporter's clock, which is set back before it and right afterwards; Prometheus
 uses the machine's clock.
@@ -46,10 +46,10 @@ def old_store(folder: Path) -> str:
 
 
 class Sender:
-    """A sender of callbacks that stands for the service.
+    """A sender of callbacks in place of the service.
 
     Args:
-        exporter: who takes the callbacks.
+        exporter: the receiver of the callbacks.
         now: its clock.
     """
 
@@ -61,7 +61,7 @@ class Sender:
         """Send a raw body; return the status of the answer."""
         return self._exporter.post(body)[0]
 
-    def tell(
+    def send_event(
         self, event: str, task: str | None, ago: float = 0.0, host: str = PUSH, **message: object
     ) -> bytes:
         """Send an event of a task, so many seconds ago; return the body."""
@@ -80,19 +80,21 @@ class Sender:
 
     def start(self, task: str, ago: float = 0.0, host: str = PUSH) -> None:
         """Send a TaskStart."""
-        self.tell("TaskStart", task, ago, host, task_start_time=0)
+        self.send_event("TaskStart", task, ago, host, task_start_time=0)
 
     def exit(self, task: str | None, ago: float = 0.0, host: str = PUSH, code: int = -22) -> None:
         """Send a TaskExit."""
-        self.tell("TaskExit", task, ago, host, code=code, message="write packet error.", task_exit_time=0)
+        self.send_event(
+            "TaskExit", task, ago, host, code=code, message="write packet error.", task_exit_time=0
+        )
 
     def file(self, task: str, ago: float, length: int, host: str = PUSH) -> None:
         """Send a VodSourceFileStart."""
-        self.tell("VodSourceFileStart", task, ago, host, url="a.mp4", index=0, duration=length)
+        self.send_event("VodSourceFileStart", task, ago, host, url="a.mp4", index=0, duration=length)
 
     def finish(self, task: str, ago: float, length: int, host: str = PUSH) -> None:
         """Send a VodSourceFileFinish."""
-        self.tell("VodSourceFileFinish", task, ago, host, url="a.mp4", index=0, duration=length)
+        self.send_event("VodSourceFileFinish", task, ago, host, url="a.mp4", index=0, duration=length)
 
 
 def prepare(sender: Sender) -> None:
@@ -106,8 +108,8 @@ def prepare(sender: Sender) -> None:
         sender.start(f"first-{host}", 500, host)
 
 
-def trouble(sender: Sender, clock: Clock) -> None:
-    """Send callbacks with every kind of problem; the clock is right in the end."""
+def send_problems(sender: Sender, clock: Clock) -> None:
+    """Send callbacks with every kind of problem; the clock is right at the end."""
     sender.file("lost", 1, 1)
     clock.advance(LOST_SECONDS)
     _tasks(sender)
@@ -129,7 +131,7 @@ def _tasks(sender: Sender) -> None:
     sender.finish("empty", 300, 60)
     sender.start("stuck", 600)
     sender.file("stuck", 590, 60)
-    sender.tell("TaskAlarm", "flapping", type="PushStreamFailed")
+    sender.send_event("TaskAlarm", "flapping", type="PushStreamFailed")
 
 
 def _callbacks(sender: Sender) -> None:
@@ -137,14 +139,15 @@ def _callbacks(sender: Sender) -> None:
     for number in range(20):
         sender.exit("flapping", STALE_SECONDS + number)
     for number in range(5):
-        sender.tell("TaskAlarm", "flapping", -10 - number, type="FileEndEarly")  # ahead of our clock
-        sender.tell("TaskAlarm", "flapping", sender.now() - 1000 - number, type="FileEndEarly")  # in 1970
-    again = sender.tell("ResetTaskConfig", "flapping")
+        # Event times ahead of the arrival, and in 1970.
+        sender.send_event("TaskAlarm", "flapping", -10 - number, type="FileEndEarly")
+        sender.send_event("TaskAlarm", "flapping", sender.now() - 1000 - number, type="FileEndEarly")
+    reset = sender.send_event("ResetTaskConfig", "flapping")
     for _ in range(100):
-        assert sender.send(again) == 200
+        assert sender.send(reset) == 200
     for number in range(3):
         assert sender.send(b"no json %d" % number) == 400
     unknown = {f"field{number}": 1 for number in range(60)}
     alarm = {"callback_event": "TaskAlarm", "msg": '{"type": "PullFileUnstable"}'}
-    odd = json.loads(again) | alarm | unknown
+    odd = json.loads(reset) | alarm | unknown
     assert sender.send(json.dumps(odd).encode()) == 200

@@ -1,4 +1,4 @@
-"""From a callback to the person on call: exporter, Prometheus, Alertmanager, with the rules as shipped."""
+"""From a callback to an alert: exporter, Prometheus and Alertmanager, with the shipped rules."""
 
 import json
 import subprocess
@@ -19,26 +19,26 @@ from tests.support import HANG_SECONDS, Exporter, free_port, running, until
 
 
 class OnCall(Struct):
-    """The Alertmanager of the person on call, and the sender of the callbacks."""
+    """The exporter, Prometheus and Alertmanager, and a sender of callbacks."""
 
     exporter: Exporter
     sender: Sender
     alertmanager: Alertmanager
     prometheus: Prometheus
 
-    def told(self, name: str, **more: str) -> list[dict[str, Any]]:
+    def alerts(self, name: str, **more: str) -> list[dict[str, Any]]:
         """Return the alerts with a name in Alertmanager; `active` and `inhibited` filter them."""
         return self.alertmanager.alerts(filter=f'alertname="{name}"', **more)
 
     def failed(self, *tasks: str, **more: str) -> dict[str, dict[str, Any]]:
         """Return the alerts of these failed tasks, or of all, by task."""
-        alerts = {alert["labels"]["task_id"]: alert for alert in self.told("CSSRelayTaskFailed", **more)}
+        alerts = {alert["labels"]["task_id"]: alert for alert in self.alerts("CSSRelayTaskFailed", **more)}
         return {task: alert for task, alert in alerts.items() if not tasks or task in tasks}
 
 
 @pytest.fixture(scope="module")
 def on_call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnCall]:
-    """The whole chain, with a `for` of one second. Each test has its own tasks and destination."""
+    """Yield the running programs. `for` is one second; each test uses its own tasks and destination."""
     folder = tmp_path_factory.mktemp("on-call")
     with (
         running(folder, web__listen_address=f"127.0.0.1:{free_port()}") as exporter,
@@ -54,13 +54,13 @@ def on_call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnCall]:
 
 
 def test_a_failed_task_alerts_until_it_restarts_and_a_planned_end_does_not(on_call: OnCall) -> None:
-    """With the labels and the texts that a person needs, also for a task that was never seen before."""
+    """The alert has its labels and texts, also for a task without earlier callbacks."""
     host = "single.example.com"
     on_call.sender.start("planned", 200, host)
     on_call.sender.exit("planned", 100, host, code=0)
     on_call.sender.start("118", 200, host)
     on_call.sender.exit("118", 100, host)
-    alert = until(lambda: on_call.failed("118", "planned"), "Alertmanager holds it")["118"]
+    alert = until(lambda: on_call.failed("118", "planned"), "the alert fires")["118"]
     labels = {k: alert["labels"][k] for k in ("severity", "job", "appid", "task_id", "to_host", "code")}
     assert labels == {
         "severity": "page",
@@ -77,9 +77,9 @@ def test_a_failed_task_alerts_until_it_restarts_and_a_planned_end_does_not(on_ca
     assert not on_call.failed("planned")
 
     on_call.sender.start("118", host=host)
-    until(lambda: not on_call.failed("118"), "it is resolved")
+    until(lambda: not on_call.failed("118"), "the alert is resolved")
     query = 'ALERTS{alertname="CSSRelayTaskFailed", alertstate="firing", task_id=~"118|planned"}'
-    until(lambda: not on_call.prometheus.query(query), "Prometheus tells of neither")
+    until(lambda: not on_call.prometheus.query(query), "neither alert fires in Prometheus")
 
 
 def test_a_failing_destination_mutes_its_tasks_and_no_others(on_call: OnCall) -> None:
@@ -90,10 +90,10 @@ def test_a_failing_destination_mutes_its_tasks_and_no_others(on_call: OnCall) ->
         on_call.sender.exit(task, 100, host)
 
     def destinations() -> set[str]:
-        told = on_call.told("CSSRelayDestinationFailing", active="true")
-        return {alert["labels"]["to_host"] for alert in told}
+        alerts = on_call.alerts("CSSRelayDestinationFailing", active="true")
+        return {alert["labels"]["to_host"] for alert in alerts}
 
-    until(lambda: "down.example.com" in destinations(), "the destination is told")
+    until(lambda: "down.example.com" in destinations(), "the destination alert fires")
 
     def states() -> dict[str, str]:
         return {task: a["status"]["state"] for task, a in on_call.failed(*many, "alone").items()}
@@ -109,30 +109,30 @@ def test_a_restart_of_the_exporter_neither_resolves_nor_repeats_an_alert(on_call
     host = "restart.example.com"
     on_call.sender.start("119", 200, host)
     on_call.sender.exit("119", 100, host)
-    begun = until(lambda: on_call.failed("119"), "Alertmanager holds it")["119"]["startsAt"]
+    begun = until(lambda: on_call.failed("119"), "the alert fires")["119"]["startsAt"]
 
     def begins() -> list[str]:
         return [alert["startsAt"] for alert in on_call.failed("119").values()]
 
     on_call.exporter.stop()
-    until(lambda: on_call.prometheus.query("fleet:css_relay_store_silent:age"), "nobody answers")
-    until(lambda: on_call.told("CSSRelayExporterAbsent"), "that is told, too")
+    until(lambda: on_call.prometheus.query("fleet:css_relay_store_silent:age"), "the exporter is down")
+    until(lambda: on_call.alerts("CSSRelayExporterAbsent"), "the absent alert fires")
     assert begins() == [begun]
 
     on_call.exporter.start()
-    until(lambda: not on_call.told("CSSRelayExporterAbsent"), "it is back")
+    until(lambda: not on_call.alerts("CSSRelayExporterAbsent"), "the absent alert is resolved")
     assert begins() == [begun]
     on_call.sender.start("119", host=host)
-    until(lambda: not on_call.failed("119"), "it is resolved")
+    until(lambda: not on_call.failed("119"), "the alert is resolved")
 
 
 def simulated() -> list[bytes]:
-    """Return the callbacks of a simulated fleet with some failures, in the order of the histories."""
-    kept = []
+    """Return the callbacks of a simulated fleet with failures, in the order they were sent."""
+    received = []
 
     class Recorder(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            kept.append(self.rfile.read(int(self.headers["Content-Length"])))
+            received.append(self.rfile.read(int(self.headers["Content-Length"])))
             self.send_response(200)
             self.end_headers()
             self.wfile.write(b'{"code":0}')
@@ -151,25 +151,25 @@ def simulated() -> list[bytes]:
         finally:
             server.shutdown()
             thread.join()
-    return kept
+    return received
 
 
 def test_a_task_that_fails_in_the_simulator_alerts_until_it_restarts(on_call: OnCall) -> None:
     """Through the exporter, Prometheus and Alertmanager."""
     bodies = simulated()
-    told = [(b["callback_event"], b.get("task_id"), json.loads(b["msg"])) for b in map(json.loads, bodies)]
+    events = [(b["callback_event"], b.get("task_id"), json.loads(b["msg"])) for b in map(json.loads, bodies)]
     failed, task = next(
         (number, task)
-        for number, (event, task, msg) in enumerate(told)
-        if event == "TaskExit" and msg["code"] < 0 and ("TaskStart", task) in [e[:2] for e in told[number:]]
+        for number, (event, task, msg) in enumerate(events)
+        if event == "TaskExit" and msg["code"] < 0 and ("TaskStart", task) in [e[:2] for e in events[number:]]
     )
-    back = next(n for n in count(failed) if told[n][:2] == ("TaskStart", task))
+    back = next(n for n in count(failed) if events[n][:2] == ("TaskStart", task))
     for body in bodies[: failed + 1]:
         assert on_call.sender.send(body) == 200
-    alert = until(lambda: on_call.failed(task), "it is told")[task]
-    assert int(alert["labels"]["code"]) == told[failed][2]["code"]
+    alert = until(lambda: on_call.failed(task), "the alert fires")[task]
+    assert int(alert["labels"]["code"]) == events[failed][2]["code"]
     for body in bodies[failed + 1 : back + 1]:
         assert on_call.sender.send(body) == 200
-    until(lambda: not on_call.failed(task), "it is back")
+    until(lambda: not on_call.failed(task), "the alert is resolved")
     query = f'css_relay_task_state{{state="active", task_id="{task}"}} == 1'
     until(lambda: on_call.prometheus.query(query), "it is on air")

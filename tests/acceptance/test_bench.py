@@ -46,14 +46,14 @@ DAY_SECONDS = 86400.0
 
 @pytest.fixture(scope="module", autouse=True)
 def tools() -> None:
-    """The programs that the benchmarks need."""
+    """Check that the programs for the benchmarks are installed; otherwise skip the tests."""
     for name in ("wrk", "prometheus-pushgateway", "taskset"):
         tool(name)
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Contender]]:
-    """The bare handler and the exporter on a file, running."""
+    """Yield the bare handler and the exporter on a store file, both running."""
     with running(tmp_path_factory.mktemp("bench"), (), (BARE_HANDLER, SQLITE)) as found:
         yield found
 
@@ -64,7 +64,7 @@ def numbers(contender: Contender) -> Mapping[str, float]:
 
 
 def counted(contender: Contender) -> float:
-    """Return the number of callbacks, or pushes, that it has counted itself."""
+    """Return the number of callbacks, or of pushes, in the metrics of a contender."""
     found = numbers(contender)
     if contender.name == PUSHGATEWAY:
         return found.get('pushgateway_http_requests_total{code="200",handler="push",method="post"}', 0)
@@ -161,7 +161,7 @@ def test_life_cycles_have_the_stated_events(pair: Mapping[str, Contender]) -> No
 
 
 def test_signed_callbacks_with_a_token_are_counted(tmp_path: Path) -> None:
-    """By an exporter that requires both."""
+    """The exporter requires both."""
     with running(tmp_path, (), [SIGNED]) as found:
         assert_counts_what_it_is_sent(found[SIGNED])
 
@@ -192,7 +192,7 @@ def test_the_plain_way_counts_valid_callbacks_and_rejects_invalid_ones(tmp_path:
 
 
 def test_the_pushgateway_accepts_pushes_in_both_loops(tmp_path: Path) -> None:
-    """They have the text format of metrics."""
+    """The pushes have the text format of metrics."""
     with running(tmp_path, (), [PUSHGATEWAY]) as found:
         assert_counts_what_it_is_sent(found[PUSHGATEWAY])
         answered = arrivals.measure_once(found[PUSHGATEWAY], 1, DESTINATIONS, RATE).answered

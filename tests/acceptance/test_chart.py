@@ -1,4 +1,4 @@
-"""The Helm chart and the plain manifests, by Helm, Kubernetes' own schemas, promtool and a real exporter."""
+"""The Helm chart and the plain manifests: checks with Helm, Kubernetes schemas, promtool and an exporter."""
 
 import json
 import re
@@ -29,20 +29,20 @@ from tests.support import HANG_SECONDS, Exporter, tool, until
 
 ROOT = Path(__file__).parents[2]
 VERSIONS = sorted(set(all_versions()), key=lambda version: [int(part) for part in version.split(".")])
-#: Larger ones can't be put there by kubectl apply, which keeps a copy in an annotation.
+#: The maximum size of an object for kubectl apply, which stores a copy of it in an annotation.
 MAX_APPLIED_BYTES = 256 * 1024
 
 
-def test_helm_has_nothing_to_warn_of() -> None:
-    """For all variants: it only recommends an icon."""
+def test_helm_lint_reports_nothing() -> None:
+    """For all variants, except for the recommendation of an icon."""
     for name, values in VARIANTS.items():
         report = helm_python.lint(CHART, values, strict=True)
         assert report["errors"] == [], name
         assert [m["error"] for m in report["messages"]] == ["icon is recommended"], name
 
 
-def unknown(objects: Sequence[dict[str, Any]], versions: Sequence[str]) -> Iterator[str]:
-    """Return the errors that Kubernetes' own schemas of these versions find in objects of its kinds."""
+def schema_errors(objects: Sequence[dict[str, Any]], versions: Sequence[str]) -> Iterator[str]:
+    """Yield the errors of Kubernetes objects by the schemas of these versions."""
     for found in objects:
         if not found["apiVersion"].startswith("monitoring.coreos.com/"):
             for version in versions:
@@ -53,9 +53,9 @@ def unknown(objects: Sequence[dict[str, Any]], versions: Sequence[str]) -> Itera
 
 
 def test_the_oldest_and_the_newest_kubernetes_know_every_field_of_every_variant() -> None:
-    """By their own schemas: a field that both know is also known to the versions between them."""
+    """A field that both versions know is also known to the versions between them."""
     different = {json.dumps(found): found for objects in variants().values() for found in objects.all}
-    assert list(unknown(list(different.values()), (VERSIONS[0], VERSIONS[-1]))) == []
+    assert list(schema_errors(list(different.values()), (VERSIONS[0], VERSIONS[-1]))) == []
 
 
 def test_every_kubernetes_between_knows_an_object_of_each_kind() -> None:
@@ -63,14 +63,14 @@ def test_every_kubernetes_between_knows_an_object_of_each_kind() -> None:
     fullest: dict[str, dict[str, Any]] = {}
     for found in sorted((f for o in variants().values() for f in o.all), key=lambda f: len(json.dumps(f))):
         fullest[found["kind"]] = found
-    assert list(unknown(list(fullest.values()), VERSIONS[1:-1])) == []
+    assert list(schema_errors(list(fullest.values()), VERSIONS[1:-1])) == []
 
 
 def test_a_planted_fault_is_found() -> None:
     """The check itself can fail."""
     workload = Objects({}).workload
     workload["spec"]["template"]["spec"]["enableServiceLink"] = False
-    (fault,) = unknown([workload], VERSIONS[-1:])
+    (fault,) = schema_errors([workload], VERSIONS[-1:])
     assert fault.startswith("StatefulSet release")
     assert "enableServiceLink" in fault
 
@@ -84,8 +84,8 @@ for (const found of JSON.parse(await text(process.stdin))) {
 """
 
 
-def test_the_operator_takes_its_kinds() -> None:
-    """By models of its API, which find a wrong type or format, but no unknown field."""
+def test_the_prometheus_operator_accepts_its_kinds() -> None:
+    """The models of its API find a wrong type or format, but no unknown field."""
     objects = Objects(VARIANTS["everything"])
     kinds = [*objects.of("ServiceMonitor"), *objects.of("PrometheusRule")]
     folder = installed()
@@ -99,7 +99,7 @@ def test_the_operator_takes_its_kinds() -> None:
 
 
 def test_the_chart_is_of_this_version_and_for_the_versions_that_are_tested() -> None:
-    """The tag of the image is the version."""
+    """The image tag is the version of the project."""
     with Chart.load(CHART) as chart:
         assert (chart.version, chart.metadata["appVersion"]) == (__version__, __version__)
         assert chart.metadata["kubeVersion"] == f">={VERSIONS[0]}-0"
@@ -168,7 +168,7 @@ def test_pods_of_every_variant_are_restricted_mount_all_their_volumes_and_have_t
         assert ("lifecycle" in objects.container) is not is_embedded, name
 
 
-def test_secrets_are_for_its_group_alone() -> None:
+def test_secret_files_are_readable_by_the_group_only() -> None:
     """The exporter refuses secret files that other users can read."""
     pod = variants()["behind secrets"].pod["spec"]
     secrets = [volume["secret"] for volume in pod["volumes"] if "secret" in volume]
@@ -177,7 +177,7 @@ def test_secrets_are_for_its_group_alone() -> None:
 
 
 def test_an_sqlite_store_allows_one_replica() -> None:
-    """In a StatefulSet, which never runs two pods at once; more replicas are refused."""
+    """It is a StatefulSet, which never runs two pods at once; the chart refuses more replicas."""
     assert Objects({}).workload["kind"] == "StatefulSet"
     assert Objects({"replicas": 0}).workload["spec"]["replicas"] == 0
     with pytest.raises(HelmRenderError, match="replicas: an SQLite store allows only 1"):
@@ -203,7 +203,7 @@ def test_a_valkey_store_allows_many_replicas() -> None:
     assert variable["valueFrom"]["secretKeyRef"] == {"name": "valkey", "key": "url"}
 
 
-# What is set
+# Settings
 
 
 def test_the_exporter_understands_what_is_rendered() -> None:
@@ -221,12 +221,13 @@ def test_the_exporter_understands_what_is_rendered() -> None:
 
 
 def test_every_flag_can_be_set() -> None:
-    """By its name, and the exporter gets the same text; whole numbers are not written as floats."""
+    """The exporter gets the same text; integers are not rendered as floats."""
     values = written()
     assert values.keys() == {flag.name for flag in flags_of(Settings).values()}
     environment = Objects({"settings": values}).environment
     assert environment == {flag.variable: _text(values[flag.name]) for flag in flags_of(Settings).values()}
-    read({}, environment | {"CSS_RELAY_STORE_URL": "valkey://db"})  # a file has no password
+    # The flags of the password are invalid with an SQLite store.
+    read({}, environment | {"CSS_RELAY_STORE_URL": "valkey://db"})
 
 
 def _text(value: object) -> str:
@@ -234,7 +235,7 @@ def _text(value: object) -> str:
 
 
 def test_lists_are_lists_and_ports_follow() -> None:
-    """In the usual YAML form."""
+    """Lists are YAML lists; the ports of Services follow the listen addresses."""
     values = {
         "relay.ok-exit-codes": [0, -32],
         "metrics.labels": ["appid", "to_host"],
@@ -317,11 +318,11 @@ def test_the_notes_warn_about_an_open_listener() -> None:
     assert "https://callbacks.example.org/callbacks/<token>\n" in variants()["everything"].notes
 
 
-# Who reaches what
+# Network access
 
 
-def test_the_two_sides_have_a_service_each() -> None:
-    """To one port, which the pods have, in every variant."""
+def test_each_listener_has_a_service() -> None:
+    """Each Service has one port, which the pods expose, in every variant."""
     for name, objects in variants().items():
         services = objects.of("Service")
         assert len(services) == 2, name
@@ -335,8 +336,8 @@ def test_the_two_sides_have_a_service_each() -> None:
         assert objects.one("Service", "-web")["spec"]["publishNotReadyAddresses"] is True, name
 
 
-def test_an_ingress_leads_to_callbacks_alone() -> None:
-    """The web listener has none, and no address outside of the cluster."""
+def test_an_ingress_serves_only_callbacks() -> None:
+    """The web listener has no Ingress, and no address outside of the cluster."""
     objects = variants()["everything"]
     (ingress,) = objects.of("Ingress")
     service = objects.one("Service", "-callbacks")
@@ -369,8 +370,8 @@ def _names(peer: dict[str, Any]) -> list[str]:
     return list(expressions[0]["values"]) if expressions else ["any namespace"]
 
 
-def test_the_network_lets_senders_to_the_one_port_and_operators_to_the_other() -> None:
-    """With SQLite no connection to the outside is allowed."""
+def test_the_network_policy_separates_senders_and_operators() -> None:
+    """With SQLite no egress is allowed."""
     for values, senders, lookers in (
         ({}, ["anybody"], ["own namespace", "monitoring"]),
         ({"networkPolicy": {"web": {"namespaces": []}}}, ["anybody"], ["own namespace"]),
@@ -387,7 +388,7 @@ def test_the_network_lets_senders_to_the_one_port_and_operators_to_the_other() -
     assert Objects({}).one("NetworkPolicy")["spec"]["egress"] == []
 
 
-def test_the_network_lets_replicas_to_names_and_to_the_valkey_alone() -> None:
+def test_the_network_policy_allows_only_dns_and_the_store() -> None:
     """At any address, or at the configured ones."""
     for values, there in ((VALKEY, ["anybody"]), (VARIANTS["everything"], ["2001:db8::/32", "databases"])):
         dns, valkey = Objects(values).one("NetworkPolicy")["spec"]["egress"]
@@ -400,7 +401,7 @@ def test_the_network_lets_replicas_to_names_and_to_the_valkey_alone() -> None:
 # Monitoring
 
 
-def test_prometheus_finds_the_web_service_alone() -> None:
+def test_prometheus_finds_only_the_web_service() -> None:
     """With the scheme and the password of the web listener; all replicas are one job."""
     for values, scheme in (
         ({"serviceMonitor": {"enabled": True}}, "http"),
@@ -447,7 +448,7 @@ def test_the_dashboards_are_those_of_the_repository() -> None:
     }
 
 
-# The page
+# docs/kubernetes.md
 
 BLOCKS = [
     yaml.safe_load(text)
@@ -455,19 +456,19 @@ BLOCKS = [
 ]
 
 
-def test_values_on_the_page_make_something() -> None:
+def test_documented_values_are_valid() -> None:
     """The values are valid, and so are the rendered objects."""
     examples = [block for block in BLOCKS if "kind" not in block]
     assert len(examples) == 3
     for values in examples:
-        assert list(unknown(Objects(values).all, VERSIONS[-1:])) == []
+        assert list(schema_errors(Objects(values).all, VERSIONS[-1:])) == []
 
 
-def test_the_pod_on_the_page_may_run_where_the_exporter_does() -> None:
-    """On its volume."""
+def test_the_documented_pod_is_restricted_too() -> None:
+    """It uses the volume of the exporter."""
     (pod,) = (block for block in BLOCKS if block.get("kind") == "Pod")
-    assert list(unknown([pod], VERSIONS[:1])) == []
-    assert_restricted("the pod on the page", pod["spec"], "persistentVolumeClaim")
+    assert list(schema_errors([pod], VERSIONS[:1])) == []
+    assert_restricted("the documented pod", pod["spec"], "persistentVolumeClaim")
     claim = pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"]
     (template,) = Objects({}).workload["spec"]["volumeClaimTemplates"]
     assert claim == f"{template['metadata']['name']}-css-relay-0"
@@ -532,7 +533,7 @@ def test_it_starts_with_its_secrets_and_is_probed_behind_a_password(tmp_path: Pa
         exporter.kill()
 
 
-def test_probes_ask_as_the_web_side_can_be_asked() -> None:
+def test_probes_match_the_web_listener() -> None:
     """Health for restarts, readiness for routing; with client certificates only the open port is checked."""
     plain = Objects({}).container
     assert plain["livenessProbe"]["httpGet"] == {"path": "/-/healthy", "port": "web", "scheme": "HTTP"}

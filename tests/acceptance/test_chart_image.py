@@ -1,4 +1,4 @@
-"""The chart's pod as far as an engine can run it: the real image with its variables, user and volumes."""
+"""The pod of the chart, run by podman: the real image with its variables, user and volumes."""
 
 import os
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ image = images.image
 
 
 def written_secrets(folder: Path) -> None:
-    """Write what the Secrets of the pod hold, in a folder for each."""
+    """Write the content of each Secret of the pod into its own folder."""
     for name in ("a", "b", "c", "d", "e"):
         (folder / name).mkdir()
     (folder / "a" / "tokens").write_text("secret-token")
@@ -35,7 +35,7 @@ def written_secrets(folder: Path) -> None:
 
 
 class Pod:
-    """The pod, without a kubelet: volumes are folders with the owners and modes that one gives them."""
+    """The pod without a kubelet: its volumes are folders with the same owners and modes."""
 
     def __init__(self, objects: Objects, folder: Path) -> None:
         self.name = f"css-relay-exporter-{uuid4().hex[:12]}"
@@ -44,7 +44,7 @@ class Pod:
         self._spec = objects.pod["spec"]
 
     def start(self, image: str) -> None:
-        """Run its container."""
+        """Run the container of the pod."""
         context = self._spec["securityContext"]
         limits = self.objects.container["securityContext"]
         assert limits["readOnlyRootFilesystem"]
@@ -72,18 +72,18 @@ class Pod:
             yield f"{folder}:{mount['mountPath']}:{'ro' if mount.get('readOnly') else 'rw'}"
 
     def passes(self, probe: str) -> bool:
-        """Whether a probe passes."""
+        """Return whether a probe passes."""
         command = self.objects.container[probe]["exec"]["command"]
         return run("podman", "exec", self.name, *command, check=False).returncode == 0
 
     def remove(self) -> None:
-        """Remove its container."""
+        """Remove the container."""
         run("podman", "rm", "--force", "--volumes", self.name, check=False)
 
 
 @pytest.fixture
 def pod(image: str, tmp_path: Path) -> Iterator[Pod]:
-    """Running, with every secret."""
+    """Yield a running pod with every secret."""
     written_secrets(tmp_path)
     made = Pod(Objects(VARIANTS["behind secrets"]), tmp_path)
     try:
@@ -94,7 +94,7 @@ def pod(image: str, tmp_path: Path) -> Iterator[Pod]:
 
 
 def test_the_pod_runs_and_its_probes_pass(pod: Pod, tmp_path: Path) -> None:
-    """It reads its secrets by its group and keeps its store on the volume; commands find their settings."""
+    """It reads secrets as a group member and writes the store to the volume; commands know the settings."""
     try:
         until(lambda: pod.passes("startupProbe"), "the startup probe passes")
     except AssertionError:

@@ -1,4 +1,4 @@
-"""The stack to try: every part of it is there, and all but Grafana run together as the compose file says."""
+"""The compose stack: its files exist, and all services except Grafana run together."""
 
 import json
 import re
@@ -14,10 +14,10 @@ from tests import images
 from tests.images import ROOT, podman, run
 
 COMPOSE = ROOT / "deploy" / "compose.yaml"
-RUNNABLE = ("exporter", "simulator", "prometheus", "alertmanager")  # of Grafana no package is to be had here
+RUNNABLE = ("exporter", "simulator", "prometheus", "alertmanager")  # there is no package of Grafana for tests
 
-# Asks each URL until what is to be true of its answer is, then prints all answers. It runs within the stack:
-# nobody outside reaches its ports.
+# Requests each URL until the condition of its answer is true, then prints all answers. It runs inside the
+# stack, because its ports are not reachable from outside.
 ASK = """
 import json, sys, time, urllib.request
 
@@ -44,8 +44,8 @@ def services() -> dict[str, Any]:
     return dict(yaml.safe_load(COMPOSE.read_text())["services"])
 
 
-def test_everything_that_is_mounted_is_there() -> None:
-    """A path of this repository, or a volume that the file declares."""
+def test_every_mounted_path_exists() -> None:
+    """It is a path of this repository, or a volume that the file declares."""
     declared = yaml.safe_load(COMPOSE.read_text())["volumes"]
     for name, service in services().items():
         for volume in service.get("volumes", ()):
@@ -58,16 +58,16 @@ def test_everything_that_is_mounted_is_there() -> None:
                 assert source in declared, (name, volume)
 
 
-def test_images_have_versions_and_ports_are_of_this_machine_alone() -> None:
-    """It is the same stack tomorrow, and nobody else's."""
+def test_images_have_versions_and_ports_are_local() -> None:
+    """The stack does not change with new releases, and is not reachable from other machines."""
     for name, service in services().items():
         assert "build" in service or name == "simulator" or re.search(r":v?\d+\.\d+\.\d+$", service["image"])
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
     assert services()["simulator"]["image"] == services()["exporter"]["image"]
 
 
-def test_grafana_is_provisioned_with_what_is_there() -> None:
-    """Its data source is the stack's Prometheus, and its dashboards are where they are looked for."""
+def test_grafana_provisioning_names_existing_files() -> None:
+    """The data source is the Prometheus of the stack, and the dashboards are in the provisioned folder."""
     folder = ROOT / "grafana" / "provisioning"
     (source,) = yaml.safe_load((folder / "datasources" / "prometheus.yml").read_text())["datasources"]
     (provider,) = yaml.safe_load((folder / "dashboards" / "css-relay.yml").read_text())["providers"]
@@ -79,10 +79,11 @@ def test_grafana_is_provisioned_with_what_is_there() -> None:
 
 
 class Stack:
-    """The stack, with one network namespace for all: a sandbox may have no bridges.
+    """The stack in one network namespace, because a sandbox may have no bridges.
 
     Args:
-        image: the id of the exporter's image.
+        folder: the folder for temporary files.
+        image: the id of the image of the exporter.
     """
 
     def __init__(self, folder: Path, image: str) -> None:
@@ -95,7 +96,7 @@ class Stack:
         for name in ("exporter", "simulator"):
             override[name]["image"] = image
         self._override = folder / "override.yaml"
-        # Ports can't be published without a network; the tag that takes them away is not of YAML's own.
+        # Ports cannot be published without a network. `!reset` removes them; PyYAML cannot write it.
         text = yaml.safe_dump({"services": override})
         self._override.write_text(
             re.sub(r"^(  (?!simulator)\w+:)$", r"\1\n    ports: !reset []", text, flags=re.M)
@@ -107,21 +108,21 @@ class Stack:
         run("compose", *files, *words)
 
     def end(self) -> None:
-        """Remove it, with the volume that the image asks for where the compose file gives it none."""
+        """Remove the stack, and the anonymous volume of the simulator, which `down -v` does not remove."""
         mounts = ("inspect", "--format={{range .Mounts}}{{.Name}} {{end}}", f"{self._name}_simulator_1")
-        nameless = run("podman", *mounts, check=False).stdout.decode().split()
+        anonymous = run("podman", *mounts, check=False).stdout.decode().split()
         self.compose("down", "-v", "-t", "1")
-        run("podman", "volume", "rm", "--force", *nameless, check=False)
+        run("podman", "volume", "rm", "--force", *anonymous, check=False)
 
     def ask(self, urls: dict[str, str]) -> dict[str, Any]:
-        """Return what services answer, as JSON, once what is to be true of each answer is."""
+        """Return the JSON answers of services, when the condition of each answer is true."""
         command = ("exec", f"{self._name}_exporter_1", "python", "-c", ASK, json.dumps(urls))
         return dict(json.loads(podman(*command)))
 
 
 @pytest.fixture
 def stack(image: str, tmp_path: Path) -> Iterator[Stack]:
-    """The running stack, without Grafana."""
+    """Yield the running stack, without Grafana."""
     run("peers")
     stack = Stack(tmp_path, image.rpartition(":")[2])
     try:
@@ -136,7 +137,7 @@ PROMETHEUS, ALERTMANAGER = "http://prometheus:9090/api/v1", "http://alertmanager
 
 def test_the_stack_runs_and_shows_the_simulated_fleet(stack: Stack) -> None:
     """Prometheus scrapes the exporter, evaluates the rules and knows its Alertmanager."""
-    told = stack.ask(
+    found = stack.ask(
         {
             f"{PROMETHEUS}/query?query=sum(css_relay_tasks{{state='active'}})": f"{VALUE} > 10",
             f"{PROMETHEUS}/query?query=up": f"{VALUE} == 1",
@@ -146,10 +147,10 @@ def test_the_stack_runs_and_shows_the_simulated_fleet(stack: Stack) -> None:
             f"{ALERTMANAGER}/status": "found['cluster']",
         }
     )
-    groups = told[f"{PROMETHEUS}/rules"]["data"]["groups"]
+    groups = found[f"{PROMETHEUS}/rules"]["data"]["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
     assert len(rules) > 20
     assert {rule["health"] for rule in rules} <= {"ok", "unknown"}
-    alertmanagers = told[f"{PROMETHEUS}/alertmanagers"]["data"]["activeAlertmanagers"]
+    alertmanagers = found[f"{PROMETHEUS}/alertmanagers"]["data"]["activeAlertmanagers"]
     assert [a["url"] for a in alertmanagers] == ["http://alertmanager:9093/api/v2/alerts"]
-    assert told[f"{ALERTMANAGER}/status"]["cluster"]["status"] in ("disabled", "ready")
+    assert found[f"{ALERTMANAGER}/status"]["cluster"]["status"] in ("disabled", "ready")

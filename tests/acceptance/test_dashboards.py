@@ -31,7 +31,7 @@ and count(fleet:css_relay_tasks:max{state="lost"} > 0) == 1
 EVALUATED = 'max(timestamp(fleet:css_relay_tasks:max{state="lost"}))'
 
 
-class Seen(Struct, frozen=True):
+class ScrapedHistory(Struct, frozen=True):
     """A Prometheus and the time when it had all data, in UNIX seconds."""
 
     prometheus: Prometheus
@@ -58,7 +58,7 @@ class Seen(Struct, frozen=True):
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
+def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScrapedHistory]:
     """A Prometheus with the recording rules that scraped the scenario from two replicas."""
     folder = tmp_path_factory.mktemp("dashboards")
     other_folder = tmp_path_factory.mktemp("replica")
@@ -71,13 +71,13 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
         Prometheus(folder, exporter.ports["web"], replica.ports["web"], rules=RULES) as server,
     ):
         sender = scenario.Sender(exporter, clock)
-        scenario.begin(sender)
+        scenario.create_label_sets(sender)
         begun = "count(css_relay_tasks{state='active'} > 0) == 4"
-        until(lambda: server.query(begun), "both replicas tell what counters begin from")
-        scenario.everything(sender)
+        until(lambda: server.query(begun), "the initial counters of both replicas are scraped")
+        scenario.send_history(sender)
         at = until(lambda: settled(server), "the end of the history is scraped and evaluated")
-        until(lambda: (server.value(EVALUATED) or 0) > at, "that evaluation is over")
-        yield Seen(server, at)
+        until(lambda: (server.value(EVALUATED) or 0) > at, "that evaluation has ended")
+        yield ScrapedHistory(server, at)
 
 
 def settled(server: Prometheus) -> float | None:
@@ -91,17 +91,17 @@ def without_rules(expression: str) -> str:
     return re.sub(r"\b(fleet|task):(?=css_relay_)", "no_such_rule:", expression)
 
 
-def offered(seen: Seen, query: str, chosen: dict[str, str]) -> list[str]:
+def variable_values(history: ScrapedHistory, query: str, chosen: dict[str, str]) -> list[str]:
     """Return the values of a variable, with the variables before it selected."""
     asked = re.fullmatch(r"label_values\((.+), (\w+)\)", query)
     assert asked
     where = {"match[]": fill(asked[1], chosen)}
-    found: list[str] = seen.prometheus.ask(f"label/{asked[2]}/values", **where)
+    found: list[str] = history.prometheus.ask(f"label/{asked[2]}/values", **where)
     assert found, query
     return found
 
 
-def choices(seen: Seen, name: str) -> list[dict[str, str]]:
+def choices(history: ScrapedHistory, name: str) -> list[dict[str, str]]:
     """Return the values of the variables of a dashboard: one set for each task if a task is chosen."""
     made: list[dict[str, str]] = [{}]
     for variable_name, variable in variables(DASHBOARDS[name]).items():
@@ -109,12 +109,12 @@ def choices(seen: Seen, name: str) -> list[dict[str, str]]:
         made = [
             chosen | {variable_name: value}
             for chosen in made
-            for value in written(variable, offered(seen, query, chosen))
+            for value in selectable(variable, variable_values(history, query, chosen))
         ]
     return made
 
 
-def written(variable: dict[str, Any], values: Sequence[str]) -> Sequence[str]:
+def selectable(variable: dict[str, Any], values: Sequence[str]) -> Sequence[str]:
     """Return the text for all values of a variable, or for each value of a single choice."""
     if not variable["includeAll"]:
         return values
@@ -126,9 +126,11 @@ def fill(text: str, values: dict[str, str]) -> str:
     return re.sub(r"\$(\w+)", lambda found: (BUILT_IN | values)[found[1]], text)
 
 
-def test_every_query_of_every_panel_has_data_with_and_without_the_recording_rules(seen: Seen) -> None:
+def test_every_query_of_every_panel_has_data_with_and_without_the_recording_rules(
+    history: ScrapedHistory,
+) -> None:
     """And every variable has values. A query of the task dashboard has data for at least one task."""
-    made = {name: choices(seen, name) for name in DASHBOARDS}
+    made = {name: choices(history, name) for name in DASHBOARDS}
     empty = [
         f"{target}: {expression}"
         for target in targets()
@@ -136,7 +138,7 @@ def test_every_query_of_every_panel_has_data_with_and_without_the_recording_rule
         if not any(
             math.isfinite(number)
             for chosen in made[target.dashboard]
-            for number in seen.numbers(target, fill(expression, chosen))
+            for number in history.numbers(target, fill(expression, chosen))
         )
     ]
     assert empty == []
@@ -145,14 +147,14 @@ def test_every_query_of_every_panel_has_data_with_and_without_the_recording_rule
 SHARED = [queries.down, queries.dead_air, queries.overdue, queries.tasks, queries.failed_share]
 
 
-def test_every_rule_and_its_expression_agree(seen: Seen) -> None:
+def test_every_rule_and_its_expression_agree(history: ScrapedHistory) -> None:
     """A panel is right without the recording rules, and shows the values of the alerts with them."""
-    (chosen,) = choices(seen, "relay-overview.json")
+    (chosen,) = choices(history, "relay-overview.json")
 
     def series(expression: str) -> dict[frozenset[tuple[str, str]], float]:
         return {
             frozenset((k, v) for k, v in s["metric"].items() if k != "__name__"): float(s["value"][1])
-            for s in seen.query(expression)
+            for s in history.query(expression)
         }
 
     for shared in SHARED:
@@ -162,13 +164,13 @@ def test_every_rule_and_its_expression_agree(seen: Seen) -> None:
         assert not series(without_rules(rule))
 
 
-def test_two_replicas_do_not_double_what_they_tell(seen: Seen) -> None:
-    """Each shows the whole fleet: tasks by state, and all runs that ended."""
-    (chosen,) = choices(seen, "relay-overview.json")
+def test_two_replicas_do_not_double_the_values(history: ScrapedHistory) -> None:
+    """Each replica exports the whole fleet: tasks by state, and all exits."""
+    (chosen,) = choices(history, "relay-overview.json")
     for state in STATES:
         shown = fill(queries.total(queries.tasks(f'state="{state}"')), chosen)
         for expression in (shown, without_rules(shown)):
-            told = f'sum(css_relay_tasks{{state="{state}"}}) / 2'
-            assert seen.query(f"({expression}) == ({told})"), f"{expression} is not {told}"
-    (grown,) = seen.query(fill(queries.grown("tasks_exited_total"), chosen))
+            expected = f'sum(css_relay_tasks{{state="{state}"}}) / 2'
+            assert history.query(f"({expression}) == ({expected})"), f"{expression} is not {expected}"
+    (grown,) = history.query(fill(queries.grown("tasks_exited_total"), chosen))
     assert float(grown["value"][1]) == scenario.EXITS

@@ -1,4 +1,4 @@
-"""A disk that fills up: callers come again, nothing answered is lost, and it recovers by itself."""
+"""A full disk: callbacks get 503 and are sent again, nothing answered is lost, the exporter recovers."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.embedded
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 3 MiB."""
+    """Yield the folder of a file system of 3 MiB."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount a small file system")
     folder = tmp_path / "disk"
@@ -27,7 +27,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_loses_nothing(tmp_path: Path, small_disk: Path) -> None:
-    """503 from the moment it is full, told by store_up and ready; with room again all goes on."""
+    """While it is full, callbacks get 503, and store_up and ready report it; with free space it recovers."""
     with running(tmp_path, store__url=f"sqlite:{small_disk}/relay.db") as exporter:
         answers = []
         while answers.count(503) < 20:
@@ -35,14 +35,14 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, small_disk: Path) -> None:
             answers.append(exporter.post(body)[0])
         assert set(answers) == {200, 503}
         assert exporter.scrape().value("tasks_started_total") == answers.count(200)
-        # A write for which there is room by chance may come between.
+        # A small write may succeed in between, so poll until both report the fault.
         until(
             lambda: exporter.get("/-/ready")[0] == 503 and exporter.scrape().value("exporter_store_up") == 0,
-            "it is told",
+            "the fault is reported",
         )
         assert exporter.get("/-/healthy")[0] == 200
         subprocess.run(["mount", "-o", "remount,size=30m", small_disk], check=True)
-        until(lambda: exporter.scrape().value("exporter_store_up") == 1, "it notices by itself")
+        until(lambda: exporter.scrape().value("exporter_store_up") == 1, "the store is up again")
         exporter.until_ready()
         assert exporter.post(sample("documented/task_start"))[0] == 200
         assert exporter.scrape().value("tasks_started_total") == answers.count(200) + 1

@@ -1,4 +1,4 @@
-"""The container image: built from the Dockerfile as it is, run with as few rights as an engine can give."""
+"""The container image, built from the Dockerfile and run with minimal privileges."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from tests.support import HANG_SECONDS, SAMPLES, Scrape, parse, until
 
 USER = 65532
 
-# These run inside the container, which has a network of its own: nothing outside reaches its ports.
+# The programs below run inside the container, because its ports are not reachable from outside.
 ASK = """
 import sys
 from http.client import HTTPConnection
@@ -43,10 +43,10 @@ while True:
         time.sleep(0.05)
 """
 
-# Sends a callback in two halves, the second one when the server takes no new connections any more. A half has
-# its time, and nobody knows when the server is stopped: until then it begins anew, again and again. A newer
-# half takes the place of the one before only when the server has read it and still takes connections.
-HALVES = """
+# Sends a callback in two halves, the second one when the server no longer accepts connections. The first
+# half has a time limit, and the time of the stop is unknown. So the program sends a new first half every 2 s.
+# It closes the older connection when the server has read the new half and still accepts connections.
+SPLIT = """
 import socket, sys, time
 
 def unread():
@@ -87,8 +87,8 @@ connection.sendall(body[20:])
 connection.recv(4096)
 """
 
-# What the main process may do, told by the kernel rather than by the image's settings.
-RIGHTS = """
+# Prints the privileges of the main process, as the kernel reports them.
+PRIVILEGES = """
 import errno, json, os
 
 status = dict(line.split(":\\t", 1) for line in open("/proc/1/status").read().splitlines())
@@ -111,8 +111,8 @@ print(json.dumps({
 }))
 """
 
-# Bytecode that doesn't fit its source would be compiled again at each start: nothing can be written.
-LEFT = """
+# Prints files left in the image. Outdated bytecode would be compiled at each start: the root is read-only.
+LEFTOVERS = """
 import json, os, subprocess, sys
 from importlib.metadata import distributions
 
@@ -131,10 +131,11 @@ image = images.image
 
 
 class Container:
-    """A container of the image, locked down.
+    """A container of the image with minimal privileges.
 
     Args:
-        no_shell: a file that can't be run, to stand where the shells are.
+        image: the image.
+        no_shell: a file that is not executable, mounted over the shells.
     """
 
     def __init__(self, image: str, no_shell: Path) -> None:
@@ -147,12 +148,12 @@ class Container:
         self.image = image
 
     def create(self) -> None:
-        """Run it."""
+        """Run the container."""
         podman("run", "--detach", f"--name={self.name}", *self.options, self.image)
         self.wait()
 
     def wait(self) -> None:
-        """Wait until it answers, and its own health check finds that too."""
+        """Wait until the server answers and the health check passes."""
         try:
             self.python(WAIT)
             until(self.is_healthy, "the health check passes")
@@ -161,17 +162,17 @@ class Container:
             raise
 
     def is_healthy(self) -> bool:
-        """Whether its own health check passes."""
+        """Return whether the health check of the image passes."""
         return run("podman", "healthcheck", "run", self.name, check=False).returncode == 0
 
     def python(self, program: str, *arguments: str, stdin: bytes = b"") -> str:
-        """Run a program inside, as its user."""
+        """Run a Python program in the container, as its user; return the output."""
         return podman(
             "exec", "--interactive", self.name, "python", "-I", "-c", program, *arguments, stdin=stdin
         )
 
     def ask(self, port: int, path: str, body: bytes = b"") -> tuple[int, str]:
-        """Send a request from inside; return status and body."""
+        """Send a request from inside the container; return status and body."""
         status, _, text = self.python(ASK, str(port), path, stdin=body).partition(" ")
         return int(status), text
 
@@ -182,25 +183,25 @@ class Container:
         return Scrape(parse(text))
 
     def state(self) -> str:
-        """Return whether it runs, and with which status it ended."""
+        """Return the state of the container and its exit status."""
         return podman("inspect", "--format={{.State.Status}} {{.State.ExitCode}}", self.name).strip()
 
     def remove(self) -> None:
-        """Remove it and its volume."""
+        """Remove the container and its volume."""
         run("podman", "rm", "--force", self.name, check=False)
         run("podman", "volume", "rm", "--force", self.name, check=False)
 
 
 @pytest.fixture(scope="module")
 def settings(image: str) -> dict[str, Any]:
-    """What the image says of itself."""
+    """Return the configuration of the image."""
     (told,) = json.loads(podman("inspect", "--type=image", image))
     return dict(told)
 
 
 @pytest.fixture(scope="module")
 def container(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
-    """A running container whose shells are files that can't be run."""
+    """Yield a running container without usable shells."""
     no_shell = tmp_path_factory.mktemp("image") / "no-shell"
     no_shell.touch(mode=0o644)
     made = Container(image, no_shell)
@@ -214,8 +215,8 @@ def container(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def test_the_server_runs_as_the_first_process_without_root_capabilities_shell_or_a_writable_root(
     container: Container,
 ) -> None:
-    """Only /data takes a file, and belongs to its user."""
-    rights = json.loads(container.python(RIGHTS))
+    """Only /data is writable, and belongs to the user of the process."""
+    rights = json.loads(container.python(PRIVILEGES))
     assert rights["command"] == ["/opt/venv/bin/css-relay-exporter", "serve"]
     assert set(rights["uids"]) == set(rights["gids"]) == {USER}
     assert set(rights["capabilities"].values()) == {0}
@@ -225,8 +226,8 @@ def test_the_server_runs_as_the_first_process_without_root_capabilities_shell_or
     assert rights["data"] == [USER, USER]
 
 
-def test_it_says_what_it_is(settings: dict[str, Any], container: Container) -> None:
-    """To the engine, at the command line, and in its metrics."""
+def test_the_image_states_its_version_and_settings(settings: dict[str, Any], container: Container) -> None:
+    """In the labels of the image, at the command line, and in the metrics."""
     config = settings["Config"]
     assert config["User"] == f"{USER}:{USER}"
     assert config["Entrypoint"] == ["css-relay-exporter"]
@@ -242,11 +243,11 @@ def test_it_says_what_it_is(settings: dict[str, Any], container: Container) -> N
     assert container.scrape().has("exporter_build_info", revision=revision)
 
 
-def test_nothing_of_the_build_is_left_in_it_and_all_of_it_is_compiled(
+def test_the_image_contains_no_build_files_and_is_compiled(
     settings: dict[str, Any], container: Container
 ) -> None:
-    """No installer, no source, and nothing of where the building machine finds packages."""
-    left = json.loads(container.python(LEFT))
+    """It has no installer, no source, and no package settings of the build machine."""
+    left = json.loads(container.python(LEFTOVERS))
     assert left["opt"] == ["venv"]
     assert left["files"] == []
     assert "css-relay-exporter" in left["installed"]
@@ -258,7 +259,7 @@ def test_nothing_of_the_build_is_left_in_it_and_all_of_it_is_compiled(
 
 
 def test_its_health_check_fails_where_nothing_listens(image: str, settings: dict[str, Any]) -> None:
-    """With the status that an engine takes for unhealthy."""
+    """Its status 1 means unhealthy."""
     _, program, *arguments = settings["Healthcheck"]["Test"]
     isolated = ("--rm", "--network=none", "--read-only", f"--entrypoint={program}")
     done = run("podman", "run", *isolated, image, *arguments, check=False)
@@ -266,22 +267,22 @@ def test_its_health_check_fails_where_nothing_listens(image: str, settings: dict
     assert b"Connection refused" in done.stderr
 
 
-def test_a_stop_finishes_what_was_begun_and_what_was_counted_outlives_the_container(
+def test_a_stop_finishes_open_requests_and_counters_survive(
     container: Container,
 ) -> None:
-    """SIGTERM reaches the server, which answers the callback that is half there, and ends with status 0."""
+    """After SIGTERM the server answers a callback received in part, and ends with status 0."""
     body = (SAMPLES / "documented" / "task_start.json").read_bytes()
     status, text = container.ask(8314, "/callbacks", body)
     assert (status, json.loads(text)) == (200, {"code": 0})
     assert "active" in podman("exec", container.name, "css-relay-exporter", "tasks", "list")
 
     body = (SAMPLES / "documented" / "vod_source_file_start.json").read_bytes()
-    command = [str(SCRIPT), "podman", "exec", container.name, "python", "-I", "-c", HALVES, body.hex()]
+    command = [str(SCRIPT), "podman", "exec", container.name, "python", "-I", "-c", SPLIT, body.hex()]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as sender:
         assert sender.stdout is not None
         assert sender.stdout.readline() == b"half\n"
         podman("stop", f"--time={HANG_SECONDS:g}", container.name)
-    # The status of the sender tells nothing: it ends with the container.
+    # The exit status of the sender is not checked, because it is killed with the container.
     assert container.state() == "exited 0"
 
     podman("start", container.name)

@@ -1,4 +1,4 @@
-"""Whatever is answered 200 is counted exactly once: workers and masters are killed under load."""
+"""Every callback answered 200 is counted exactly once, even if workers and masters are killed under load."""
 
 import os
 import random
@@ -21,80 +21,80 @@ ROUNDS = 2 * len(KILLED)
 
 
 def exporter_on(folder: Path, clock: Clock | None = None, **flags: str) -> Exporter:
-    """Return an exporter that comes back on the same ports after a kill."""
+    """Return an exporter that keeps its ports after a restart."""
     names = ("callback__listen_address", "web__listen_address")
     return Exporter(folder, clock=clock, **{name: f"127.0.0.1:{free_port()}" for name in names}, **flags)
 
 
-def check(scrape: Scrape, kept: Counter[str]) -> None:
-    """Every callback is counted once, however often it was sent."""
-    # The messages are for those who call this outside pytest.
+def check(scrape: Scrape, accepted: Counter[str]) -> None:
+    """Check that every callback is counted once, however often it was sent."""
+    # `make chaos` calls this outside pytest, so the assertions need messages.
     counted = {event: scrape.value(name) for event, name in COUNTERS.items()}
-    assert counted == dict(kept), f"counted {counted}, kept {dict(kept)}"
+    assert counted == dict(accepted), f"counted {counted}, accepted {dict(accepted)}"
     applied = {event: scrape.value("callbacks_total", event=event, outcome="applied") for event in COUNTERS}
-    assert applied == dict(kept), f"applied {applied}, kept {dict(kept)}"
+    assert applied == dict(accepted), f"applied {applied}, accepted {dict(accepted)}"
     active, known = scrape.value("tasks", state="active"), scrape.value("tasks")
-    assert (active, known) == (0, kept["TaskExit"]), f"{active:g} active of {known:g} tasks"
+    assert (active, known) == (0, accepted["TaskExit"]), f"{active:g} active of {known:g} tasks"
 
 
 def test_nothing_answered_is_lost_or_counted_twice_when_the_worker_or_the_master_is_killed(
     tmp_path: Path,
 ) -> None:
-    """Six kills under load, at moments drawn by chance; after each the books are exact."""
-    chance = random.Random(20261124)
+    """Six kills under load at random moments; the counters are exact after each one."""
+    rng = random.Random(20261124)
     exporter = exporter_on(tmp_path).start()
-    kept: Counter[str] = Counter()
-    refused = 0
+    accepted: Counter[str] = Counter()
+    failed = 0
     try:
         for number in range(ROUNDS):
             with Sender(lambda: [exporter.ports["callbacks"]], seed=number) as sender:
-                sender.until_kept(chance.randrange(40, 160))
+                sender.until_accepted(rng.randrange(40, 160))
                 _kill(exporter, what=KILLED[number % len(KILLED)])
-                sender.until_kept(chance.randrange(10, 40))
-            kept += sender.kept
-            refused += sender.refused
-            check(until(lambda: _scrape(exporter), "a scrape"), kept)
+                sender.until_accepted(rng.randrange(10, 40))
+            accepted += sender.accepted
+            failed += sender.failed
+            check(until(lambda: _scrape(exporter), "a scrape"), accepted)
     finally:
         exporter.kill()
-    assert refused, "nobody has noticed"
+    assert failed, "no request failed"
 
 
 def test_two_processes_on_one_file_count_as_one(tmp_path: Path) -> None:
-    """As in a restart that overlaps; each of them is killed once."""
-    chance = random.Random(7)
+    """As in an overlapping restart; each process is killed once."""
+    rng = random.Random(7)
     store = f"sqlite:{tmp_path}/relay.db"
     pair = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         pair.append(exporter_on(tmp_path / name, store__url=store).start())
-    kept: Counter[str] = Counter()
+    accepted: Counter[str] = Counter()
     try:
         for number, victim in enumerate(pair):
             with Sender(lambda: [e.ports["callbacks"] for e in pair], seed=100 + number) as sender:
-                sender.until_kept(chance.randrange(40, 120))
+                sender.until_accepted(rng.randrange(40, 120))
                 victim.kill()
-                sender.until_kept(chance.randrange(10, 40))
-                sender.until_refused()
+                sender.until_accepted(rng.randrange(10, 40))
+                sender.until_failed()
                 victim.start()
-                sender.until_kept(20)
-            kept += sender.kept
+                sender.until_accepted(20)
+            accepted += sender.accepted
             for exporter in pair:
-                check(until(lambda e=exporter: _scrape(e), "a scrape"), kept)
+                check(until(lambda e=exporter: _scrape(e), "a scrape"), accepted)
     finally:
         for exporter in pair:
             exporter.kill()
 
 
 def test_a_graceful_stop_loses_nothing(tmp_path: Path) -> None:
-    """SIGTERM drains what was accepted and ends with status 0."""
+    """After SIGTERM the exporter answers all accepted callbacks and ends with status 0."""
     exporter = exporter_on(tmp_path).start()
     try:
         with Sender(lambda: [exporter.ports["callbacks"]], seed=42) as sender:
-            sender.until_kept(40)
+            sender.until_accepted(40)
             assert exporter.stop() == 0
             exporter.start()
-            sender.until_kept(20)
-        check(exporter.scrape(), sender.kept)
+            sender.until_accepted(20)
+        check(exporter.scrape(), sender.accepted)
     finally:
         exporter.kill()
 
@@ -107,7 +107,7 @@ def _kill(exporter: Exporter, what: str) -> None:
         worker = exporter.worker
         exporter.process.kill()
         exporter.process.wait(HANG_SECONDS)
-        until(lambda: not is_running(worker), "its worker, which holds the ports, notices and ends")
+        until(lambda: not is_running(worker), "its worker, which holds the ports, ends")
         exporter.start()
     else:
         exporter.kill()

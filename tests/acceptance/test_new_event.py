@@ -1,7 +1,7 @@
-"""An event is added by its schema file and its row, and nothing else: seen in a copy of the project.
+"""A schema file and a row of the event table are enough to add an event, as a copy of the project shows.
 
-The copy's row is walked through everything that has to do with events, by real processes. A row that is not
-whole, or that names what is not there, ends the import instead.
+Real processes use the new event: validation, fold, metrics, pages, documentation, simulator. A row that is
+incomplete, or that names an unknown family, ends the import instead.
 """
 
 import json
@@ -33,10 +33,10 @@ SIMULATION = ("--fast", "--duration=20m", "--tasks=10", "--reorder-window=1s")
 
 
 def _insert(path: Path, before: str, text: str) -> None:
-    """Put a text into a file, before the only place where `before` stands."""
-    whole = path.read_text()
-    assert whole.count(before) == 1
-    path.write_text(whole.replace(before, text + before))
+    """Insert a text into a file, before the only occurrence of `before`."""
+    original = path.read_text()
+    assert original.count(before) == 1
+    path.write_text(original.replace(before, text + before))
 
 
 def _add_row(tree: Path, row: str = ROW) -> None:
@@ -48,7 +48,7 @@ def _add_family(tree: Path, family: str = FAMILY) -> None:
 
 
 def _add_schema(tree: Path) -> None:
-    """Make the schema of the new event from that of an alarm."""
+    """Write the schema of the new event, derived from the schema of TaskAlarm."""
     folder = tree / "schemas"
     schema = json.loads((folder / "task_alarm.json").read_text().replace("TaskAlarm", "TaskPause"))
     field = schema["properties"]["msg"]["properties"].pop("AlarmType")
@@ -60,7 +60,7 @@ def _add_schema(tree: Path) -> None:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A copy of the project, to be changed; Python started in it imports the copy."""
+    """Return the folder of a copy of the project. Python started in it imports the copy."""
     for part in ("bench", "docs", "exporter", "schemas"):
         shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path
@@ -140,8 +140,8 @@ def _is_documented(tree: Path) -> None:
 
 
 WRONG_ROWS = {
-    "a letter that another event has": (("letter", '"A"'), "PAUSE"),
-    "a name that another event has": (
+    "a letter of another event": (("letter", '"A"'), "PAUSE"),
+    "a name of another event": (
         ("callback_event", '"TaskAlarm"'),
         "the events ALARM and PAUSE have the same 'TaskAlarm'",
     ),
@@ -152,39 +152,42 @@ WRONG_ROWS = {
     "two letters": (("letter", '"PA"'), "TaskPause: expected one letter"),
     "a text without fields": (("text_fields", "()"), "TaskPause: text_fields are for a subject"),
     "fields without a text": (("subject", "Subject.NOTHING"), "TaskPause: text_fields are for a subject"),
-    "a family that is not there": (
+    "an unknown family": (
         ("counter", '"tasks_pausd_total"'),
         "TaskPause: the catalogue has no counter",
     ),
-    "a family that is no counter": (("counter", '"run_seconds"'), "TaskPause: the catalogue has no counter"),
+    "a family that is not a counter": (
+        ("counter", '"run_seconds"'),
+        "TaskPause: the catalogue has no counter",
+    ),
     "a family without that label": (
         ("label", '"cause"'),
         "TaskPause: tasks_paused_total has the labels ('reason',)",
     ),
-    "no label where the family has one": (
+    "no label, but a family with a label": (
         ("label", '""'),
         "TaskPause: tasks_paused_total has the labels ('reason',)",
     ),
-    "a move that nobody decides": (("changes_state", "True"), "for each event that changes the state"),
+    "a state change without a rule": (("changes_state", "True"), "for each event that changes the state"),
 }
 
 
 @pytest.mark.parametrize("name", WRONG_ROWS)
 def test_a_wrong_row_ends_the_import(tree: Path, name: str) -> None:
-    """With a line that names the event and what is wrong."""
-    (field, value), said = WRONG_ROWS[name]
+    """The error names the event and the fault."""
+    (field, value), message = WRONG_ROWS[name]
     right = next(line for line in ROW.splitlines() if line.strip().startswith(f"{field}="))
     _add_row(tree, ROW.replace(right, f"        {field}={value},"))
     _add_family(tree)
     done = _python(tree, "-c", "import exporter.ingest.batch")
-    assert (done.returncode, said in done.stderr) == (1, True), done.stderr
+    assert (done.returncode, message in done.stderr) == (1, True), done.stderr
 
 
 @pytest.mark.parametrize(
     "field", ["letter", "callback_event", "schema", "subject", "counter", "changes_state", "description"]
 )
-def test_a_row_that_lacks_something_ends_the_import(tree: Path, field: str) -> None:
-    """Nothing is taken for granted."""
+def test_an_incomplete_row_ends_the_import(tree: Path, field: str) -> None:
+    """No field of a row has a default."""
     lines = [line for line in ROW.splitlines(keepends=True) if not line.strip().startswith(f"{field}=")]
     _add_row(tree, "".join(lines))
     done = _python(tree, "-c", "import exporter.protocol.events")
@@ -192,7 +195,7 @@ def test_a_row_that_lacks_something_ends_the_import(tree: Path, field: str) -> N
 
 
 def test_a_label_without_bound_ends_the_import(tree: Path) -> None:
-    """What comes from outside makes no series without end."""
+    """A label with values from callbacks needs a limit, because each value is a series."""
     _add_row(tree)
     _add_family(tree, FAMILY.replace(", limit=8", ""))
     done = _python(tree, "-c", "import exporter.ingest.batch")
@@ -200,25 +203,25 @@ def test_a_label_without_bound_ends_the_import(tree: Path) -> None:
 
 
 def test_a_row_without_its_schema_file_ends_the_start(tree: Path) -> None:
-    """The line names the file; so it does where the file is another event's, or lacks a field of the row."""
+    """The error names the file, also if the file is of another event or lacks a field of the row."""
     _add_row(tree)
     _add_family(tree)
     check = ("-c", "from exporter.protocol.schemas import Schemas; Schemas()")
     assert "task_pause.json" in _python(tree, *check).stderr
     _add_schema(tree)
     path = tree / "schemas" / "task_pause.json"
-    whole = path.read_text()
-    path.write_text(whole.replace('"reason": {', '"cause": {'))
+    original = path.read_text()
+    path.write_text(original.replace('"reason": {', '"cause": {'))
     assert "task_pause.json: msg has no field reason" in _python(tree, *check).stderr
-    path.write_text(whole.replace('"const": "TaskPause"', '"const": "TaskAlarm"'))
-    said = _python(tree, *check).stderr
-    assert "task_pause.json: expected callback_event to be TaskPause, not TaskAlarm" in said
+    path.write_text(original.replace('"const": "TaskPause"', '"const": "TaskAlarm"'))
+    message = _python(tree, *check).stderr
+    assert "task_pause.json: expected callback_event to be TaskPause, not TaskAlarm" in message
 
 
-def test_what_the_fold_counts_is_in_the_catalogue(tree: Path) -> None:
-    """A misspelt name ends the import too, of a family or of a kind of anomaly."""
+def test_every_counter_of_the_fold_is_in_the_catalogue(tree: Path) -> None:
+    """A misspelt family or kind of anomaly ends the import, too."""
     path = tree / "exporter" / "relay" / "counted.py"
-    whole = path.read_text()
+    original = path.read_text()
     for right in ("tasks_lost_total", "missed_exit", "downtime_seconds"):
-        path.write_text(whole.replace(f'"{right}"', f'"{right}x"'))
+        path.write_text(original.replace(f'"{right}"', f'"{right}x"'))
         assert f"{right}x" in _python(tree, "-c", "import exporter.ingest.batch").stderr

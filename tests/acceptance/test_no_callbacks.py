@@ -1,4 +1,4 @@
-"""The commands of docs/no-callbacks.md are run against a real exporter, and print what the page says."""
+"""The commands of docs/no-callbacks.md, run against a real exporter, print the documented output."""
 
 import re
 import subprocess
@@ -12,18 +12,18 @@ KEY = "a-key-for-signatures"
 
 
 def blocks() -> list[tuple[str, str]]:
-    """Return the commands of each console block of the page, and what they print; `…` stands for anything."""
+    """Return the commands and the output of each console block of the page; `…` matches any text."""
     found = []
     for block in re.findall(r"^```console\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL):
         lines = block.splitlines(keepends=True)
-        # An answer ends without a line break.
+        # An HTTP answer has no line break at its end, so `echo` adds one.
         commands = "echo\n".join(line.removeprefix("$ ") for line in lines if line.startswith("$ "))
         found.append((commands, "".join(line for line in lines if not line.startswith("$ "))))
     return found
 
 
 def test_the_commands_of_the_page_print_what_it_says(tmp_path: Path) -> None:
-    """One after the other, on an exporter that nobody has sent anything yet."""
+    """They run in the order of the page, on an exporter without callbacks."""
     tool("curl")
     keys = tmp_path / "keys"
     keys.write_text(KEY)

@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes it, and promtool finds nothing to say about its metrics."""
+"""A real Prometheus scrapes the exporter, and promtool reports no problem of its metrics."""
 
 import re
 import subprocess
@@ -20,7 +20,7 @@ RUN = ("task_start", "vod_source_file_start", "vod_source_file_finish", "task_ex
 
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """A Prometheus that scrapes an exporter with a task on air, and one whose run is over."""
+    """Yield a Prometheus that scrapes an exporter with an active task and an ended run."""
     folder = tmp_path_factory.mktemp("prometheus")
     with running(folder) as exporter, Prometheus(folder, exporter.ports["web"]) as server:
         exporter.post(sample("documented/task_start").replace(b"118148", b"118145"))
@@ -30,11 +30,11 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
 
 
 def test_prometheus_scrapes_it_and_keeps_its_exemplars(prometheus: Prometheus) -> None:
-    """In OpenMetrics, as it asks for by itself."""
+    """Prometheus requests OpenMetrics by default."""
     until(lambda: prometheus.value("sum(css_relay_tasks{state='active'})") == 1, "an active task")
     until(lambda: prometheus.value("sum(css_relay_tasks_exited_total{code='-22'})") == 1, "its exit")
     until(lambda: prometheus.value("sum(css_relay_start_to_file_latency_seconds_count)") == 1, "its latency")
-    until(lambda: prometheus.value("up") == 1, "that it is up")
+    until(lambda: prometheus.value("up") == 1, "the target is up")
     exemplars = until(
         lambda: prometheus.ask(
             "query_exemplars",
@@ -49,7 +49,7 @@ def test_prometheus_scrapes_it_and_keeps_its_exemplars(prometheus: Prometheus) -
 
 
 def test_no_sample_is_dropped_and_every_family_has_its_type(prometheus: Prometheus) -> None:
-    """Prometheus takes every scrape whole."""
+    """Prometheus stores every sample of a scrape."""
     until(lambda: prometheus.value("sum_over_time(scrape_samples_scraped[1h]) > 0"), "a scrape")
     dropped = (
         "sum_over_time(scrape_samples_scraped[1h]) - sum_over_time(scrape_samples_post_metric_relabeling[1h])"
@@ -64,8 +64,8 @@ def test_no_sample_is_dropped_and_every_family_has_its_type(prometheus: Promethe
     assert (found["type"], found["unit"]) == ("histogram", "seconds")
 
 
-def test_promtool_has_nothing_to_say(exporter: Exporter) -> None:
-    """About an empty exporter, one with a task on air, and one that knows all there is of a run."""
+def test_promtool_check_metrics_reports_nothing(exporter: Exporter) -> None:
+    """For an empty exporter, one with an active task, and one with a complete run."""
     for names in ((), RUN[:2], RUN[2:]):
         for name in names:
             exporter.post(sample(f"documented/{name}"))
@@ -85,8 +85,8 @@ def example_queries() -> list[str]:
     return [query for page in pages for query in re.findall(r"\| `([^`]+)` \|$", page, re.MULTILINE)]
 
 
-def test_every_example_in_the_documentation_can_be_asked(prometheus: Prometheus) -> None:
-    """A query that can't be read is an error here."""
+def test_every_documented_query_is_valid(prometheus: Prometheus) -> None:
+    """An invalid query is an error."""
     queries = example_queries()
     assert len(queries) > len(FAMILIES)
     for query in queries:

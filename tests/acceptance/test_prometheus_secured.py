@@ -1,4 +1,4 @@
-"""A real Prometheus gets in with a client certificate and a password, a simulation with a certificate."""
+"""Prometheus scrapes with a client certificate and a password; the simulator sends over TLS."""
 
 import subprocess
 import sys
@@ -11,12 +11,12 @@ from tests.servers import Prometheus
 from tests.support import HANG_SECONDS, running, until
 
 
-def test_prometheus_and_simulator_get_in_with_what_they_need(tmp_path: Path) -> None:
-    """And not without: a scrape with a wrong password fails."""
-    ours, theirs = Authority(tmp_path), Authority(tmp_path, "other")
-    ours.issue("server")
-    ours.issue("client", "prometheus.example")
-    theirs.issue("callback")
+def test_prometheus_and_the_simulator_authenticate(tmp_path: Path) -> None:
+    """A scrape with a wrong password fails."""
+    web_authority, callback_authority = Authority(tmp_path), Authority(tmp_path, "other")
+    web_authority.issue("server")
+    web_authority.issue("client", "prometheus.example")
+    callback_authority.issue("callback")
     (tmp_path / "web.yml").write_text(
         "tls_server_config:\n"
         "  cert_file: server.crt\n"
@@ -32,7 +32,7 @@ def test_prometheus_and_simulator_get_in_with_what_they_need(tmp_path: Path) -> 
         "callback__tls_cert_file": "callback.crt",
         "callback__tls_key_file": "callback.key",
     }
-    clients = {"web": ours.client("client"), "callbacks": theirs.client()}
+    clients = {"web": web_authority.client("client"), "callbacks": callback_authority.client()}
     with running(tmp_path, clients, **flags) as exporter:
         simulation = subprocess.run(
             [
@@ -58,9 +58,9 @@ def test_prometheus_and_simulator_get_in_with_what_they_need(tmp_path: Path) -> 
         }
         with Prometheus(tmp_path, exporter.ports["web"], jobs=jobs) as server:
             until(lambda: (server.value("sum(css_relay_tasks{job='right'})") or 0) >= 3, "a scrape")
-            until(lambda: "401 Unauthorized" in error_of(server, "wrong"), "the wrong password is refused")
+            until(lambda: "401 Unauthorized" in error_of(server, "wrong"), "the wrong password is rejected")
             most = "max_over_time(up{job='wrong'}[1h])"
-            until(lambda: server.value(most) is not None, "it is told as down")
+            until(lambda: server.value(most) is not None, "the target is down")
             assert server.value(most) == 0
 
 

@@ -1,4 +1,4 @@
-"""The quarantine from the command line, beside a process that serves: no secret, nothing twice."""
+"""The quarantine commands beside a running exporter: no secret is shown, nothing is counted twice."""
 
 import fcntl
 import json
@@ -25,12 +25,12 @@ from tests.support import HANG_SECONDS, Exporter, environment_of, running, sampl
 CANARY = "c4n4ry"
 BODIES = 600
 KILLS = 2
-#: What a pipe holds at least, what is left of it at first, and how long a line of a replay is at most.
+#: The minimum size of a pipe, its free space at first, and the maximum length of a line of a replay.
 PIPE_BYTES, ROOM_BYTES, LINE_BYTES = 4096, 300, 64
 
 
-def keep(folder: Path, *bodies: bytes) -> None:
-    """Put bodies into the quarantine as a program with older schemas would have."""
+def quarantine(folder: Path, *bodies: bytes) -> None:
+    """Quarantine bodies as an exporter with older schemas would have done."""
     now = round(time.time(), 3)
 
     def work(transaction: object) -> None:
@@ -42,14 +42,14 @@ def keep(folder: Path, *bodies: bytes) -> None:
 
 
 def start(number: int) -> bytes:
-    """Return the start of a task."""
+    """Return a TaskStart callback of a task."""
     at = int(time.time())
     fields = {"appid": 7, "event_type": 314, "callback_event": "TaskStart", "task_id": f"q{number}"}
     return json.dumps({**fields, "event_time": at, "msg": {"task_start_time": at * 1000}}).encode()
 
 
-def test_what_is_refused_can_be_looked_at_without_its_secrets(exporter: Exporter) -> None:
-    """Listed with what is wrong with it, shown without what may be secret, and to the byte if asked."""
+def test_a_quarantined_body_is_shown_without_its_secrets(exporter: Exporter) -> None:
+    """`list` shows the error, `show` redacts secrets, and `show --raw` prints the exact body."""
     body = {
         "appid": 1,
         "event_type": 314,
@@ -65,8 +65,8 @@ def test_what_is_refused_can_be_looked_at_without_its_secrets(exporter: Exporter
     }
     raw = json.dumps(body).encode()
     broken = json.dumps(body | {"callback_event": "TaskStart", "event_time": [CANARY]}).encode()
-    cut = raw[:-1]
-    answers = [exporter.post(each) for each in (raw, raw, broken, cut)]
+    truncated = raw[:-1]
+    answers = [exporter.post(each) for each in (raw, raw, broken, truncated)]
     assert [status for status, _, _ in answers] == [200, 200, 400, 400]
     assert CANARY not in str(answers)
 
@@ -76,7 +76,7 @@ def test_what_is_refused_can_be_looked_at_without_its_secrets(exporter: Exporter
     assert rows["unknown_event"][2] == "2"
     assert rows["schema"][7].startswith("/event_time expected")
     outputs = [listed, run(exporter.folder, "quarantine", "replay", "--all", status=1)]
-    for reason, bytes_ in (("unknown_event", raw), ("schema", broken), ("json", cut)):
+    for reason, bytes_ in (("unknown_event", raw), ("schema", broken), ("json", truncated)):
         digest = rows[reason][0]
         outputs.append(run(exporter.folder, "quarantine", "show", digest[:8].upper()))
         assert started(exporter.folder, "quarantine", "show", digest, "--raw").communicate()[0] == bytes_
@@ -94,45 +94,45 @@ def test_what_is_refused_can_be_looked_at_without_its_secrets(exporter: Exporter
 
 
 def test_a_raw_body_is_not_written_to_a_terminal(exporter: Exporter) -> None:
-    """It could move the cursor, and it may hold keys."""
+    """It may contain control characters and keys."""
     exporter.post(b"\x1b[2J" + CANARY.encode())
     digest = run(exporter.folder, "quarantine", "list").splitlines()[1].split("\t")[0]
-    ours, theirs = pty.openpty()
+    read_end, write_end = pty.openpty()
     done = subprocess.run(
         [sys.executable, "-m", "exporter", "quarantine", "show", digest, "--raw"],
         cwd=exporter.folder,
         env=exporter.environment,
-        stdout=theirs,
+        stdout=write_end,
         stderr=subprocess.PIPE,
         check=False,
     )
     assert done.returncode == 1
     assert b"redirect the output to a file" in done.stderr
-    os.close(theirs)
-    os.close(ours)
+    os.close(write_end)
+    os.close(read_end)
 
 
 def test_replays_that_are_killed_beside_a_load_count_each_body_once(tmp_path: Path) -> None:
-    """Two at a time, killed again and again, while a worker serves on the same file and is killed too."""
+    """Two replays at a time are killed, while a worker on the same store serves and is killed, too."""
     with running(tmp_path) as exporter:
-        keep(tmp_path, *(start(number) for number in range(BODIES)), b"{")
+        quarantine(tmp_path, *(start(number) for number in range(BODIES)), b"{")
         with Sender(lambda: [exporter.ports["callbacks"]], seed=5, connections=4) as sender:
             for number in range(KILLS):
                 with replaying(tmp_path) as one, replaying(tmp_path) as other:
-                    until(lambda pair=(one, other): all(map(is_held_up, pair)), "both are in the middle")  # type: ignore[misc]
+                    until(lambda pair=(one, other): all(map(is_blocked, pair)), "both replays are blocked")  # type: ignore[misc]
                     if number == 0:
                         os.kill(exporter.worker, signal.SIGKILL)
-                    go_on((one, other)[number % 2])
-            sender.until_kept(20)
+                    unblock((one, other)[number % 2])
+            sender.until_accepted(20)
         done = started(tmp_path, "quarantine", "replay", "--all")
-        said = done.communicate(timeout=HANG_SECONDS)[0]
-        assert said.endswith(b"1 stays\n")
-        assert b" applied" in said, "none was killed in the middle"
+        output = done.communicate(timeout=HANG_SECONDS)[0]
+        assert output.endswith(b"1 stays\n")
+        assert b" applied" in output, "the killed replays had already applied all bodies"
         scrape = exporter.scrape()
         assert scrape.value("tasks_started_total", appid="7") == BODIES
         assert scrape.value("tasks", appid="7", state="active") == BODIES
-        assert scrape.value("tasks_started_total", appid="4") == sender.kept["TaskStart"]
-        assert scrape.value("callbacks_total", outcome="applied") == BODIES + sender.kept.total()
+        assert scrape.value("tasks_started_total", appid="4") == sender.accepted["TaskStart"]
+        assert scrape.value("callbacks_total", outcome="applied") == BODIES + sender.accepted.total()
         assert scrape.value("quarantined_callbacks") == 1
         assert scrape.value("quarantine_evicted_total") == 0
         assert run(tmp_path, "quarantine", "list").count("\n") == 2
@@ -140,41 +140,41 @@ def test_replays_that_are_killed_beside_a_load_count_each_body_once(tmp_path: Pa
 
 @contextmanager
 def replaying(folder: Path) -> Iterator[int]:
-    """Yield the reading end of a pipe that a replay of all bodies soon fills; it is killed in the end."""
-    ours, theirs = os.pipe()
-    size = fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-    os.write(theirs, b"." * (size - ROOM_BYTES))
+    """Start a replay that blocks when its output pipe is full; yield the read end. Kill it at the end."""
+    read_end, write_end = os.pipe()
+    size = fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    os.write(write_end, b"." * (size - ROOM_BYTES))
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "exporter", "quarantine", "replay", "--all"],
         cwd=folder,
         env=environment_of(folder),
-        stdout=theirs,
+        stdout=write_end,
         stderr=subprocess.DEVNULL,
     )
-    os.close(theirs)
+    os.close(write_end)
     try:
-        yield ours
+        yield read_end
     finally:
         process.kill()
         status = process.wait(HANG_SECONDS)
-        os.close(ours)
-    assert status == -signal.SIGKILL, "it was not killed in the middle"
+        os.close(read_end)
+    assert status == -signal.SIGKILL, "the replay ended before it was killed"
 
 
-def is_held_up(pipe: int) -> bool:
-    """Whether a pipe is so full that the next line finds no room."""
+def is_blocked(pipe: int) -> bool:
+    """Return whether the pipe has no space for another line."""
     unread = struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4))[0]
     return bool(unread > fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ) - LINE_BYTES)
 
 
-def go_on(pipe: int) -> None:
-    """Let it write some more lines, and return while it does."""
+def unblock(pipe: int) -> None:
+    """Empty the pipe, and wait until the replay writes again."""
     os.read(pipe, fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ))
     select.select([pipe], [], [])
 
 
-def test_one_who_would_count_by_other_settings_is_told_which(exporter: Exporter) -> None:
-    """A replay under another retry window would not know redeliveries for what they are."""
-    said = run(exporter.folder, "quarantine", "replay", "--all", "--relay.retry-window=2h", status=1)
-    assert "add --relay.retry-window=1h to this command\n" in said
+def test_a_replay_with_other_fold_settings_is_refused(exporter: Exporter) -> None:
+    """With another retry window a replay could count redeliveries; the error names the flag to add."""
+    output = run(exporter.folder, "quarantine", "replay", "--all", "--relay.retry-window=2h", status=1)
+    assert "add --relay.retry-window=1h to this command\n" in output
     assert exporter.post(sample("documented/task_start"))[0] == 200

@@ -1,4 +1,4 @@
-"""SIGHUP: the worker reads its files again and goes on; nothing that is broken then does any harm."""
+"""SIGHUP: the worker reads its files again without a restart; broken files change nothing."""
 
 import os
 import shutil
@@ -22,13 +22,13 @@ ROOT = Path(__file__).parents[2]
 TOKEN_FLAG, CERT_FLAG, WEB_FLAG = "--callback.token-file", "--callback.tls-cert-file", "--web.config.file"
 
 
-def reload(exporter: Exporter, *said: str) -> None:
-    """Ask for a reload and wait until the log has said all of this once more."""
-    before = {each: exporter.log.count(each) for each in said}
+def reload(exporter: Exporter, *messages: str) -> None:
+    """Send SIGHUP, and wait until each of these messages is logged once more."""
+    before = {each: exporter.log.count(each) for each in messages}
     assert exporter.process is not None
     exporter.process.send_signal(signal.SIGHUP)
     for each, times in before.items():
-        until(lambda: exporter.log.count(each) > times, f"the log says {each!r}")  # noqa: B023
+        until(lambda: exporter.log.count(each) > times, f"the log contains {each!r}")  # noqa: B023
 
 
 def read_again(flag: str) -> str:
@@ -37,7 +37,7 @@ def read_again(flag: str) -> str:
 
 
 def tokens(folder: Path, *lines: str) -> Path:
-    """Write a file of tokens."""
+    """Write a token file."""
     path = folder / "tokens"
     path.touch(0o600)
     path.write_text("".join(f"{line}\n" for line in lines))
@@ -45,20 +45,20 @@ def tokens(folder: Path, *lines: str) -> Path:
 
 
 def rewrite(path: Path, text: str) -> None:
-    """Write as much into a file as it has, so that it looks the same from outside."""
+    """Replace the content of a file with a text of the same length; keep its times."""
     found = path.stat()
     path.write_text(text)
     os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
     assert path.stat().st_size == found.st_size
 
 
-def takes(exporter: Exporter, token: str) -> bool:
-    """Whether a callback with a token is taken."""
+def accepts(exporter: Exporter, token: str) -> bool:
+    """Return whether a callback with a token is accepted."""
     return exporter.post(sample("documented/task_start"), f"/callbacks/{token}")[0] == 200
 
 
-def sends(exporter: Exporter, done: Event) -> int:
-    """Send over one connection until it is done; return how many were taken. It must never be closed."""
+def send_until_done(exporter: Exporter, done: Event) -> int:
+    """Send callbacks over one connection until `done`; return their number. No answer may close it."""
     number = 0
     port = exporter.ports["callbacks"]
     with closing(HTTPConnection("127.0.0.1", port, timeout=HANG_SECONDS)) as connection:
@@ -74,41 +74,41 @@ def sends(exporter: Exporter, done: Event) -> int:
 
 
 def test_reloads_under_load_drop_no_callback_and_replace_no_worker(tmp_path: Path) -> None:
-    """Every connection goes on, and so does the process; several reloads in a row are one, or as many."""
+    """Connections and the worker stay. Several signals in a row may cause one reload or several."""
     path = tokens(tmp_path, "token", "old")
     with running(tmp_path, callback__token_file=str(path)) as exporter:
         worker, done = exporter.worker, Event()
         with ThreadPoolExecutor(SENDERS) as senders:
-            sending = [senders.submit(sends, exporter, done) for _ in range(SENDERS)]
+            sending = [senders.submit(send_until_done, exporter, done) for _ in range(SENDERS)]
             try:
                 for _ in range(RELOADS):
                     reload(exporter, read_again(TOKEN_FLAG))
                 for _ in range(10 * RELOADS):
                     reload(exporter)
                 rewrite(path, "token\nnew\n")
-                reload(exporter)  # of so many at once the log does not tell
-                until(lambda: takes(exporter, "new"), "what is new is read")
+                reload(exporter)  # signals in a row may be merged, so the number of log lines is unknown
+                until(lambda: accepts(exporter, "new"), "the new token is accepted")
             finally:
                 done.set()
-        taken = [each.result() for each in sending]
-        assert min(taken) > 0
-        assert exporter.scrape().value("callbacks_total") == sum(taken) + 1
+        accepted = [each.result() for each in sending]
+        assert min(accepted) > 0
+        assert exporter.scrape().value("callbacks_total") == sum(accepted) + 1
         assert exporter.worker == worker
 
 
-def test_a_reload_reads_what_looks_the_same(tmp_path: Path) -> None:
-    """A file system may not tell that a file has changed."""
+def test_a_reload_reads_files_with_unchanged_size_and_time(tmp_path: Path) -> None:
+    """Some file systems do not update size or time of a changed file."""
     path = tokens(tmp_path, "old")
     with running(tmp_path, callback__token_file=str(path)) as exporter:
         rewrite(path, "new\n")
         reload(exporter, read_again(TOKEN_FLAG))
-        assert takes(exporter, "new")
-        assert not takes(exporter, "old")
+        assert accepts(exporter, "new")
+        assert not accepts(exporter, "old")
 
 
 @pytest.fixture
 def exporter(tmp_path: Path) -> Exporter:
-    """An exporter with schema files and every kind of watched file of its own, not yet started."""
+    """Return a stopped exporter with its own schema files and every kind of watched file."""
     for name in ("exporter", "schemas"):
         shutil.copytree(ROOT / name, tmp_path / name)
     authority = Authority(tmp_path)
@@ -125,12 +125,12 @@ def exporter(tmp_path: Path) -> Exporter:
     return made
 
 
-def test_files_that_are_broken_change_nothing_and_end_no_worker_that_comes_back(exporter: Exporter) -> None:
-    """The log says at each reload which they are, and why the one before holds; good ones are read."""
+def test_broken_files_change_nothing_and_do_not_stop_a_new_worker(exporter: Exporter) -> None:
+    """Each reload logs the broken files and why the previous content stays; corrected files are read."""
     watched = {"tokens": TOKEN_FLAG, "server.key": CERT_FLAG, "web.yml": WEB_FLAG}
     files = [exporter.folder / name for name in (*watched, "schemas/task_start.json")]
 
-    def is_as_before() -> bool:
+    def is_unchanged() -> bool:
         status = exporter.post(sample("documented/task_start"), "/callbacks/token")[0]
         return (status, exporter.get("/-/healthy")[1].get("x-frame-options")) == (200, "deny")
 
@@ -141,20 +141,20 @@ def test_files_that_are_broken_change_nothing_and_end_no_worker_that_comes_back(
         for path, text in zip(files, good, strict=True):
             path.write_bytes(b"{ broken" + text[:40])
         reload(exporter, *(f"of={flag} reason=" for flag in watched.values()))
-        assert is_as_before()
+        assert is_unchanged()
         assert exporter.worker == first
 
         os.kill(first, signal.SIGKILL)
         until(lambda: exporter.worker != first and exporter.is_ready(), "another worker")
-        assert is_as_before()
+        assert is_unchanged()
 
         for path, text in zip(files, good, strict=True):
             path.write_bytes(text)
         tokens(exporter.folder, "token", "another")
         second = exporter.worker
         reload(exporter, *map(read_again, watched.values()))
-        assert is_as_before()
-        assert takes(exporter, "another")
+        assert is_unchanged()
+        assert accepts(exporter, "another")
         assert exporter.worker == second
         assert "PRIVATE" not in exporter.log
         assert exporter.stop() == 0
@@ -164,7 +164,7 @@ def test_files_that_are_broken_change_nothing_and_end_no_worker_that_comes_back(
 
 @pytest.mark.embedded
 def test_a_store_whose_file_was_replaced_is_not_written_until_it_is_back(tmp_path: Path) -> None:
-    """503 meanwhile, and a reload changes nothing about it."""
+    """Callbacks get 503 meanwhile, also after a reload."""
     with running(tmp_path, callback__token_file=str(tokens(tmp_path, "token"))) as exporter:
 
         def status(name: str) -> int:
@@ -178,56 +178,56 @@ def test_a_store_whose_file_was_replaced_is_not_written_until_it_is_back(tmp_pat
         reload(exporter, read_again(TOKEN_FLAG))
         assert status("task_exit") == 503
         store.with_name("away").rename(store)
-        until(lambda: status("task_exit") == 200, "it goes on")
+        until(lambda: status("task_exit") == 200, "callbacks are accepted again")
         assert exporter.worker == first
 
 
 @contextmanager
-def reloading_on_and_on(processes: Callable[[], list[int]]) -> Iterator[None]:
-    """Have processes reload without a pause, those that are there."""
-    is_over = Event()
+def repeated_reloads(processes: Callable[[], list[int]]) -> Iterator[None]:
+    """Send SIGHUP to processes without a pause, until the block ends."""
+    stopped = Event()
 
-    def reload_on() -> None:
-        while not is_over.is_set():
+    def reload_repeatedly() -> None:
+        while not stopped.is_set():
             for process in processes():
                 with suppress(ProcessLookupError):
                     os.kill(process, signal.SIGHUP)
 
     with ThreadPoolExecutor(1) as threads:
-        reloading = threads.submit(reload_on)
+        reloading = threads.submit(reload_repeatedly)
         try:
             yield
         finally:
-            is_over.set()
+            stopped.set()
         reloading.result()
 
 
-def test_reloads_do_no_harm_to_a_worker_that_begins(tmp_path: Path) -> None:
-    """It has no handler of its own then: without any, the signal would end it."""
+def test_reloads_do_not_end_a_starting_worker(tmp_path: Path) -> None:
+    """A starting worker has no own handler yet; by default the signal would end it."""
     with running(tmp_path) as exporter:
         assert exporter.process is not None
         first, master = exporter.worker, exporter.process.pid
-        with reloading_on_and_on(lambda: [master, *exporter.workers()]):
+        with repeated_reloads(lambda: [master, *exporter.workers()]):
             os.kill(first, signal.SIGKILL)
             until(lambda: exporter.worker != first and exporter.is_ready(), "another worker")
         assert "was sent SIGHUP" not in exporter.log
 
 
-def test_reloads_do_no_harm_during_a_stop(tmp_path: Path) -> None:
-    """Whatever was answered 200 is kept, and the status is 0; as some service managers stop what they run."""
+def test_reloads_do_not_disturb_a_stop(tmp_path: Path) -> None:
+    """Nothing answered 200 is lost, and the status is 0. Some service managers send SIGHUP at a stop."""
     exporter = Exporter(tmp_path).start()
     try:
         with Sender(lambda: [exporter.ports["callbacks"]], seed=4) as sender:
-            sender.until_kept(40)
+            sender.until_accepted(40)
             process = exporter.process
             assert process is not None
             worker = exporter.worker
-            with reloading_on_and_on(lambda: [process.pid, worker]):
+            with repeated_reloads(lambda: [process.pid, worker]):
                 process.terminate()
                 assert process.wait(HANG_SECONDS) == 0
             exporter.start()
-            sender.until_kept(20)
-        check(exporter.scrape(), sender.kept)
+            sender.until_accepted(20)
+        check(exporter.scrape(), sender.accepted)
         assert "Traceback" not in exporter.log
     finally:
         exporter.kill()

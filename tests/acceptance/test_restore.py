@@ -1,4 +1,4 @@
-"""Backups taken under load, and what is restored of them: consistent, and a new generation of counters."""
+"""Backups made under load and their restores: consistent, with a new generation of counters."""
 
 import json
 import os
@@ -19,23 +19,23 @@ from tests.support import Exporter, Scrape, running, sample
 
 pytestmark = pytest.mark.embedded
 
-#: Ends the process at a step with the store's file or one beside it, of which the interpreter tells before it
-#: is made: `sqlite3.connect 2` is the second time that one is opened as a database.
+#: Kills the process before a step on the files of the store, by an audit hook of the interpreter. For example
+#: `sqlite3.connect 2` is the second time that one of these files is opened as a database.
 KILLED_AT = """
 import collections, os, signal, sys
-made = collections.Counter()
+counts = collections.Counter()
 
-def told(step, arguments):
+def on_event(step, arguments):
     if any("css-relay.db" in str(argument) for argument in arguments):
-        made[step] += 1
-        if f"{step} {made[step]}" == os.environ["KILLED_AT"]:
+        counts[step] += 1
+        if f"{step} {counts[step]}" == os.environ["KILLED_AT"]:
             os.kill(os.getpid(), signal.SIGKILL)
 
-sys.addaudithook(told)
+sys.addaudithook(on_event)
 """
-#: The new store has its name; the copy is begun; is there, but not of the new generation yet; is whole; is to
-#: get its name.
-STEPS = ("os.remove 2", "sqlite3.connect 1", "sqlite3.connect 2", "sqlite3.connect 3", "os.rename 1")
+#: Steps of a restore: while leftover files are removed, before the copy, before its counters are reset,
+#: before its check, and before it is renamed.
+KILL_STEPS = ("os.remove 2", "sqlite3.connect 1", "sqlite3.connect 2", "sqlite3.connect 3", "os.rename 1")
 COUNTERS = {
     "TaskStart": "tasks_started_total",
     "VodSourceFileStart": "files_started_total",
@@ -45,10 +45,10 @@ COUNTERS = {
 
 
 def restored(copy: Path, folder: Path) -> Exporter:
-    """Return a running exporter on what is restored of a backup."""
+    """Restore a backup into a new folder; return a running exporter on it."""
     folder.mkdir()
-    said = run(folder, "restore", str(copy))
-    assert "counters start at 0" in said
+    output = run(folder, "restore", str(copy))
+    assert "counters start at 0" in output
     assert (folder / "data" / "css-relay.db").stat().st_mode & 0o777 == 0o600
     return Exporter(folder).start()
 
@@ -64,10 +64,10 @@ def counted(scrape: Scrape) -> float:
     )
 
 
-def test_restores_from_backups_are_consistent_whenever_they_were_made(tmp_path: Path) -> None:
-    """Each has all that was kept before it, whole; its counters begin at 0; redeliveries are still told.
+def test_backups_are_consistent_at_any_time(tmp_path: Path) -> None:
+    """A backup has everything committed before it; the counters of a restored store start at 0.
 
-    Made while commits go on, twice; and while nobody sends, the newest commits being beside the file alone.
+    Two backups are made under load, and one without load, when the newest commits are only in the WAL file.
     """
     source = tmp_path / "source"
     source.mkdir()
@@ -75,7 +75,7 @@ def test_restores_from_backups_are_consistent_whenever_they_were_made(tmp_path: 
         exporter.post(b"{")
         for number in range(2):
             with Sender(lambda: [exporter.ports["callbacks"]], seed=number, connections=4) as sender:
-                sender.until_kept(60)
+                sender.until_accepted(60)
                 before, copy = exporter.scrape(), tmp_path / f"{number}.db"
                 run(source, "backup", str(copy))
                 after = exporter.scrape()
@@ -88,7 +88,7 @@ def test_restores_from_backups_are_consistent_whenever_they_were_made(tmp_path: 
 
 
 def check(exporter: Exporter, copy: Path, before: Scrape, after: Scrape) -> None:
-    """A backup is of a moment between two scrapes, and what is restored of it has all."""
+    """Check that a backup is from between two scrapes, and that its restore is complete."""
     assert copy.stat().st_mode & 0o777 == 0o600
     check_backup(copy, before, after)
     second = restored(copy, copy.with_suffix(""))
@@ -99,7 +99,7 @@ def check(exporter: Exporter, copy: Path, before: Scrape, after: Scrape) -> None
 
 
 def check_backup(copy: Path, before: Scrape, after: Scrape) -> None:
-    """It stands for one moment between two scrapes: what is counted is what its tasks say."""
+    """Check that a backup is a snapshot from between two scrapes: its counters match its tasks."""
     with closing(sqlite3.connect(copy)) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -116,7 +116,7 @@ def check_backup(copy: Path, before: Scrape, after: Scrape) -> None:
 
 
 def check_restored(second: Exporter, copy: Path, first: Scrape) -> None:
-    """All tasks of the backup, no counter above 0, a later generation, and no redelivery counts."""
+    """Check that a restored store has all tasks of the backup, counters at 0, and a later generation."""
     scrape = second.scrape()
     with closing(sqlite3.connect(copy)) as connection:
         tasks = connection.execute("SELECT count(*) FROM tasks").fetchone()[0]
@@ -130,8 +130,8 @@ def check_restored(second: Exporter, copy: Path, first: Scrape) -> None:
     assert second.get(f"/api/v1/tasks/{key}")[0] == 200
 
 
-def test_redeliveries_are_still_told_after_a_restore(tmp_path: Path) -> None:
-    """Identities stay with their tasks; new callbacks go on from there, and the secret is the same."""
+def test_redeliveries_are_recognized_after_a_restore(tmp_path: Path) -> None:
+    """Tasks keep the identities of their callbacks; new callbacks are counted; the secret is the same."""
     source = tmp_path / "source"
     source.mkdir()
     body = sample("derived/task_exit_full")
@@ -166,8 +166,8 @@ def test_redeliveries_are_still_told_after_a_restore(tmp_path: Path) -> None:
         second.kill()
 
 
-def test_a_restore_touches_no_store_that_is_served_or_was_not_given_up(tmp_path: Path) -> None:
-    """Not while a process serves it, not without --replace, not with what is left of another beside it."""
+def test_a_restore_replaces_no_store_in_use_or_without_replace(tmp_path: Path) -> None:
+    """It fails while a process uses the store, without --replace, and beside files of another store."""
     copy = tmp_path / "copy.db"
     with running(tmp_path) as exporter:
         assert exporter.post(sample("documented/task_start"))[0] == 200
@@ -196,7 +196,7 @@ def test_a_restore_touches_no_store_that_is_served_or_was_not_given_up(tmp_path:
 
 
 def test_a_restore_that_is_killed_leaves_the_old_store_or_the_new_one(tmp_path: Path) -> None:
-    """Whole either way, and the next one is not hindered by what was left of it."""
+    """The store is complete in both cases, and leftover files do not disturb the next restore."""
     store = tmp_path / "data" / "css-relay.db"
     (tmp_path / "sitecustomize.py").write_text(KILLED_AT)
     with running(tmp_path) as exporter:
@@ -204,17 +204,17 @@ def test_a_restore_that_is_killed_leaves_the_old_store_or_the_new_one(tmp_path: 
             exporter.post(sample("documented/task_start").replace(b"118148", str(number).encode()))
         run(tmp_path, "backup", "copy.db")
         exporter.stop()
-    for transaction in STEPS:
+    for step in KILL_STEPS:
         process = subprocess.run(
             [sys.executable, "-m", "exporter", "restore", "copy.db", "--replace"],
             cwd=tmp_path,
-            env={**exporter.environment, "PYTHONPATH": str(tmp_path), "KILLED_AT": transaction},
+            env={**exporter.environment, "PYTHONPATH": str(tmp_path), "KILLED_AT": step},
             check=False,
         )
-        assert process.returncode == -signal.SIGKILL, transaction
+        assert process.returncode == -signal.SIGKILL, step
         with closing(sqlite3.connect(store)) as connection:
-            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)], transaction
-            assert connection.execute("SELECT count(*) FROM tasks").fetchone() == (50,), transaction
+            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)], step
+            assert connection.execute("SELECT count(*) FROM tasks").fetchone() == (50,), step
     assert any(store.parent.glob("*-unfinished*"))
     run(tmp_path, "restore", "copy.db", "--replace")
     assert not any(store.parent.glob("*-unfinished*"))
@@ -225,24 +225,26 @@ def test_a_restore_that_is_killed_leaves_the_old_store_or_the_new_one(tmp_path: 
 
 
 @pytest.mark.parametrize("what", ["text", "nothing", "cut", "other", "missing"])
-def test_what_is_no_backup_is_refused_and_leaves_the_store_alone(
+def test_an_invalid_backup_is_refused_and_changes_nothing(
     tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With a line that names the file."""
+    """The error is one line that names the file."""
     copy, store = tmp_path / "copy.db", tmp_path / "relay.db"
     url = f"--store.url=sqlite:{store}"
     assert cli.main(["check", url]) == cli.main(["backup", str(copy), url]) == 0
-    whole, before = copy.read_bytes(), store.read_bytes()
+    backup_bytes, before = copy.read_bytes(), store.read_bytes()
     copy.unlink()
     if what == "other":
         with closing(sqlite3.connect(copy)) as connection:
             connection.execute("CREATE TABLE x (y)")
     elif what != "missing":
-        copy.write_bytes({"text": b"nonsense" * 999, "nothing": b"", "cut": whole[: len(whole) // 2]}[what])
+        copy.write_bytes(
+            {"text": b"nonsense" * 999, "nothing": b"", "cut": backup_bytes[: len(backup_bytes) // 2]}[what]
+        )
     capsys.readouterr()
     assert cli.main(["restore", str(copy), "--replace", url]) == 1
-    said = capsys.readouterr().err
-    assert str(copy) in said
-    assert said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert str(copy) in output
+    assert output.count("\n") == 1
     assert store.read_bytes() == before
     assert {file.name for file in tmp_path.iterdir()} - {"copy.db"} == {"relay.db", "relay.db-lock"}

@@ -1,4 +1,4 @@
-"""The rules load, pass their own cases, and each of them has data in a real Prometheus."""
+"""The rules are valid, pass their test cases, and have data in a real Prometheus."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from msgspec import Struct
 
-from tests.acceptance.scenario_alerts import SPAN_SECONDS, Sender, old_store, prepare, trouble
+from tests.acceptance.scenario_alerts import SPAN_SECONDS, Sender, old_store, prepare, send_problems
 from tests.clock import Clock
 from tests.rules import ALERTS, CASE_FILES, RECORDED, ROOT, RULES, page_queries
 from tests.servers import Prometheus, hurried
@@ -21,7 +21,7 @@ from tests.support import HANG_SECONDS, Exporter, running, tool, until
 STRIPPED = {"CSSRelayAnswersSlow", "CSSRelayScrapeSlow"}
 
 
-def promised(*command: str) -> None:
+def run_successfully(*command: str) -> None:
     """Run a command that must succeed; show its output if it fails."""
     program, *words = command
     done = subprocess.run(
@@ -31,16 +31,16 @@ def promised(*command: str) -> None:
 
 
 def test_promtool_and_amtool_report_nothing() -> None:
-    """About the rules and the example configurations of Prometheus and Alertmanager."""
-    promised("promtool", "check", "rules", *map(str, sorted(RULES.iterdir())))
-    promised("promtool", "check", "config", str(ROOT / "prometheus" / "prometheus.yml"))
-    promised("amtool", "check-config", str(ROOT / "deploy" / "alertmanager.yml"))
+    """The rules and the example configurations of Prometheus and Alertmanager are valid."""
+    run_successfully("promtool", "check", "rules", *map(str, sorted(RULES.iterdir())))
+    run_successfully("promtool", "check", "config", str(ROOT / "prometheus" / "prometheus.yml"))
+    run_successfully("amtool", "check-config", str(ROOT / "deploy" / "alertmanager.yml"))
 
 
 @pytest.mark.parametrize("path", CASE_FILES, ids=lambda path: path.stem)
-def test_the_cases_hold(path: Path) -> None:
-    """Each alert fires at its time and at no other; see the files."""
-    promised("promtool", "test", "rules", str(path))
+def test_the_rule_test_cases_pass(path: Path) -> None:
+    """Each alert fires at the times stated in the case file, and at no other."""
+    run_successfully("promtool", "test", "rules", str(path))
 
 
 class Scene(Struct):
@@ -60,12 +60,12 @@ class Scene(Struct):
     def until_fired(self, *alerts: str) -> None:
         """Wait until these alerts have fired."""
 
-        def have() -> bool:
+        def have_fired() -> bool:
             self.fired |= self.prometheus.firing()
             return set(alerts) <= self.fired
 
         try:
-            until(have, "they fire")
+            until(have_fired, "these alerts fire")
         except AssertionError:
             pytest.fail(f"not fired: {set(alerts) - self.fired}")
 
@@ -76,18 +76,18 @@ class Scene(Struct):
             return [name for name, query in queries.items() if not self.prometheus.query(query)]
 
         try:
-            until(lambda: not silent(), "they have data")
+            until(lambda: not silent(), "these queries have data")
         except AssertionError:
             pytest.fail(f"no data: {silent()}")
 
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Scene]:
-    """The scene before the trouble, with all counters scraped once."""
+    """Yield the scene without problems, after all counters were scraped once."""
     with ExitStack() as stack:
         clock = Clock(tmp_path)
         clock.set(-SPAN_SECONDS)
-        # Open to anybody: CSSRelayCallbackListenerOpen must fire.
+        # A public address without access control, so that CSSRelayCallbackListenerOpen fires.
         flags = {"store__url": old_store(tmp_path), "callback__listen_address": "0.0.0.0:0"}
         replicas = [
             stack.enter_context(running(_made(tmp_path / name), clock=clock, **flags))
@@ -99,7 +99,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
         _restart_worker_of(replicas[1], prometheus, ports[1])
         prepare(Sender(replicas[0], clock.now))
         seen = "count(css_relay_tasks{state='active'} > 0) == 6"
-        until(lambda: prometheus.query(seen), "both replicas tell of three destinations")
+        until(lambda: prometheus.query(seen), "three destinations of both replicas are scraped")
         yield Scene(clock, replicas[0], replicas[1], tmp_path / "relay.db", prometheus)
 
 
@@ -120,9 +120,9 @@ def _restart_worker_of(exporter: Exporter, prometheus: Prometheus, port: int) ->
 def test_every_rule_has_data(scene: Scene) -> None:
     """Each alert fires, each recorded series has data, and each query of the runbook is valid."""
     prometheus = scene.prometheus
-    trouble(Sender(scene.first, scene.clock.now), scene.clock)
-    after = {"CSSRelayReplicaDown", "CSSRelayStoreDown", "CSSRelayExporterAbsent"}
-    scene.until_fired(*(ALERTS.keys() - after - STRIPPED))
+    send_problems(Sender(scene.first, scene.clock.now), scene.clock)
+    later = {"CSSRelayReplicaDown", "CSSRelayStoreDown", "CSSRelayExporterAbsent"}
+    scene.until_fired(*(ALERTS.keys() - later - STRIPPED))
     queries = {name: name for name in RECORDED.keys() - {"fleet:css_relay_store_silent:age"}}
     queries |= {name: re.sub(r" > [\d.]+", "", ALERTS[name]["expr"]) for name in STRIPPED}
     scene.until_data(queries)
@@ -136,17 +136,17 @@ def test_every_rule_has_data(scene: Scene) -> None:
     scene.until_fired("CSSRelayStoreDown")
     scene.first.kill()
     scene.until_fired("CSSRelayExporterAbsent")
-    until(lambda: prometheus.query("fleet:css_relay_store_silent:age"), "the age of what is known is told")
-    known = {"CSSRelayTaskFailed", "CSSRelayDestinationFailing", "CSSRelayDeadAir"}
     until(
-        lambda: known <= prometheus.firing(), "what was known last stands, though nobody tells of it any more"
+        lambda: prometheus.query("fleet:css_relay_store_silent:age"), "the age of the last scrape is recorded"
     )
+    known = {"CSSRelayTaskFailed", "CSSRelayDestinationFailing", "CSSRelayDeadAir"}
+    until(lambda: known <= prometheus.firing(), "alerts of tasks still fire without an exporter")
 
     _assert_that_no_rule_fails(prometheus)
 
 
 def _assert_that_no_rule_fails(prometheus: Prometheus) -> None:
     groups = prometheus.ask("rules")["groups"]
-    told = [(rule["name"], rule["health"], rule.get("lastError", "")) for g in groups for rule in g["rules"]]
-    assert {name for name, _, _ in told} == ALERTS.keys() | RECORDED.keys()
-    assert [rule for rule in told if rule[1:] != ("ok", "")] == []
+    rules = [(rule["name"], rule["health"], rule.get("lastError", "")) for g in groups for rule in g["rules"]]
+    assert {name for name, _, _ in rules} == ALERTS.keys() | RECORDED.keys()
+    assert [rule for rule in rules if rule[1:] != ("ok", "")] == []

@@ -1,4 +1,4 @@
-"""The four published callbacks, to the byte, through the whole program."""
+"""The four published callbacks, byte for byte, through the whole program."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,15 +14,15 @@ HOST = {"appid": "4", "to_host": "5000.livepush.myqcloud.com"}
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
-    """An exporter for tests that ask of tasks of their own, each by what is added."""
+    """Yield an exporter shared by tests that use their own tasks."""
     with running(tmp_path_factory.mktemp("exporter")) as exporter:
         yield exporter
 
 
-def test_the_documented_callbacks_show_what_they_say_and_are_duplicates_when_they_come_again(
+def test_documented_callbacks_are_applied_and_are_duplicates_the_second_time(
     exporter: Exporter,
 ) -> None:
-    """The scrape that follows shows each; sent again, nothing changes but duplicates and arrivals."""
+    """The next scrape shows each one; a redelivery changes only the duplicates and the arrivals."""
     for name in DOCUMENTED:
         status, _, body = exporter.post(sample(f"documented/{name}"))
         assert (status, body) == (200, b'{"code":0}')
@@ -42,21 +42,21 @@ def test_the_documented_callbacks_show_what_they_say_and_are_duplicates_when_the
     assert scrape.value("tasks") == scrape.value("tasks", state="active") == 2
     assert scrape.value("callbacks_total", outcome="applied") == scrape.value("callbacks_total") == 4
 
-    before = shown(exporter)
+    before = stable_samples(exporter)
     for name in DOCUMENTED[:1] + DOCUMENTED[2:]:
         assert exporter.post(sample(f"documented/{name}"))[0] == 200
-    assert shown(exporter) == before
+    assert stable_samples(exporter) == before
     assert exporter.scrape().value("callbacks_total", outcome="duplicate") == 3
 
 
-def shown(exporter: Exporter) -> dict[object, float]:
-    """Return a scrape but for duplicates, arrivals and this process's own numbers."""
-    apart = ("callbacks_total", "last_callback", "exporter_", "process_", "python_")
-    return {key: v for key, v in exporter.scrape().samples.items() if not any(a in key[0] for a in apart)}
+def stable_samples(exporter: Exporter) -> dict[object, float]:
+    """Return a scrape without the counts and times of callbacks, and without the families of the process."""
+    excluded = ("callbacks_total", "last_callback", "exporter_", "process_", "python_")
+    return {key: v for key, v in exporter.scrape().samples.items() if not any(a in key[0] for a in excluded)}
 
 
-def test_what_is_missing_is_told_by_the_sweep(tmp_path: Path) -> None:
-    """Once the reorder window has passed, not before, and once; a restart in between changes nothing."""
+def test_a_missing_start_is_counted_by_the_sweep(tmp_path: Path) -> None:
+    """It is counted once, after the reorder window, also if the exporter is restarted in between."""
     clock = Clock(tmp_path)
 
     def missed_starts() -> float:
@@ -78,7 +78,7 @@ def test_what_is_missing_is_told_by_the_sweep(tmp_path: Path) -> None:
 
 
 def test_a_start_and_its_file_show_a_latency_at_once(shared: Exporter) -> None:
-    """In the very next scrape, with the task as exemplar in OpenMetrics."""
+    """The next scrape shows it; in OpenMetrics the task is its exemplar."""
     shared.post(sample("documented/task_start").replace(b"118148", b"118145"))
     shared.post(sample("documented/vod_source_file_start"))
     assert shared.scrape().value("start_to_file_latency_seconds_count", **HOST) == 1
@@ -89,7 +89,7 @@ def test_a_start_and_its_file_show_a_latency_at_once(shared: Exporter) -> None:
 
 
 def test_a_run_of_a_task_through_its_states(shared: Exporter) -> None:
-    """Start, failure, restart, planned end: the gauge follows."""
+    """After a start, a failure, a restart and a planned end the gauge shows the state."""
     body = sample("documented/task_exit").replace(b'"appid": 4', b'"appid": 4, "task_id": "118148"')
 
     def state() -> str:
@@ -114,8 +114,8 @@ def test_a_run_of_a_task_through_its_states(shared: Exporter) -> None:
     assert scrape.value("tasks_failed_total") == 1
 
 
-def test_other_ok_codes_judge_known_tasks_anew(tmp_path: Path) -> None:
-    """The gauge of the fleet and that of the task agree, also after a restart with another setting."""
+def test_changed_ok_codes_apply_to_known_tasks(tmp_path: Path) -> None:
+    """After a restart with another setting, the gauges of the fleet and of the task agree."""
     with running(tmp_path) as exporter:
         exporter.post(sample("derived/task_exit_full"))
         assert exporter.scrape().value("tasks", state="failed") == 1

@@ -7,8 +7,8 @@ from pathlib import Path
 from tests.support import HANG_SECONDS, Exporter
 
 
-def test_a_service_manager_is_told_when_the_exporter_is_ready(tmp_path: Path) -> None:
-    """With `Type=notify` systemd waits for this; a stop in good order ends with status 0."""
+def test_the_service_manager_is_notified_when_the_exporter_is_ready(tmp_path: Path) -> None:
+    """With `Type=notify` systemd waits for this; after SIGTERM the status is 0."""
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(path))

@@ -1,4 +1,4 @@
-"""The exporter and its commands on a Valkey server: the same service, and no password anywhere."""
+"""The exporter and its commands on a Valkey server; no output contains the password."""
 
 import os
 import signal
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.commands import run
-from tests.acceptance.test_replicas import of_store, replicas
-from tests.acceptance.test_simulator import EVERY_FAULT, FAST, LASTING, Place, assert_exact, simulated
+from tests.acceptance.test_replicas import replicas, store_samples
+from tests.acceptance.test_simulator import EVERY_FAULT, FAST, LASTING, Clocked, assert_exact, simulate
 from tests.clock import Clock
 from tests.support import Exporter, running, sample, until
 from tests.valkeys import DURABLE, ValkeyServer
@@ -19,7 +19,7 @@ PASSWORD = "canary-password"
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ValkeyServer]:
-    """A server with a password."""
+    """Yield a server with a password."""
     with ValkeyServer(tmp_path, *DURABLE, "--requirepass", PASSWORD) as server:
         yield server
 
@@ -30,50 +30,50 @@ def url(server: ValkeyServer, password: str = PASSWORD) -> str:
 
 
 def test_the_commands_work_beside_the_process_that_serves(tmp_path: Path, server: ValkeyServer) -> None:
-    """check, tasks and quarantine; backup and restore say what they are for; the password is in no output."""
+    """check, tasks and quarantine work; backup and restore report that they need an embedded store."""
 
-    def said(*words: str, status: int = 0) -> str:
+    def output(*words: str, status: int = 0) -> str:
         text = run(tmp_path, *words, store=url(server), status=status)
         assert PASSWORD not in text
         return text
 
-    assert "there is no store" in said("tasks", "list", status=1)
+    assert "there is no store" in output("tasks", "list", status=1)
     with running(tmp_path, store__url=url(server)) as exporter:
         assert exporter.post(sample("documented/task_start"))[0] == 200
         assert exporter.post(b"{}")[0] == 400
-        listed = said("tasks", "list").splitlines()
+        listed = output("tasks", "list").splitlines()
         assert len(listed) == 2
         appid, task_id, state = listed[1].split("\t")[:3]
         assert state == "active"
-        assert "schema" in said("quarantine", "list")
-        assert "1 purged" in said("quarantine", "purge", "--all")
+        assert "schema" in output("quarantine", "list")
+        assert "1 purged" in output("quarantine", "purge", "--all")
         assert exporter.scrape().value("quarantined_callbacks") == 0
-        assert "is forgotten" in said("tasks", "forget", appid, task_id)
+        assert "is forgotten" in output("tasks", "forget", appid, task_id)
         assert exporter.scrape().value("tasks") == 0
         assert exporter.scrape().value("tasks_started_total") == 1
-        assert "is writable" in said("check")
+        assert "is writable" in output("check")
         for words in (("backup", "copy.db"), ("restore", "copy.db")):
-            assert "need an embedded store" in said(*words, status=1)
+            assert "need an embedded store" in output(*words, status=1)
 
 
 def test_the_password_may_be_in_a_file_that_others_can_not_read(tmp_path: Path, server: ValkeyServer) -> None:
-    """For the server and for the commands beside it; and it is nowhere else."""
+    """The file is for the exporter and for its commands; the password is in no output."""
     path = tmp_path / "password"
     path.write_text(f"{PASSWORD}\n")
     path.chmod(0o644)
     plain, flag = f"valkey://127.0.0.1:{server.port}/0", f"--store.password-file={path}"
-    refused = run(tmp_path, "serve", flag, store=plain, status=2)
-    assert "chmod o-rwx" in refused
+    error = run(tmp_path, "serve", flag, store=plain, status=2)
+    assert "chmod o-rwx" in error
     path.chmod(0o600)
     with running(tmp_path, store__url=plain, store__password_file=str(path)) as exporter:
         assert exporter.post(sample("documented/task_start"))[0] == 200
         listed = run(tmp_path, "tasks", "list", flag, store=plain)
         assert "118148" in listed
-        assert PASSWORD not in refused + listed + exporter.log
+        assert PASSWORD not in error + listed + exporter.log
 
 
-def test_a_password_that_changes_is_followed_without_a_restart(tmp_path: Path, server: ValkeyServer) -> None:
-    """503 while the server knows another; later workers have the new one, though its file is broken."""
+def test_a_changed_password_is_used_without_a_restart(tmp_path: Path, server: ValkeyServer) -> None:
+    """503 while only the server has the new password; later workers use it even if its file is empty."""
     path = tmp_path / "password"
     path.touch(0o600)
     path.write_text(f"{PASSWORD}\n")
@@ -83,46 +83,44 @@ def test_a_password_that_changes_is_followed_without_a_restart(tmp_path: Path, s
         assert exporter.post(sample("documented/task_start"))[0] == 200
         with server.client(password=PASSWORD) as client:
             client.config_set("requirepass", "canary-renewed")
-            assert exporter.post(sample("documented/task_exit"))[0] == 200  # open connections go on
+            assert exporter.post(sample("documented/task_exit"))[0] == 200  # open connections stay valid
             client.execute_command("CLIENT", "KILL", "TYPE", "normal")
         assert exporter.post(sample("documented/task_exit"))[0] == 503
         assert "the right user and password" in exporter.log
         path.write_text("canary-renewed\n")
-        until(lambda: answers(exporter), "the new password is shown")
+        until(lambda: accepts_callbacks(exporter), "the new password is used")
         assert exporter.worker == first
 
         os.kill(first, signal.SIGKILL)
-        until(lambda: exporter.worker != first and answers(exporter), "another worker")
+        until(lambda: exporter.worker != first and accepts_callbacks(exporter), "another worker")
         second = exporter.worker
         path.write_text("")
         os.kill(second, signal.SIGKILL)
-        until(lambda: exporter.worker != second and answers(exporter), "one more worker")
+        until(lambda: exporter.worker != second and accepts_callbacks(exporter), "one more worker")
         assert exporter.scrape().value("tasks_started_total") == 1
         assert "canary" not in exporter.log
 
 
 def test_a_warning_of_the_server_is_given_once(tmp_path: Path) -> None:
-    """Master and worker open the store, and a worker that comes later does, too."""
+    """The master and each worker open the store, but only one of them logs the warning."""
     with ValkeyServer(tmp_path) as server, running(tmp_path, store__url=server.url) as exporter:
         first = exporter.worker
         os.kill(first, signal.SIGKILL)
         until(lambda: exporter.worker != first, "another worker")
-        until(lambda: answers(exporter), "it answers")
+        until(lambda: accepts_callbacks(exporter), "it accepts callbacks")
         assert exporter.log.count("set appendonly yes") == 1
 
 
-def answers(exporter: Exporter) -> bool:
-    """Whether it takes callbacks."""
+def accepts_callbacks(exporter: Exporter) -> bool:
+    """Return whether the exporter accepts callbacks."""
     try:
         return exporter.post(sample("documented/task_start"))[0] == 200
     except OSError:
         return False
 
 
-def test_a_server_that_is_gone_is_told_and_no_page_has_the_password(
-    tmp_path: Path, server: ValkeyServer
-) -> None:
-    """503 for callbacks, not ready, a scrape without the store; and all is well when it is back."""
+def test_a_stopped_server_is_reported_without_the_password(tmp_path: Path, server: ValkeyServer) -> None:
+    """Callbacks and ready get 503, and a scrape lacks the store; all recovers when the server is back."""
     with running(tmp_path, store__url=url(server)) as exporter:
         assert exporter.post(sample("documented/task_start"))[0] == 200
         exporter.until_ready()
@@ -143,21 +141,19 @@ def test_a_server_that_is_gone_is_told_and_no_page_has_the_password(
         assert PASSWORD not in exporter.log
 
 
-def test_a_wrong_password_ends_the_start_with_a_line_that_does_not_tell_it(
-    tmp_path: Path, server: ValkeyServer
-) -> None:
-    """Neither does a malformed URL."""
-    said = run(tmp_path, "serve", store=url(server, "wr0ng-word"), status=1)
-    assert said.count("\n") == 1
-    assert "the right user and password" in said
+def test_a_wrong_password_ends_the_start_and_is_not_printed(tmp_path: Path, server: ValkeyServer) -> None:
+    """Neither is the password of a malformed URL."""
+    output = run(tmp_path, "serve", store=url(server, "wr0ng-word"), status=1)
+    assert output.count("\n") == 1
+    assert "the right user and password" in output
     malformed = f"valkey://user:wr0ng-word@127.0.0.1:{server.port}/x/y"
-    refused = run(tmp_path, "serve", store=malformed, status=2)
-    assert "CSS_RELAY_STORE_URL: expected sqlite:PATH" in refused
-    assert "wr0ng-word" not in said + refused
+    error = run(tmp_path, "serve", store=malformed, status=2)
+    assert "CSS_RELAY_STORE_URL: expected sqlite:PATH" in error
+    assert "wr0ng-word" not in output + error
 
 
-def test_a_store_that_was_emptied_is_told_and_not_started_over(tmp_path: Path, server: ValkeyServer) -> None:
-    """Until somebody restarts the exporter: then the generation of the counters is a new one."""
+def test_an_emptied_shared_store_is_reported_and_not_replaced(tmp_path: Path, server: ValkeyServer) -> None:
+    """Callbacks get 503 until the exporter is restarted; the counters then have a new generation."""
     with running(tmp_path, store__url=url(server)) as exporter:
         assert exporter.post(sample("documented/task_start"))[0] == 200
         created = exporter.scrape().value("store_created_timestamp_seconds")
@@ -174,15 +170,19 @@ def test_a_store_that_was_emptied_is_told_and_not_started_over(tmp_path: Path, s
 
 
 def test_a_simulation_with_every_fault_is_exact_on_another_replica(tmp_path: Path) -> None:
-    """What one replica took in is shown by the other, to the last number."""
+    """A replica shows exactly what the other one has accepted."""
     (tmp_path / "key").write_text("canary-key\n")
     clock = Clock(tmp_path)
     with (
         ValkeyServer(tmp_path, *DURABLE) as server,
         replicas(tmp_path, *[server.url] * 2, clock=clock, **LASTING) as (one, other),
     ):
-        done = simulated(
-            Place(one, clock), *FAST, *EVERY_FAULT, f"--sign-key-file={tmp_path / 'key'}", shown=other
+        result = simulate(
+            Clocked(one, clock),
+            *FAST,
+            *EVERY_FAULT,
+            f"--sign-key-file={tmp_path / 'key'}",
+            replica=other,
         )
-        assert_exact(done, samples=200)
-        assert of_store(one.scrape()) == of_store(other.scrape())
+        assert_exact(result, samples=200)
+        assert store_samples(one.scrape()) == store_samples(other.scrape())

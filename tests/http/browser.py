@@ -1,4 +1,4 @@
-"""A real headless browser, driven through its own driver."""
+"""A headless Chromium for tests, controlled through ChromeDriver."""
 
 import json
 from collections.abc import Iterator
@@ -22,9 +22,9 @@ FLAGS = (
     "--no-first-run",
     "--hide-scrollbars",
 )
-#: Of the screen, whatever a page for phones makes of it that is wider.
+#: The width of the screen in CSS pixels, even if the page is wider and therefore zoomed out.
 SEEN_WIDTH = "return Math.round(visualViewport.width * visualViewport.scale)"
-#: In one step, so that the page does not put another element in the place of the one that was found.
+#: One script, because a refresh could replace the element between finding and clicking it.
 CLICK = """
 const element = document.querySelector(arguments[0]);
 element.scrollIntoView({block: 'nearest', behavior: 'instant'});
@@ -39,64 +39,64 @@ class Browser:
     """A browser with one tab.
 
     Args:
-        driver: drives it.
+        driver: its driver.
     """
 
     def __init__(self, driver: webdriver.Chrome) -> None:
         self.driver = driver
 
     def open(self, address: str) -> None:
-        """Open an address and wait until it is loaded."""
+        """Open a URL and wait until the page is loaded."""
         self.driver.get(address)
 
     def size(self, width: int, height: int = 900) -> None:
-        """Give the page so many CSS pixels."""
+        """Set the size of the page, in CSS pixels."""
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 700}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         until(lambda: self.ask(SEEN_WIDTH) == width, "the page has this width")
 
     def prefer(self, scheme: str) -> None:
-        """Prefer a colour scheme: light or dark."""
+        """Set the preferred colour scheme: light or dark."""
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
     def scripts(self, *, on: bool) -> None:
-        """Switch the scripts of pages on or off."""
+        """Turn the scripts of pages on or off."""
         self.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not on})
 
     def ask(self, script: str, *values: Any) -> Any:
-        """Return what a script of the tester's, run in the page, gives."""
+        """Run a script in the page, even with scripts off, and return its result."""
         return self.driver.execute_script(script, *values)
 
     def ask_between(self, script: str) -> Any:
-        """Return what a script gives; None where one page takes the place of another, and none is there."""
+        """Return the result of a script; None if it fails because another page is being loaded."""
         with suppress(WebDriverException):
             return self.ask(script)
         return None
 
     def all(self, selector: str) -> list[WebElement]:
-        """Return the elements that a selector finds."""
+        """Return all elements of a selector."""
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
 
     def one(self, selector: str) -> WebElement:
-        """Return the first element that a selector finds."""
+        """Return the first element of a selector."""
         return self.driver.find_element(By.CSS_SELECTOR, selector)
 
     def texts(self, selector: str) -> list[str]:
-        """Return the texts that are seen of elements, all of one moment."""
+        """Return the visible texts of all elements of a selector, read in one step."""
         script = "return [...document.querySelectorAll(arguments[0])].map(e => e.innerText.trim())"
         found: list[str] = self.ask(script, selector)
         return found
 
     def text(self, selector: str) -> str:
-        """Return the text that is seen of the first element."""
+        """Return the visible text of the first element of a selector."""
         return self.texts(selector)[0]
 
     @contextmanager
-    def moved_clock(self) -> Iterator[None]:
-        """Let the tab have a time that `pass_seconds` moves, until the block ends."""
+    def virtual_clock(self) -> Iterator[None]:
+        """Use a new tab for the block; `pass_seconds` moves its clock."""
         old = self.driver.current_window_handle
-        self.driver.switch_to.new_window("tab")  # the time of a tab can't be given back to it
+        self.driver.switch_to.new_window("tab")  # a tab cannot return to the real time
         try:
             yield
         finally:
@@ -105,33 +105,33 @@ class Browser:
             self.driver.switch_to.window(old)
 
     def _is_closed(self, tab: str) -> bool:
-        """Close the tab, and return whether it is: the driver gives up where the page is slow to go."""
+        """Close the tab; return whether it is closed. The driver raises an error if the page is slow."""
         with suppress(WebDriverException):
             self.driver.close()
         return tab not in self.driver.window_handles
 
     def pass_seconds(self, seconds: float) -> None:
-        """Let so many seconds pass for the page at once, and wait for what it fetches meanwhile."""
-        begin = until(lambda: self.ask_between("return Date.now()"), "a page that tells its time")
-        given = {"policy": "pauseIfNetworkFetchesPending", "budget": 1000 * seconds}
-        self.driver.execute_cdp_cmd("Emulation.setVirtualTimePolicy", given)
+        """Advance the clock of the page at once, and wait for its requests."""
+        start = until(lambda: self.ask_between("return Date.now()"), "a page is loaded")
+        policy = {"policy": "pauseIfNetworkFetchesPending", "budget": 1000 * seconds}
+        self.driver.execute_cdp_cmd("Emulation.setVirtualTimePolicy", policy)
         until(
-            lambda: (self.ask_between("return Date.now()") or 0) > begin + 1000 * seconds - 1,
-            "the page's time has passed",
+            lambda: (self.ask_between("return Date.now()") or 0) > start + 1000 * seconds - 1,
+            "the clock of the page is advanced",
         )
 
     def click(self, selector: str) -> None:
-        """Click on a link that can be seen, and wait until it has led somewhere else."""
+        """Click a visible link, and wait until the URL has changed."""
         before = self.driver.current_url
-        assert self.ask(CLICK, selector), f"{selector} is not seen, or lies under something"
-        until(lambda: self.driver.current_url != before, f"{selector} leads somewhere")
+        assert self.ask(CLICK, selector), f"{selector} is not visible, or is covered by another element"
+        until(lambda: self.driver.current_url != before, f"{selector} opens another URL")
 
-    def complaints(self) -> list[str]:
-        """Return what the console says since it was asked last: violations of the policy, errors."""
+    def console_entries(self) -> list[str]:
+        """Return the new entries of the console, such as errors and violations of the policy."""
         return [json.dumps(entry) for entry in self.driver.get_log("browser")]
 
     def picture(self, path: Path, *, whole: bool = False) -> None:
-        """Take a picture of what is seen, or of the whole page."""
+        """Save a screenshot of the window, or of the whole page."""
         if whole:
             width, height = self.ask("return [innerWidth, document.documentElement.scrollHeight]")
             self.size(width, height)
@@ -140,7 +140,7 @@ class Browser:
 
 @contextmanager
 def browsing(folder: Path) -> Iterator[Browser]:
-    """Yield a browser with a fresh profile in `folder`; without one the test is skipped, in CI it fails."""
+    """Yield a browser with a new profile in `folder`; without one the test is skipped, or fails in CI."""
     options = webdriver.ChromeOptions()
     options.binary_location = tool("chromium")
     for flag in (*FLAGS, f"--user-data-dir={folder}"):

@@ -1,4 +1,4 @@
-"""An exporter for tests that look at differences, and need none of their own."""
+"""An exporter shared by tests that compare counters before and after."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from tests.support import Exporter, running
 
 @pytest.fixture(scope="session")
 def anyone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
-    """An exporter that lets in everybody, for all tests to use; in the end it is as well as at first."""
+    """Yield an exporter without access restrictions; check at the end that it still works."""
     with running(tmp_path_factory.mktemp("anyone"), http__idle_timeout="10s") as exporter:
         worker = exporter.worker
         yield exporter

@@ -1,6 +1,6 @@
-"""Pictures of the pages, to be looked at: `python -m tests.http.pictures FOLDER`.
+"""Screenshots of the pages for a review by eye: `python -m tests.http.pictures FOLDER`.
 
-The one in the documentation is written too.
+The picture in the documentation is also written.
 """
 
 import sys
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench import fleet
 from tests.http.browser import Browser, browsing
-from tests.http.fleets import fill, lively
+from tests.http.fleets import fill, varied_fleet
 from tests.support import Exporter, running
 
 DOCUMENTED = Path(__file__).parents[2] / "docs" / "pictures" / "status-page.png"
@@ -19,30 +19,30 @@ SCHEMES = ("light", "dark")
 
 
 def fill_large(folder: Path) -> None:
-    """Make a fleet of ten thousand and a little of everything."""
+    """Write a fleet of 10,000 tasks, and one with every state."""
     fleet.fill(folder / "data" / "css-relay.db", 10_000)
-    fill(folder, lively())
+    fill(folder, varied_fleet())
 
 
 FLEETS: dict[str, Callable[[Path], None]] = {
     "empty": lambda folder: None,
-    "lively": lambda folder: fill(folder, lively()),
+    "varied": lambda folder: fill(folder, varied_fleet()),
     "large": fill_large,
 }
 
 
 def reject_some(exporter: Exporter) -> None:
-    """Send what is rejected."""
+    """Send some callbacks that are rejected."""
     for body in (b"nonsense", b'{"event_type":314,"appid":1,"callback_event":"TaskStart"}', b"{}", b"{}"):
         exporter.post(body)
     exporter.post(b"{}", "/callbacks/guess")
 
 
 def take(browser: Browser, exporter: Exporter, name: str, folder: Path) -> None:
-    """Take the pictures of one fleet."""
+    """Save the pictures of one fleet."""
     address = f"http://127.0.0.1:{exporter.ports['web']}"
     paths = {"status": "/?refresh=off"}
-    if name == "lively":
+    if name == "varied":
         paths |= {
             "task-playing": "/tasks/1250000001/224010?refresh=off",
             "task-failed": "/tasks/1250000001/118170?refresh=off",
@@ -58,7 +58,7 @@ def take(browser: Browser, exporter: Exporter, name: str, folder: Path) -> None:
 
 
 def document(browser: Browser, exporter: Exporter) -> None:
-    """Take the picture of the documentation."""
+    """Save the picture for the documentation."""
     browser.size(1280, 1240)
     browser.prefer("light")
     browser.open(f"http://127.0.0.1:{exporter.ports['web']}/")
@@ -67,7 +67,7 @@ def document(browser: Browser, exporter: Exporter) -> None:
 
 
 def main(folder: Path) -> None:
-    """Take all pictures."""
+    """Save all pictures."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, make in FLEETS.items():
         with tempfile.TemporaryDirectory() as place:
@@ -77,7 +77,7 @@ def main(folder: Path) -> None:
                 if name != "empty":
                     reject_some(exporter)
                 take(browser, exporter, name, folder)
-                if name == "lively":
+                if name == "varied":
                     document(browser, exporter)
 
 

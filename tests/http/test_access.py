@@ -1,4 +1,4 @@
-"""Who gets in: tokens, signatures, addresses, proxies and rates, over real connections."""
+"""Access to the callback listener over real connections: tokens, signatures, addresses, proxies, rates."""
 
 import hashlib
 import json
@@ -32,12 +32,12 @@ def signed(key: str, t: int) -> bytes:
 
 
 def reason(answer: Answer) -> tuple[int, str]:
-    """Return status and reason of a refusal."""
+    """Return the status and the reason of an error response."""
     return answer[0], json.loads(answer[2])["reason"]
 
 
-def test_only_a_token_leads_in(tmp_path: Path) -> None:
-    """Any of them; a wrong one looks like any other path, to whatever method."""
+def test_callbacks_need_a_valid_token(tmp_path: Path) -> None:
+    """Every configured token is valid; a wrong token gets the same 404 as an unknown path."""
     with running(tmp_path, callback__token_file=secrets(tmp_path, *TOKENS)) as exporter:
         for token in TOKENS:
             assert exporter.post(BODY, f"/callbacks/{token}")[0] == 200
@@ -65,7 +65,7 @@ def test_only_a_token_leads_in(tmp_path: Path) -> None:
 
 
 def test_tokens_are_rotated_without_a_restart(tmp_path: Path) -> None:
-    """The new one holds within a second or so, the old one no more; a broken file changes nothing."""
+    """The new token replaces the old one within about a second; an empty file changes nothing."""
     path = secrets(tmp_path, "old-token")
     with running(tmp_path, callback__token_file=path) as exporter:
         assert exporter.post(BODY, "/callbacks/old-token")[0] == 200
@@ -79,7 +79,7 @@ def test_tokens_are_rotated_without_a_restart(tmp_path: Path) -> None:
                 exporter.post(BODY, "/callbacks/new-token")[0] == 200
                 and "the previous values stay in use" in exporter.log
             ),
-            "told",
+            "the error is logged",
         )
         assert exporter.post(BODY, "/callbacks/new-token")[0] == 200
 
@@ -89,7 +89,7 @@ def test_tokens_are_rotated_without_a_restart(tmp_path: Path) -> None:
     ("lines", "mode", "message"),
     [(("a-token",), 0o604, "chmod o-rwx"), ((), 0o600, "write one secret per line")],
 )
-def test_a_file_of_secrets_must_be_of_use(
+def test_a_secret_file_must_be_private_and_not_empty(
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
     flag: str,
@@ -97,32 +97,32 @@ def test_a_file_of_secrets_must_be_of_use(
     mode: int,
     message: str,
 ) -> None:
-    """Others may not read it; the start ends with a line that names the flag."""
+    """Other users must not be able to read it; the start fails with one line that names the flag."""
     assert cli.main(["serve", f"--{flag}={secrets(tmp_path, *lines, mode=mode)}"]) == 2
-    said = capfd.readouterr().err
-    assert message in said
-    assert flag in said
-    assert len(said.splitlines()) == 1
+    error_text = capfd.readouterr().err
+    assert message in error_text
+    assert flag in error_text
+    assert len(error_text.splitlines()) == 1
 
 
-def test_signatures_are_checked_where_they_are(tmp_path: Path) -> None:
-    """With several keys, until their time is over; without one a callback is taken unless it is required."""
+def test_a_signature_is_checked_if_a_callback_has_one(tmp_path: Path) -> None:
+    """Every configured key is valid until `t`; by default an unsigned callback is accepted."""
     keys, clock = secrets(tmp_path, "canary-key-one", "canary-key-two"), Clock(tmp_path)
-    until_then = int(clock.now()) + 100_000
+    t = int(clock.now()) + 100_000
     with running(tmp_path, clock=clock, callback__sign_key_file=keys) as exporter:
         assert exporter.post(BODY)[0] == 200
-        assert exporter.post(signed("canary-key-one", until_then))[0] == 200
-        assert exporter.post(signed("canary-key-two", until_then))[0] == 200
-        assert reason(exporter.post(signed("canary-key-three", until_then))) == (403, "signature")
+        assert exporter.post(signed("canary-key-one", t))[0] == 200
+        assert exporter.post(signed("canary-key-two", t))[0] == 200
+        assert reason(exporter.post(signed("canary-key-three", t))) == (403, "signature")
         clock.advance(100_061)
-        assert reason(exporter.post(signed("canary-key-one", until_then))) == (403, "signature")
+        assert reason(exporter.post(signed("canary-key-one", t))) == (403, "signature")
         assert exporter.scrape().value("callbacks_rejected_total", reason="signature") == 2
         assert exporter.scrape().value("quarantined_callbacks") == 0
         assert "canary" not in exporter.log
 
 
 def test_a_signature_can_be_required(tmp_path: Path) -> None:
-    """Then nothing of a stranger's is read further, or kept."""
+    """An unsigned callback is rejected before its schema is checked, and is not quarantined."""
     keys, clock = secrets(tmp_path, "key"), Clock(tmp_path)
     flags = {"callback__sign_key_file": keys, "callback__require_sign": "true"}
     with running(tmp_path, clock=clock, **flags) as exporter:
@@ -134,13 +134,13 @@ def test_a_signature_can_be_required(tmp_path: Path) -> None:
 
 
 def test_a_required_signature_needs_a_key(capfd: pytest.CaptureFixture[str]) -> None:
-    """Said at the start."""
+    """The start fails with status 2 and names the missing flag."""
     assert cli.main(["serve", "--callback.require-sign=true"]) == 2
     assert "--callback.sign-key-file" in capfd.readouterr().err
 
 
 def test_only_allowed_addresses_may_send(tmp_path: Path) -> None:
-    """To whatever path; and a header is not believed unless a trusted proxy wrote it."""
+    """On every path; X-Forwarded-For is ignored unless a trusted proxy sent it."""
     with running(tmp_path, callback__allow_from="192.0.2.0/24") as exporter:
         assert reason(exporter.post(BODY)) == (403, "address")
         assert reason(exporter.post(BODY, "/nowhere")) == (403, "address")
@@ -148,7 +148,7 @@ def test_only_allowed_addresses_may_send(tmp_path: Path) -> None:
         assert exporter.scrape().value("callbacks_rejected_total", reason="address") == 3
 
 
-#: What X-Forwarded-For says, and the status that comes of it.
+#: X-Forwarded-For, and the status of the answer.
 FORWARDED = {
     "192.0.2.1": 200,
     "198.51.100.7, 192.0.2.1": 200,
@@ -159,7 +159,7 @@ FORWARDED = {
 }
 
 
-def test_trusted_proxies_say_who_sends(tmp_path: Path) -> None:
+def test_trusted_proxies_state_the_client_address(tmp_path: Path) -> None:
     """By X-Forwarded-For, in one header or several, or by the PROXY protocol."""
     flags = {"callback__allow_from": "192.0.2.0/24", "callback__trusted_proxies": "127.0.0.0/8"}
     with running(tmp_path, **flags) as exporter:
@@ -170,11 +170,11 @@ def test_trusted_proxies_say_who_sends(tmp_path: Path) -> None:
         )
         for text, status in FORWARDED.items():
             headers = lines + b"X-Forwarded-For: %s\r\n" % text.encode("latin-1")
-            for way in (b"", b"Content-Encoding: identity\r\n"):  # the framework's, too
-                answer = exporter.raw(headers + way + b"\r\n" + BODY)
-                assert b" %d " % status in answer, (text, way)
-                twice = exporter.raw(headers + way + b"X-Forwarded-For: 203.0.113.9\r\n\r\n" + BODY)
-                assert b" 403 " in twice, (text, way)
+            for encoding in (b"", b"Content-Encoding: identity\r\n"):
+                answer = exporter.raw(headers + encoding + b"\r\n" + BODY)
+                assert b" %d " % status in answer, (text, encoding)
+                twice = exporter.raw(headers + encoding + b"X-Forwarded-For: 203.0.113.9\r\n\r\n" + BODY)
+                assert b" 403 " in twice, (text, encoding)
         for source, status in ((b"192.0.2.1", 200), (b"198.51.100.7", 403)):
             header = b"PROXY TCP4 %s 127.0.0.1 4711 8314\r\n" % source
             assert b" %d " % status in exporter.raw(header + lines + b"\r\n" + BODY)
@@ -183,28 +183,30 @@ def test_trusted_proxies_say_who_sends(tmp_path: Path) -> None:
         assert b" 400 " in exporter.raw(b"PROXY nonsense\r\n" + lines + b"\r\n" + BODY)
 
 
-def test_nobody_else_may_speak_for_others(anyone: Exporter) -> None:
-    """A PROXY header from anybody is no HTTP."""
+def test_a_proxy_header_from_an_untrusted_address_is_rejected(anyone: Exporter) -> None:
+    """Without a trusted proxy, a PROXY header is malformed HTTP: 400."""
     header = b"PROXY TCP4 192.0.2.1 127.0.0.1 4711 8314\r\n"
     assert b" 400 " in anyone.raw(header + b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 
 
-def test_a_source_that_asks_too_often_is_told_when_to_come_again(tmp_path: Path) -> None:
-    """429 with Retry-After; others are not touched, and it may again after that time."""
+def test_requests_over_the_rate_limit_get_429_with_retry_after(tmp_path: Path) -> None:
+    """The limit applies to one address; other addresses are not limited, and it ends after Retry-After."""
     line = b"POST /callbacks HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 192.0.2.1\r\n"
     length = b"Content-Length: %d\r\n\r\n" % len(BODY)
     with running(tmp_path, callback__rate_limit="3", callback__trusted_proxies="127.0.0.1/32") as exporter:
-        # All at once: no machine is so slow that it takes a hundred in as many thirds of a second.
+        # All 100 in one write. At 3 requests per second a slow machine would need 33 s to have none rejected.
         received = exporter.raw((line + length + BODY) * 99 + line + b"Connection: close\r\n" + length + BODY)
         statuses = re.findall(rb"HTTP/1\.1 (\d+)", received)
         assert statuses[:6] == [b"200"] * 6
         assert set(statuses) == {b"200", b"429"}
         assert len(statuses) == 100
-        refused = statuses.count(b"429")
-        assert received.count(b'"reason":"rate"') == received.lower().count(b"retry-after: 1\r\n") == refused
+        rejected = statuses.count(b"429")
+        assert received.count(b'"reason":"rate"') == received.lower().count(b"retry-after: 1\r\n") == rejected
         assert exporter.post(BODY, X_Forwarded_For="192.0.2.2")[0] == 200
-        until(lambda: exporter.post(BODY, X_Forwarded_For="192.0.2.1")[0] == 200, "it may again")
-        assert exporter.scrape().value("callbacks_rejected_total", reason="rate") >= refused
+        until(
+            lambda: exporter.post(BODY, X_Forwarded_For="192.0.2.1")[0] == 200, "the address may send again"
+        )
+        assert exporter.scrape().value("callbacks_rejected_total", reason="rate") >= rejected
 
 
 @pytest.mark.parametrize(
@@ -224,23 +226,23 @@ def test_a_source_that_asks_too_often_is_told_when_to_come_again(tmp_path: Path)
         ),
     ],
 )
-def test_a_listener_is_open_unless_something_guards_it(flags: list[str], is_open: bool) -> None:
-    """Its address, a token, a signature that is required, or addresses that are allowed."""
+def test_a_listener_is_open_unless_access_is_restricted(flags: list[str], is_open: bool) -> None:
+    """Access is restricted by a loopback address, a token, a required signature or allowed networks."""
     assert read(vars(cli.parse(["serve", *flags])), {}).is_open is is_open
 
 
-def test_an_open_listener_is_told(tmp_path: Path, anyone: Exporter) -> None:
-    """By a warning and a metric; one that is guarded, or that only this machine can reach, is not."""
+def test_an_open_listener_is_reported(tmp_path: Path, anyone: Exporter) -> None:
+    """With a warning and a metric; a listener with a token or on a loopback address is not reported."""
     secrets(tmp_path, "a-token")
     everywhere = "0.0.0.0:0"
-    (tmp_path / "guarded").mkdir()
+    (tmp_path / "restricted").mkdir()
     token = str(tmp_path / "secrets")
     with (
         running(tmp_path, callback__listen_address=everywhere) as exporter,
         running(
-            tmp_path / "guarded", callback__listen_address=everywhere, callback__token_file=token
-        ) as guarded,
+            tmp_path / "restricted", callback__listen_address=everywhere, callback__token_file=token
+        ) as restricted,
     ):
-        for each, is_open in ((exporter, True), (guarded, False), (anyone, False)):
+        for each, is_open in ((exporter, True), (restricted, False), (anyone, False)):
             assert each.scrape().value("exporter_callback_open") == is_open
             assert ("anybody may send" in each.log) is is_open

@@ -1,4 +1,4 @@
-"""The pages in a real browser: nothing that a callback says runs, and everything can be used."""
+"""The pages in a real browser: no script injection, refreshes, phone widths, contrast, accessibility."""
 
 import time
 from collections.abc import Iterator
@@ -13,27 +13,27 @@ from selenium.webdriver.common.keys import Keys
 from bench import fleet
 from exporter.web.pages.handler import REFRESH_SECONDS
 from tests.http.browser import Browser, browsing
-from tests.http.fleets import callback, fill, lively
+from tests.http.fleets import callback, fill, varied_fleet
 from tests.support import Exporter, running, until
 
-#: What would run if any place took it for more than text: elements, attributes, templates, addresses.
+#: Texts that would run if a page did not escape them: elements, attributes, templates, URLs.
 SHORT = "<script>window.ran = 1</script>\"'><img src=x onerror='window.ran = 2'>"
 ATTACK = (
     f'{SHORT}<svg onload="window.ran = 3"></title></noscript></textarea><b id=planted>{{{{ 7 * 7 }}}}'
     "{% raw %} javascript:window.ran=4 ' onfocus='window.ran=5"
 )
-#: An exit code has no spaces.
+#: A shorter attack without spaces, since an exit code must not contain any.
 CODE = "</td><script>ran=6</script>"
 SCHEMES = ("light", "dark")
-#: As it does by itself now and then; where it does so at this moment, once more.
-RENEW = """
+#: Refresh the page as its timer does, after a refresh that is already running.
+REFRESH = """
 return (async () => {
   while (isFetching) await new Promise(resolve => setTimeout(resolve, 20));
   await refresh();
 })();
 """
-#: When the page was made, how far it is scrolled, and its address: all of one page.
-SEEN = """
+#: The time of the page, its scroll position and its path, read in one step from the same page.
+PAGE_STATE = """
 const made = document.querySelector('#fresh time')?.innerText.trim();
 return [made, scrollY, location.pathname + location.search];
 """
@@ -41,10 +41,10 @@ return [made, scrollY, location.pathname + location.search];
 
 @pytest.fixture(scope="module")
 def exporter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
-    """An exporter with a lively fleet, and enough more for several pages."""
+    """Yield an exporter with tasks in every state, and enough tasks for several pages."""
     folder = tmp_path_factory.mktemp("fleet")
     fleet.fill(folder / "data" / "css-relay.db", 120)
-    fill(folder, lively())
+    fill(folder, varied_fleet())
     with running(folder) as exporter:
         exporter.post(b"nonsense")
         yield exporter
@@ -52,34 +52,34 @@ def exporter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
 
 @pytest.fixture(scope="module")
 def one_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """One browser for all."""
+    """Yield one browser for all tests, because a start takes seconds."""
     with browsing(tmp_path_factory.mktemp("profile")) as browser:
         yield browser
 
 
 @pytest.fixture
 def browser(one_browser: Browser) -> Browser:
-    """The browser as it is at first: a wide window, light, scripts on, nothing complained of."""
+    """Return the browser in its first state: wide window, light scheme, scripts on, empty console."""
     one_browser.scripts(on=True)
     one_browser.size(1280)
     one_browser.prefer("light")
     one_browser.open("about:blank")
-    one_browser.complaints()
+    one_browser.console_entries()
     return one_browser
 
 
 def address(exporter: Exporter, path: str = "/") -> str:
-    """Return the address of a page."""
+    """Return the URL of a page."""
     return f"http://127.0.0.1:{exporter.ports['web']}{path}"
 
 
 def ids(browser: Browser) -> list[str]:
-    """Return the ids of the tasks that the table shows."""
+    """Return the task ids in the table."""
     return browser.texts(".tasks tbody .task")
 
 
 def attacks() -> Iterator[bytes]:
-    """Yield callbacks of every event with the attack in every field, and some that are rejected for it."""
+    """Yield callbacks of every event with the attack in every field, valid and invalid ones."""
     now = time.time()
     file = {"url": ATTACK, "duration": 60}
     messages: dict[str, dict[str, Any]] = {
@@ -106,7 +106,7 @@ def attacks() -> Iterator[bytes]:
         yield orjson.dumps({ATTACK: ATTACK, "event_type": 314, "callback_event": event})
 
 
-def test_nothing_that_a_callback_says_runs(tmp_path: Path, browser: Browser) -> None:
+def test_no_text_of_a_callback_is_run_as_a_script(tmp_path: Path, browser: Browser) -> None:
     """A script, quotes and markup in any field of any event stay text on every page."""
     with running(tmp_path) as exporter:
         answers = [exporter.post(body)[0] for body in attacks()]
@@ -115,7 +115,7 @@ def test_nothing_that_a_callback_says_runs(tmp_path: Path, browser: Browser) -> 
         links = browser.ask("return [...document.querySelectorAll('tbody .task a')].map(a => a.href)")
         assert len(links) == 2
         browser.one("#q").send_keys(ATTACK, Keys.ENTER)
-        until(lambda: "q=" in browser.driver.current_url, "the search is asked")
+        until(lambda: "q=" in browser.driver.current_url, "the search is submitted")
         assert browser.one("#q").get_attribute("value") == ATTACK
         for link in [browser.driver.current_url, address(exporter), *links]:
             browser.open(link)
@@ -123,28 +123,28 @@ def test_nothing_that_a_callback_says_runs(tmp_path: Path, browser: Browser) -> 
             assert "<script>window.ran = 1</script>" in text
             assert CODE in text
             assert "{{ 7 * 7 }}" in text
-            browser.ask(RENEW)
+            browser.ask(REFRESH)
             assert (
                 browser.all("#planted, main script, main img, main svg, [onerror], [onload], [onfocus]") == []
             )
             assert browser.ask("return window.ran ?? null") is None
-            assert browser.complaints() == []
+            assert browser.console_entries() == []
 
 
-def test_the_pages_break_none_of_their_own_policy(exporter: Exporter, browser: Browser) -> None:
-    """Neither at first nor when they refresh themselves."""
+def test_pages_obey_their_content_security_policy(exporter: Exporter, browser: Browser) -> None:
+    """The console reports no violation, neither after loading nor after a refresh."""
     for path in ("/", "/?state=failed&refresh=off", "/tasks/1250000001/118170", "/tasks/1/none"):
         browser.open(address(exporter, path))
         if browser.ask("return typeof refresh == 'function'"):
-            browser.ask(RENEW)
+            browser.ask(REFRESH)
         styled = browser.ask("return getComputedStyle(document.querySelector('.summary')).borderLeftWidth")
         assert styled == "6px"
-        complaints = [c for c in browser.complaints() if "404 (Not Found)" not in c]
-        assert complaints == []
+        console_entries = [c for c in browser.console_entries() if "404 (Not Found)" not in c]
+        assert console_entries == []
 
 
 def test_tasks_are_filtered_sorted_and_paged_by_clicking(exporter: Exporter, browser: Browser) -> None:
-    """What was asked stays asked; the newest order is told to those who can't see it."""
+    """Each click keeps the other filters; aria-sort states the order for screen readers."""
     browser.open(address(exporter))
     assert ids(browser)[:2] == ["118170", "900017"]
     browser.click(".tiles li:nth-child(4) a")
@@ -160,7 +160,7 @@ def test_tasks_are_filtered_sorted_and_paged_by_clicking(exporter: Exporter, bro
     assert browser.one("th.task").get_attribute("aria-sort") == "descending"
     assert ids(browser)[0] == "100000119"
     browser.one("#q").send_keys("2240", Keys.ENTER)
-    until(lambda: "q=2240" in browser.driver.current_url, "the search is asked")
+    until(lambda: "q=2240" in browser.driver.current_url, "the search is submitted")
     assert ids(browser) == ["224031", "224030", "224020", "224012", "224011", "224010"]
     assert browser.texts(".tiles [aria-current]") == ["136\n● active"]
     browser.click("tbody .task a")
@@ -168,15 +168,15 @@ def test_tasks_are_filtered_sorted_and_paged_by_clicking(exporter: Exporter, bro
     assert browser.texts("h1") == ["Task 224031"]
 
 
-def test_it_refreshes_itself_in_place(tmp_path: Path, browser: Browser) -> None:
-    """Filter, scroll position, focus and what is typed stay; a paused page stays as it is."""
+def test_a_refresh_keeps_the_state_of_the_page(tmp_path: Path, browser: Browser) -> None:
+    """Filter, scroll position, focus and typed text are kept; a paused page does not refresh."""
     fleet.fill(tmp_path / "data" / "css-relay.db", 60)
     with running(tmp_path) as exporter:
         browser.open(address(exporter, "/?state=active&sort=task"))
         browser.one("#q").send_keys("typed")
         browser.ask("scrollTo(0, 700); document.querySelector('th.runs a').focus({preventScroll: true})")
         exporter.post(callback("TaskStart", "1", time.time(), {}))
-        browser.ask(RENEW)
+        browser.ask(REFRESH)
         assert browser.text("h1") == "61 on air"
         assert browser.driver.title.startswith("61 on air")
         assert browser.texts(".found")[0].startswith("1 to 50 of 61 active")
@@ -190,9 +190,9 @@ def test_it_refreshes_itself_in_place(tmp_path: Path, browser: Browser) -> None:
         assert browser.texts("#fresh a") == ["Resume"]
 
 
-def test_it_refreshes_itself_by_itself(tmp_path: Path, browser: Browser) -> None:
-    """After a while, and tells when it can't any more."""
-    with running(tmp_path) as exporter, browser.moved_clock():
+def test_a_page_refreshes_itself_by_its_timer(tmp_path: Path, browser: Browser) -> None:
+    """After REFRESH_SECONDS; it shows a message when the exporter does not answer."""
+    with running(tmp_path) as exporter, browser.virtual_clock():
         exporter.post(callback("TaskStart", "1", time.time(), {}))
         browser.open(address(exporter))
         exporter.post(callback("TaskStart", "2", time.time(), {}))
@@ -204,13 +204,13 @@ def test_it_refreshes_itself_by_itself(tmp_path: Path, browser: Browser) -> None
         until(lambda: later("h1") == "2 on air", "it is refreshed")
         assert browser.text("#stale") == ""
         exporter.stop()
-        until(lambda: later("#stale").startswith("Not refreshed since 20"), "it says so")
+        until(lambda: later("#stale").startswith("Not refreshed since 20"), "the failed refresh is shown")
         assert browser.text("h1") == "2 on air"
 
 
-def test_it_works_with_scripts_off(exporter: Exporter, browser: Browser) -> None:
-    """Links and forms, and a page that loads itself anew with what was asked."""
-    with browser.moved_clock():
+def test_pages_work_without_scripts(exporter: Exporter, browser: Browser) -> None:
+    """Links and forms work, and the page reloads itself with the same filter."""
+    with browser.virtual_clock():
         browser.scripts(on=False)
         browser.open(address(exporter, "/?state=failed"))
         assert ids(browser) == ["118170", "900017"]
@@ -218,21 +218,24 @@ def test_it_works_with_scripts_off(exporter: Exporter, browser: Browser) -> None
         assert "sort=task" in browser.driver.current_url
         assert ids(browser) == ["118170", "900017"]
         browser.one("#q").send_keys("1250", Keys.ENTER)
-        until(lambda: "q=1250" in browser.driver.current_url, "it is searched")
+        until(lambda: "q=1250" in browser.driver.current_url, "the search is submitted")
         assert ids(browser) == ["118170", "900017"]
         loaded = browser.text("#fresh time")
         browser.ask("scrollTo(0, 200)")
 
-        def address_anew() -> str | None:
+        def path_after_reload() -> str | None:
             browser.pass_seconds(REFRESH_SECONDS + 1)
-            now, scrolled, path = browser.ask_between(SEEN) or [None, None, None]
+            now, scrolled, path = browser.ask_between(PAGE_STATE) or [None, None, None]
             return path if scrolled == 200 and now not in (None, loaded) else None
 
-        assert until(address_anew, "it is loaded anew, where it was") == "/?state=failed&q=1250&sort=task"
+        assert (
+            until(path_after_reload, "it is reloaded at the same scroll position")
+            == "/?state=failed&q=1250&sort=task"
+        )
 
 
-def test_a_phone_needs_no_scrolling_to_the_side(exporter: Exporter, browser: Browser) -> None:
-    """At 320 and at 380 pixels nothing is cut off."""
+def test_no_page_scrolls_sideways_on_a_phone(exporter: Exporter, browser: Browser) -> None:
+    """At 320 and 380 pixels nothing is cut off."""
     for path in ("/", "/?q=nothing", "/tasks/1250000001/224031", "/tasks/1250000001/900017"):
         browser.size(320)
         browser.open(address(exporter, path))
@@ -247,6 +250,7 @@ def test_a_phone_needs_no_scrolling_to_the_side(exporter: Exporter, browser: Bro
             assert cut == [], path
 
 
+#: Elements with text whose contrast with their background is below 4.5.
 CONTRAST = """
 const channel = c => (c /= 255) <= .03928 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4;
 const light = rgb => .2126 * channel(rgb[0]) + .7152 * channel(rgb[1]) + .0722 * channel(rgb[2]);
@@ -271,7 +275,7 @@ return found;
 
 
 def test_every_text_has_contrast_in_either_scheme(exporter: Exporter, browser: Browser) -> None:
-    """4.5 to 1, as WCAG's level AA asks; and dark is dark."""
+    """At least 4.5 to 1, as WCAG level AA requires; the background of the dark scheme is dark."""
     for path in ("/", "/tasks/1250000001/224031", "/tasks/1250000001/118170", "/tasks/1/none"):
         browser.open(address(exporter, path))
         for scheme in SCHEMES:
@@ -281,8 +285,9 @@ def test_every_text_has_contrast_in_either_scheme(exporter: Exporter, browser: B
             assert (sum(ground) < 3 * 64) == (scheme == "dark"), path
 
 
-#: The colour behind everything.
+#: The background colour of the page.
 GROUND = "return getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)"
+#: Tables, controls and landmarks without an accessible name, and repeated ids.
 NAMELESS = """
 const all = selector => [...document.querySelectorAll(selector)];
 const named = e => e.ariaLabel || document.getElementById(e.getAttribute('aria-labelledby'))?.textContent;
@@ -296,8 +301,8 @@ return [
 """
 
 
-def test_a_page_can_be_used_without_seeing_it(exporter: Exporter, browser: Browser) -> None:
-    """Language, title, landmarks, headings in order, names for what can be used, headers for every table."""
+def test_pages_have_the_structure_that_screen_readers_need(exporter: Exporter, browser: Browser) -> None:
+    """Language, title, landmarks, ordered headings, names of controls, and table headers."""
     for path in ("/", "/tasks/1250000001/224031", "/tasks/1/none"):
         browser.open(address(exporter, path))
         assert browser.ask("return document.documentElement.lang") == "en"
@@ -310,10 +315,10 @@ def test_a_page_can_be_used_without_seeing_it(exporter: Exporter, browser: Brows
         assert browser.ask(NAMELESS) == [], path
 
 
-def test_the_keyboard_leads_past_the_links_and_shows_where_it_is(
+def test_the_keyboard_can_skip_the_links_and_the_focus_is_visible(
     exporter: Exporter, browser: Browser
 ) -> None:
-    """The first stop skips to the content; whatever has the focus has an outline."""
+    """The first Tab stop is a link to the content; the focused element has an outline."""
     browser.open(address(exporter))
     browser.one("body").send_keys(Keys.TAB)
     assert browser.ask("return document.activeElement.className") == "skip"

@@ -1,7 +1,7 @@
-"""docs/openapi.yaml is true: real listeners answer as it says, and it says all that the code can answer.
+"""docs/openapi.yaml matches the listeners: their answers are as described, and all answers are described.
 
-schemathesis draws requests from it, good ones and bad ones. `OPENAPI_EXAMPLES` sets how many for each
-operation and kind; `make fuzz` asks for more than the tests do.
+schemathesis generates valid and invalid requests. `OPENAPI_EXAMPLES` sets the number for each operation and
+kind; `make fuzz` runs more than the tests.
 """
 
 import ast
@@ -52,13 +52,13 @@ TOKEN = "openapi-token"
 
 
 def listener_of(path: str) -> str:
-    """Return which listener a path of the document is of."""
+    """Return the listener of a path of the document."""
     url = DOCUMENT["paths"][path]["servers"][0]["url"]
     return LISTENERS[re.search(r":\d+$", url)[0]]  # type: ignore[index]
 
 
 def statuses_of(listener: str) -> set[int]:
-    """Return every status that the document names for a listener."""
+    """Return every status that the document lists for a listener."""
     operations = (
         operation
         for path, item in DOCUMENT["paths"].items()
@@ -69,8 +69,8 @@ def statuses_of(listener: str) -> set[int]:
     return {int(status) for operation in operations for status in operation["responses"]}
 
 
-def drawn() -> list[tuple[str, GenerationMode]]:
-    """Return every path with the kinds of requests that can be drawn; a bad one needs a parameter."""
+def paths_and_modes() -> list[tuple[str, GenerationMode]]:
+    """Return every path with each kind of request; an invalid request needs a body or a parameter."""
     return [
         (path, mode)
         for path, item in DOCUMENT["paths"].items()
@@ -81,29 +81,29 @@ def drawn() -> list[tuple[str, GenerationMode]]:
 
 @pytest.fixture(scope="module")
 def exporters(tmp_path_factory: pytest.TempPathFactory, anyone: Exporter) -> Iterator[dict[str, Exporter]]:
-    """An exporter without tokens, and one with."""
+    """Yield an exporter with a token and one without, by path."""
     folder = tmp_path_factory.mktemp("token")
     (folder / "tokens").write_text(TOKEN)
     (folder / "tokens").chmod(0o600)
-    with running(folder, callback__token_file="tokens") as guarded:
+    with running(folder, callback__token_file="tokens") as with_token:
         for name in ("documented/task_start", "derived/task_exit_full", "documented/vod_source_file_start"):
             anyone.post(sample(name))
-        yield {"/callbacks/{token}": guarded, "": anyone}
-        assert "Traceback" not in guarded.log
+        yield {"/callbacks/{token}": with_token, "": anyone}
+        assert "Traceback" not in with_token.log
 
 
-@pytest.mark.parametrize(("path", "mode"), drawn(), ids=lambda value: getattr(value, "value", value))
-def test_every_answer_is_one_that_is_described(
-    exporters: dict[str, Exporter], path: str, mode: GenerationMode
-) -> None:
-    """Its status, type, headers and body; what breaks the description of a callback is refused."""
+@pytest.mark.parametrize(
+    ("path", "mode"), paths_and_modes(), ids=lambda value: getattr(value, "value", value)
+)
+def test_every_answer_is_described(exporters: dict[str, Exporter], path: str, mode: GenerationMode) -> None:
+    """Its status, type, headers and body; a callback that violates the description is rejected."""
     exporter = exporters.get(path, exporters[""])
     schema = schemathesis.openapi.from_dict(DOCUMENT | {"paths": {path: DOCUMENT["paths"][path]}})
     base = f"http://127.0.0.1:{exporter.ports[listener_of(path)]}"
     for found in schema.get_all_operations():
         operation = found.ok()
         strategy = operation.as_strategy(generation_mode=mode)
-        # A token that is drawn is wrong; this one leads to what is behind it.
+        # A generated token is wrong; TOKEN reaches the handler behind it.
         tokens = st.sampled_from([TOKEN, None]) if "{token}" in path else st.none()
 
         @given(case=strategy, token=tokens)
@@ -114,30 +114,30 @@ def test_every_answer_is_one_that_is_described(
             database=None,
             suppress_health_check=list(HealthCheck),
         )
-        def hold(case: schemathesis.Case, token: str | None) -> None:
+        def check(case: schemathesis.Case, token: str | None) -> None:
             if token is not None:
                 case.path_parameters = {"token": token}
             response = case.call_and_validate(base_url=base, checks=CHECKS, timeout=HANG_SECONDS)
             if path == "/callbacks" and mode is GenerationMode.NEGATIVE:
                 assert 400 <= response.status_code < 500
 
-        hold()
+        check()
 
 
 @pytest.mark.parametrize("path", DOCUMENT["paths"])
-def test_what_is_not_described_is_answered_405(exporters: dict[str, Exporter], path: str) -> None:
-    """With the methods that are there; the web listener tells them to OPTIONS."""
+def test_an_undescribed_method_is_answered_405(exporters: dict[str, Exporter], path: str) -> None:
+    """With Allow; the web listener answers OPTIONS with 200 and Allow."""
     exporter, listener = exporters.get(path, exporters[""]), listener_of(path)
-    asked = path.format(token=TOKEN, appid=1, task_id="x")
+    concrete_path = path.format(token=TOKEN, appid=1, task_id="x")
     for method in ("GET", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "TRACE"):
         if method.lower() not in DOCUMENT["paths"][path]:
-            status, headers, _ = request(exporter.ports[listener], method, asked)
+            status, headers, _ = request(exporter.ports[listener], method, concrete_path)
             assert status == (200 if (listener, method) == ("web", "OPTIONS") else 405), method
             assert {"callbacks": "POST", "web": "GET"}[listener] in headers["allow"], method
 
 
-def test_every_route_is_described_and_nothing_else() -> None:
-    """What falcon routes is what stands in the document."""
+def test_exactly_the_routes_of_the_code_are_described() -> None:
+    """The routes of Falcon and the paths of the document are the same."""
     none = cast(Any, None)
     pages = Pages(
         store=none,
@@ -162,7 +162,7 @@ def test_every_route_is_described_and_nothing_else() -> None:
     }
 
 
-def _refusals() -> Iterator[tuple[int, str]]:
+def _rejections() -> Iterator[tuple[int, str]]:
     """Yield the status and the reason of every CallbackError in the code."""
     for path in sorted((ROOT / "exporter").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -173,34 +173,34 @@ def _refusals() -> Iterator[tuple[int, str]]:
                 yield int(cast(Any, status.value)), str(reason.value)
 
 
-def test_every_refusal_of_the_code_is_described_and_nothing_else() -> None:
-    """Each status and each reason with which a callback can be refused."""
-    found = set(_refusals())
+def test_exactly_the_rejections_of_the_code_are_described() -> None:
+    """Each status and each reason with which a callback can be rejected."""
+    found = set(_rejections())
     assert {status for status, _ in found} | {200} == statuses_of("callbacks")
     assert {reason for _, reason in found} == set(REASONS)
 
 
-def test_every_error_of_the_web_listener_is_described_and_nothing_else() -> None:
-    """falcon's errors by their classes, statuses that are set, and 401 where a file sets passwords."""
+def test_exactly_the_errors_of_the_web_listener_are_described() -> None:
+    """Errors by the class of Falcon, statuses set by the code, and 401 of basic authentication."""
     found = {200, 401, 404, 405}
     for path in (ROOT / "exporter/web").rglob("*.py"):
         text = path.read_text()
         for name in re.findall(r"falcon\.(HTTP\w+)\(", text):
             kind = getattr(falcon, name)
-            found.add(int(kind(*([None] * _needed(kind))).status[:3]))
+            found.add(int(kind(*([None] * _required_parameters(kind))).status[:3]))
         found |= {
             int(status) for status in re.findall(r"(?:resp\.status.*?= \(?\s*\"|return )([45]\d\d)\b", text)
         }
     assert found - {405} == statuses_of("web")
 
 
-def _needed(kind: type) -> int:
+def _required_parameters(kind: type) -> int:
     parameters = list(inspect.signature(kind).parameters.values())
     return sum(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
 
 
-def test_every_sample_is_a_callback_as_described() -> None:
-    """What the service sends is in the description."""
+def test_every_sample_matches_the_callback_schema() -> None:
+    """The documented callbacks are valid by the schema of the document."""
     schema = {"$ref": "#/components/schemas/callback", "components": DOCUMENT["components"]}
     validator = Draft202012Validator(schema)
     for path in sorted(SAMPLES.glob("*/*.json")):

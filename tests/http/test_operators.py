@@ -1,4 +1,4 @@
-"""The web listener: metrics whatever the headers say, honest health, tasks page by page."""
+"""The web listener: formats of the metrics, health, the task API, and store failures."""
 
 import gzip
 import json
@@ -62,7 +62,7 @@ PROMETHEUS_3 = (
 def test_the_format_is_what_the_accept_header_prefers(
     module_exporter: Exporter, accept: str, openmetrics: bool
 ) -> None:
-    """And what cannot be understood gets the text format, with 200."""
+    """An invalid header gets the text format, with 200."""
     status, headers, body = module_exporter.get("/metrics", Accept=accept)
     assert status == 200
     expected = (
@@ -82,18 +82,18 @@ def test_the_format_is_what_the_accept_header_prefers(
     )
 )
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-def test_no_accept_header_makes_an_error(module_exporter: Exporter, accept: str) -> None:
-    """Whatever stands in it."""
+def test_no_accept_header_causes_an_error(module_exporter: Exporter, accept: str) -> None:
+    """Any text in Accept and Accept-Encoding is answered with 200."""
     assert module_exporter.get("/metrics", Accept=accept, Accept_Encoding=accept)[0] == 200
 
 
 @pytest.mark.parametrize(
     ("encoding", "compressed"), [("gzip", True), ("br, GZIP;q=0.5", True), ("br", False), ("", False)]
 )
-def test_a_scrape_is_compressed_when_that_is_accepted(
+def test_a_scrape_is_compressed_if_the_client_accepts_gzip(
     module_exporter: Exporter, encoding: str, compressed: bool
 ) -> None:
-    """gzip, and it says the same."""
+    """The decompressed text has the same samples."""
     status, headers, body = module_exporter.get("/metrics", Accept_Encoding=encoding)
     assert status == 200
     assert (headers.get("content-encoding") == "gzip") == compressed
@@ -102,7 +102,7 @@ def test_a_scrape_is_compressed_when_that_is_accepted(
 
 
 def test_a_path_of_one_listener_is_unknown_on_the_other(module_exporter: Exporter) -> None:
-    """Nothing of the operators' side can be seen from the internet."""
+    """The callback listener, which faces the internet, serves no page of the operators."""
     for path in ("/metrics", "/", "/-/healthy", "/-/ready", "/api/v1/tasks"):
         assert module_exporter.get(path)[0] == 200
         assert module_exporter.post(b"", path)[0] == 404
@@ -111,8 +111,8 @@ def test_a_path_of_one_listener_is_unknown_on_the_other(module_exporter: Exporte
 
 
 @pytest.mark.parametrize("line", ["POST /", "GET /metrics", "POST /nowhere", "PUT /api/v1/tasks"])
-def test_nobody_waits_for_a_body_that_is_of_no_use(module_exporter: Exporter, line: str) -> None:
-    """A caller that promises one and sends none is answered at once, and let go."""
+def test_an_unused_request_body_is_not_waited_for(module_exporter: Exporter, line: str) -> None:
+    """A request with Content-Length but no body is answered at once, and its connection is closed."""
     data = f"{line} HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n".encode()
     with socket.create_connection(
         ("127.0.0.1", module_exporter.ports["web"]), timeout=HANG_SECONDS
@@ -122,8 +122,8 @@ def test_nobody_waits_for_a_body_that_is_of_no_use(module_exporter: Exporter, li
     assert received.startswith(b"HTTP/1.1 ")
 
 
-def test_the_status_page_leads_to_the_others(module_exporter: Exporter) -> None:
-    """Wherever they are."""
+def test_the_status_page_links_to_the_other_pages(module_exporter: Exporter) -> None:
+    """The metrics, the API and both health checks are linked."""
     status, _, body = module_exporter.get("/")
     assert status == 200
     for path in ("/metrics", "/api/v1/tasks", "/-/healthy", "/-/ready"):
@@ -131,7 +131,7 @@ def test_the_status_page_leads_to_the_others(module_exporter: Exporter) -> None:
 
 
 def test_tasks_are_listed_page_by_page_and_by_state(module_exporter: Exporter) -> None:
-    """`next` leads to the page that follows, until there is none."""
+    """`next` is the cursor of the next page, and null on the last page."""
     seen: list[str] = []
     after: int | None = 0
     while after is not None:
@@ -144,15 +144,15 @@ def test_tasks_are_listed_page_by_page_and_by_state(module_exporter: Exporter) -
 
 
 @pytest.mark.parametrize("query", ["state=dancing", "limit=0", "limit=x", "limit=99999999", "after=-1"])
-def test_a_malformed_query_is_told(module_exporter: Exporter, query: str) -> None:
-    """400, and which parameter it was."""
+def test_a_malformed_query_is_rejected_with_its_parameter(module_exporter: Exporter, query: str) -> None:
+    """The answer is 400 and names the parameter."""
     status, _, body = module_exporter.get(f"/api/v1/tasks?{query}")
     assert status == 400
     assert query.split("=")[0] in json.loads(body)["title"] + json.loads(body).get("description", "")
 
 
 def test_one_task_is_shown_without_secrets(module_exporter: Exporter) -> None:
-    """Its destination has lost its push key."""
+    """The API shows the destination without its push key."""
     status, _, body = module_exporter.get("/api/v1/tasks/1250000001/900001")
     task = json.loads(body)["task"]
     assert status == 200
@@ -163,15 +163,15 @@ def test_one_task_is_shown_without_secrets(module_exporter: Exporter) -> None:
         assert module_exporter.get(path)[0] == 404
 
 
-def test_many_scrapes_at_once_all_answer(module_exporter: Exporter) -> None:
-    """A storm of scrapes is borne."""
+def test_concurrent_scrapes_are_all_answered(module_exporter: Exporter) -> None:
+    """40 concurrent scrapes get 200."""
     with ThreadPoolExecutor(40) as pool:
         answers = list(pool.map(lambda _: module_exporter.get("/metrics")[0], range(40)))
     assert answers == [200] * 40
 
 
 def test_a_scrape_shows_every_callback_answered_before_it(module_exporter: Exporter) -> None:
-    """Also while others scrape."""
+    """A scrape after an answer contains that callback."""
     name = "config_resets_total"
     start = module_exporter.scrape().value(name)
     for number in range(1, 20):
@@ -182,38 +182,38 @@ def test_a_scrape_shows_every_callback_answered_before_it(module_exporter: Expor
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
-    """An exporter whose store is taken away and locked; it recovers each time, and stops as it should."""
+    """Yield an exporter for store failures; at the end it must still stop with status 0."""
     with running(tmp_path_factory.mktemp("stored")) as exporter:
         yield exporter
         assert exporter.stop() == 0
 
 
 def file_of(exporter: Exporter) -> Path:
-    """Return the file of its store."""
+    """Return the store file of an exporter."""
     return exporter.folder / "data" / "css-relay.db"
 
 
 def started(exporter: Exporter) -> float:
-    """Return how many runs it has counted."""
+    """Return the number of counted task starts."""
     return exporter.scrape().value("tasks_started_total")
 
 
 def start_of(task: str) -> bytes:
-    """Return a TaskStart."""
+    """Return a TaskStart callback of a task."""
     return sample("documented/task_start").replace(b"118148", task.encode())
 
 
 @contextmanager
 def locked(exporter: Exporter) -> Iterator[sqlite3.Connection]:
-    """Yield a connection that has the store to itself until it commits."""
+    """Lock the store for writing; yield the connection, whose commit releases the lock."""
     with closing(sqlite3.connect(file_of(exporter), isolation_level=None)) as lock:
         lock.execute("BEGIN IMMEDIATE")
         yield lock
 
 
 @pytest.mark.embedded
-def test_when_the_store_does_not_answer_the_process_says_so_and_recovers(stored: Exporter) -> None:
-    """Callbacks get 503 and count for nothing, metrics stay 200, ready turns false; then all is well."""
+def test_an_unreachable_store_is_reported_and_recovers(stored: Exporter) -> None:
+    """Callbacks get 503 and are not counted, metrics stay 200, ready gets 503; then the store recovers."""
     stored.until_ready()
     before, path = stored.scrape(), file_of(stored)
     path.rename(path.with_name("away.db"))
@@ -238,47 +238,47 @@ def test_when_the_store_does_not_answer_the_process_says_so_and_recovers(stored:
 
 @pytest.mark.embedded
 def test_a_store_locked_for_seconds_delays_callbacks_and_loses_none(stored: Exporter) -> None:
-    """What arrives meanwhile is committed together afterwards; metrics are read all the while."""
+    """Callbacks that arrive meanwhile are committed after the lock is released; scrapes go on."""
     before = started(stored)
-    taken, waited = 0, False
-    # Again where this machine took so long over it that the first were turned away, after five seconds.
+    accepted, waited = 0, False
+    # Callbacks get 503 after 5 s. A slow machine may take longer than that, so the test tries again.
     for attempt in range(9):
         bodies = [start_of(f"delayed-{attempt}-{number}") for number in range(5)]
         with locked(stored) as lock, ThreadPoolExecutor(len(bodies)) as pool:
             posts = [pool.submit(stored.post, body) for body in bodies]
-            assert started(stored) == before + taken
+            assert started(stored) == before + accepted
             waited = not any(post.done() for post in posts)
             lock.execute("COMMIT")
             statuses = [post.result()[0] for post in posts]
-        taken += statuses.count(200)
+        accepted += statuses.count(200)
         waited = waited and statuses == [200] * 5
         if waited:
             break
     assert waited
-    assert started(stored) == before + taken
+    assert started(stored) == before + accepted
 
 
 @pytest.mark.embedded
-def test_a_store_locked_for_long_is_told_and_all_is_well_afterwards(stored: Exporter) -> None:
-    """Callers are turned away after five seconds, ready gives up too; neither leaves anything half done."""
+def test_a_store_locked_for_long_is_reported_and_recovers(stored: Exporter) -> None:
+    """Callbacks and /-/ready get 503 after five seconds; after the lock is released, both work again."""
     before = started(stored)
     with locked(stored) as lock, ThreadPoolExecutor(4) as pool:
-        asked = [
+        requests = [
             *(pool.submit(stored.post, start_of("turned-away")) for _ in range(2)),
             *(pool.submit(stored.get, "/-/ready") for _ in range(2)),
         ]
         assert stored.get("/-/healthy")[0] == 200
-        assert [each.result()[0] for each in asked] == [503] * 4
+        assert [each.result()[0] for each in requests] == [503] * 4
         assert stored.scrape().value("exporter_store_up") == 0
         lock.execute("COMMIT")
-    until(lambda: stored.scrape().value("exporter_store_up") == 1, "it notices by itself")
+    until(lambda: stored.scrape().value("exporter_store_up") == 1, "the store is reachable again")
     assert stored.post(start_of("turned-away"))[0] == 200
     stored.until_ready()
     assert started(stored) == before + 1
 
 
-def test_logs_have_one_form_and_no_secret(tmp_path: Path) -> None:
-    """JSON where that is asked for; a refused callback is told by reason, never by content."""
+def test_logs_are_json_and_contain_no_secret(tmp_path: Path) -> None:
+    """Every line of the JSON log has the same fields; a rejected callback is logged by reason only."""
     with running(tmp_path, log__format="json", log__level="debug") as exporter:
         exporter.post(
             b'{"event_type":314,"callback_event":"TaskStart","to_url":"rtmp://h/a?k=canary","appid":[]}'
@@ -290,8 +290,8 @@ def test_logs_have_one_form_and_no_secret(tmp_path: Path) -> None:
     assert "canary" not in exporter.log
 
 
-def test_a_wrong_start_ends_with_status_2_and_one_line(tmp_path: Path) -> None:
-    """As a process, not only as a function."""
+def test_an_invalid_setting_ends_the_start_with_status_2_and_one_line(tmp_path: Path) -> None:
+    """Checked with a real process; the unit tests call the function."""
     exporter = Exporter(tmp_path, relay__retry_window="soon")
     with pytest.raises(AssertionError, match=r"--relay\.retry-window='soon'"):
         exporter.start()
@@ -301,7 +301,7 @@ def test_a_wrong_start_ends_with_status_2_and_one_line(tmp_path: Path) -> None:
 
 
 def test_a_store_with_other_labels_ends_the_start(tmp_path: Path) -> None:
-    """With a line that says how to go on."""
+    """The error line says how to start with the labels of the store."""
     put(tmp_path, [], time.time())
     other = Exporter(tmp_path, metrics__labels="appid")
     with pytest.raises(AssertionError, match="start with those labels"):

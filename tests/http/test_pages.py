@@ -1,4 +1,4 @@
-"""The pages over a real exporter: whatever is asked, whatever was sent, whatever is down."""
+"""The pages of a real exporter: their content, headers, links, odd queries and store failures."""
 
 import html
 import os
@@ -25,10 +25,10 @@ from exporter.web.pages.handler import ExporterInfo, Pages
 from exporter.web.pages.humanize import visible
 from exporter.web.pages.status_page import Query
 from tests.clock import Clock
-from tests.http.fleets import callback, fill, lively
+from tests.http.fleets import callback, fill, varied_fleet
 from tests.support import Exporter, request, running, sample
 
-#: Of Python, for a task that is known: 14 to 22 were measured, and ten thousand tasks in 0.1 s.
+#: Maximum number of Python calls for each task of the store. 14 to 22 were measured: 10,000 tasks take 0.1 s.
 MOST_CALLS = 40
 KEY = "0123456789abcdef0123456789abcdef"
 ODD_IDS = [
@@ -54,29 +54,31 @@ ODD_IDS = [
 
 @pytest.fixture(scope="module")
 def clock(tmp_path_factory: pytest.TempPathFactory) -> Clock:
-    """The clock that the exporter goes by."""
+    """Return the clock of the exporter."""
     return Clock(tmp_path_factory.mktemp("clock"))
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory, clock: Clock) -> Iterator[tuple[Exporter, float]]:
-    """An exporter with a lively fleet in it, and the time at which that was put there."""
+def exporter_and_fill_time(
+    tmp_path_factory: pytest.TempPathFactory, clock: Clock
+) -> Iterator[tuple[Exporter, float]]:
+    """Yield an exporter with a fleet in every state, and the time at which its store was filled."""
     folder, now = tmp_path_factory.mktemp("pages"), clock.now()
-    fill(folder, lively())
+    fill(folder, varied_fleet())
     with running(folder, clock=clock) as exporter:
         yield exporter, now
 
 
 @pytest.fixture
-def exporter(filled: tuple[Exporter, float], clock: Clock) -> Exporter:
-    """The exporter at the time of its fleet, however long the tests before have taken."""
-    exporter, now = filled
+def exporter(exporter_and_fill_time: tuple[Exporter, float], clock: Clock) -> Exporter:
+    """Return the exporter with its clock at the fill time, so that ages do not depend on earlier tests."""
+    exporter, now = exporter_and_fill_time
     clock.set(now - time.time())
     return exporter
 
 
 def page(exporter: Exporter, path: str = "/", expected: int = 200) -> str:
-    """Return a page."""
+    """Return the HTML of a page."""
     status, headers, body = exporter.get(path)
     assert status == expected, body
     assert headers["content-type"].startswith("text/html")
@@ -84,7 +86,7 @@ def page(exporter: Exporter, path: str = "/", expected: int = 200) -> str:
 
 
 def seen(text: str) -> str:
-    """Return what is read of a page, in one line."""
+    """Return the visible text of a page, in one line."""
     body = text[text.index("<main") :]
     return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", body)).split())
 
@@ -94,8 +96,8 @@ def rows(text: str) -> list[str]:
     return [html.unescape(found) for found in re.findall(r'class="task"><a [^>]*><bdi>([^<]*)<', text)]
 
 
-def test_with_no_task_the_page_says_so_and_how_to_begin(tmp_path: Path) -> None:
-    """No empty table."""
+def test_an_empty_status_page_explains_how_to_begin(tmp_path: Path) -> None:
+    """It shows no empty table and no search form."""
     with running(tmp_path) as exporter:
         text = page(exporter)
     assert "Nothing on air No task is known yet." in seen(text)
@@ -105,8 +107,8 @@ def test_with_no_task_the_page_says_so_and_how_to_begin(tmp_path: Path) -> None:
     assert "<form" not in text
 
 
-def test_the_page_answers_what_is_on_air_what_failed_and_why(exporter: Exporter) -> None:
-    """The big answer first, then the newest failures with code, hint and message, then all tasks."""
+def test_the_status_page_shows_what_is_on_air_and_what_failed(exporter: Exporter) -> None:
+    """First the summary, then the newest failures with code, hint and message, then all tasks."""
     text = seen(page(exporter))
     assert text.startswith("16 on air , 2 failed , 1 lost")
     assert "118170 3 min ago still down -22 EINVAL: Invalid argument write packet error." in text
@@ -117,8 +119,8 @@ def test_the_page_answers_what_is_on_air_what_failed_and_why(exporter: Exporter)
     assert rows(page(exporter))[:3] == ["118170", "900017", "900099"]
 
 
-def test_a_task_page_tells_all_of_one_task(exporter: Exporter) -> None:
-    """Its state, its file and how far it is, its run, exits and past, and where it goes."""
+def test_a_task_page_shows_all_of_one_task(exporter: Exporter) -> None:
+    """Its state, file, file position, run, exits, history and destination."""
     playing = seen(page(exporter, "/tasks/1250000001/224010"))
     assert "active since" in playing
     assert re.search(r"file 1, 3[67]:\d\d of 1:00:00", playing)
@@ -130,7 +132,7 @@ def test_a_task_page_tells_all_of_one_task(exporter: Exporter) -> None:
 
 
 def test_no_page_has_a_secret(exporter: Exporter) -> None:
-    """Neither a push key nor what stood in a rejected body or its path."""
+    """Neither a push key nor any text of a rejected body or path."""
     exporter.post(b'{"event_type":314,"appid":[],"to_url":"rtmp://h/a?txSecret=canary"}')
     exporter.post(b"{}", "/callbacks/canary")
     for path in ("/", "/tasks/1250000001/900017", "/tasks/1250000001/118170"):
@@ -141,8 +143,8 @@ def test_no_page_has_a_secret(exporter: Exporter) -> None:
     assert "~" in seen(page(exporter, "/tasks/1250000001/900017"))
 
 
-def test_what_was_rejected_lately_is_told(tmp_path: Path) -> None:
-    """When, with which answer, why, from where; those that are alike are one."""
+def test_the_status_page_shows_recent_rejections(tmp_path: Path) -> None:
+    """With time, status, reason and address; equal rejections are one row."""
     with running(tmp_path) as exporter:
         for _ in range(3):
             exporter.post(b'{"event_type":314,"appid":1,"callback_event":"TaskStart"}')
@@ -159,7 +161,7 @@ def test_what_was_rejected_lately_is_told(tmp_path: Path) -> None:
 
 
 def test_every_page_has_strict_headers(exporter: Exporter) -> None:
-    """Nothing from elsewhere, nothing inline, never framed, never kept."""
+    """No external or inline content, no frames, no caching."""
     for path in ("/", "/tasks/1250000001/224010", "/tasks/1/none"):
         _, headers, body = exporter.get(path)
         policy = dict(part.split(" ", 1) for part in headers["content-security-policy"].split("; "))
@@ -174,8 +176,8 @@ def test_every_page_has_strict_headers(exporter: Exporter) -> None:
         assert re.findall(r'(?:src|href|action)="(?!/|#|\?)', text) == []
 
 
-def test_what_pages_need_is_served_here_and_may_be_kept(exporter: Exporter) -> None:
-    """Under an address that changes with its content."""
+def test_assets_are_served_locally_and_may_be_cached(exporter: Exporter) -> None:
+    """The URL of an asset changes with its content."""
     links = set(re.findall(r'"(/-/[\w.]+\?v=\w+)"', page(exporter)))
     assert len(links) == 3
     types = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
@@ -186,8 +188,8 @@ def test_what_pages_need_is_served_here_and_may_be_kept(exporter: Exporter) -> N
         assert "immutable" in headers["cache-control"]
 
 
-def test_nothing_of_it_is_seen_from_the_internet(exporter: Exporter) -> None:
-    """On the callback listener every path of it is 404."""
+def test_the_callback_listener_serves_no_page(exporter: Exporter) -> None:
+    """Every path of the pages gets 404 there."""
     for path in ("/", "/tasks/1250000001/224010", "/-/style.css", "/-/refresh.js", "/-/icon.svg"):
         assert exporter.get(path)[0] == 200
         for method in ("GET", "POST", "HEAD", "OPTIONS"):
@@ -197,8 +199,8 @@ def test_nothing_of_it_is_seen_from_the_internet(exporter: Exporter) -> None:
 @pytest.mark.parametrize(
     "path", ["/tasks/1250000001/none", "/tasks/4/224010", "/tasks/1250000001/", "/tasks/1250000001/%00%ff"]
 )
-def test_an_unknown_task_is_404_and_a_page(exporter: Exporter, path: str) -> None:
-    """With a way back."""
+def test_an_unknown_task_gets_a_page_with_404(exporter: Exporter, path: str) -> None:
+    """The page links back to the status page."""
     text = page(exporter, path, 404)
     assert "Task not found" in text
     assert 'href="/"' in text
@@ -207,8 +209,8 @@ def test_an_unknown_task_is_404_and_a_page(exporter: Exporter, path: str) -> Non
 @pytest.mark.parametrize(
     "path", ["/tasks", "/tasks/", "/tasks/x/1", "/tasks/-1", "/tasks/" + "9" * 3000 + "/1"]
 )
-def test_what_is_no_page_is_404(exporter: Exporter, path: str) -> None:
-    """And never worse."""
+def test_a_malformed_task_path_is_404(exporter: Exporter, path: str) -> None:
+    """No such path causes a 5xx."""
     assert exporter.get(path)[0] == 404
 
 
@@ -221,8 +223,8 @@ def test_what_is_no_page_is_404(exporter: Exporter, path: str) -> None:
     )
 )
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
-def test_no_parameter_makes_an_error(exporter: Exporter, parameters: dict[str, str]) -> None:
-    """What is malformed is as if it were not there."""
+def test_no_parameter_causes_an_error(exporter: Exporter, parameters: dict[str, str]) -> None:
+    """A malformed value is ignored."""
     query = urlencode(parameters, errors="surrogatepass")
     assert "16 on air" in page(exporter, f"/?{query}")
 
@@ -231,13 +233,13 @@ def test_no_parameter_makes_an_error(exporter: Exporter, parameters: dict[str, s
     "query",
     ["page=1&page=2", "state=failed,lost", "q=%ff%00", "%", "&&==&", "q", "page=%31", "q=" + "a" * 4000],
 )
-def test_no_odd_query_makes_an_error(exporter: Exporter, query: str) -> None:
-    """However it is written."""
+def test_no_malformed_query_causes_an_error(exporter: Exporter, query: str) -> None:
+    """Repeated, unfinished, escaped or long parameters get 200."""
     page(exporter, f"/?{query}")
 
 
 def test_tasks_are_filtered_sorted_and_searched_by_the_address(exporter: Exporter) -> None:
-    """And every link on the page keeps what was asked."""
+    """Every link on the page keeps the filter and the search."""
     assert rows(page(exporter, "/?state=failed&sort=task")) == ["118170", "900017"]
     assert rows(page(exporter, "/?q=ROOM170")) == ["118170"]
     assert rows(page(exporter, "/?sort=runs&order=desc"))[0] in ("118171", "224020")
@@ -249,8 +251,8 @@ def test_tasks_are_filtered_sorted_and_searched_by_the_address(exporter: Exporte
     assert "No task matches." in seen(page(exporter, "/?q=nonsense"))
 
 
-def test_the_page_renews_itself_unless_it_is_paused(exporter: Exporter) -> None:
-    """Also without scripts; a link pauses and resumes it and keeps what was asked."""
+def test_a_page_refreshes_itself_unless_it_is_paused(exporter: Exporter) -> None:
+    """Also without scripts; links pause and resume it, and keep the filter."""
     text = page(exporter, "/?state=failed")
     assert '<noscript><meta http-equiv="refresh" content="15; url=/?state=failed"></noscript>' in text
     assert '<html lang="en" data-refresh="15">' in text
@@ -265,8 +267,8 @@ def test_the_page_renews_itself_unless_it_is_paused(exporter: Exporter) -> None:
     assert '<a href="/tasks/1/?id=..&amp;refresh=off">Pause</a>' in page(exporter, "/tasks/1/?id=..", 404)
 
 
-def test_what_is_asked_for_comes_before_what_failed(exporter: Exporter) -> None:
-    """Else the failures are first; both are always there."""
+def test_a_filtered_table_is_above_the_failures(exporter: Exporter) -> None:
+    """Without a filter the failures are first; both are always shown."""
     for path, failures_first in (
         ("/", True),
         ("/?refresh=off", True),
@@ -278,7 +280,7 @@ def test_what_is_asked_for_comes_before_what_failed(exporter: Exporter) -> None:
 
 
 def test_every_task_has_a_page_whatever_its_id(tmp_path: Path) -> None:
-    """The table's own link leads to it, and the page's link to the same as JSON."""
+    """The link in the table leads to the page; the API returns the task for the escaped id."""
     with running(tmp_path) as exporter:
         for task_id in ODD_IDS:
             body = orjson.loads(callback("TaskStart", "1", time.time(), {})) | {"task_id": task_id}
@@ -289,13 +291,13 @@ def test_every_task_has_a_page_whatever_its_id(tmp_path: Path) -> None:
             title = f"Task {' '.join(visible(task_id).split())} "
             assert sum(title in found for found in titles) == 1, task_id
             if task_id not in (".", ".."):
-                status, _, told = exporter.get(f"/api/v1/tasks/1250000001/{quote(task_id, safe='')}")
-                assert (status, orjson.loads(told)["task"]["task_id"]) == (200, task_id)
+                status, _, answer_body = exporter.get(f"/api/v1/tasks/1250000001/{quote(task_id, safe='')}")
+                assert (status, orjson.loads(answer_body)["task"]["task_id"]) == (200, task_id)
 
 
 @pytest.mark.embedded
-def test_when_the_store_is_down_the_page_says_so_and_what_it_knows(tmp_path: Path) -> None:
-    """200 for the fleet, 503 for a task, and all of it again afterwards."""
+def test_pages_report_an_unreachable_store(tmp_path: Path) -> None:
+    """The status page gets 200, a task page 503; when the store is back, both work again."""
     with running(tmp_path) as exporter:
         exporter.post(sample("documented/task_start"))
         path = tmp_path / "data" / "css-relay.db"
@@ -313,8 +315,8 @@ def test_when_the_store_is_down_the_page_says_so_and_what_it_knows(tmp_path: Pat
         assert seen(page(exporter)).startswith("1 on air No task has failed or is lost.")
 
 
-def cost(folder: Path, tasks: int, query: Query) -> tuple[int, str]:
-    """Return how many calls a page of the status of so many tasks takes, and the page."""
+def calls_and_page(folder: Path, tasks: int, query: Query) -> tuple[int, str]:
+    """Return the number of Python calls to render a status page with so many tasks, and the page."""
     path = folder / str(tasks) / "store.db"
     if not path.exists():
         fleet.fill(path, tasks)
@@ -326,7 +328,7 @@ def cost(folder: Path, tasks: int, query: Query) -> tuple[int, str]:
             fold_settings=FoldSettings(),
             info=ExporterInfo("", "", "/metrics"),
         )
-        pages.status(query, [])  # what is made once is made
+        pages.status(query, [])  # fills the caches, so that only a later page is counted
         calls = 0
 
         def count(frame: object, event: str, argument: object) -> None:
@@ -342,10 +344,12 @@ def cost(folder: Path, tasks: int, query: Query) -> tuple[int, str]:
 
 
 @pytest.mark.embedded
-def test_many_tasks_cost_a_few_calls_each_and_no_longer_page(tmp_path: Path) -> None:
-    """Filtered, sorted or searched: twice as many cost twice as much, little each, and fifty are shown."""
+def test_the_cost_of_the_status_page_is_linear_and_its_size_bounded(tmp_path: Path) -> None:
+    """Twice as many tasks need at most twice as many calls, and a page shows 50, also sorted or searched."""
     for query in (Query(), Query(sort="task", order="desc", page=2), Query(q="room1", sort="destination")):
-        (few, short), (more, _), (most, long) = (cost(tmp_path, tasks, query) for tasks in (250, 500, 1000))
+        (few, short), (more, _), (most, long) = (
+            calls_and_page(tmp_path, tasks, query) for tasks in (250, 500, 1000)
+        )
         assert most - more <= 1.05 * 2 * (more - few)
         assert most - more <= MOST_CALLS * 500
         assert len(rows(short)) == len(rows(long)) == 50

@@ -1,4 +1,4 @@
-"""TLS of both listeners: clients get what is asked for, and what changes without a restart."""
+"""TLS of both listeners: versions, client certificates, reloads, broken and slow handshakes."""
 
 import contextlib
 import http.client
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.http.secured import Authority, configure, meanwhile, served
+from tests.http.secured import Authority, configure, repeating, tls_connection
 from tests.support import HANG_SECONDS, Exporter, request, running, sample, until
 
 FILES = "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n"
@@ -24,36 +24,36 @@ NEWEST = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 
 
 class Secured:
-    """An exporter with TLS on both listeners, of different authorities, and clients of it."""
+    """An exporter with TLS on both listeners, with certificates of different authorities."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.config = folder / "web.yml"
         self.config.write_text(FILES)
-        self.ours, self.theirs = Authority(folder), Authority(folder, "other")
-        self.ours.issue("server")
-        self.theirs.issue("callback")
+        self.web_authority, self.callback_authority = Authority(folder), Authority(folder, "other")
+        self.web_authority.issue("server")
+        self.callback_authority.issue("callback")
         self.exporter: Exporter
 
     def configure(self, more: str) -> None:
-        """Have the section say more than certificate and key."""
+        """Add settings to the TLS section of the web configuration file, and reload it."""
         configure(self.exporter, self.config, FILES + more)
 
     def connect(self, context: ssl.SSLContext) -> AbstractContextManager[ssl.SSLSocket]:
         """Return a connection to the web listener."""
-        return served(self.exporter.ports["web"], context)
+        return tls_connection(self.exporter.ports["web"], context)
 
     def certificate(self) -> bytes | None:
         """Return the certificate of the web listener."""
-        with self.connect(self.ours.client()) as connection:
+        with self.connect(self.web_authority.client()) as connection:
             return connection.getpeercert(binary_form=True)
 
 
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
-    """One for all tests: each sets it as it needs it."""
+    """Yield one exporter for all tests; each test configures it first."""
     made = Secured(tmp_path_factory.mktemp("tls"))
-    clients = {"web": made.ours.client(), "callbacks": made.theirs.client()}
+    clients = {"web": made.web_authority.client(), "callbacks": made.callback_authority.client()}
     with running(
         made.folder,
         clients,
@@ -65,21 +65,21 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
 
 
 def test_each_listener_has_a_certificate_of_its_own(secured: Secured) -> None:
-    """A client that believes the one's authority does not believe the other; the newest TLS is spoken."""
+    """A client that trusts the authority of one listener does not trust the other; TLS 1.3 is used."""
     exporter = secured.exporter
     assert exporter.post(sample("documented/task_start"))[0] == 200
     assert exporter.scrape().value("tasks_started_total") >= 1
-    for listener, authority in (("web", secured.theirs), ("callbacks", secured.ours)):
+    for listener, authority in (("web", secured.callback_authority), ("callbacks", secured.web_authority)):
         with pytest.raises(ssl.SSLCertVerificationError):
             request(exporter.ports[listener], "GET", "/", tls=authority.client())
-    context = secured.ours.client()
+    context = secured.web_authority.client()
     context.set_alpn_protocols(["h2", "http/1.1"])
     with secured.connect(context) as connection:
         assert connection.version() == "TLSv1.3"
         assert connection.selected_alpn_protocol() == "http/1.1"
 
 
-#: What the section says, and up to which version a client speaks, with what is then spoken.
+#: Settings, with the newest version of a client and the expected version; None: no connection.
 VERSIONS: dict[str, dict[ssl.TLSVersion, str | None]] = {
     "": {ssl.TLSVersion.TLSv1_2: "TLSv1.2"},
     "  min_version: TLS13\n": {ssl.TLSVersion.TLSv1_3: "TLSv1.3", ssl.TLSVersion.TLSv1_2: None},
@@ -88,27 +88,27 @@ VERSIONS: dict[str, dict[ssl.TLSVersion, str | None]] = {
 
 
 @pytest.mark.parametrize("more", VERSIONS)
-def test_no_version_is_spoken_but_those_allowed(secured: Secured, more: str) -> None:
-    """A client that speaks none of them gets no connection."""
+def test_only_allowed_tls_versions_are_accepted(secured: Secured, more: str) -> None:
+    """A client without a common version gets no connection."""
     secured.configure(more)
     for newest, spoken in VERSIONS[more].items():
-        context = secured.ours.client()
+        context = secured.web_authority.client()
         context.maximum_version = newest
-        with answered(spoken is not None, ssl.SSLError), secured.connect(context) as connection:
+        with expect_answer(spoken is not None, ssl.SSLError), secured.connect(context) as connection:
             assert connection.version() == spoken
 
 
-def answered(is_welcome: bool, *errors: type[Exception]) -> AbstractContextManager[object]:
-    """Expect an answer, or none: TLS 1.3 tells a client what is wrong with its certificate after the fact."""
+def expect_answer(is_accepted: bool, *errors: type[Exception]) -> AbstractContextManager[object]:
+    """Expect an answer or an error. TLS 1.3 reports a bad client certificate only after the handshake."""
     errors = errors or (ssl.SSLError, ConnectionError)
-    return contextlib.nullcontext() if is_welcome else pytest.raises(errors)
+    return contextlib.nullcontext() if is_accepted else pytest.raises(errors)
 
 
 CA = "  client_ca_file: ca.pem\n"
 
 
 @pytest.mark.parametrize(
-    ("more", "shows_none", "shows_ours", "shows_theirs"),
+    ("more", "accepts_none", "accepts_web", "accepts_other"),
     [
         ("", True, True, True),
         ("  client_auth_type: VerifyClientCertIfGiven\n" + CA, True, True, False),
@@ -116,41 +116,43 @@ CA = "  client_ca_file: ca.pem\n"
         ("  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: other.pem\n", False, False, True),
     ],
 )
-def test_clients_show_certificates_as_asked(
-    secured: Secured, more: str, shows_none: bool, shows_ours: bool, shows_theirs: bool
+def test_client_certificates_are_verified_as_configured(
+    secured: Secured, more: str, accepts_none: bool, accepts_web: bool, accepts_other: bool
 ) -> None:
-    """Nobody gets an answer who shows none that is believed, and callbacks have nothing to do with it."""
-    secured.ours.issue("prometheus", "prometheus.example")
-    secured.theirs.issue("stranger", "prometheus.example")
+    """A client without a trusted certificate gets no answer; the callback listener is not affected."""
+    secured.web_authority.issue("prometheus", "prometheus.example")
+    secured.callback_authority.issue("untrusted", "prometheus.example")
     secured.configure(more)
-    clients = (("", shows_none), ("prometheus", shows_ours), ("stranger", shows_theirs))
-    for (name, is_welcome), newest in itertools.product(clients, NEWEST):
-        context = secured.ours.client(name)
+    clients = (("", accepts_none), ("prometheus", accepts_web), ("untrusted", accepts_other))
+    for (name, is_accepted), newest in itertools.product(clients, NEWEST):
+        context = secured.web_authority.client(name)
         context.maximum_version = newest
-        with answered(is_welcome), secured.connect(context):
+        with expect_answer(is_accepted), secured.connect(context):
             pass
     assert secured.exporter.post(sample("documented/task_start"))[0] == 200
 
 
 def test_a_new_certificate_is_served_and_no_callback_is_lost(secured: Secured) -> None:
-    """To new connections, without a restart; open ones stay so. Its key may be of another kind."""
+    """New connections get it without a restart, open ones go on; the type of the key may change."""
     secured.configure("")
     exporter = secured.exporter
     before = exporter.scrape().value("tasks_started_total")
     statuses: list[int] = []
 
-    def send(lane: int) -> None:
-        number = lane * 1_000_000 + len(statuses)
+    def send(thread_number: int) -> None:
+        number = thread_number * 1_000_000 + len(statuses)
         statuses.append(exporter.post(sample("documented/task_start").replace(b"118148", b"%d" % number))[0])
 
-    port, context = exporter.ports["callbacks"], secured.theirs.client()
+    port, context = exporter.ports["callbacks"], secured.callback_authority.client()
     kinds = trustme.KeyType.RSA, trustme.KeyType.ECDSA
-    # Before anybody is connected: to make a key takes long where a machine is slow.
-    new = {f"new{kind.name}": secured.theirs.issue(f"new{kind.name}", kind=kind) for kind in kinds}
+    # Make the keys before connecting. This may take longer than the idle timeout on a slow machine.
+    new = {
+        f"new{kind.name}": secured.callback_authority.issue(f"new{kind.name}", kind=kind) for kind in kinds
+    }
     kept = http.client.HTTPSConnection("127.0.0.1", port, timeout=HANG_SECONDS, context=context)
     kept.connect()
     kept.auto_open = False
-    with contextlib.closing(kept), meanwhile(send, lanes=3):
+    with contextlib.closing(kept), repeating(send, threads=3):
         for name, made in new.items():
             for end in ("key", "crt"):
                 (secured.folder / f"{name}.{end}").rename(secured.folder / f"callback.{end}")
@@ -159,7 +161,7 @@ def test_a_new_certificate_is_served_and_no_callback_is_lost(secured: Secured) -
                 kept.request("GET", "/callbacks")
                 answer = kept.getresponse()
                 assert (answer.status, bool(answer.read())) == (405, True)
-                with served(port, secured.theirs.client()) as connection:
+                with tls_connection(port, secured.callback_authority.client()) as connection:
                     return connection.getpeercert(binary_form=True) == made
 
             until(is_served, "the new certificate is served")
@@ -167,27 +169,27 @@ def test_a_new_certificate_is_served_and_no_callback_is_lost(secured: Secured) -
     assert exporter.scrape().value("tasks_started_total") == before + len(statuses)
 
 
-def test_a_broken_certificate_leaves_the_old_one(secured: Secured) -> None:
-    """The log says which field it is, and no more than once; a good one is taken again."""
+def test_a_broken_certificate_does_not_replace_the_old_one(secured: Secured) -> None:
+    """The log names the field once; a good certificate is loaded again afterwards."""
     exporter, key = secured.exporter, secured.folder / "server.key"
     secured.configure("")
-    old = secured.ours.issue("server")
+    old = secured.web_authority.issue("server")
     until(lambda: secured.certificate() == old, "it is served")
-    said = "tls_server_config.key_file: does not match the certificate"
+    message = "tls_server_config.key_file: does not match the certificate"
     good = key.read_text()
-    secured.theirs.issue("another")
+    secured.callback_authority.issue("another")
     key.write_text((secured.folder / "another.key").read_text())
-    until(lambda: said in exporter.log, "the log names the field")
+    until(lambda: message in exporter.log, "the log names the field")
     assert secured.certificate() == old
     assert "PRIVATE" not in exporter.log
     key.write_text(good)
-    new = secured.ours.issue("server")
+    new = secured.web_authority.issue("server")
     until(lambda: secured.certificate() == new, "the new one is served")
-    assert exporter.log.count(said) == 1
+    assert exporter.log.count(message) == 1
 
 
-def test_what_is_not_tls_gets_no_answer_and_no_line(secured: Secured) -> None:
-    """Plain HTTP, noise, and whoever hangs up in the middle."""
+def test_bytes_that_are_not_tls_get_no_answer_and_no_log_line(secured: Secured) -> None:
+    """Plain HTTP, noise, and connections closed during the handshake."""
     secured.configure("")
     lines = secured.exporter.log.count("\n")
     for port in secured.exporter.ports.values():
@@ -208,8 +210,8 @@ def test_what_is_not_tls_gets_no_answer_and_no_line(secured: Secured) -> None:
     assert secured.exporter.log.count("\n") == lines
 
 
-def test_a_handshake_that_never_ends_is_ended(secured: Secured) -> None:
-    """It has ten seconds, not less and not for ever, whether it has begun or not."""
+def test_an_unfinished_handshake_times_out(secured: Secured) -> None:
+    """The limit is ten seconds, whether or not the handshake has begun."""
     secured.configure("")
     begun = time.monotonic()
     waiting = [
@@ -221,12 +223,14 @@ def test_a_handshake_that_never_ends_is_ended(secured: Secured) -> None:
         with contextlib.suppress(ConnectionError):
             assert connection.recv(1) == b""
         connection.close()
-    assert time.monotonic() - begun > 5  # an event loop that was late counts from a time that was earlier
+    assert (
+        time.monotonic() - begun > 5
+    )  # half the limit: a late event loop starts the limit from an earlier time
 
 
 @pytest.mark.parametrize("listener", ["web", "callbacks"])
-def test_handshakes_that_never_end_leave_files_for_everything_else(tmp_path: Path, listener: str) -> None:
-    """With 256 open files and 400 callers that say nothing, or half of a greeting: all is served soon."""
+def test_unfinished_handshakes_do_not_use_up_the_open_files(tmp_path: Path, listener: str) -> None:
+    """With 256 open files, 400 silent or half-done handshakes delay other clients only for a short time."""
     authority = Authority(tmp_path)
     authority.issue("server")
     (tmp_path / "web.yml").write_text(FILES)
@@ -248,31 +252,32 @@ def test_handshakes_that_never_end_leave_files_for_everything_else(tmp_path: Pat
             for _ in range(5):
                 assert exporter.scrape().value("exporter_store_up") == 1
             assert exporter.scrape().samples[("process_open_fds", frozenset())] < 256
-        until(lambda: is_taken(exporter), "callbacks are taken")
+        until(lambda: is_callback_accepted(exporter), "callbacks are accepted")
         until(exporter.is_ready, "operators are answered")
         assert exporter.worker == worker
         assert "Traceback" not in exporter.log
 
 
-def is_taken(exporter: Exporter) -> bool:
-    """Whether a callback is taken, and its caller not hung up on."""
+def is_callback_accepted(exporter: Exporter) -> bool:
+    """Return whether a callback is answered 200; False also if the connection is closed."""
     with contextlib.suppress(OSError):
         return exporter.post(sample("documented/task_start"))[0] == 200
     return False
 
 
-def test_a_callback_whose_handshake_is_under_way_at_a_stop_is_taken(tmp_path: Path) -> None:
-    """Nobody else would take it: its connection is the old worker's. Callers may not take long, though."""
+def test_a_callback_is_accepted_if_its_handshake_began_before_a_stop(tmp_path: Path) -> None:
+    """The stopping worker still serves this connection, if the client finishes within a second."""
     authority = Authority(tmp_path)
     authority.issue("server")
     with running(tmp_path, {"callbacks": authority.client()}, **CALLBACK_TLS) as exporter:
         until(
-            lambda: finished_in_a_stop(exporter, authority.client()), "a try in which the caller was not late"
+            lambda: finish_during_stop(exporter, authority.client()),
+            "a try in which the client was fast enough",
         )
 
 
-def finished_in_a_stop(exporter: Exporter, context: ssl.SSLContext) -> bool:
-    """Begin a handshake, stop the exporter, and send a callback; return whether that was in time."""
+def finish_during_stop(exporter: Exporter, context: ssl.SSLContext) -> bool:
+    """Begin a handshake, stop the exporter, send a callback; return whether the client was fast enough."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = context.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
     with contextlib.suppress(ssl.SSLWantReadError):
@@ -281,14 +286,14 @@ def finished_in_a_stop(exporter: Exporter, context: ssl.SSLContext) -> bool:
     assert exporter.process is not None
     with socket.create_connection(("127.0.0.1", exporter.ports["callbacks"]), timeout=HANG_SECONDS) as plain:
         plain.sendall(greeting[:20])
-        assert exporter.get("/-/healthy")[0] == 200  # by now it has been read
+        assert exporter.get("/-/healthy")[0] == 200  # the worker has read the part by now
         exporter.process.send_signal(signal.SIGTERM)
         begun = time.monotonic()
-        until(lambda: not is_listening(exporter.ports["callbacks"]), "it takes nobody else")
+        until(lambda: not is_listening(exporter.ports["callbacks"]), "it accepts no new connection")
         plain.sendall(greeting[20:])
         body = sample("documented/task_start")
         head = b"POST /callbacks HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body)
-        received = exchanged(plain, client, incoming, outgoing, head + body)
+        received = exchange(plain, client, incoming, outgoing, head + body)
         was_in_time = time.monotonic() - begun < 1
     assert exporter.process.wait(HANG_SECONDS) == 0
     exporter.start()
@@ -299,15 +304,15 @@ def finished_in_a_stop(exporter: Exporter, context: ssl.SSLContext) -> bool:
 
 
 def is_listening(port: int) -> bool:
-    """Whether anybody takes connections there."""
+    """Return whether a port accepts connections."""
     with socket.socket() as asking:
         return asking.connect_ex(("127.0.0.1", port)) == 0
 
 
-def exchanged(
+def exchange(
     plain: socket.socket, client: ssl.SSLObject, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, data: bytes
 ) -> bytes:
-    """Finish a handshake, send something, and return what comes until the other side closes."""
+    """Finish a handshake, send data, and return all bytes received until the connection is closed."""
     received, is_done = b"", False
     while True:
         try:
@@ -324,8 +329,8 @@ def exchanged(
             incoming.write(plain.recv(65536))
 
 
-def test_tls_to_a_plain_port_is_a_bad_request(anyone: Exporter) -> None:
-    """No more than that: no 5xx, and the next one is answered."""
+def test_a_tls_handshake_to_a_plain_listener_fails(anyone: Exporter) -> None:
+    """The handshake fails, nothing is logged as an error, and the next request is answered."""
     context = ssl.create_default_context()
     for listener, port in anyone.ports.items():
         with (
@@ -339,7 +344,7 @@ def test_tls_to_a_plain_port_is_a_bad_request(anyone: Exporter) -> None:
 
 @pytest.mark.parametrize("listener", ["web", "callbacks"])
 def test_one_listener_may_have_tls_and_the_other_not(tmp_path: Path, listener: str) -> None:
-    """They have nothing to do with each other."""
+    """TLS of one listener does not affect the other; TLS cannot be turned off by a reload."""
     authority = Authority(tmp_path)
     authority.issue("server")
     (tmp_path / "web.yml").write_text(FILES)
@@ -352,12 +357,12 @@ def test_one_listener_may_have_tls_and_the_other_not(tmp_path: Path, listener: s
         assert exporter.scrape().value("tasks_started_total") == 1
         if listener == "web":
             (tmp_path / "web.yml").write_text("")
-            until(lambda: "restart to turn TLS on or off" in exporter.log, "it says so")
+            until(lambda: "restart to turn TLS on or off" in exporter.log, "the refused change is logged")
         assert exporter.stop() == 0
 
 
-def test_why_a_handshake_failed_is_told_to_who_asks(tmp_path: Path) -> None:
-    """At level debug: that a certificate is not believed, or that there is none."""
+def test_the_cause_of_a_failed_handshake_is_logged_at_debug(tmp_path: Path) -> None:
+    """The log line says that the client certificate is missing, or is not trusted."""
     authority = Authority(tmp_path)
     authority.issue("server")
     authority.issue("right")
@@ -367,7 +372,7 @@ def test_why_a_handshake_failed_is_told_to_who_asks(tmp_path: Path) -> None:
     clients = {"web": authority.client("right")}
     with running(tmp_path, clients, web__config__file="web.yml", log__level="debug") as exporter:
         for name in ("", "wrong"):
-            with answered(False), served(exporter.ports["web"], authority.client(name)):
+            with expect_answer(False), tls_connection(exporter.ports["web"], authority.client(name)):
                 pass
         assert exporter.get("/-/healthy")[0] == 200
         lines = [line for line in exporter.log.splitlines() if "TLS handshake failed" in line]
