@@ -27,9 +27,8 @@ INTRODUCTIONS = {
     Scope.STORE: "Computed from the store at each scrape. `css_relay_tasks` also has the labels of `--metrics.labels`.",
     Scope.LABELLED: (
         "Kept in the store. These families also have the labels of `--metrics.labels` (by default `appid` and `to_host`). "
-        "A value that a callback lacks is `_unknown`. Label sets over `--metrics.max-label-sets` share one label set; its "
-        "values are all `_other`. When a label set is first seen, its series appear with the value 0, except those with a "
-        "`code`."
+        "A value that a callback lacks is `_unknown`. Label sets over `--metrics.max-label-sets` share one whose values "
+        "are all `_other`. When a label set is first seen, its series appear with the value 0, except those with a code."
     ),
     Scope.FLEET: "Kept in the store. `event` is the name of a known event, or `other`.",
     Scope.TASK: (
