@@ -48,10 +48,8 @@ def metrics() -> str:
         "Every replica on a store exposes the same values for the families of that store. Their counters never decrease, "
         "not even after a restart. Do not sum replicas: take `max without (instance, pod)` of the rate or of the gauge "
         "first, then sum.\n\n"
-        "Counters increase immediately. A duration is recorded immediately if both callbacks arrived in order and within 5 s "
-        "of their event time; it is not corrected if another callback arrives later. Every other duration, and every "
-        "*missing* callback, is recorded when `--relay.reorder-window` has passed since the arrival that showed it. See "
-        "[the fold](fold.md).\n"
+        "Counters increase immediately. [Durations](fold.md#durations) may be recorded only when `--relay.reorder-window` has "
+        "passed; [missing callbacks](fold.md#what-was-missing) always are.\n"
     ]
     for scope in Scope:
         parts.append(f"## Of {scope.value}\n\n{INTRODUCTIONS[scope]}\n")
@@ -73,12 +71,12 @@ def settings() -> str:
     ]
     return (
         "# Settings\n\n<!-- Made by `make docs` from exporter/config/settings.py. -->\n\n"
-        "A flag comes before its environment variable, and that before the default. Flags are written `--flag value` or "
+        "A flag has priority over its environment variable, and that over the default. Flags are written `--flag value` or "
         "`--flag=value`. Durations are written like `90s`, `3m`, `1h30m` or `31d`, lists with commas. A flag or a variable "
-        "beginning with `CSS_RELAY_` that is unknown or malformed ends the start with status 2 and a line that names it.\n\n"
+        "beginning with `CSS_RELAY_` that is unknown or malformed ends the start with status 2 and a message that names it.\n\n"
         "| flag | variable | default | meaning |\n| --- | --- | --- | --- |\n" + "\n".join(rows) + "\n\n"
         "## `simulate`\n\n<!-- From exporter/simulator/options.py. -->\n\n"
-        "Flags alone, no variables. A switch may stand without its value. See [the simulator](simulator.md).\n\n"
+        "Flags only, no environment variables. A flag with the default `false` is `true` if it is given without a value. See [the simulator](simulator.md).\n\n"
         "| flag | default | meaning |\n| --- | --- | --- |\n" + "\n".join(_simulation_rows()) + "\n"
     )
 

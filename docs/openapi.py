@@ -36,7 +36,7 @@ STATUSES = {
     413: "The body is too long.",
     415: "The body has a Content-Encoding.",
     429: "The address is over its rate limit. Nothing was counted; send the callback again.",
-    503: "The store does not answer, or its queue is full. Nothing was counted; send the callback again.",
+    503: "The store does not answer, or its queue is full. Send the callback again: it is counted once.",
 }
 RETRY_AFTER = {"Retry-After": {"description": "Seconds until a retry.", "schema": {"type": "integer"}}}
 ALLOW = {"Allow": {"description": "The allowed methods.", "schema": {"type": "string"}}}
