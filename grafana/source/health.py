@@ -113,7 +113,7 @@ def _callbacks() -> Row:
         graph(
             "Callbacks by outcome",
             "applied: counted. duplicate: a redelivery; many of them mean that the sender does not receive the answers in time. "
-            "stale: too late to be told apart from a redelivery. ignored: an event that the exporter does not know.",
+            "stale: too late to be distinguished from a redelivery. ignored: an event that the exporter does not know.",
             line(q.total(q.rate("callbacks_total"), "outcome"), "{{outcome}}"),
             unit="cps",
             stacked=True,

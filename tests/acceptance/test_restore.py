@@ -187,7 +187,8 @@ def test_a_restore_replaces_no_store_in_use_or_without_replace(tmp_path: Path) -
         wal = store.with_name("css-relay.db-wal")
         assert wal.stat().st_size > 0
         store.unlink()
-        assert "css-relay.db-wal, css-relay.db-shm next to it" in run(tmp_path, "restore", str(copy), status=1)
+        message = run(tmp_path, "restore", str(copy), status=1)
+        assert "css-relay.db-wal, css-relay.db-shm next to it" in message
         assert not store.exists()
         wal.unlink()
         store.with_name("css-relay.db-shm").unlink()
