@@ -26,7 +26,8 @@ def simulated(tasks: int) -> list[bytes]:
     for group in fleet(settings, rng):
         for task in group:
             bodies += [
-                writer.body(task, event, has_ids=rng.random() < 0.9) for event in true_history(task, settings, rng)
+                writer.body(task, event, has_ids=rng.random() < 0.9)
+                for event in true_history(task, settings, rng)
             ]
             bodies += [writer.unknown(task, 1.0, 1), writer.malformed(task, 1.0, 1)]
     return bodies
