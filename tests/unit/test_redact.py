@@ -115,6 +115,13 @@ def test_a_key_is_hidden_in_any_form_in_which_a_server_repeats_it(text: str) -> 
     assert "refused" in shown
 
 
+def test_a_short_key_is_hidden_as_a_word_only() -> None:
+    """A key of a few letters is part of many words; hiding it there would make the message unreadable."""
+    shown = REDACTOR.message("stream live rejected: alive, /live/live.", "rtmp://push.example.com/app/live")
+    digest = f"~{REDACTOR.digest('live')}"
+    assert shown == f"stream {digest} rejected: alive, /{digest}/{digest}."
+
+
 @pytest.mark.parametrize("word", SECRET_WORDS)
 @pytest.mark.parametrize("name", ["{}", "tx{}", "{}_of-it", "MY-{}"])
 def test_the_value_of_every_secret_word_is_hidden(word: str, name: str) -> None:
