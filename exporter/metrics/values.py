@@ -192,7 +192,8 @@ def check_names(
     for kind in kinds:
         event = f"the event {kind.callback_event}"
         family = _family("counter", kind.counter, event)
-        if family.labels != ((kind.label,) if kind.label else ()):
+        labels = (kind.label,) if kind.label else ()
+        if family.labels != labels:
             raise ValueError(f"{event}: {family.name} has the labels {family.labels}, not {kind.label!r}")
         # Without either, a sender could create any number of series.
         if family.labels and not family.values and not family.limit:

@@ -74,7 +74,7 @@ def _rows(only: Sequence[str], seed: int, seconds: float) -> Iterator[Row]:
             yield changed(name, target, seed, share / len(every))
     if "guided" in only and find_spec("atheris"):
         for name in GUIDED:
-            yield guided(name, every[name], seed, share / len(GUIDED))
+            yield guided(name, every[name], seed, f"-max_total_time={max(int(share / len(GUIDED)), 1)}", KEPT)
     elif "guided" in only:
         yield Row("guided", 0, faults=("LEFT OUT: atheris is not installed",))
     if "wire" in only:
@@ -98,14 +98,18 @@ def changed(name: str, target: Target, seed: int, seconds: float) -> Row:
     return Row(f"{name}, changed", number)
 
 
-def guided(name: str, target: Target, seed: int, seconds: float) -> Row:
-    """Fuzz a target guided by coverage in a separate process; inputs that reach new code are kept."""
-    corpus = KEPT / f"corpus-{name}"
+def guided(name: str, target: Target, seed: int, limit: str, folder: Path) -> Row:
+    """Fuzz a target guided by coverage, in a separate process; keep inputs that reach new code in `folder`.
+
+    Args:
+        limit: a flag of libFuzzer that ends the run.
+    """
+    corpus = folder / f"corpus-{name}"
     corpus.mkdir(exist_ok=True)
     for data in target.seeds:
         (corpus / sha256(data).hexdigest()[:16]).write_bytes(data)
-    limits = (f"-max_total_time={max(int(seconds), 1)}", f"-seed={seed}", f"-artifact_prefix={KEPT / name}-")
-    command = [sys.executable, "-m", "tests.fuzz.coverage", name, str(corpus), *limits, *GUIDED_FLAGS]
+    flags = (limit, f"-seed={seed}", f"-artifact_prefix={folder / name}-", *GUIDED_FLAGS)
+    command = [sys.executable, "-m", "tests.fuzz.coverage", name, str(corpus), *flags]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     said = done.stdout + done.stderr
     number = sum(map(int, re.findall(r"number_of_executed_units: (\d+)", said)))
