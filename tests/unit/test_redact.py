@@ -122,6 +122,13 @@ def test_a_short_key_is_hidden_as_a_word_only() -> None:
     assert shown == f"stream {digest} rejected: alive, /{digest}/{digest}."
 
 
+@pytest.mark.parametrize(("key", "is_hidden"), [("s3cr3tK", False), ("s3cr3tKE", True)])
+def test_a_key_of_eight_characters_is_hidden_within_a_word(key: str, is_hidden: bool) -> None:
+    """Such a key is in no other word by chance."""
+    shown = REDACTOR.message(f"live{key}x rejected", f"rtmp://push.example.com/app/{key}")
+    assert (key not in shown) is is_hidden
+
+
 @pytest.mark.parametrize("word", SECRET_WORDS)
 @pytest.mark.parametrize("name", ["{}", "tx{}", "{}_of-it", "MY-{}"])
 def test_the_value_of_every_secret_word_is_hidden(word: str, name: str) -> None:
