@@ -1,23 +1,21 @@
 """The command `simulate`: sends the callbacks of a random fleet, and verifies the totals of the exporter."""
 
-import heapq
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from random import Random
 
 from tqdm import tqdm
 
 from exporter.errors import SettingsError
 from exporter.metrics.catalogue import LABEL_CHOICES
 from exporter.simulator.body import CallbackWriter
-from exporter.simulator.fleet import FleetSettings, fleet
+from exporter.simulator.fleet import FleetSettings
 from exporter.simulator.options import SimulatorSettings
 from exporter.simulator.sender import Sender, make_tls_context
 from exporter.simulator.totals import Key, Totals
 from exporter.simulator.verify import STABLE_SCRAPES, Comparison, sample_text, scrape, sum_over, until_stable
-from exporter.simulator.wire import MAX_OVERTAKEN, Channel, Delivery, Faults
+from exporter.simulator.wire import MAX_OVERTAKEN, Delivery, Faults, fleet_deliveries
 
 #: With --fast the histories end this long before the start. Every callback then arrives more than 5 s after
 #: its event time, so that the exporter computes durations from event times.
@@ -71,19 +69,8 @@ def _deliveries(options: SimulatorSettings, begin: float, totals: Totals) -> Ite
         speed=options.speed,
         untimed=options.untimed,
     )
-    channels = [
-        Channel(
-            number,
-            tasks,
-            settings=settings,
-            faults=_faults(options),
-            writer=CallbackWriter(begin, _read_key(options.sign_key_file)),
-            totals=totals,
-            seed=options.seed,
-        )
-        for number, tasks in enumerate(fleet(settings, Random(options.seed)))  # noqa: S311 - histories, no keys
-    ]
-    return heapq.merge(*(channel.deliveries() for channel in channels), key=lambda delivery: delivery.at)
+    writer = CallbackWriter(begin, _read_key(options.sign_key_file))
+    return fleet_deliveries(settings, _faults(options), writer, totals, options.seed)
 
 
 def _faults(options: SimulatorSettings) -> Faults:

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from exporter.protocol.events import EventKind
 from exporter.simulator.body import UNKNOWN_EVENT, CallbackWriter
-from exporter.simulator.fleet import Event, FleetSettings, RelayTask, true_history
+from exporter.simulator.fleet import Event, FleetSettings, RelayTask, fleet, true_history
 from exporter.simulator.totals import Totals
 
 #: Maximum number of callbacks that change their order together.
@@ -207,3 +207,14 @@ class Channel:
             self._totals.add("quarantined_bodies_total", {"reason": "schema"})
             body = self._writer.malformed(task, at, self._rng.getrandbits(48))
             yield Delivery(at, self._number, body, 400)
+
+
+def fleet_deliveries(
+    settings: FleetSettings, faults: Faults, writer: CallbackWriter, totals: Totals, seed: int
+) -> Iterator[Delivery]:
+    """Return the requests of a random fleet in the order of sending; the arguments are those of `Channel`."""
+    channels = [
+        Channel(number, tasks, settings=settings, faults=faults, writer=writer, totals=totals, seed=seed)
+        for number, tasks in enumerate(fleet(settings, Random(seed)))  # noqa: S311 - histories, no keys
+    ]
+    return heapq.merge(*(channel.deliveries() for channel in channels), key=lambda delivery: delivery.at)

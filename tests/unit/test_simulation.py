@@ -1,11 +1,9 @@
 """The simulator and the exporter's core in one process, without waiting, so that many seeds are fast."""
 
-import heapq
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import count
 from pathlib import Path
-from random import Random
 
 import pytest
 from msgspec.structs import replace
@@ -20,10 +18,10 @@ from exporter.protocol.parser import Parser
 from exporter.protocol.redact import Redactor
 from exporter.protocol.schemas import Schemas
 from exporter.simulator.body import CallbackWriter
-from exporter.simulator.fleet import FleetSettings, fleet
+from exporter.simulator.fleet import FleetSettings
 from exporter.simulator.totals import Key, Totals
 from exporter.simulator.verify import COMPARED, STABLE_SCRAPES, Comparison, until_stable
-from exporter.simulator.wire import Channel, Delivery, Faults
+from exporter.simulator.wire import Delivery, Faults, fleet_deliveries
 from exporter.store.protocol import QuarantineEntry, StoreOptions
 from exporter.store.sqlite.store import SqliteStore
 from exporter.web.scrape import Exposition
@@ -43,15 +41,8 @@ BATCH, SWEPT, ROUNDS = 100, 100, 100
 
 def drawn(seed: int, faults: Faults, settings: FleetSettings = FLEET) -> tuple[list[Delivery], Totals]:
     """Return the deliveries of a seed, and the expected totals."""
-    totals = Totals()
-    writer = CallbackWriter(float(T0), "key")
-    channels = [
-        Channel(
-            n, tasks, settings=settings, faults=faults, writer=writer, totals=totals, seed=seed
-        ).deliveries()
-        for n, tasks in enumerate(fleet(settings, Random(seed)))
-    ]
-    return list(heapq.merge(*channels, key=lambda delivery: delivery.at)), totals
+    totals, writer = Totals(), CallbackWriter(float(T0), "key")
+    return list(fleet_deliveries(settings, faults, writer, totals, seed)), totals
 
 
 class Core:

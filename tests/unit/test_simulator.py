@@ -1,6 +1,5 @@
 """The simulator: its histories, its faults, its expected totals, and the differences that it reports."""
 
-import heapq
 import json
 from collections import Counter
 from functools import cache
@@ -25,7 +24,7 @@ from exporter.simulator.fleet import Event, FleetSettings, RelayTask, fleet, tru
 from exporter.simulator.options import SimulatorSettings, read_options
 from exporter.simulator.totals import Key, Totals
 from exporter.simulator.verify import Comparison, sample_text
-from exporter.simulator.wire import Channel, Delivery, Faults
+from exporter.simulator.wire import Delivery, Faults, fleet_deliveries
 
 FLEET = FleetSettings(
     tasks=120, batch=7, duration=1800, failure_every=300, downtime=20, speed=20, untimed=0.3
@@ -56,15 +55,8 @@ def drawn(
     seed: int, faults: Faults = EVERY_FAULT, settings: FleetSettings = FLEET
 ) -> tuple[list[Delivery], Totals]:
     """Return the deliveries of a seed, and the expected totals."""
-    totals = Totals()
-    writer = CallbackWriter(1_795_500_000.0, "key")
-    channels = [
-        Channel(
-            n, tasks, settings=settings, faults=faults, writer=writer, totals=totals, seed=seed
-        ).deliveries()
-        for n, tasks in enumerate(fleet(settings, Random(seed)))
-    ]
-    return list(heapq.merge(*channels, key=lambda delivery: delivery.at)), totals
+    totals, writer = Totals(), CallbackWriter(1_795_500_000.0, "key")
+    return list(fleet_deliveries(settings, faults, writer, totals, seed)), totals
 
 
 def test_the_same_seed_sends_the_same_bodies() -> None:
