@@ -51,15 +51,12 @@ def connect(url: StoreUrl, password: Callable[[], str] | None = None) -> Client:
         "socket_connect_timeout": CONNECT_SECONDS,
         "socket_keepalive": True,
         "ssl": url.is_encrypted,
+        "ssl_cert_reqs": "required",
+        "ssl_check_hostname": True,
+        "ssl_ca_certs": url.ca_file or None,
+        "ssl_certfile": url.cert_file or None,
+        "ssl_keyfile": url.key_file or None,
     }
-    if url.is_encrypted:
-        options |= {
-            "ssl_cert_reqs": "required",
-            "ssl_check_hostname": True,
-            "ssl_ca_certs": url.ca_file or None,
-            "ssl_certfile": url.cert_file or None,
-            "ssl_keyfile": url.key_file or None,
-        }
     if password is None:
         options |= {"username": url.user or None, "password": url.password or None}
     else:
@@ -70,28 +67,29 @@ def connect(url: StoreUrl, password: Callable[[], str] | None = None) -> Client:
     return valkey.Valkey(db=url.database, retry=Retry(NoBackoff(), 0), **options)
 
 
-def execute(client: Client, *command: str | bytes | float) -> Any:
-    """Return the answer to a command from the server that has the store."""
-    run: Callable[..., Any] = client.execute_command
-    return run(*command)
-
-
-def execute_replicated(client: Client, replicas: int, *command: str | bytes | float) -> tuple[Any, int]:
+def execute(client: Client, *command: str | bytes | float, replicas: int = 0) -> tuple[Any, int]:
     """Return the answer to a command, and how many server replicas have all that it wrote or read.
 
     Args:
         replicas: the number of server replicas to wait for, up to REPLICAS_SECONDS.
     """
+    if not replicas:
+        return client.execute_command(*command), 0  # type: ignore[no-untyped-call]
     # WAIT covers only writes of its own connection, so it follows the command on the same one. WAIT_KEY is
     # written in between, since the command may write nothing itself: it may read what others wrote, or be a
     # retry after its answer was lost. Server replicas that have this write have all writes before it.
     commands = command, ("SET", WAIT_KEY, 1), ("WAIT", replicas, round(REPLICAS_SECONDS * 1000))
     try:
-        answer, written, replicated = _pipeline(_server_of(client), *commands)
+        with _server_of(client).pipeline(transaction=False) as pipe:
+            for each in commands:
+                pipe.execute_command(*each)  # type: ignore[no-untyped-call]
+            answer, written, replicated = pipe.execute(raise_on_error=False)  # type: ignore[no-untyped-call]
         if isinstance(answer, Exception):
             raise answer
     except (valkey.ConnectionError, valkey.TimeoutError, AskError, ClusterDownError):
-        _update_cluster_map(client)
+        # For single commands the library reads the cluster's map again itself, for a pipeline it does not.
+        if isinstance(client, ValkeyCluster):
+            client.nodes_manager.initialize()  # type: ignore[no-untyped-call]
         raise
     for error in (written, replicated):
         if isinstance(error, NoPermissionError):
@@ -101,26 +99,9 @@ def execute_replicated(client: Client, replicas: int, *command: str | bytes | fl
     return answer, int(replicated) if is_confirmed else 0
 
 
-def _pipeline(server: valkey.Valkey, *commands: tuple[str | bytes | float, ...]) -> list[Any]:
-    """Send commands together on one connection; return the answer or the error of each."""
-    with server.pipeline(transaction=False) as pipe:
-        add: Callable[..., Any] = pipe.execute_command
-        for command in commands:
-            add(*command)
-        send: Callable[..., list[Any]] = pipe.execute
-        return send(raise_on_error=False)
-
-
 def _server_of(client: Client) -> valkey.Valkey:
     """Return the server that has the store's keys."""
     if isinstance(client, valkey.Valkey):
         return client
     node = client.get_node_from_key(META)  # type: ignore[no-untyped-call]
     return cast("valkey.Valkey", client.get_valkey_connection(node))  # type: ignore[no-untyped-call]
-
-
-def _update_cluster_map(client: Client) -> None:
-    """Read again which server of a cluster has which slot."""
-    # For single commands the library does this itself, for a pipeline it does not.
-    if isinstance(client, ValkeyCluster):
-        client.nodes_manager.initialize()  # type: ignore[no-untyped-call]

@@ -10,26 +10,25 @@ import valkey
 from msgspec import Struct
 from valkey.exceptions import (
     AskError,
-    AuthenticationError,
     AuthorizationError,
     ClusterError,
-    ConnectionError,  # noqa: A004 - the library's own
-    NoPermissionError,
     NoScriptError,
-    ReadOnlyError,
-    TimeoutError,  # noqa: A004
     ValkeyClusterException,
-    ValkeyError,
 )
 
 from exporter.config.store_url import StoreUrl
 from exporter.errors import StoreUnavailable
-from exporter.store.valkey.client import META, connect, execute, execute_replicated
+from exporter.store.valkey.client import META, connect, execute
 
 R = TypeVar("R")
 
 #: Between two attempts.
 PAUSE_SECONDS = 0.1
+#: Errors of a cluster that moves the store to another server. They last for a moment.
+MOVING = AskError, ClusterError, ValkeyClusterException
+#: Errors after which a retry may succeed; PERMANENT has the kinds of ConnectionError after which it can't.
+TEMPORARY = valkey.ConnectionError, valkey.TimeoutError, OSError, valkey.ReadOnlyError, *MOVING
+PERMANENT = valkey.AuthenticationError, AuthorizationError
 
 
 class Script:
@@ -55,14 +54,12 @@ class Answer(Struct, frozen=True):
         commits: the number of commits of the store.
         micros: the server's time, microseconds.
         rest: the values that the script returns.
-        replicas: the number of server replicas that confirmed all that the script read or wrote.
     """
 
     status: str
     commits: int
     micros: int
     rest: list[Any]
-    replicas: int = 0
 
 
 class ScriptRunner:
@@ -75,7 +72,7 @@ class ScriptRunner:
     def __init__(self, url: StoreUrl, password: Callable[[], str] | None = None) -> None:
         self._url = url
         # The client of a cluster connects immediately, so this may fail.
-        self._client = self._retry(lambda: connect(url, password), 0.0)
+        self._client = self._retry(lambda: connect(url, password))
 
     def run(
         self,
@@ -98,16 +95,22 @@ class ScriptRunner:
         """
 
         def once() -> Answer:
-            (status, commits, micros, *rest), confirmed = self._evaluate(script, arguments, replicas)
+            words = 1, META, *arguments
+            # A server that has the script needs its digest only. A restart deletes scripts.
+            try:
+                result = execute(self._client, "EVALSHA", script.digest, *words, replicas=replicas)
+            except NoScriptError:
+                result = execute(self._client, "EVAL", script.text, *words, replicas=replicas)
+            (status, commits, micros, *rest), confirmed = result
             if confirmed < replicas and not accepts_fewer_replicas:
-                raise TimeoutError(f"only {confirmed} of {replicas} server replicas confirmed in time")
-            return Answer(status.decode(), commits, micros, rest, confirmed)
+                raise valkey.TimeoutError(f"only {confirmed} of {replicas} server replicas confirmed in time")
+            return Answer(status.decode(), commits, micros, rest)
 
         return self._retry(once, until)
 
-    def ask(self, *command: str | bytes | float, until: float = 0.0) -> Any:
-        """Return the answer to a command that only reads; `until` and errors are as in `run`."""
-        return self._retry(lambda: execute(self._client, *command), until)
+    def ask(self, *command: str | bytes | float) -> Any:
+        """Return the answer to a command that only reads; errors are as in `run`."""
+        return self._retry(lambda: execute(self._client, *command))[0]
 
     def setting(self, name: str) -> str | None:
         """Return a setting of the server, None if the server does not return it.
@@ -116,74 +119,39 @@ class ScriptRunner:
             StoreUnavailable: the server does not answer.
         """
 
-        def once() -> dict[Any, Any]:
+        def once() -> str | None:
             try:
-                return cast("dict[Any, Any]", self._client.config_get(name))
+                return cast("dict[str, str]", self._client.config_get(name)).get(name)
             except valkey.ResponseError:
-                return {}
+                return None
 
-        values = [v.decode() if isinstance(v, bytes) else str(v) for v in self._retry(once, 0.0).values()]
-        return values[0] if values else None
+        return self._retry(once)
 
     def close(self) -> None:
         """Close all connections."""
         self._client.close()  # type: ignore[no-untyped-call]
-        if isinstance(self._client, valkey.Valkey):
-            self._client.connection_pool.disconnect()
 
-    def _evaluate(
-        self, script: Script, arguments: tuple[str | bytes | float, ...], replicas: int
-    ) -> tuple[Any, int]:
-        # A server that has the script needs its digest only. A restart deletes scripts.
-        try:
-            return self._execute(replicas, "EVALSHA", script.digest, 1, META, *arguments)
-        except NoScriptError:
-            return self._execute(replicas, "EVAL", script.text, 1, META, *arguments)
-
-    def _execute(self, replicas: int, *command: str | bytes | float) -> tuple[Any, int]:
-        if replicas:
-            return execute_replicated(self._client, replicas, *command)
-        return execute(self._client, *command), 0
-
-    def _retry(self, once: Callable[[], R], until: float) -> R:
+    def _retry(self, once: Callable[[], R], until: float = 0.0) -> R:
         """Return what `once` returns; retry temporary errors, and raise StoreUnavailable with advice."""
         is_first = True
         while True:
             try:
                 return once()
-            except (ValkeyError, ValkeyClusterException, OSError) as exc:
-                if isinstance(exc, ReadOnlyError):
-                    self._drop_connections()
+            except (valkey.ValkeyError, ValkeyClusterException, OSError) as exc:
+                # The server became a replica: its name may lead to the primary now, so use new connections.
+                if isinstance(exc, valkey.ReadOnlyError) and isinstance(self._client, valkey.Valkey):
+                    self._client.connection_pool.disconnect(inuse_connections=False)
                 # The server may have closed an idle connection: so the first retry has no pause before it.
-                is_retried = _is_temporary(exc) and (
-                    time.monotonic() + PAUSE_SECONDS < until
-                    or (is_first and isinstance(exc, ConnectionError))
-                )
-                if not is_retried:
-                    raise StoreUnavailable(f"store {self._url}: {_with_advice(exc)}") from exc
+                is_in_time = time.monotonic() + PAUSE_SECONDS < until
+                is_retried = is_in_time or (is_first and isinstance(exc, valkey.ConnectionError))
+                if not is_retried or not isinstance(exc, TEMPORARY) or isinstance(exc, PERMANENT):
+                    # No text of a server quotes a password.
+                    text = " ".join(str(exc).split())
+                    advice = next((f": {what}" for part, what in ADVICE.items() if part in text), "")
+                    raise StoreUnavailable(f"store {self._url}: {text}{advice}") from exc
             if not is_first:
                 time.sleep(PAUSE_SECONDS)
             is_first = False
-
-    def _drop_connections(self) -> None:
-        """Close idle connections to a server that became a replica: its name may lead to the primary now."""
-        if isinstance(self._client, valkey.Valkey):
-            self._client.connection_pool.disconnect(inuse_connections=False)
-
-
-def _is_temporary(exc: Exception) -> bool:
-    """Return whether a retry may succeed."""
-    if isinstance(exc, (AuthenticationError, AuthorizationError, NoPermissionError)):
-        return False
-    # A cluster that moves the store to another server answers with these errors for a moment.
-    of_cluster = (AskError, ClusterError, ValkeyClusterException)
-    return isinstance(exc, (ConnectionError, TimeoutError, OSError, ReadOnlyError, *of_cluster))
-
-
-def _with_advice(exc: Exception) -> str:
-    """Return the text of an error, and what to do about it. No text of a server quotes a password."""
-    text = " ".join(str(exc).split())
-    return next((f"{text}: {what}" for part, what in ADVICE.items() if part in text), text)
 
 
 #: What to do about an error, by a part of its text.
