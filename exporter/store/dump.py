@@ -149,37 +149,29 @@ def read_dump(file: BinaryIO, name: str, labels: Sequence[str]) -> Iterator[Line
         except (ValueError, RecursionError):
             # The error must not quote the line, which may contain a secret.
             raise StoreError(f"{name}, line {number}: damaged, or not a dump; dump the store again") from None
-        if isinstance(line, HeaderLine):
-            _check_header(line, name, labels)
+        if isinstance(line, HeaderLine) and line.version != DUMP_VERSION:
+            raise StoreError(
+                f"{name} is a dump of version {line.version}, this program supports version {DUMP_VERSION}; "
+                "use the program version that wrote it, or a newer one"
+            )
+        if isinstance(line, HeaderLine) and line.labels != ",".join(labels):
+            raise StoreError(f"{name} has other labels; run `load` with --metrics.labels={line.labels}")
         if not isinstance(line, EndLine):
             yield line
     if not checker.is_complete:
         raise StoreError(f"{name} is incomplete, it ends after line {number}; dump the store again")
 
 
-def _check_header(header: HeaderLine, name: str, labels: Sequence[str]) -> None:
-    if header.version != DUMP_VERSION:
-        raise StoreError(
-            f"{name} is a dump of version {header.version}, this program supports version {DUMP_VERSION}; "
-            "use the program version that wrote it, or a newer one"
-        )
-    if header.labels != ",".join(labels):
-        raise StoreError(f"{name} has other labels; run `load` with --metrics.labels={header.labels}")
-
-
 class _LineChecker:
     """Checks each line of a dump against the lines before it."""
 
     def __init__(self) -> None:
+        self.is_complete = False
         self._counts: Counter[type] = Counter()
         self._label_count = 0
-        self._unique_keys: set[object] = set()
+        #: Keys that no two lines of a dump share.
+        self._keys: set[object] = set()
         self._digest = hashlib.sha256()
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the end line was added."""
-        return self._counts[EndLine] > 0
 
     def add(self, line: Line | EndLine, text: bytes) -> None:
         """Check and add a line, written as `text`.
@@ -187,49 +179,36 @@ class _LineChecker:
         Raises:
             ValueError: the line contradicts the lines before it.
         """
-        key = _unique_key(line)
-        if self.is_complete or key in self._unique_keys or not self._is_valid(line):
+        key: object = type(line)
+        sets = self._counts[LabelSetLine]
+        match line:
+            case HeaderLine(labels=labels):
+                is_valid = not self._counts
+                self._label_count = len(labels.split(","))
+            case LabelSetLine(values=label_set):
+                key = label_set.labels
+                # The first label set is the fleet. `_label_count` is 0 until there is a header.
+                fits = label_set.labels == FLEET if not sets else len(label_set.labels) == self._label_count
+                numbers = (*label_set.values.values(), *label_set.times.values())
+                is_valid = self._label_count > 0 and fits and all(0 <= each < MAX_SUM for each in numbers)
+            case TaskLine(state=state, label_set=position, record=task):
+                key = key_of(task)
+                # Without a state a task is not counted, so it has no label set.
+                is_there = 0 < position < sets if state != NONE else position == 0 < sets
+                is_task = 0 <= task.appid < MAX_NUMBER and 0 <= task.runs < MAX_NUMBER
+                is_valid = is_there and state in RANKS and is_task and bool(_SOURCES.fullmatch(task.sources))
+            case BodyLine(body=body):
+                key, is_valid = body_digest(body), sets > 0
+            case EndLine():
+                is_valid = sets > 0 and line == self.end_line()
+        if self.is_complete or key in self._keys or not is_valid:
             raise ValueError("the line contradicts the lines before it")
-        self._unique_keys.add(key)
-        if isinstance(line, HeaderLine):
-            self._label_count = len(line.labels.split(","))
+        self._keys.add(key)
         self._counts[type(line)] += 1
         self._digest.update(text)
+        self.is_complete = isinstance(line, EndLine)
 
     def end_line(self) -> EndLine:
         """Return the end line for the lines added so far."""
         counts = self._counts
         return EndLine(counts[LabelSetLine], counts[TaskLine], counts[BodyLine], self._digest.hexdigest())
-
-    def _is_valid(self, line: Line | EndLine) -> bool:
-        sets = self._counts[LabelSetLine]
-        match line:
-            case HeaderLine():
-                return not self._counts
-            case LabelSetLine(values=label_set):
-                # The first label set is the fleet. `_label_count` is 0 until there is a header.
-                fits = label_set.labels == FLEET if not sets else len(label_set.labels) == self._label_count
-                numbers = (*label_set.values.values(), *label_set.times.values())
-                return self._label_count > 0 and fits and all(0 <= each < MAX_SUM for each in numbers)
-            case TaskLine(state=state, label_set=position, record=task):
-                # Without a state a task is not counted, so it has no label set.
-                is_there = 0 < position < sets if state != NONE else position == 0 < sets
-                is_task = 0 <= task.appid < MAX_NUMBER and 0 <= task.runs < MAX_NUMBER
-                return is_there and state in RANKS and is_task and bool(_SOURCES.fullmatch(task.sources))
-            case BodyLine():
-                return sets > 0
-            case EndLine():
-                return sets > 0 and line == self.end_line()
-
-
-def _unique_key(line: Line | EndLine) -> object:
-    """Return a key that no two lines of a dump share."""
-    match line:
-        case LabelSetLine(values=label_set):
-            return label_set.labels
-        case TaskLine(record=task):
-            return key_of(task)
-        case BodyLine(body=body):
-            return body_digest(body)
-        case HeaderLine() | EndLine():
-            return type(line)

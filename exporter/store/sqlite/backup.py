@@ -14,12 +14,12 @@ from exporter.store.records import decode_label_set, decode_task, encode
 from exporter.store.sqlite.file import (
     atomic_write,
     new_store,
+    open_backup,
     refuse_existing,
     refuse_files_of,
-    sidecar_files,
     store_errors,
 )
-from exporter.store.sqlite.open import OPEN_EXISTING, connect, integrity_check, merge_wal, migrate, uri
+from exporter.store.sqlite.open import connect, connect_existing, integrity_check, merge_wal, migrate
 
 TASKS_AT_ONCE = 1000
 
@@ -33,16 +33,15 @@ def back_up(store: Path, copy: Path, *, replace: bool) -> None:
     refuse_existing(copy, replace=replace)
     refuse_files_of(store, copy)
     with store_errors(store), atomic_write(copy) as unfinished:
-        _copy(store, unfinished, OPEN_EXISTING)
+        with closing(connect_existing(store)) as connection:
+            connection.execute("VACUUM INTO ?", (str(unfinished),))
+        with closing(connect_existing(unfinished)) as connection:
+            integrity_check(connection)
 
 
 def verify(store: Path) -> None:
-    """Read the whole store and check it.
-
-    Raises:
-        StoreError: the store is damaged; the text names the damage.
-    """
-    with store_errors(store), closing(sqlite3.connect(uri(store, OPEN_EXISTING), uri=True)) as connection:
+    """Read the whole store; raise StoreError with the damage if there is any."""
+    with store_errors(store), closing(connect_existing(store)) as connection:
         integrity_check(connection)
 
 
@@ -54,22 +53,13 @@ def restore(copy: Path, store: Path, *, replace: bool, now: float) -> None:
             `replace`.
     """
     with new_store(store, replace=replace) as unfinished, store_errors(copy):
-        # A backup is one file, maybe on a read-only disk: `immutable` creates no files next to it. If there
-        # are such files, it is a store that may be in use; `immutable` would not read its log.
-        has_sidecars = any(file.exists() for file in sidecar_files(copy))
-        _copy(copy, unfinished, "mode=ro" if has_sidecars else "mode=ro&immutable=1")
+        with closing(open_backup(copy, "mode=ro")) as connection:
+            connection.execute("VACUUM INTO ?", (str(unfinished),))
         with closing(connect(unfinished)) as connection:
+            integrity_check(connection)
             migrate(connection, copy)
             _reset_counters(connection, now)
             merge_wal(connection)
-
-
-def _copy(source: Path, target: Path, query: str) -> None:
-    """Copy a store in one read transaction, and check the copy."""
-    with closing(sqlite3.connect(uri(source, query), uri=True)) as reader:
-        reader.execute("VACUUM INTO ?", (str(target),))
-    with closing(sqlite3.connect(target)) as copy:
-        integrity_check(copy)
 
 
 def _reset_counters(connection: sqlite3.Connection, now: float) -> None:

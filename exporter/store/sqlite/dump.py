@@ -18,8 +18,8 @@ from exporter.store.records import (
     encode,
     key_of,
 )
-from exporter.store.sqlite.file import FileLock, lock_file, new_store, real_path, sidecar_files, store_errors
-from exporter.store.sqlite.open import OPEN_EXISTING, check_version, integrity_check, merge_wal, migrate, uri
+from exporter.store.sqlite.file import FileLock, lock_file, new_store, open_backup, real_path, store_errors
+from exporter.store.sqlite.open import check_version, integrity_check, merge_wal, migrate
 from exporter.store.sqlite.transaction import insert_many, sources_number
 
 
@@ -36,8 +36,7 @@ def dump_file(path: Path) -> Iterator[Line]:
         # A backup has no lock file, and may be on a read-only disk, where none can be created.
         if lock_file(path).exists():
             opened.callback(FileLock(path, exclusive=True).release)
-        query = OPEN_EXISTING if any(file.exists() for file in sidecar_files(path)) else "mode=ro&immutable=1"
-        connection = opened.enter_context(closing(sqlite3.connect(uri(path, query), uri=True)))
+        connection = opened.enter_context(closing(open_backup(path, "mode=rw")))
         connection.execute("BEGIN")
         integrity_check(connection)
         check_version(connection, path)
@@ -81,22 +80,22 @@ def load_file(path: Path, lines: Iterator[Line], *, replace: bool) -> None:
 
 def _insert(connection: sqlite3.Connection, line: Line) -> None:
     """Insert a line as a row. SQLite gives the rows their ids, in the order of the lines."""
+    rows: list[tuple[object, ...]]
     match line:
-        case HeaderLine():
-            rows = [("created", repr(line.created)), ("secret", line.secret), ("labels", line.labels)]
+        case HeaderLine(secret=secret, labels=labels):
+            head = "INSERT INTO meta (key, value)"
+            rows = [("created", repr(line.created)), ("secret", secret), ("labels", labels)]
             rows.append(("judged_by", line.fold_settings_fingerprint))
-            connection.executemany("INSERT INTO meta (key, value) VALUES (?, ?)", rows)
         case LabelSetLine(values=label_set):
-            row = json.dumps(label_set.labels), encode(label_set)
-            insert_many(connection, "INSERT INTO ledgers (labels, record)", [row])
+            head = "INSERT INTO ledgers (labels, record)"
+            rows = [(json.dumps(label_set.labels), encode(label_set))]
         case TaskLine(record=task):
+            head = "INSERT INTO tasks (key, sources, state, ledger, due, record)"
             number = None if line.state == NONE else line.label_set + 1
-            columns = "key, sources, state, ledger, due, record"
             indexed = sources_number(task.sources), RANKS[line.state], number
-            task_row = key_of(task), *indexed, line.due, encode(task)
-            insert_many(connection, f"INSERT INTO tasks ({columns})", [task_row])
+            rows = [(key_of(task), *indexed, line.due, encode(task))]
         case BodyLine(body=body):
-            columns = "digest, reason, body, source, count, first, last, size"
+            head = "INSERT INTO quarantine (digest, reason, body, source, count, first, last, size)"
             info = line.source, line.count, line.first, line.last, len(body)
-            body_row = body_digest(body), line.reason, body, *info
-            insert_many(connection, f"INSERT INTO quarantine ({columns})", [body_row])
+            rows = [(body_digest(body), line.reason, body, *info)]
+    insert_many(connection, head, rows)

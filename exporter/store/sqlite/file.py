@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from exporter.errors import StoreError
-from exporter.store.sqlite.open import merge_wal
+from exporter.store.sqlite.open import connect_existing, merge_wal
 
 #: What to do about an error, by a part of its text.
 ADVICE = {
@@ -46,7 +46,6 @@ class FileLock:
     """A lock on a store, held until it is released or the process ends for any reason.
 
     Args:
-        path: the store's file.
         exclusive: whether no other process may use the store at the same time.
 
     Raises:
@@ -92,11 +91,7 @@ def is_empty_and_unused(path: Path) -> bool:
 
 
 def refuse_existing(path: Path, *, replace: bool) -> None:
-    """Check that a new file may be written to `path`: nothing is there, or a file and `replace`.
-
-    Raises:
-        StoreError: it may not be written.
-    """
+    """Raise StoreError unless there is nothing at `path`, or a file and `replace`."""
     with store_errors(path):
         if not path.name or (path.exists() and not path.is_file()):
             raise StoreError(f"{path} is not a file; give the path of a file")
@@ -105,25 +100,16 @@ def refuse_existing(path: Path, *, replace: bool) -> None:
 
 
 def refuse_files_of(store: Path, path: Path) -> None:
-    """Refuse to write to `path` if that is the store or a file that belongs to it.
-
-    Raises:
-        StoreError: `path` belongs to the store.
-    """
+    """Raise StoreError if `path` is the store or a file that belongs to it."""
     with store_errors(path):
         store, path = store.resolve(), path.resolve()
-    files = {store, lock_file(store), *sidecar_files(store)}
-    if path in files or unfinished_file(path) in files:
+    if {path, unfinished_file(path)} & {store, lock_file(store), *sidecar_files(store)}:
         raise StoreError(f"{path} belongs to the store itself; give another path")
 
 
 @contextmanager
 def store_errors(path: Path) -> Iterator[None]:
-    """Raise an error of SQLite or of the system as a StoreError that says what to do about it.
-
-    Raises:
-        StoreError: such an error was raised.
-    """
+    """Raise an error of SQLite or of the system as a StoreError that says what to do about it."""
     try:
         yield
     except (sqlite3.Error, OSError) as exc:
@@ -168,7 +154,13 @@ def new_store(path: Path, *, replace: bool) -> Iterator[Path]:
     try:
         with store_errors(path), atomic_write(path) as unfinished:
             yield unfinished
-            refuse_stale_wal(path)
+            # SQLite would apply an old write-ahead log to the new file, and damage it.
+            if path.exists():
+                with closing(sqlite3.connect(path)) as connection:
+                    merge_wal(connection)
+            rest = ", ".join(file.name for file in sidecar_files(path) if file.exists())
+            if rest:
+                raise StoreError(f"{path}: {rest} next to it belong to another store; move them away")
     finally:
         lock.release()
 
@@ -186,12 +178,9 @@ def sidecar_files(path: Path) -> list[Path]:
     return [path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal")]
 
 
-def refuse_stale_wal(store: Path) -> None:
-    """Remove the log of the replaced store; raise StoreError if files of another store remain."""
-    # SQLite would apply an old write-ahead log to the new file, and damage it.
-    if store.exists():
-        with closing(sqlite3.connect(store)) as connection:
-            merge_wal(connection)
-    rest = [file.name for file in sidecar_files(store) if file.exists()]
-    if rest:
-        raise StoreError(f"{store}: {', '.join(rest)} next to it belong to another store; move them away")
+def open_backup(path: Path, query: str) -> sqlite3.Connection:
+    """Open a backup to read it; open a store, which may be in use, with `query`."""
+    # A backup is one file, maybe on a read-only disk: `immutable` creates no files next to it. If there are
+    # such files, it is a store; `immutable` would not read its log.
+    is_store = any(file.exists() for file in sidecar_files(path))
+    return connect_existing(path, query if is_store else "mode=ro&immutable=1")

@@ -10,10 +10,6 @@ BUSY_MS = 5000
 #: A command can wait longer, since no callback waits for it. An exporter under load leaves few gaps.
 ATTACHED_BUSY_MS = 60_000
 
-#: Open an existing file. This mode is used although nothing is written: a connection with `mode=ro` may not
-#: delete the `-wal` and `-shm` files, and would leave them behind.
-OPEN_EXISTING = "mode=rw"
-
 #: The versions of the store, in order. Never change an entry: a release may only add one at the end.
 #: Stored names of earlier versions: `ledgers` has the label sets, `tasks.ledger` the ID of one.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -66,24 +62,26 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 def connect(path: Path, busy_ms: int = BUSY_MS) -> sqlite3.Connection:
     """Open the file; wait up to `busy_ms` (milliseconds) for the locks of other processes."""
     connection = sqlite3.connect(path, timeout=busy_ms / 1000, isolation_level=None, check_same_thread=False)
-    for pragma in (
-        # Readers do not wait for a writer, and every commit is synced: an answer of 200 means it is on disk.
-        "journal_mode = WAL",
-        "synchronous = FULL",
-        "foreign_keys = ON",
-        # Bytes. After a checkpoint the log file is truncated to this size; else it keeps its largest size.
-        "journal_size_limit = 67108864",
-    ):
-        connection.execute(f"PRAGMA {pragma}")
+    # Readers do not wait for a writer, and every commit is synced: an answer of 200 means it is on disk.
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    # Bytes. After a checkpoint the log file is truncated to this size; else it keeps its largest size.
+    connection.execute("PRAGMA journal_size_limit = 67108864")
     return connection
 
 
-def migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Update the file to this program's version, in one transaction.
+def connect_existing(path: Path, query: str = "mode=rw") -> sqlite3.Connection:
+    """Open a file that exists, with a query of SQLite's URIs.
 
-    Raises:
-        StoreError: the file has a newer version.
+    The default is used although nothing is written: a connection with `mode=ro` may not delete the `-wal` and
+    `-shm` files, and would leave them behind.
     """
+    return sqlite3.connect(f"file:{quote(str(path.resolve()))}?{query}", uri=True)
+
+
+def migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Update the file to this program's version, in one transaction; errors are as in `check_version`."""
     # Lock before the version is read: another process may migrate at the same time.
     connection.execute("BEGIN IMMEDIATE")
     for statements in MIGRATIONS[check_version(connection, path) :]:
@@ -94,11 +92,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def check_version(connection: sqlite3.Connection, path: Path) -> int:
-    """Return the version of the file.
-
-    Raises:
-        StoreError: the file is newer than this program.
-    """
+    """Return the version of the file; raise StoreError if the file is newer than this program."""
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > len(MIGRATIONS):
         raise StoreError(
@@ -111,22 +105,12 @@ def check_version(connection: sqlite3.Connection, path: Path) -> int:
 def check_tables(connection: sqlite3.Connection) -> None:
     """Read one row of every table: this raises sqlite3.DatabaseError if the file is damaged."""
     # Opening the file alone may not find damage: the pages it needs may be in the write-ahead log.
-    tables = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
-    for (table,) in tables:
+    for (table,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
         connection.execute(f"SELECT * FROM {table} LIMIT 1").fetchall()  # noqa: S608 - its own tables
 
 
-def uri(path: Path, query: str) -> str:
-    """Return the URI of a file for SQLite, with the query that sets how it is opened."""
-    return f"file:{quote(str(path.resolve()))}?{query}"
-
-
 def integrity_check(connection: sqlite3.Connection) -> None:
-    """Read the whole store and check it.
-
-    Raises:
-        sqlite3.DatabaseError: the file is damaged or not a store.
-    """
+    """Read the whole store; raise sqlite3.DatabaseError if it is damaged or not a store."""
     (result,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     if result != "ok":
         raise sqlite3.DatabaseError(f"malformed ({result})")

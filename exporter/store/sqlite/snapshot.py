@@ -22,31 +22,29 @@ def read_snapshot(
         max_tasks: maximum number of tasks to read.
         states: the order of states; tasks of the last state are left out first.
     """
-    label_sets = reader.execute("SELECT id, labels, record FROM ledgers ORDER BY labels").fetchall()
-    labels = {number: tuple(json.loads(text)) for number, text, _ in label_sets}
+    labels, records = {}, {}
+    for number, text, record in reader.execute("SELECT id, labels, record FROM ledgers ORDER BY labels"):
+        labels[number] = tuple(json.loads(text))
+        records[labels[number]] = record
     # Nameless tasks have no state and are not counted, see `relay.attribution`.
     counts = reader.execute(
         "SELECT state, ledger, count(*) FROM tasks WHERE state < ? GROUP BY state, ledger", (RANKS[NONE],)
     ).fetchall()
+    # In the order of the index `tasks_by_state`, so without sorting.
+    query = (
+        f"SELECT {RECORDS_AS_LINES} FROM (SELECT record FROM tasks "  # noqa: S608 - fixed parts
+        "WHERE state = ? ORDER BY ledger, id LIMIT ?)"
+    )
     tasks: list[str] = []
     for state in states:
-        tasks += _read_tasks(reader, state, max_tasks - len(tasks))
+        lines: str = reader.execute(query, (RANKS[state], max_tasks - len(tasks))).fetchone()[0]
+        tasks += lines.split("\n") if lines else []
     return Snapshot(
         created=created,
-        fleet=next(record for number, _, record in label_sets if labels[number] == FLEET),
-        label_sets=[(labels[number], record) for number, _, record in label_sets if labels[number] != FLEET],
+        fleet=records.pop(FLEET),
+        label_sets=list(records.items()),
         counts=[(labels[label_set], STORED_STATES[rank], number) for rank, label_set, number in counts],
         tasks=tasks,
         left_out=sum(number for _, _, number in counts) - len(tasks),
         quarantined=reader.execute("SELECT count(*) FROM quarantine").fetchone()[0],
     )
-
-
-def _read_tasks(reader: sqlite3.Connection, state: str, limit: int) -> list[str]:
-    """Return encoded tasks of a state, in the order of the index `tasks_by_state`, so without sorting."""
-    query = (
-        f"SELECT {RECORDS_AS_LINES} FROM (SELECT record FROM tasks "  # noqa: S608 - fixed parts
-        "WHERE state = ? ORDER BY ledger, id LIMIT ?)"
-    )
-    lines: str = reader.execute(query, (RANKS[state], limit)).fetchone()[0]
-    return lines.split("\n") if lines else []

@@ -5,7 +5,6 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
-from functools import cache
 from itertools import chain, islice
 
 import msgspec
@@ -128,13 +127,8 @@ def _send(runner: ScriptRunner, id_: str, commands: Sequence[Command]) -> None:
 
 
 def _run_script(runner: ScriptRunner, name: str, *arguments: str | bytes | float) -> None:
-    if runner.run(_script(name), *arguments).status != "ok":
+    if runner.run(Script(name, guarded=False), *arguments).status != "ok":
         raise StoreError("another process created or loaded a store there meanwhile; stop it, then try again")
-
-
-@cache
-def _script(name: str) -> Script:
-    return Script(name, guarded=False)
 
 
 def _commands(line: Line, id_: str, counts: Counter[object]) -> Iterator[Command]:
@@ -186,9 +180,9 @@ def _label_sets(runner: ScriptRunner) -> Iterator[LabelSetLine]:
     for number in sorted(labels):
         fields = runner.ask("HGETALL", f"{KEY_PREFIX}ledger:{number}").items()
         label_set = label_set_of(labels[number], ((name.decode(), value.decode()) for name, value in fields))
-        yield LabelSetLine(
-            changed(label_set, values=label_set.values | seen) if label_set.labels == FLEET else label_set
-        )
+        if label_set.labels == FLEET:
+            label_set = changed(label_set, values=label_set.values | seen)
+        yield LabelSetLine(label_set)
 
 
 def _tasks(runner: ScriptRunner) -> Iterator[TaskLine]:

@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Callable
 from functools import cache
+from itertools import chain
 
 import msgspec
 from msgspec import Struct
@@ -47,20 +48,21 @@ def open_or_create(
     Raises:
         StoreError: the store does not exist and may not be created, or has another version or other options.
     """
-    meta, commits = _open(runner, url, options, clock)
+    meta = _open(runner, url, options, clock)
     if not meta:
         raise StoreError(f"there is no store {url}; set --store.url to the store of the exporter")
     check_version(meta, url)
     has_same_fold_settings = options.check_meta(meta, url, "another database")
     # `torn` means that commits were lost, see guard.lua.
     if "torn" in meta and not options.attach_only:
-        _reset_counters(runner, meta["id"], commits, clock())
+        _reset_counters(runner, meta["id"], meta["commits"], clock())
         log.warning("store %s has lost commits; all counters start again at 0", url)
-        meta, commits = _open(runner, url, options, clock)
+        meta = _open(runner, url, options, clock)
     if not has_same_fold_settings:
         # "0 - 0": this process has seen no commit, has no ID yet, and has made no commit.
         runner.run(Script("commands"), meta["id"], "0 - 0", "set_settings", options.fold_settings_fingerprint)
-    return StoreMeta(meta["id"], bytes.fromhex(meta["secret"]), float(meta["created"]), commits)
+    secret = bytes.fromhex(meta["secret"])
+    return StoreMeta(meta["id"], secret, float(meta["created"]), int(meta["commits"]))
 
 
 def warn_unsafe_settings(runner: ScriptRunner, url: StoreUrl) -> None:
@@ -83,8 +85,8 @@ def _warn_once(text: str) -> None:
 
 def _open(
     runner: ScriptRunner, url: StoreUrl, options: StoreOptions, clock: Callable[[], float]
-) -> tuple[dict[str, str], int]:
-    """Return the meta and the number of commits of the store; create it if an exporter opens it."""
+) -> dict[str, str]:
+    """Return the meta of the store; create it if an exporter opens it."""
     new = {
         "id": os.urandom(8).hex(),
         "secret": os.urandom(16).hex(),
@@ -93,12 +95,11 @@ def _open(
         "version": VERSION,
         "partitions": PARTITIONS,
     }
-    fields = [text for item in new.items() for text in item]
-    answer = runner.run(Script("open", guarded=False), int(not options.attach_only), *fields)
-    meta = meta_of(answer)
+    fields = chain.from_iterable(new.items())
+    meta = meta_of(runner.run(Script("open", guarded=False), int(not options.attach_only), *fields))
     if meta.get("id") == new["id"]:
         log.warning("created store %s; all counters start at 0", url)
-    return meta, answer.commits
+    return meta
 
 
 def meta_of(answer: Answer) -> dict[str, str]:
@@ -125,7 +126,7 @@ def check_version(meta: dict[str, str], url: StoreUrl) -> None:
         )
 
 
-def _reset_counters(runner: ScriptRunner, id_: str, commits: int, now: float) -> None:
+def _reset_counters(runner: ScriptRunner, id_: str, commits: str, now: float) -> None:
     """Set all counters to 0."""
     # If they only went back a little, Prometheus would see a reset and add all of the old numbers again.
     tasks = [

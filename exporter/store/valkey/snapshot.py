@@ -16,27 +16,23 @@ from exporter.store.records import encode
 def hash_fields_of(label_set: LabelSetValues) -> Iterator[tuple[str, str]]:
     """Yield the fields of a label set."""
     yield "created", repr(label_set.created)
-    yield from ((f"v{key}", str(value)) for key, value in label_set.values.items())
-    yield from ((f"m{key}", str(time)) for key, time in label_set.times.items())
-    yield from ((f"e{key}", json.dumps(exemplar)) for key, exemplar in label_set.exemplars.items())
+    for kind, parts in ("v", label_set.values), ("m", label_set.times), ("e", label_set.exemplars):
+        yield from ((kind + key, json.dumps(part)) for key, part in parts.items())
 
 
 def label_set_of(labels: tuple[str, ...], fields: Iterable[tuple[str, str]]) -> LabelSetValues:
     """Return the label set with these fields."""
-    parts: dict[str, dict[str, str]] = {"v": {}, "m": {}, "e": {}}
     created = 0.0
+    integers: dict[str, dict[str, int]] = {"v": {}, "m": {}}
+    exemplars: dict[str, Exemplar] = {}
     for name, value in fields:
         if name == "created":
             created = float(value)
+        elif name[0] == "e":
+            exemplars[name[1:]] = msgspec.json.decode(value, type=Exemplar)
         else:
-            parts[name[0]][name[1:]] = value
-    return LabelSetValues(
-        labels,
-        created,
-        {key: int(value) for key, value in parts["v"].items()},
-        {key: int(value) for key, value in parts["m"].items()},
-        {key: msgspec.json.decode(value, type=Exemplar) for key, value in parts["e"].items()},
-    )
+            integers[name[0]][name[1:]] = int(value)
+    return LabelSetValues(labels, created, integers["v"], integers["m"], exemplars)
 
 
 def read_label_set(labels: tuple[str, ...], raw: bytes) -> str:
