@@ -30,11 +30,7 @@ class Master(Arbiter):  # type: ignore[misc]
 
 
 class Server(BaseApplication):  # type: ignore[misc]
-    """A gunicorn server with the settings of this program.
-
-    Args:
-        service: returns an app for each of the listeners, in the same order.
-    """
+    """A gunicorn server with the settings of this program."""
 
     def __init__(self, listeners: Sequence[Listener], service: WorkerService) -> None:
         self.listeners = listeners
@@ -43,6 +39,8 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def load_config(self) -> None:
         """Set the settings that differ from gunicorn's defaults."""
+        memory = "/dev/shm"  # noqa: S108 - gunicorn makes a private file in it and unlinks it
+        has_memory = os.path.isdir(memory) and os.access(memory, os.W_OK)
         chosen = {
             "bind": [listener.address for listener in self.listeners],
             "worker_class": Worker,
@@ -50,11 +48,13 @@ class Server(BaseApplication):  # type: ignore[misc]
             "backlog": 4096,  # connections that wait while the worker is busy or restarts
             "logger_class": GunicornLogger,
             "accesslog": None,  # requests are counted as metrics
-            "worker_tmp_dir": _in_memory_folder(),
+            # For the heartbeat file: a slow disk must not look like a dead worker.
+            "worker_tmp_dir": memory if has_memory else None,
             "graceful_timeout": GRACE_SECONDS,
             "timeout": WORKER_TIMEOUT_SECONDS,
             "when_ready": self._when_ready,
-            "pre_fork": self._pre_fork,
+            # A worker that replaces another one may start long after the master read the files.
+            "pre_fork": lambda arbiter, worker: self._service.reload(),
         }
         if "control_socket_disable" in self.cfg.settings:  # versions before 25 have no control socket
             chosen["control_socket_disable"] = True
@@ -84,16 +84,6 @@ class Server(BaseApplication):  # type: ignore[misc]
         for listener, socket in zip(self.listeners, arbiter.LISTENERS, strict=True):
             host, port = socket.sock.getsockname()[:2]
             log.info("listening", extra={"listener": listener.name, "address": f"{host}:{port}"})
-
-    def _pre_fork(self, _arbiter: Any, _worker: Any) -> None:
-        # A worker that replaces another one may start long after the master read the files.
-        self._service.reload()
-
-
-def _in_memory_folder() -> str | None:
-    """Return a folder in memory for the heartbeat file: a slow disk must not look like a dead worker."""
-    folder = "/dev/shm"  # noqa: S108 - gunicorn makes a private file in it and unlinks it
-    return folder if os.path.isdir(folder) and os.access(folder, os.W_OK) else None
 
 
 class GunicornLogger(Logger):  # type: ignore[misc]

@@ -21,7 +21,6 @@ class PemFile(Struct, frozen=True):
 
     Args:
         field: the flag or field of the web configuration that names the file; for error messages.
-        path: path of the file.
     """
 
     field: str
@@ -35,7 +34,6 @@ class TlsConfig(Struct, frozen=True, kw_only=True):
         cert, key: the certificate of the listener with its intermediate certificates, and the private key.
         client_ca: certificates of the authorities that may sign client certificates.
         client_auth: whether clients must, may or need not send a certificate. Each one sent is verified.
-        min_version, max_version: the oldest and the newest TLS version that is accepted.
     """
 
     cert: PemFile
@@ -48,9 +46,6 @@ class TlsConfig(Struct, frozen=True, kw_only=True):
 
 def server_context(config: TlsConfig, files: FileReader) -> ssl.SSLContext:
     """Return the TLS context for `config`.
-
-    Args:
-        files: reads the certificates and keys.
 
     Raises:
         SettingsError: a file can't be read or used; the text names its flag or field.
@@ -126,10 +121,9 @@ def _in_memory_file(text: bytes) -> Iterator[str]:
 
 
 class _RefusedHandshake(ssl.SSLObject):
-    """A handshake that always fails, for a connection above the limit."""
+    """A handshake that always fails, so that the event loop closes the connection."""
 
     def do_handshake(self) -> None:
-        """Fail. The event loop then closes the connection."""
         raise ssl.SSLError(1, "too many connections")
 
 
@@ -140,31 +134,22 @@ class HandshakeContext(ssl.SSLContext):
     could have any number of such connections, and a worker would stop in the middle of handshakes.
 
     Args:
+        protocol: the argument of `SSLContext`, which takes it in `__new__`.
         current: returns the context with the newest certificates.
-        state: the state that all connections of the worker share.
     """
 
-    _current: Callable[[], ssl.SSLContext]
-    _listener: Listener
-    _state: WorkerState
-    #: Its handshakes always fail.
-    _refusing: ssl.SSLContext
+    # Its own handshakes are for connections above the limit.
+    sslobject_class = _RefusedHandshake
 
-    # `SSLContext` is created in `__new__`, which accepts no other arguments.
-    def __new__(
-        cls, current: Callable[[], ssl.SSLContext], listener: Listener, state: WorkerState
-    ) -> "HandshakeContext":
-        """Return a context. Its own settings are never used, only those of `current`."""
-        self = super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
+    def __init__(
+        self, protocol: int, current: Callable[[], ssl.SSLContext], listener: Listener, state: WorkerState
+    ) -> None:
         self._current, self._listener, self._state = current, listener, state
-        self._refusing = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._refusing.sslobject_class = _RefusedHandshake
-        return self
 
     def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
         """Start a handshake, or one that fails if the listener is full."""
         if self._state.is_full(self._listener):
-            return self._refusing.wrap_bio(*arguments, **named)
+            return super().wrap_bio(*arguments, **named)
         handshake = self._current().wrap_bio(*arguments, **named)
         self._state.handshakes.add(handshake)
         return handshake

@@ -7,7 +7,9 @@ import asyncio
 import os
 import resource
 import signal
+import ssl
 from collections.abc import Sequence
+from contextlib import suppress
 from email.utils import formatdate
 from typing import Any, ClassVar, Protocol
 
@@ -31,8 +33,6 @@ HANDSHAKE_CHECKS = 40
 #: Upper bound of the limit of open files: it bounds the number of connections and their memory.
 MAX_OPEN_FILES = 16_384
 OUT_OF_MEMORY = b'level=error msg="out of memory; the worker exits and the master starts another one"\n'
-#: gunicorn's master starts another worker after any exit status except 3 and 4.
-EXIT_OUT_OF_MEMORY = 1
 #: Turns uvicorn's keep-alive limit off. `Connection` has its own, which also applies before a first request.
 NO_LIMIT_SECONDS = 1_000_000_000
 #: Time limits of a TLS handshake, and of waiting for the other side's answer when a TLS connection closes.
@@ -43,11 +43,7 @@ class WorkerService(Protocol):
     """The program that a worker runs."""
 
     def check_start(self) -> None:
-        """Open the store and close it again, so that a problem ends the start before there is a worker.
-
-        Raises:
-            Exception: the service can't start; the text says what to do.
-        """
+        """Open the store and close it again, so that a problem ends the start before there is a worker."""
 
     def start(self) -> Sequence[App]:
         """Start the service; return an app for each listener.
@@ -80,7 +76,8 @@ def exit_if_out_of_memory(loop: asyncio.AbstractEventLoop, context: dict[str, An
     """
     if isinstance(context.get("exception"), MemoryError):
         os.write(2, OUT_OF_MEMORY)  # logging would need memory
-        os._exit(EXIT_OUT_OF_MEMORY)  # `sys.exit` would only raise an exception inside the loop
+        # `sys.exit` would only raise an exception inside the loop. After 3 and 4 no other worker is started.
+        os._exit(1)
     loop.default_exception_handler(context)
 
 
@@ -143,7 +140,8 @@ class Worker(GunicornWorker):  # type: ignore[misc]
         while self.alive and not stop.is_set() and self.ppid == os.getppid():
             self._heartbeat(state, HEARTBEAT_SECONDS)
             service.reload()
-            await _wait(stop, HEARTBEAT_SECONDS)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), HEARTBEAT_SECONDS)
         # First no new connections, then the last answers, then the store: answers need the store.
         for server in servers:
             server.close()
@@ -160,7 +158,7 @@ class Worker(GunicornWorker):  # type: ignore[misc]
 
     async def _listen(self, bound: Any, listener: Listener, app: App, state: WorkerState) -> asyncio.Server:
         config, current_tls = uvicorn_config(app), listener.tls
-        tls = HandshakeContext(current_tls, listener, state) if current_tls else None
+        tls = HandshakeContext(ssl.PROTOCOL_TLS_SERVER, current_tls, listener, state) if current_tls else None
         return await asyncio.get_running_loop().create_server(
             lambda: Connection(config, state, listener),
             sock=bound,
@@ -192,12 +190,3 @@ class Worker(GunicornWorker):  # type: ignore[misc]
             checks += 1
             self._heartbeat(state, DRAIN_CHECK_SECONDS)
             await asyncio.sleep(DRAIN_CHECK_SECONDS)
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    """Wait for an event, at most for `seconds`."""
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        pass

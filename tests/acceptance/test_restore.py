@@ -33,8 +33,8 @@ def on_event(step, arguments):
 
 sys.addaudithook(on_event)
 """
-#: Steps of a restore: while leftover files are removed, before the copy, before its check, before the log of
-#: the replaced store is removed, and before the copy is renamed.
+#: Steps of a restore: while leftover files are removed, before the copy, before its counters are reset,
+#: before its check, and before it is renamed.
 KILL_STEPS = ("os.remove 2", "sqlite3.connect 1", "sqlite3.connect 2", "sqlite3.connect 3", "os.rename 1")
 COUNTERS = {
     "TaskStart": "tasks_started_total",

@@ -33,10 +33,7 @@ def back_up(store: Path, copy: Path, *, replace: bool) -> None:
     refuse_existing(copy, replace=replace)
     refuse_files_of(store, copy)
     with store_errors(store), atomic_write(copy) as unfinished:
-        with closing(connect_existing(store)) as connection:
-            connection.execute("VACUUM INTO ?", (str(unfinished),))
-        with closing(connect_existing(unfinished)) as connection:
-            integrity_check(connection)
+        _copy(connect_existing(store), unfinished)
 
 
 def verify(store: Path) -> None:
@@ -53,13 +50,19 @@ def restore(copy: Path, store: Path, *, replace: bool, now: float) -> None:
             `replace`.
     """
     with new_store(store, replace=replace) as unfinished, store_errors(copy):
-        with closing(open_backup(copy, "mode=ro")) as connection:
-            connection.execute("VACUUM INTO ?", (str(unfinished),))
+        _copy(open_backup(copy, "mode=ro"), unfinished)
         with closing(connect(unfinished)) as connection:
-            integrity_check(connection)
             migrate(connection, copy)
             _reset_counters(connection, now)
             merge_wal(connection)
+
+
+def _copy(source: sqlite3.Connection, target: Path) -> None:
+    """Copy a store in one read transaction, close it, and check the copy."""
+    with closing(source):
+        source.execute("VACUUM INTO ?", (str(target),))
+    with closing(connect_existing(target)) as copy:
+        integrity_check(copy)
 
 
 def _reset_counters(connection: sqlite3.Connection, now: float) -> None:
