@@ -62,11 +62,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             self.cfg.set(name, value)
 
     def run(self) -> None:
-        """Serve until a signal stops the server.
-
-        Raises:
-            ExporterError: the server can't start; the text says what to do.
-        """
+        """Serve until a signal stops the server; raise ExporterError if it can't start."""
         # In the master, before it forks: an error is reported once, and no worker is started in vain.
         self._service.check_start()
         try:

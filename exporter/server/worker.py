@@ -33,8 +33,6 @@ HANDSHAKE_CHECKS = 40
 #: Upper bound of the limit of open files: it bounds the number of connections and their memory.
 MAX_OPEN_FILES = 16_384
 OUT_OF_MEMORY = b'level=error msg="out of memory; the worker exits and the master starts another one"\n'
-#: Turns uvicorn's keep-alive limit off. `Connection` has its own, which also applies before a first request.
-NO_LIMIT_SECONDS = 1_000_000_000
 #: Time limits of a TLS handshake, and of waiting for the other side's answer when a TLS connection closes.
 HANDSHAKE_SECONDS, TLS_CLOSE_SECONDS = 10.0, 5.0
 
@@ -46,11 +44,7 @@ class WorkerService(Protocol):
         """Open the store and close it again, so that a problem ends the start before there is a worker."""
 
     def start(self) -> Sequence[App]:
-        """Start the service; return an app for each listener.
-
-        Raises:
-            Exception: the service can't start; the text says what to do.
-        """
+        """Start the service; return an app for each listener. The text of an error says what to do."""
 
     def reload(self, *, force: bool = False) -> None:
         """Reload the files that have changed, or with `force` all files."""
@@ -69,10 +63,10 @@ def raise_file_limit() -> int:
 
 
 def exit_if_out_of_memory(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Exit after a MemoryError in the event loop; log every other exception.
+    """Exit after a MemoryError in the event loop, so that another worker starts; log other exceptions.
 
     After an exception while it accepts a connection the loop accepts no more connections, and everything else
-    looks healthy. The master starts another worker immediately.
+    looks healthy.
     """
     if isinstance(context.get("exception"), MemoryError):
         os.write(2, OUT_OF_MEMORY)  # logging would need memory
@@ -92,7 +86,7 @@ def uvicorn_config(app: App) -> Config:
         log_config=None,
         access_log=False,
         proxy_headers=False,  # `ClientAddress` reads X-Forwarded-For, from trusted proxies only
-        timeout_keep_alive=NO_LIMIT_SECONDS,
+        timeout_keep_alive=1_000_000_000,  # never: `Connection` has its own limit, also for a first request
     )
     config.load()
     return config

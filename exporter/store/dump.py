@@ -48,7 +48,6 @@ class HeaderLine(Struct, frozen=True, tag="css-relay-dump"):
         secret: the key of the digests that replace secrets, hexadecimal.
         labels: the store's `--metrics.labels`.
         fold_settings_fingerprint: the settings that decided what was counted, as flags.
-        version: the version of the dump's format.
     """
 
     created: float
@@ -109,11 +108,7 @@ _SOURCES = re.compile("([0-9a-f]{16})?")
 
 
 def write_dump(lines: Iterator[Line], file: BinaryIO) -> EndLine:
-    """Write a dump; return its end line.
-
-    Raises:
-        StoreError: the records of the store contradict each other.
-    """
+    """Write a dump; return its end line. Raise StoreError if the store's records contradict each other."""
     checker = _LineChecker()
     try:
         for line in lines:
@@ -174,11 +169,7 @@ class _LineChecker:
         self._digest = hashlib.sha256()
 
     def add(self, line: Line | EndLine, text: bytes) -> None:
-        """Check and add a line, written as `text`.
-
-        Raises:
-            ValueError: the line contradicts the lines before it.
-        """
+        """Add a line, written as `text`; raise ValueError if it contradicts the lines before it."""
         key: object = type(line)
         sets = self._counts[LabelSetLine]
         match line:

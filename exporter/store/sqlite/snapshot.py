@@ -17,9 +17,7 @@ def read_snapshot(
     """Return the content of the store as an open read transaction sees it.
 
     Args:
-        reader: the connection with that transaction.
         created: when the counters of the store started, seconds.
-        max_tasks: maximum number of tasks to read.
         states: the order of states; tasks of the last state are left out first.
     """
     labels, records = {}, {}

@@ -55,7 +55,7 @@ def dump_server(url: StoreUrl) -> Iterator[Line]:
         ValueError: the store was written to meanwhile.
     """
     with closing(ScriptRunner(url)) as runner:
-        meta = _read_meta(runner)
+        meta = _read_hash(runner, META)
         if not meta:
             raise StoreError(f"there is no store {url}; set --store.url to the store to dump")
         check_version(meta, url)
@@ -67,7 +67,7 @@ def dump_server(url: StoreUrl) -> Iterator[Line]:
         yield from _tasks(runner)
         yield from _bodies(runner)
         # The meta has the number of commits, which every transaction increases.
-        if _read_meta(runner) != meta:
+        if _read_hash(runner, META) != meta:
             raise ValueError("the store was written to meanwhile")
 
 
@@ -169,17 +169,16 @@ def _commands(line: Line, id_: str, counts: Counter[object]) -> Iterator[Command
             yield "ZADD", LAST, repr(line.last), digest
 
 
-def _read_meta(runner: ScriptRunner) -> dict[str, str]:
-    return {name.decode(): value.decode() for name, value in runner.ask("HGETALL", META).items()}
+def _read_hash(runner: ScriptRunner, key: str) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in runner.ask("HGETALL", key).items()}
 
 
 def _label_sets(runner: ScriptRunner) -> Iterator[LabelSetLine]:
-    numbers = runner.ask("HGETALL", LABEL_SETS)
-    labels = {int(number): tuple(json.loads(text)) for text, number in numbers.items()}
+    numbers = _read_hash(runner, LABEL_SETS)
     seen = {key.decode(): 1 for key in runner.ask("SMEMBERS", SEEN_VALUES)}
-    for number in sorted(labels):
-        fields = runner.ask("HGETALL", f"{KEY_PREFIX}ledger:{number}").items()
-        label_set = label_set_of(labels[number], ((name.decode(), value.decode()) for name, value in fields))
+    for labels, number in sorted(numbers.items(), key=lambda item: int(item[1])):
+        fields = _read_hash(runner, f"{KEY_PREFIX}ledger:{number}")
+        label_set = label_set_of(tuple(json.loads(labels)), fields.items())
         if label_set.labels == FLEET:
             label_set = changed(label_set, values=label_set.values | seen)
         yield LabelSetLine(label_set)

@@ -72,9 +72,8 @@ def warn_unsafe_settings(runner: ScriptRunner, url: StoreUrl) -> None:
         _warn_once(f"store {url} writes {written} to disk; set appendonly yes on its server")
     policy = runner.setting("maxmemory-policy") or "noeviction"
     if policy != "noeviction":
-        _warn_once(
-            f"store {url} may lose tasks; set maxmemory-policy noeviction, not {policy}, on its server"
-        )
+        setting = f"maxmemory-policy noeviction, not {policy},"
+        _warn_once(f"store {url} may lose tasks; set {setting} on its server")
 
 
 @cache
@@ -109,11 +108,7 @@ def meta_of(answer: Answer) -> dict[str, str]:
 
 
 def check_version(meta: dict[str, str], url: StoreUrl) -> None:
-    """Check that this program supports the store, and that the store is complete.
-
-    Raises:
-        StoreError: the store has another version, or is being loaded.
-    """
+    """Raise StoreError if the store is being loaded, or this program does not support its version."""
     if "loading" in meta:
         raise StoreError(
             f"store {url} is being loaded; wait until `load` ends, or run it again if it was interrupted"

@@ -53,7 +53,6 @@ class Answer(Struct, frozen=True):
         status: `ok`, or the reason why the script did nothing.
         commits: the number of commits of the store.
         micros: the server's time, microseconds.
-        rest: the values that the script returns.
     """
 
     status: str
@@ -63,11 +62,7 @@ class Answer(Struct, frozen=True):
 
 
 class ScriptRunner:
-    """Runs scripts on the server, from any thread.
-
-    Args:
-        password: returns the server's current password; None to use the one in the URL.
-    """
+    """Runs scripts on the server, from any thread. The arguments are those of `connect`."""
 
     def __init__(self, url: StoreUrl, password: Callable[[], str] | None = None) -> None:
         self._url = url
@@ -113,11 +108,7 @@ class ScriptRunner:
         return self._retry(lambda: execute(self._client, *command))[0]
 
     def setting(self, name: str) -> str | None:
-        """Return a setting of the server, None if the server does not return it.
-
-        Raises:
-            StoreUnavailable: the server does not answer.
-        """
+        """Return a setting of the server, None if the server refuses to; other errors are as in `run`."""
 
         def once() -> str | None:
             try:
