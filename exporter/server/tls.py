@@ -74,10 +74,9 @@ class _LoggedHandshake(ssl.SSLObject):
     def do_handshake(self) -> None:
         try:
             super().do_handshake()
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            raise
         except ssl.SSLError as exc:
-            log.debug("TLS handshake failed", extra={"reason": exc.reason or exc.strerror})
+            if not isinstance(exc, (ssl.SSLWantReadError, ssl.SSLWantWriteError)):
+                log.debug("TLS handshake failed", extra={"reason": exc.reason or exc.strerror})
             raise
 
 

@@ -21,8 +21,6 @@ from exporter.store.sqlite.file import (
 )
 from exporter.store.sqlite.open import connect, connect_existing, integrity_check, merge_wal, migrate
 
-TASKS_AT_ONCE = 1000
-
 
 def back_up(store: Path, copy: Path, *, replace: bool) -> None:
     """Copy the store as it is at this moment; other processes may write to it meanwhile.
@@ -37,8 +35,8 @@ def back_up(store: Path, copy: Path, *, replace: bool) -> None:
 
 
 def verify(store: Path) -> None:
-    """Read the whole store; raise StoreError with the damage if there is any."""
-    with store_errors(store), closing(connect_existing(store)) as connection:
+    """Read the whole store; raise sqlite3.DatabaseError if it is damaged or not a store."""
+    with closing(connect_existing(store)) as connection:
         integrity_check(connection)
 
 
@@ -61,25 +59,24 @@ def _copy(source: sqlite3.Connection, target: Path) -> None:
     """Copy a store in one read transaction, close it, and check the copy."""
     with closing(source):
         source.execute("VACUUM INTO ?", (str(target),))
-    with closing(connect_existing(target)) as copy:
-        integrity_check(copy)
+    verify(target)
 
 
 def _reset_counters(connection: sqlite3.Connection, now: float) -> None:
     """Set all counters to 0."""
+
+    def reset_label_set(record: str) -> str:
+        return encode(changed(decode_label_set(record), created=now, values={}, exemplars={}))
+
+    def reset_task(record: str) -> str:
+        return encode(with_counters_reset(decode_task(record)))
+
+    connection.create_function("reset_label_set", 1, reset_label_set)
+    connection.create_function("reset_task", 1, reset_task)
     # If they went back to the backup's numbers, Prometheus would see a reset and add those numbers again.
     connection.execute("BEGIN IMMEDIATE")
-    for number, record in connection.execute("SELECT id, record FROM ledgers").fetchall():
-        label_set = changed(decode_label_set(record), created=now, values={}, exemplars={})
-        connection.execute("UPDATE ledgers SET record = ? WHERE id = ?", (encode(label_set), number))
-    last = 0
-    # In pages, so that memory does not grow with the number of tasks.
-    while page := connection.execute(
-        "SELECT id, record FROM tasks WHERE id > ? ORDER BY id LIMIT ?", (last, TASKS_AT_ONCE)
-    ).fetchall():
-        rows = [(encode(with_counters_reset(decode_task(record))), number) for number, record in page]
-        connection.executemany("UPDATE tasks SET record = ?, due = 0 WHERE id = ?", rows)
-        last = page[-1][0]
+    connection.execute("UPDATE ledgers SET record = reset_label_set(record)")
+    connection.execute("UPDATE tasks SET record = reset_task(record), due = 0")
     connection.execute("UPDATE meta SET value = ? WHERE key = 'created'", (repr(now),))
     # An earlier version wrote these when it moved a store. The restored store is not the one that was moved.
     connection.execute("DELETE FROM meta WHERE key IN ('moved', 'origin')")

@@ -61,11 +61,9 @@ class FileLock:
             fcntl.flock(self._descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except BlockingIOError as exc:
             self.release()
-            raise StoreError(
-                f"store {path} is in use; stop every process that uses it, then try again"
-                if exclusive
-                else f"store {path} is being restored, dumped or loaded; try again when that is done"
-            ) from exc
+            in_use = "in use; stop every process that uses it, then try again"
+            being_copied = "being restored, dumped or loaded; try again when that is done"
+            raise StoreError(f"store {path} is {in_use if exclusive else being_copied}") from exc
 
     def release(self) -> None:
         """Release the lock; call this once."""

@@ -13,7 +13,7 @@ from msgspec.structs import replace as changed
 
 from exporter.config.store_url import StoreUrl
 from exporter.errors import StoreError
-from exporter.metrics.values import FLEET, SEEN_VALUE, SEP
+from exporter.metrics.values import FLEET, MICRO, SEEN_VALUE, SEP
 from exporter.relay import NONE
 from exporter.store.dump import DUMP_VERSION, BodyLine, HeaderLine, LabelSetLine, Line, TaskLine
 from exporter.store.records import RANKS, STORED_STATES, body_digest, decode_task, encode, key_of
@@ -24,7 +24,6 @@ from exporter.store.valkey.snapshot import hash_fields_of, label_set_of
 
 #: A store is in use if it was written to in this time: an exporter writes at least once a minute.
 IN_USE_SECONDS = 90.0
-MICRO = 1_000_000
 #: The server answers nothing else while it runs one command or script: so they are kept short.
 TASKS_AT_ONCE, LINES_AT_ONCE = 200, 100
 
@@ -107,10 +106,8 @@ def _replaceable_id(runner: ScriptRunner, url: StoreUrl, *, replace: bool) -> st
         if not replace:
             raise StoreError(f"store {url} already exists; give another --store.url, or add --replace")
         if answer.micros - answer.rest[1] < IN_USE_SECONDS * MICRO:
-            raise StoreError(
-                f"store {url} is in use; stop every process that uses it, "
-                f"wait {IN_USE_SECONDS:g} s, then try again"
-            )
+            advice = f"stop every process that uses it, wait {IN_USE_SECONDS:g} s, then try again"
+            raise StoreError(f"store {url} is in use; {advice}")
     return meta.get("loading") or meta.get("id", "")
 
 
@@ -137,10 +134,9 @@ def _commands(line: Line, id_: str, counts: Counter[object]) -> Iterator[Command
     counts[type(line)] += 1
     match line:
         case HeaderLine():
-            texts = {"id": id_, "version": VERSION, "partitions": PARTITIONS, "created": repr(line.created)}
-            texts |= {"secret": line.secret, "labels": line.labels}
-            texts["judged_by"] = line.fold_settings_fingerprint
-            yield "HSET", META, "commits", 1, *chain.from_iterable(texts.items())
+            yield "HSET", META, "id", id_, "version", VERSION, "partitions", PARTITIONS, "commits", 1
+            yield "HSET", META, "created", repr(line.created), "secret", line.secret, "labels", line.labels
+            yield "HSET", META, "judged_by", line.fold_settings_fingerprint
         case LabelSetLine(values=label_set):
             # A dump has the label values seen so far among the fleet's values. The server has them in a set.
             seen = [key for key in label_set.values if key.startswith(SEEN_VALUE + SEP)]
