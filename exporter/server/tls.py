@@ -119,13 +119,6 @@ def _in_memory_file(text: bytes) -> Iterator[str]:
         yield f"/proc/self/fd/{file.fileno()}"
 
 
-class _RefusedHandshake(ssl.SSLObject):
-    """A handshake that always fails, so that the event loop closes the connection."""
-
-    def do_handshake(self) -> None:
-        raise ssl.SSLError(1, "too many connections")
-
-
 class HandshakeContext(ssl.SSLContext):
     """A TLS context that starts each handshake with the newest certificates, and counts handshakes.
 
@@ -137,18 +130,15 @@ class HandshakeContext(ssl.SSLContext):
         current: returns the context with the newest certificates.
     """
 
-    # Its own handshakes are for connections above the limit.
-    sslobject_class = _RefusedHandshake
-
     def __init__(
         self, protocol: int, current: Callable[[], ssl.SSLContext], listener: Listener, state: WorkerState
     ) -> None:
         self._current, self._listener, self._state = current, listener, state
 
     def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
-        """Start a handshake, or one that fails if the listener is full."""
+        """Start a handshake, unless the listener is full: the event loop then closes the connection."""
         if self._state.is_full(self._listener):
-            return super().wrap_bio(*arguments, **named)
+            raise ssl.SSLError(1, "too many connections")
         handshake = self._current().wrap_bio(*arguments, **named)
         self._state.handshakes.add(handshake)
         return handshake

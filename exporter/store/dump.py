@@ -109,19 +109,19 @@ _SOURCES = re.compile("([0-9a-f]{16})?")
 
 def write_dump(lines: Iterator[Line], file: BinaryIO) -> EndLine:
     """Write a dump; return its end line. Raise StoreError if the store's records contradict each other."""
-    checker = _LineChecker()
+    reader = _LineReader()
     try:
         for line in lines:
             encoder = _sorting_encoder if isinstance(line, LabelSetLine) else _encoder
             text = encoder.encode(line) + b"\n"
-            # Decode the line again: a dump that could not be loaded must fail here.
-            checker.add(_decoder.decode(text), text)
+            # This decodes the line again: a dump that could not be loaded must fail here.
+            reader.read(text)
             file.write(text)
     except (ValueError, LookupError, TypeError) as exc:
         raise StoreError(
             "the store is damaged, or was written to during the dump; stop its exporters, then dump it again"
         ) from exc
-    end = checker.end_line()
+    end = reader.end_line()
     file.write(_encoder.encode(end) + b"\n")
     return end
 
@@ -136,11 +136,10 @@ def read_dump(file: BinaryIO, name: str, labels: Sequence[str]) -> Iterator[Line
     Raises:
         StoreError: the dump is damaged or incomplete, has a newer version or other labels.
     """
-    checker, number = _LineChecker(), 0
+    reader, number = _LineReader(), 0
     for number, text in enumerate(iter(partial(file.readline, MAX_LINE_BYTES), b""), 1):
         try:
-            line = _decoder.decode(text)
-            checker.add(line, text)
+            line = reader.read(text)
         except (ValueError, RecursionError):
             # The error must not quote the line, which may contain a secret.
             raise StoreError(f"{name}, line {number}: damaged, or not a dump; dump the store again") from None
@@ -153,12 +152,12 @@ def read_dump(file: BinaryIO, name: str, labels: Sequence[str]) -> Iterator[Line
             raise StoreError(f"{name} has other labels; run `load` with --metrics.labels={line.labels}")
         if not isinstance(line, EndLine):
             yield line
-    if not checker.is_complete:
+    if not reader.is_complete:
         raise StoreError(f"{name} is incomplete, it ends after line {number}; dump the store again")
 
 
-class _LineChecker:
-    """Checks each line of a dump against the lines before it."""
+class _LineReader:
+    """Decodes the lines of a dump, and checks each against the lines before it."""
 
     def __init__(self) -> None:
         self.is_complete = False
@@ -168,8 +167,9 @@ class _LineChecker:
         self._keys: set[object] = set()
         self._digest = hashlib.sha256()
 
-    def add(self, line: Line | EndLine, text: bytes) -> None:
-        """Add a line, written as `text`; raise ValueError if it contradicts the lines before it."""
+    def read(self, text: bytes) -> Line | EndLine:
+        """Return the line; raise ValueError if it is malformed or contradicts the lines before it."""
+        line: Line | EndLine = _decoder.decode(text)
         key: object = type(line)
         sets = self._counts[LabelSetLine]
         match line:
@@ -198,6 +198,7 @@ class _LineChecker:
         self._counts[type(line)] += 1
         self._digest.update(text)
         self.is_complete = isinstance(line, EndLine)
+        return line
 
     def end_line(self) -> EndLine:
         """Return the end line for the lines added so far."""

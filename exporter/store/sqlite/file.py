@@ -4,7 +4,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from exporter.errors import StoreError
@@ -146,10 +146,10 @@ def new_store(path: Path, *, replace: bool) -> Iterator[Path]:
         StoreError: a store exists there, without `replace`, or is in use.
     """
     refuse_existing(path, replace=replace)
-    with store_errors(path):
-        path = real_path(path)
-        lock = FileLock(path, exclusive=True)
-    try:
+    with ExitStack() as opened:
+        with store_errors(path):
+            path = real_path(path)
+            opened.callback(FileLock(path, exclusive=True).release)
         with store_errors(path), atomic_write(path) as unfinished:
             yield unfinished
             # SQLite would apply an old write-ahead log to the new file, and damage it.
@@ -159,8 +159,6 @@ def new_store(path: Path, *, replace: bool) -> Iterator[Path]:
             rest = ", ".join(file.name for file in sidecar_files(path) if file.exists())
             if rest:
                 raise StoreError(f"{path}: {rest} next to it belong to another store; move them away")
-    finally:
-        lock.release()
 
 
 def _sync(path: Path) -> None:

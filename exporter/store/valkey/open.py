@@ -23,6 +23,8 @@ VERSION = "1"
 PARTITIONS = "1"
 
 log = logging.getLogger(__name__)
+# Once: the master opens the store before it forks the worker, which opens it again.
+_warn_once = cache(log.warning)
 
 
 class StoreMeta(Struct, frozen=True):
@@ -74,12 +76,6 @@ def warn_unsafe_settings(runner: ScriptRunner, url: StoreUrl) -> None:
     if policy != "noeviction":
         setting = f"maxmemory-policy noeviction, not {policy},"
         _warn_once(f"store {url} may lose tasks; set {setting} on its server")
-
-
-@cache
-def _warn_once(text: str) -> None:
-    # Once: the master opens the store before it forks the worker, which opens it again.
-    log.warning("%s", text)
 
 
 def _open(
