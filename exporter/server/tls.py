@@ -17,11 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class PemFile(Struct, frozen=True):
-    """A file with certificates or a key, in PEM format.
-
-    Args:
-        field: the flag or field of the web configuration that names the file; for error messages.
-    """
+    """A PEM file. `field` is the flag or the field of the web configuration that names it, for errors."""
 
     field: str
     path: str
@@ -113,9 +109,8 @@ def _trust(context: ssl.SSLContext, pem: PemFile, text: bytes) -> None:
 @contextmanager
 def _in_memory_file(text: bytes) -> Iterator[str]:
     """Yield the path of a file in memory with `text`: Python's ssl reads keys from files only."""
-    with open(os.memfd_create("pem"), "wb") as file:
+    with open(os.memfd_create("pem"), "wb", buffering=0) as file:
         file.write(text)
-        file.flush()
         yield f"/proc/self/fd/{file.fileno()}"
 
 

@@ -114,8 +114,7 @@ class Worker(GunicornWorker):  # type: ignore[misc]
 
     def run(self) -> None:
         """Serve until the master sends SIGTERM or has ended."""
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(self._serve())
+        uvloop.run(self._serve())
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()

@@ -140,11 +140,7 @@ def unfinished_file(path: Path) -> Path:
 
 @contextmanager
 def new_store(path: Path, *, replace: bool) -> Iterator[Path]:
-    """Yield a file to write, which becomes the store at `path` if no error is raised.
-
-    Raises:
-        StoreError: a store exists there, without `replace`, or is in use.
-    """
+    """Yield a file to write, which becomes the store at `path` if no error is raised."""
     refuse_existing(path, replace=replace)
     with ExitStack() as opened:
         with store_errors(path):

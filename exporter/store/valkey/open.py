@@ -28,13 +28,7 @@ _warn_once = cache(log.warning)
 
 
 class StoreMeta(Struct, frozen=True):
-    """The meta of the store.
-
-    Args:
-        id: identifies the store since its counters started.
-        secret: the key of the digests that replace secrets.
-        created: when its counters started at 0, seconds.
-    """
+    """The meta of the store; `id` identifies it since its counters started, at `created` (seconds)."""
 
     id: str
     secret: bytes
