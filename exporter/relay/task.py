@@ -4,6 +4,7 @@ from math import inf
 
 from msgspec import Struct
 
+from exporter.protocol.callback import Callback
 from exporter.protocol.events import EventKind
 
 ACTIVE, FAILED, LOST, STOPPED, NONE = "active", "failed", "lost", "stopped", "none"
@@ -132,6 +133,14 @@ class Task(Struct, frozen=True, gc=False, kw_only=True, array_like=True):
     settled_until: int = 0
 
 
+def key_of(source: Task | Callback) -> str:
+    """Return the key of a task, from the task or from a callback of it.
+
+    A nameless task, see `relay.attribution`, has its sources in the key instead of an ID.
+    """
+    return f"{source.appid}/{source.task_id}" if source.task_id else f"{source.appid}?{source.sources}"
+
+
 def state_of(task: Task, settings: FoldSettings) -> str:
     """Return the state of `task`: one of STATES, or NONE if no run of it is known."""
     run = task.current
@@ -184,6 +193,9 @@ def forgotten_at(task: Task, settings: FoldSettings) -> float:
 
 def next_due(task: Task, settings: FoldSettings) -> float:
     """Return when a sweep must check `task` next, if no other callback arrives, seconds."""
-    if task.log:
-        return min([entry_due(entry, settings) for entry in task.log])
-    return min(lost_at(task, settings), forgotten_at(task, settings))
+    if not task.log:
+        return min(lost_at(task, settings), forgotten_at(task, settings))
+    due = inf
+    for entry in task.log:
+        due = min(due, entry_due(entry, settings))
+    return due
