@@ -24,7 +24,7 @@ from exporter.metrics.process import Telemetry
 from exporter.protocol.callback import Ignored
 from exporter.protocol.parser import Parser
 from exporter.server.connection import BODY_SECONDS, EXPECTED_REST_OF_BODY, INCOMPLETE_BODY
-from exporter.store.protocol import QuarantineEntry
+from exporter.store.transaction import QuarantineEntry
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,9 @@ from exporter.app import open_store
 from exporter.commands import PAGE_SIZE, Commands, load_settings, print_row
 from exporter.config.settings import Settings
 from exporter.relay import STATES, state_of
-from exporter.store.protocol import Store, Transaction
+from exporter.store.protocol import Store
 from exporter.store.records import decode_task, task_key
+from exporter.store.transaction import Transaction
 
 
 def list_tasks(args: Namespace) -> int:

@@ -16,7 +16,8 @@ from typing import TypeVar
 from exporter.errors import StoreUnavailable, WouldBlock
 from exporter.ingest.batch import BatchApplier, BatchItem
 from exporter.metrics.process import Telemetry
-from exporter.store.protocol import Store, Transaction
+from exporter.store.protocol import Store
+from exporter.store.transaction import Transaction
 
 R = TypeVar("R")
 log = logging.getLogger(__name__)

@@ -9,15 +9,16 @@ import pytest
 
 from exporter.ingest.batch import BatchApplier, BatchItem
 from exporter.ingest.replay import Replayer, ReplayResult
-from exporter.metrics.values import histogram_keys, series
+from exporter.metrics.values import BatchIncrements, histogram_keys, series
 from exporter.protocol.callback import Callback
 from exporter.protocol.parser import Parser
 from exporter.protocol.redact import Redactor
 from exporter.protocol.schemas import Schemas
 from exporter.relay import Task
-from exporter.store.protocol import QuarantinedBody, QuarantineEntry, Store, StoreOptions
+from exporter.store.protocol import QuarantinedBody, Store, StoreOptions
 from exporter.store.records import decode_label_set, decode_task
 from exporter.store.sqlite.store import SqliteStore
+from exporter.store.transaction import QuarantineEntry
 from tests.unit.histories import SETTINGS, T0
 
 LABELS = ("appid", "to_host")
@@ -224,7 +225,7 @@ def test_a_failed_transaction_keeps_the_body_and_counts_nothing(
         raise ZeroDivisionError
 
     patch: Callable[..., None] = monkeypatch.setattr
-    patch(APPLIER, "_count", fail)
+    patch(BatchIncrements, "set_time", fail)
     with pytest.raises(ZeroDivisionError):
         replay_setup.replay(stored, T0 + 9.0)
     assert (replay_setup.quarantined, replay_setup.counted("tasks_started_total")) == (1, 0)

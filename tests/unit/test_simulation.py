@@ -22,8 +22,9 @@ from exporter.simulator.fleet import FleetSettings
 from exporter.simulator.totals import Key, Totals
 from exporter.simulator.verify import COMPARED, STABLE_SCRAPES, Comparison, until_stable
 from exporter.simulator.wire import Delivery, Faults, fleet_deliveries
-from exporter.store.protocol import QuarantineEntry, StoreOptions
+from exporter.store.protocol import StoreOptions
 from exporter.store.sqlite.store import SqliteStore
+from exporter.store.transaction import QuarantineEntry
 from exporter.web.scrape import Exposition
 from tests.unit.histories import SETTINGS, T0
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from exporter.errors import StoreError
-from exporter.relay import NONE
+from exporter.relay import NONE, key_of
 from exporter.store.dump import DUMP_VERSION, BodyLine, HeaderLine, LabelSetLine, Line, TaskLine
 from exporter.store.records import (
     RANKS,
@@ -16,7 +16,6 @@ from exporter.store.records import (
     decode_label_set,
     decode_task,
     encode,
-    key_of,
 )
 from exporter.store.sqlite.file import FileLock, lock_file, new_store, real_path, sidecar_files, store_errors
 from exporter.store.sqlite.open import OPEN_EXISTING, check_version, integrity_check, merge_wal, migrate, uri
