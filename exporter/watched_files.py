@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 
-from exporter.callbacks.credentials import is_token
+from exporter.callbacks.access import is_token
 from exporter.config.reload import FileReader, ReloadingFile, secret_lines
 from exporter.config.settings import Settings
 from exporter.errors import SettingsError

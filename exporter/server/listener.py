@@ -1,4 +1,4 @@
-"""A listener, the state that all connections of a worker share, and a wrapper of apps."""
+"""A listener, and the state that all connections of a worker share."""
 
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,9 +10,6 @@ from uvicorn.server import ServerState
 
 #: An ASGI application.
 App = Callable[[Any, Any, Any], Awaitable[None]]
-
-#: The first part of a body that an app receives: empty, and more follows.
-EMPTY_FIRST_PART = {"type": "http.request", "body": b"", "more_body": True}
 
 
 class Listener(Struct, frozen=True):
@@ -63,31 +60,3 @@ class WorkerState(ServerState):
         """
         # Handshakes count too: their sockets are open, but uvicorn has no connection for them yet.
         return len(self.connections) + len(self.handshakes) > self.max_open_files - listener.reserved_files
-
-
-class DeferBody:
-    """An ASGI wrapper that calls an app as soon as the headers of a request are complete.
-
-    Falcon waits for the first part of a body before it calls a handler. Without this wrapper a client that
-    announces a body and sends none would wait without a limit. A request with a wrong path or a body that is
-    too long would not be answered before its body arrives, not even with `Expect: 100-continue`.
-
-    Args:
-        app: a Falcon app.
-    """
-
-    def __init__(self, app: App) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Any) -> None:
-        """Call the app with an empty first part of the body."""
-        is_first_call = True
-
-        async def deferred() -> Any:
-            nonlocal is_first_call
-            if not is_first_call:
-                return await receive()
-            is_first_call = False
-            return EMPTY_FIRST_PART
-
-        await self._app(scope, deferred, send)

@@ -162,11 +162,11 @@ class Scraper:
         begun = time.perf_counter()
         try:
             snapshot = self._store.snapshot(self._max_tasks)
-            self._telemetry.record_store_access("read", succeeded=True)
+            self._telemetry.is_readable = True
             self._telemetry.overflowed.labels("tasks").inc(snapshot.left_out)
         except StoreUnavailable as exc:
             log.warning("scrape has only the process's own metrics: %s", exc)
-            self._telemetry.record_store_access("read", succeeded=False)
+            self._telemetry.is_readable = False
             snapshot = None
         parts = self._expositions[openmetrics].parts(snapshot)
         scrape = _joined(_gzip(parts) if compress else parts)

@@ -31,7 +31,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from exporter.errors import REASONS
-from exporter.ingest.recent_rejections import RecentRejections
+from exporter.metrics.process import RecentRejections
 from exporter.relay import FoldSettings
 from exporter.web.operators import operator_app
 from exporter.web.pages.handler import ExporterInfo, Pages

@@ -16,8 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench import fleet
-from exporter.ingest.recent_rejections import RecentRejections
-from exporter.metrics.process import Telemetry
+from exporter.metrics.process import RecentRejections, Telemetry
 from exporter.relay import FoldSettings
 from exporter.store.protocol import StoreOptions
 from exporter.store.sqlite.store import SqliteStore

@@ -239,7 +239,7 @@ def test_a_successful_read_of_a_sweep_does_not_report_the_store_as_writable(path
     """The read may have waited for the lock behind a write that failed."""
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
-        telemetry.record_store_access("write", succeeded=False)
+        telemetry.is_writable = False
         with ingest._reporting_state(writes=False):
             pass
         assert not telemetry.is_writable

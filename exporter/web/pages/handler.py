@@ -17,8 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from msgspec import Struct
 
 from exporter.errors import StoreUnavailable
-from exporter.ingest.recent_rejections import RecentRejections, Rejection
-from exporter.metrics.process import Telemetry
+from exporter.metrics.process import RecentRejections, Rejection, Telemetry
 from exporter.protocol.redact import redact_text
 from exporter.relay import STATES_BY_SEVERITY, FoldSettings, history
 from exporter.store.protocol import Store
