@@ -141,7 +141,7 @@ class BatchIncrements(Struct):
         times[key] = max(times.get(key, 0), round(time * MICRO))
 
     def apply_limits(self, seen: Mapping[str, int]) -> Counter[str]:
-        """Merge label values over the limit of their family into OVERFLOW; return the amounts by family.
+        """Merge label values over the limit of their family into OVERFLOW; return the amounts by limit.
 
         Args:
             seen: the stored values of FLEET; they record which label values have series of their own.
@@ -154,7 +154,7 @@ class BatchIncrements(Struct):
                 if name in _LIMITS and not self._claim_series(key, seen):
                     amount = increments.values.pop(key)
                     increments.values[series(name, OVERFLOW)] += amount
-                    merged[name] += amount
+                    merged[CATALOGUE[name].bound] += amount
         return merged
 
     def _claim_series(self, key: str, seen: Mapping[str, int]) -> bool:

@@ -26,7 +26,7 @@ from exporter.relay.deduplication import (
     deduplicate,
     remember,
 )
-from exporter.relay.state_machine import Transition, apply, apply_log, is_later, state_after
+from exporter.relay.state_machine import TRANSITIONS, Transition, apply_log, is_later, state_after
 from exporter.relay.task import Entry, FoldSettings, RunState, Task, entry_due, forgotten_at, lost_at
 
 #: Maximum number of entries of a log. It limits the size of a task's record and the time to read the log.
@@ -81,7 +81,7 @@ def settle(task: Task, now: float, settings: FoldSettings) -> Folded:
             last_due = place
     if last_due >= 0:
         task, measurements = _settle_through(task, last_due)
-    if not task.log and lost_at(task, settings) <= now:
+    if task.current.active and not task.log and lost_at(task, settings) <= now:
         lost = replace(task.current, active=False, lost=True, file=None)
         task = replace(task, settled=lost, current=lost)
         measurements = (*measurements, Counted.TASK_LOST.increment)
@@ -132,10 +132,11 @@ def _change_run_state(
         callback.duration_seconds,
         message=callback.message,
     )
-    if entry.kind is EventKind.START and (start := _start_of_inferred_run(task, entry, settings)):
-        entry = start
-        if _is_start_of_settled_run(task.settled, entry):
-            return _start_settled_run(task, entry)
+    if entry.kind is EventKind.START and task.current.active:
+        start = _start_of_inferred_run(task, entry, settings)
+        if start is not None and _is_start_of_settled_run(task.settled, start):
+            return _start_settled_run(task, start)
+        entry = start or entry
     if entry.second < task.settled_until:
         # Too late to change the run state. A start still counts as a restart: the task has had a later run.
         return task, (Counted.TASK_RESTARTED.increment,) if entry.kind is EventKind.START else ()
@@ -152,7 +153,7 @@ def _start_of_inferred_run(task: Task, start: Entry, settings: FoldSettings) -> 
     A start without an event time gets one just before the first file of the run, which overtook it.
     """
     run = task.current
-    if not run.active or not run.inferred or run.start is None:
+    if not run.inferred or run.start is None:
         return None
     if start.has_event_time:
         return start
@@ -180,7 +181,7 @@ def _insert(task: Task, log: tuple[Entry, ...], entry: Entry) -> tuple[Task, tup
     """Read the log with `entry` in it, and record what later callbacks can't change."""
     if log[-1] is entry and (len(log) == 1 or log[-2].second < entry.second):
         # The usual case: the entry is the newest, so the log need not be read again.
-        own = last = apply(task.current, entry)
+        own = last = TRANSITIONS[entry.kind](task.current, entry, ())
     else:
         transitions = list(apply_log(task.settled, log))
         own, last = next(t for t in transitions if t.entry is entry), transitions[-1]

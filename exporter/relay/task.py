@@ -166,12 +166,7 @@ def entry_due(entry: Entry, settings: FoldSettings) -> float:
 
 
 def lost_at(task: Task, settings: FoldSettings) -> float:
-    """Return when `task` is lost if no other callback arrives, seconds; infinity if it is not active."""
-    return _next_callback_due(task, settings) if task.current.active else inf
-
-
-def _next_callback_due(task: Task, settings: FoldSettings) -> float:
-    """Return when the next callback of a run is due at the latest, seconds."""
+    """Return when an active task is lost if no callback arrives, or when a lost one was lost, seconds."""
     run = task.current
     if run.inferred and run.start is not None:
         # Its callbacks are about files, so the next one is due when the file has played.
@@ -185,8 +180,7 @@ def forgotten_at(task: Task, settings: FoldSettings) -> float:
     state = state_of(task, settings)
     if state == ACTIVE:
         return inf
-    # A task becomes lost when its next callback is overdue: count from there, not from its last callback.
-    since = _next_callback_due(task, settings) if state == LOST else task.last_callback_at
+    since = lost_at(task, settings) if state == LOST else task.last_callback_at
     after = settings.forget_after if state in (FAILED, LOST) else settings.forget_stopped_after
     return since + max(after, settings.retry, settings.reorder + 1.0)
 
@@ -194,7 +188,7 @@ def forgotten_at(task: Task, settings: FoldSettings) -> float:
 def next_due(task: Task, settings: FoldSettings) -> float:
     """Return when a sweep must check `task` next, if no other callback arrives, seconds."""
     if not task.log:
-        return min(lost_at(task, settings), forgotten_at(task, settings))
+        return lost_at(task, settings) if task.current.active else forgotten_at(task, settings)
     due = inf
     for entry in task.log:
         due = min(due, entry_due(entry, settings))

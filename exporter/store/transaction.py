@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from msgspec import Struct
 
@@ -106,11 +106,6 @@ class Transaction(ABC):
     def evict(self, now: float) -> None:
         """Delete and count the bodies above the limits at `now` (seconds), the longest unseen first."""
         self._evict_now = now
-
-    def _limit_label_values(self, seen: Mapping[str, int]) -> None:
-        """Count label values above a family's limit as one value, and count how many there were."""
-        merged = self.increments.apply_limits(seen)
-        self.overflow += Counter(codes=merged["tasks_exited_total"], fields=merged["unknown_fields_total"])
 
     @abstractmethod
     def _read_tasks(self, keys: Sequence[str]) -> dict[str, Task | None]:

@@ -88,8 +88,7 @@ class SqliteStore:
         return self._secret
 
     def begin(self, work: Callable[[Transaction], T], *, wait: bool) -> PreparedCommit[T]:
-        with self._rollback_on_error(self._writer):
-            self._check_file()
+        with self._using(self._writer):
             self._begin_writing(wait=wait)
             # Label sets that were read before another connection committed may be outdated.
             version = self._writer.execute("PRAGMA data_version").fetchone()[0]
@@ -103,7 +102,7 @@ class SqliteStore:
             label_sets = transaction.write()
 
         def commit() -> tuple[T, dict[str, int]]:
-            with self._rollback_on_error(self._writer):
+            with self._using(self._writer):
                 self._writer.execute("COMMIT")
             # Only after the commit: a failed one leaves the old values in the file.
             self._label_sets |= label_sets
@@ -115,7 +114,7 @@ class SqliteStore:
         return self.begin(work, wait=True).commit()
 
     def due_keys(self, now: float, limit: int) -> list[str]:
-        with self._rollback_on_error(self._writer):
+        with self._using(self._writer):
             rows = self._writer.execute(
                 "SELECT key FROM tasks WHERE due <= ? ORDER BY due LIMIT ?", (now, limit)
             )
@@ -171,17 +170,17 @@ class SqliteStore:
 
     @contextmanager
     def _read_transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._reader_lock, self._rollback_on_error(self._reader):
-            self._check_file()
+        with self._reader_lock, self._using(self._reader):
             self._reader.execute("BEGIN")
             yield self._reader
             self._reader.execute("COMMIT")
 
     @contextmanager
-    def _rollback_on_error(self, connection: sqlite3.Connection) -> Iterator[None]:
-        """Roll back the transaction if an error is raised; raise StoreUnavailable for one of the file."""
+    def _using(self, connection: sqlite3.Connection) -> Iterator[None]:
+        """Check the file. If an error is raised, roll back; raise it as StoreUnavailable if it is of the file."""
         try:
             try:
+                self._check_file()
                 yield
             except BaseException:
                 # It is unknown whether the commit took place: read the label sets again.

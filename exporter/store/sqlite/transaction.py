@@ -53,8 +53,17 @@ class SqliteTransaction(Transaction):
         # The quarantine first: it adds to the increments, which are written below.
         if self._deleted_bodies or self._evict_now is not None:
             self._write_quarantine()
-        self._write_tasks()
-        self._limit_label_values(self._label_set(FLEET)[1].values)
+        rows: list[tuple[object, ...]] = []
+        for key, row in self._rows.items():
+            if row is None:
+                self._connection.execute("DELETE FROM tasks WHERE key = ?", (key,))
+                continue
+            task = row.task
+            label_set_number = None if row.state == NONE else self._label_set(row.labels)[0]
+            indexed = sources_number(task.sources), RANKS[row.state], label_set_number, row.due
+            rows.append((key, *indexed, encode(task).decode()))
+        insert_many(self._connection, _INSERT_TASKS, rows, _ON_EXISTING_TASK)
+        self.overflow += self.increments.apply_limits(self._label_set(FLEET)[1].values)
         for labels, increments in self.increments.by_labels.items():
             number, label_set = self._label_set(labels)
             self._changed[label_set.labels] = number, label_set.plus(increments)
@@ -81,7 +90,8 @@ class SqliteTransaction(Transaction):
     def _tasks_where(self, condition: str, values: Sequence[object]) -> dict[str, Task | None]:
         statement = f"SELECT {RECORDS_AS_LINES} FROM tasks WHERE {condition}"  # noqa: S608 - made of fixed parts
         lines: str = self._connection.execute(statement, values).fetchone()[0]
-        return {key_of(task): task for task in decode_tasks(lines)}
+        tasks = decode_tasks(lines)
+        return dict(zip(map(key_of, tasks), tasks, strict=True))
 
     def _has_body(self, digest: str) -> bool:
         query = "SELECT 1 FROM quarantine WHERE digest = ?"
@@ -90,18 +100,6 @@ class SqliteTransaction(Transaction):
         return is_digest is not None and bool(
             self._connection.execute(query, (bytes.fromhex(digest),)).fetchone()
         )
-
-    def _write_tasks(self) -> None:
-        rows: list[tuple[object, ...]] = []
-        for key, row in self._rows.items():
-            if row is None:
-                self._connection.execute("DELETE FROM tasks WHERE key = ?", (key,))
-                continue
-            task = row.task
-            label_set = None if row.state == NONE else self._label_set(row.labels)[0]
-            indexed = sources_number(task.sources), RANKS[row.state], label_set, row.due
-            rows.append((key, *indexed, encode(task).decode()))
-        insert_many(self._connection, _INSERT_TASKS, rows, _ON_EXISTING_TASK)
 
     def _label_set(self, labels: tuple[str, ...]) -> tuple[int, LabelSetValues]:
         """Return a label set; create it, or return the one for all further ones if the limit is reached."""

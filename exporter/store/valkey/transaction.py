@@ -125,7 +125,7 @@ class ValkeyTransaction(Transaction):
                 number = 0 if row.state == NONE else self._label_set(row.labels)
                 indexed = RANKS[row.state], number, repr(row.due), row.task.sources
                 rows.append((key, encode(row.task).decode(), *indexed))
-        self._limit_label_values(self._seen.values)
+        self.overflow += self.increments.apply_limits(self._seen.values)
         newly_seen = self._pop_newly_seen()
         increments = [
             _increments_of(self._label_set(labels), each)
