@@ -70,12 +70,12 @@ class Increments(Struct):
 
 def labels_of(task: Task, names: tuple[str, ...]) -> tuple[str, ...]:
     """Return the values of the labels `names` of a task; a missing value is `_unknown`."""
-    return _as_labels(tuple([getattr(task, name) for name in names]))
+    return _as_labels(*map(partial(getattr, task), names))
 
 
 # Many tasks share few label sets: the cache lets their records share one tuple, too.
 @lru_cache(maxsize=4096)
-def _as_labels(values: tuple[object, ...]) -> tuple[str, ...]:
+def _as_labels(*values: object) -> tuple[str, ...]:
     return tuple(str(value) or UNKNOWN for value in values)
 
 

@@ -78,7 +78,7 @@ class Parser:
         if urls:
             source_host, sources = self._redactor.sources(urls)
         elif isinstance(file_url, str):  # the URL of the file still shows the source host
-            source_host, _ = self._redactor.source(file_url)
+            source_host, _ = self._redactor.sources([file_url])
         # Almost every callback has known fields only.
         is_known = body.keys() <= schema.fields and msg.keys() <= schema.msg_fields
         return Callback(
@@ -109,7 +109,7 @@ class Parser:
                 return ""
             case Subject.FILE:
                 index = msg.get("index")  # may be 0, the first file
-                return self._redactor.source(msg["url"])[1] if index is None else str(int(index))
+                return self._redactor.sources([msg["url"]])[1] if index is None else str(int(index))
             case Subject.EXIT_CODE:
                 return _code(msg.get("code"))
             case Subject.TEXT:

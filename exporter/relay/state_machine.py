@@ -166,7 +166,7 @@ def _on_start(state: RunState, entry: Entry, rest: Sequence[Entry]) -> Transitio
     duration = _NOTHING
     if state.active:
         missing = (Counted.MISSED_EXIT.increment, *_interruption(state, rest))
-    elif not state.lost:
+    elif state.exit is not None and not state.lost:
         # After a lost run it is not known when the downtime began.
         duration = _duration(Observed.DOWNTIME, state.exit, entry)
     is_restart = state.start is not None or state.exit is not None

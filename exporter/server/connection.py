@@ -13,7 +13,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from exporter.server.listener import Listener, WorkerState
+from exporter.server.listener import LingeringTransport, Listener, WorkerState
 from exporter.server.request_head import (
     HEAD_TOO_LONG,
     MAX_HEAD_BYTES,
@@ -24,7 +24,6 @@ from exporter.server.request_head import (
     origin_form,
     read_proxy_header,
 )
-from exporter.server.transport import LingeringTransport
 
 #: Time limits for receiving the headers of a request, and its body.
 HEADERS_SECONDS, BODY_SECONDS = 10.0, 10.0

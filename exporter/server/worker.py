@@ -9,6 +9,7 @@ import resource
 import signal
 from collections.abc import Sequence
 from email.utils import formatdate
+from functools import partial
 from typing import Any, ClassVar, Protocol
 
 import uvloop
@@ -162,7 +163,7 @@ class Worker(GunicornWorker):  # type: ignore[misc]
         config, current_tls = uvicorn_config(app), listener.tls
         tls = HandshakeContext(current_tls, listener, state) if current_tls else None
         return await asyncio.get_running_loop().create_server(
-            lambda: Connection(config, state, listener),
+            partial(Connection, config, state, listener),
             sock=bound,
             backlog=self.cfg.backlog,  # the loop calls listen again, by default with 100
             ssl=tls,

@@ -120,7 +120,7 @@ def check_redactor(data: bytes) -> None:
     )
     stream = (name, SECRET)[place == 3 and scheme[:1].isalpha()]
     shown = REDACTOR.destination(url, stream)
-    _, digest = REDACTOR.source(url)
+    _, digest = REDACTOR.sources([url])
     assert SECRET not in "".join((*shown[:2], digest)), url
     # The name of a stream is only a secret if it is also the stream key of the destination.
     assert (

@@ -89,7 +89,13 @@ class SqliteStore:
 
     def begin(self, work: Callable[[Transaction], T], *, wait: bool) -> PreparedCommit[T]:
         with self._using(self._writer):
-            self._begin_writing(wait=wait)
+            self._writer.execute(f"PRAGMA busy_timeout = {self._busy_ms if wait else 0}")
+            try:
+                self._writer.execute("BEGIN IMMEDIATE")  # locks the file before anything is read
+            except sqlite3.OperationalError as exc:
+                if wait or exc.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                    raise
+                raise WouldBlock(str(exc)) from exc
             # Label sets that were read before another connection committed may be outdated.
             version = self._writer.execute("PRAGMA data_version").fetchone()[0]
             if version != self._data_version:
@@ -158,16 +164,6 @@ class SqliteStore:
     def close(self) -> None:
         self._opened.close()
 
-    def _begin_writing(self, *, wait: bool) -> None:
-        """Lock the file for writing, before anything is read."""
-        self._writer.execute(f"PRAGMA busy_timeout = {self._busy_ms if wait else 0}")
-        try:
-            self._writer.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as exc:
-            if not wait and exc.sqlite_errorcode == sqlite3.SQLITE_BUSY:
-                raise WouldBlock(str(exc)) from exc
-            raise
-
     @contextmanager
     def _read_transaction(self) -> Iterator[sqlite3.Connection]:
         with self._reader_lock, self._using(self._reader):
@@ -177,7 +173,7 @@ class SqliteStore:
 
     @contextmanager
     def _using(self, connection: sqlite3.Connection) -> Iterator[None]:
-        """Check the file. If an error is raised, roll back; raise it as StoreUnavailable if it is of the file."""
+        """Check the file. Roll back if an error is raised; raise StoreUnavailable if it is of the file."""
         try:
             try:
                 self._check_file()
