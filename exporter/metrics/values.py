@@ -127,17 +127,17 @@ class BatchIncrements(Struct):
                 # A family with OTHER has a fixed list of values: a new alarm type makes no new series.
                 if OTHER in family.values and label not in family.values:
                     label = OTHER
-                increments.values[series(name, label or UNKNOWN)] += int(amount)
+                increments.values[SEP.join((name, label or UNKNOWN))] += int(amount)
             else:
                 increments.values[name] += int(amount)
 
     def count(self, name: str, *labels: str, amount: int = 1) -> None:
         """Increment a counter of the fleet."""
-        self.by_labels[FLEET].values[series(name, *labels)] += amount
+        self.by_labels[FLEET].values[SEP.join((name, *labels))] += amount
 
     def set_time(self, name: str, label: str, time: float) -> None:
         """Set a time of the fleet (seconds), unless the batch already has a newer one."""
-        times, key = self.by_labels[FLEET].times, series(name, label)
+        times, key = self.by_labels[FLEET].times, SEP.join((name, label))
         times[key] = max(times.get(key, 0), round(time * MICRO))
 
     def apply_limits(self, seen: Mapping[str, int]) -> Counter[str]:

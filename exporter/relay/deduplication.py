@@ -114,9 +114,10 @@ def remember(
     Identities older than the retry window are dropped. Above MAX_IDENTITIES, those with the oldest event
     times are dropped and the floor rises to them: below it, a redelivery is no longer recognized.
     """
-    oldest = arrival - settings.retry
-    identities = {identity: seen for identity, seen in task.identities.items() if seen >= oldest}
-    identities |= dict.fromkeys(result.identities, arrival)
+    identities = task.identities | dict.fromkeys(result.identities, arrival)
+    for identity, seen in list(identities.items()):
+        if seen < arrival - settings.retry:
+            del identities[identity]
     floor, start_stated = task.dedup_floor_ms, task.start_stated
     while len(identities) > MAX_IDENTITIES:
         first = min(identities, key=_event_ms)

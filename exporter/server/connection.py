@@ -235,20 +235,19 @@ class Connection(HttpToolsProtocol):
             # Above that limit uvicorn has paused reading itself, until the app reads the body.
             if len(self.cycle.body) <= HIGH_WATER_LIMIT:
                 self.transport.resume_reading()
-        if self._is_answered:
-            self._wait_or_close()
-
-    def _wait_or_close(self) -> None:
-        """Start the time limit for the client's next bytes, or close the connection."""
-        if self._final_bytes is not None:
-            self.transport.write(self._final_bytes)
-            self.transport.close()
-        elif self._has_received_eof:
-            self.transport.close()
+        if not self._is_answered:
+            return
+        if self._final_bytes is not None or self._has_received_eof:
+            self._send_final_bytes()
         else:
             limits = {ReadState.IDLE: self._listener.idle_seconds, ReadState.HEAD: HEADERS_SECONDS}
             seconds = limits.get(self._read_state, BODY_SECONDS)
             self._receive_deadline = self.server_state.running_seconds + seconds
+
+    def _send_final_bytes(self) -> None:
+        """Send what follows the last answer, if anything, and close the connection."""
+        self.transport.write(self._final_bytes or b"")
+        self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         """Answer bytes that are not valid HTTP, after the answers to earlier requests; then close."""
@@ -261,7 +260,7 @@ class Connection(HttpToolsProtocol):
             headers = {name.decode(): value.decode() for name, value in self.server_state.default_headers}
             self._final_bytes = error_bytes(self._error or NOT_HTTP, headers | dict(self._listener.headers()))
         if self._is_answered:
-            self._wait_or_close()
+            self._send_final_bytes()
 
     def _end_body_early(self, expected: str) -> None:
         """Let the app know that no more of the body will arrive."""

@@ -99,10 +99,7 @@ class SimulatorSettings(Struct, frozen=True, kw_only=True):
 
 
 def read_options(given: Mapping[str, Any]) -> SimulatorSettings:
-    """Return the settings that the flags in `given` set.
-
-    Args:
-        given: the texts of the flags, by field.
+    """Return the settings; `given` has the texts of the flags, by field.
 
     Raises:
         SettingsError: a flag is malformed or missing, or contradicts another; the text names it.

@@ -2,11 +2,16 @@
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 
-from tests.support import Exporter, running, sample
+import pytest
+
+from tests.support import running, sample
 
 #: Records every function of this program that the worker calls: the time, its module and its name.
 HOOK = """
@@ -27,28 +32,54 @@ def arm():
 calls = os.open(os.environ["CALLS"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 os.register_at_fork(after_in_child=arm)
 """
-#: So often each request is measured: others may run at the same time as a sweep or a heartbeat.
+#: So often each request is measured.
 TIMES = 20
 
 
-def test_a_task_start_runs_few_functions(tmp_path: Path) -> None:
+#: The way of a callback and of a scrape, as docs/architecture.md has it.
+ARCHITECTURE = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text()
+
+Function = tuple[str, str]
+
+
+@pytest.mark.parametrize("kept_open", [True, False], ids=["kept open", "new connections"])
+def test_a_task_start_runs_few_functions(tmp_path: Path, kept_open: bool) -> None:
     """At most 80 functions in at most 16 modules: what a reader of the code has to know to follow it."""
     with running(tmp_path, environment=hooked(tmp_path)) as exporter:
-        functions = fewest(tmp_path, lambda number: start(exporter, number))
+        with closing(HTTPConnection("127.0.0.1", exporter.ports["callbacks"])) as connection:
+
+            def send(number: int) -> None:
+                connection.request("POST", "/callbacks", task_start(number))
+                answer = connection.getresponse()
+                assert (answer.status, answer.read()) == (200, b'{"code":0}')
+                if not kept_open:
+                    connection.close()
+
+            functions = fewest(tmp_path, send)
         assert exporter.scrape().value("tasks_started_total") == TIMES
     modules = {module for module, _ in functions}
-    assert 50 < len(functions) <= 80, sorted(functions)
-    assert 10 < len(modules) <= 16, sorted(modules)
+    assert 50 < len(functions) <= 80, functions
+    assert 10 < len(modules) <= 16, modules
+    assert hops("callback", functions) == hops("callback")
 
 
-def test_a_scrape_runs_few_functions(tmp_path: Path) -> None:
-    """At most 60 functions in at most 12 modules."""
+def test_a_scrape_runs_in_few_hops(tmp_path: Path) -> None:
+    """Its way is the documented one."""
     with running(tmp_path, environment=hooked(tmp_path)) as exporter:
-        start(exporter, 0)
+        assert exporter.post(task_start(0))[0] == 200
         functions = fewest(tmp_path, lambda number: exporter.scrape())
-    modules = {module for module, _ in functions}
-    assert 20 < len(functions) <= 60, sorted(functions)
-    assert 5 < len(modules) <= 12, sorted(modules)
+    assert hops("scrape", functions) == hops("scrape")
+
+
+def hops(way: str, functions: list[Function] | None = None) -> list[str]:
+    """Return the documented modules of a way, in the documented order or in that of their first functions."""
+    found = re.search(rf"^{way} ((?:.|\n )*)", ARCHITECTURE, re.MULTILINE)
+    assert found is not None
+    documented = re.findall(r"[a-z_]+(?:\.[a-z_]+)+", found[1])
+    if functions is None:
+        return documented
+    ran = [module.removesuffix(".py").replace("/", ".") for module, _ in functions]
+    return sorted(documented, key=ran.index)
 
 
 def hooked(folder: Path) -> dict[str, str]:
@@ -58,17 +89,20 @@ def hooked(folder: Path) -> dict[str, str]:
     return {"PYTHONPATH": path, "CALLS": str(folder / "calls")}
 
 
-def start(exporter: Exporter, number: int) -> None:
-    """Send the documented TaskStart, of another task each time."""
+def task_start(number: int) -> bytes:
+    """Return the documented TaskStart, of another task for each number."""
     now = time.time()
     callback = json.loads(sample("documented/task_start"))
     callback |= {"task_id": str(number), "event_time": int(now)}
     callback["msg"] = json.dumps({"task_start_time": int(now * 1000)})
-    assert exporter.post(json.dumps(callback).encode())[0] == 200
+    return json.dumps(callback).encode()
 
 
-def fewest(folder: Path, work: Callable[[int], object]) -> set[tuple[str, str]]:
-    """Do the work several times; return the functions, as module and name, that ran at the time with the fewest."""
+def fewest(folder: Path, work: Callable[[int], object]) -> list[Function]:
+    """Do the work several times; return the functions of the time with the fewest, in order of their calls.
+
+    At the other times the exporter may sweep, or check its files.
+    """
     times = []
     for number in range(TIMES):
         begun = time.monotonic()
@@ -77,5 +111,8 @@ def fewest(folder: Path, work: Callable[[int], object]) -> set[tuple[str, str]]:
         times.append((begun, time.monotonic() + 0.003))
         time.sleep(0.13)
     calls = [line.split(" ", 2) for line in (folder / "calls").read_text().splitlines()]
-    found = [{(m, name) for at, m, name in calls if begun <= float(at) <= end} for begun, end in times]
+    found = [
+        list(dict.fromkeys((module, name) for at, module, name in calls if begun <= float(at) <= end))
+        for begun, end in times
+    ]
     return min(filter(None, found), key=len)
