@@ -1,7 +1,6 @@
 """The commands other than `serve`, and their common functions."""
 
 import os
-import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -88,8 +87,3 @@ def printable(text: str) -> str:
 def utc_text(seconds: float) -> str:
     """Return a UNIX time as UTC text."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def is_terminal() -> bool:
-    """Return whether standard output is a terminal."""
-    return sys.stdout.isatty()

@@ -10,7 +10,7 @@ from operator import methodcaller
 from typing import Any
 
 from exporter.app import open_store
-from exporter.commands import PAGE_SIZE, Commands, is_terminal, load_settings, print_row, printable, utc_text
+from exporter.commands import PAGE_SIZE, Commands, load_settings, print_row, printable, utc_text
 from exporter.config.settings import Settings
 from exporter.errors import ExporterError, SettingsError
 from exporter.ingest.batch import BatchApplier
@@ -93,10 +93,15 @@ def show_body(args: Namespace) -> int:
     """Print a body without its secrets, or write its bytes as received; return the exit status."""
     with _open_quarantine(args) as quarantine:
         body = quarantine.body(args.digest)
-        if args.raw:
-            _write_raw(body)
-        else:
+        if not args.raw:
             _show(quarantine, body)
+        elif sys.stdout.isatty():
+            raise ExporterError(
+                "a raw body may hold push keys and control characters; redirect the output to a file"
+            )
+        else:
+            sys.stdout.buffer.write(body.body)
+            sys.stdout.flush()
     return 0
 
 
@@ -117,15 +122,6 @@ def _show(quarantine: _Quarantine, body: QuarantinedBody) -> None:
         print("Not JSON. It is not shown, because it may hold a secret. Use `--raw > FILE` to get its bytes.")
     for line in (text or "").splitlines():
         print(printable(line))
-
-
-def _write_raw(body: QuarantinedBody) -> None:
-    if is_terminal():
-        raise ExporterError(
-            "a raw body may hold push keys and control characters; redirect the output to a file"
-        )
-    sys.stdout.buffer.write(body.body)
-    sys.stdout.flush()
 
 
 def replay_bodies(args: Namespace) -> int:
