@@ -38,10 +38,10 @@ class FileReader:
             ValueError: no file can have that path.
         """
         # First by path: so a file that can't be opened is tracked too, and reported once, not every second.
-        self._stamps[path] = _stamp_at(path)
+        self._stamps[path] = _stamp(path)
         with open(path, "rb") as file:
             # Then of the open file: another one may have been moved to the path in between.
-            self._stamps[path] = _stamp(os.fstat(file.fileno()))
+            self._stamps[path] = _stamp(file.fileno())
             return file.read()
 
     def is_world_readable(self, path: str) -> bool:
@@ -61,7 +61,7 @@ class FileReader:
         A pipe can't be read again: its content is used up, and waiting for new content would block the
         worker.
         """
-        now = {path: _stamp_at(path) for path in self._stamps}
+        now = {path: _stamp(path) for path in self._stamps}
         has_pipe = any(stamp is not None and stat.S_ISFIFO(stamp.mode) for stamp in now.values())
         return not has_pipe and (force or now != self._stamps)
 
@@ -98,26 +98,22 @@ class ReloadingFile(Generic[T]):
         self._files = FileReader()
         try:
             self._value = self._make(self._files)
-        except SettingsError as exc:
-            problem = {"of": self._name, "reason": str(exc)}
-            log.error("reload failed; the previous values stay in use", extra=problem)  # noqa: TRY400
         except Exception as exc:
-            # A bug, or too many open files: neither may stop the worker. The text may quote a secret.
-            problem = {"of": self._name, "reason": type(exc).__name__}
+            # Also a bug, or too many open files: neither may stop the worker. Its text may quote a secret.
+            reason = str(exc) if isinstance(exc, SettingsError) else type(exc).__name__
+            problem = {"of": self._name, "reason": reason}
             log.error("reload failed; the previous values stay in use", extra=problem)  # noqa: TRY400
         else:
             log.info("file reloaded", extra={"of": self._name})
 
 
-def _stamp_at(path: str) -> FileStamp | None:
+def _stamp(file: str | int) -> FileStamp | None:
+    """Return the stamp of a path or of an open file; None if there is no file."""
     # By `stat`, not `lstat`: Kubernetes changes a mounted file by replacing a link on its path.
     try:
-        return _stamp(os.stat(path))
+        found = os.stat(file)
     except (OSError, ValueError):
         return None
-
-
-def _stamp(found: os.stat_result) -> FileStamp:
     return FileStamp(found.st_mode, found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev)
 
 
