@@ -116,17 +116,15 @@ class LineWriter:
         for values in _label_values(family, label_set):
             own = [*labels, *_pairs(family.labels, values)]
             key = series(family.name, *values)
+            if family.kind == "gauge":
+                yield _line(family.full_name, own, label_set.times[key] / MICRO)
+                continue
             if family.kind == "histogram":
                 yield from self._histogram(family, label_set, histogram_keys(family.name, *values), own)
-            elif family.kind == "gauge":
-                yield _line(family.full_name, own, label_set.times[key] / MICRO)
             else:
-                yield from self._counter(family, own, label_set.values.get(key, 0), label_set.created)
-
-    def _counter(self, family: Family, labels: Pairs, value: float, created: float) -> Iterator[str]:
-        yield _line(family.full_name, labels, value)
-        if self._openmetrics:
-            yield _line(f"{self._family_name(family)}_created", labels, created)
+                yield _line(family.full_name, own, label_set.values.get(key, 0))
+            if self._openmetrics:
+                yield _line(f"{self._family_name(family)}_created", own, label_set.created)
 
     def _histogram(
         self, family: Family, label_set: LabelSetValues, keys: Sequence[str], labels: Pairs
@@ -136,16 +134,10 @@ class LineWriter:
         *buckets, sum_key = keys
         for bucket, edge in zip(buckets, (*family.buckets, float("inf")), strict=True):
             total += label_set.values.get(bucket, 0)
-            yield _line(
-                f"{name}_bucket",
-                [*labels, _pair("le", _go_number(edge))],
-                total,
-                self._exemplar(label_set, bucket),
-            )
+            bounded = [*labels, _pair("le", _go_number(edge))]
+            yield _line(f"{name}_bucket", bounded, total, self._exemplar(label_set, bucket))
         yield _line(f"{name}_count", labels, total)
         yield _line(f"{name}_sum", labels, label_set.values.get(sum_key, 0) / MICRO)
-        if self._openmetrics:
-            yield _line(f"{name}_created", labels, label_set.created)
 
     def _exemplar(self, label_set: LabelSetValues, bucket: str) -> str:
         exemplar: Exemplar | None = label_set.exemplars.get(bucket) if self._openmetrics else None
