@@ -30,8 +30,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 CHALLENGE = b'Basic realm="css-relay-exporter", charset="UTF-8"'
-#: Retry-After of a 429.
-RETRY_AFTER_SECONDS = 1
 #: Password checks that may wait; more are answered 429. Each takes tens of milliseconds.
 MAX_WAITING = 16
 #: Passwords that are remembered as right, so that they are not checked with bcrypt again.
@@ -62,7 +60,7 @@ class BasicAuth:
         try:
             is_allowed = not config.users or await self._is_authenticated(scope, config.users)
         except TooManyChecksError:
-            await _reject(send, 429, (b"retry-after", b"%d" % RETRY_AFTER_SECONDS))
+            await _reject(send, 429, (b"retry-after", b"1"))
             return
         if is_allowed:
             await self._app(scope, receive, send)
@@ -70,28 +68,20 @@ class BasicAuth:
             await _reject(send, 401, (b"www-authenticate", CHALLENGE))
 
     async def _is_authenticated(self, scope: Scope, users: Mapping[str, str]) -> bool:
-        credentials = _credentials(scope)
-        if credentials is None:
+        header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        scheme, _, text = header.partition(b" ")
+        try:
+            name, colon, password = base64.b64decode(text.strip(), validate=True).partition(b":")
+        except binascii.Error:
             return False
-        if await self._passwords.verify(users, *credentials):
+        if scheme.lower() != b"basic" or not colon:
+            return False
+        if await self._passwords.verify(users, name.decode("utf-8", "surrogateescape"), password):
             return True
         client = scope.get("client") or ("unknown",)
         # Without the user's name: people type a password into that field by mistake.
         log.warning("wrong user name or password", extra={"address": client[0]})
         return False
-
-
-def _credentials(scope: Scope) -> tuple[str, bytes] | None:
-    """Return the user name and password of a request, None without any or if they are malformed."""
-    header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-    scheme, _, text = header.partition(b" ")
-    try:
-        name, colon, password = base64.b64decode(text.strip(), validate=True).partition(b":")
-    except binascii.Error:
-        return None
-    if scheme.lower() != b"basic" or not colon:
-        return None
-    return name.decode("utf-8", "surrogateescape"), password
 
 
 def _with_headers(send: Send, headers: Mapping[str, str]) -> Send:
@@ -148,7 +138,8 @@ class Passwords:
             self._users, self._remembered = users, {}
         # For an unknown user the costliest hash is checked and the result ignored, so that the response time
         # does not reveal which users exist.
-        hashed = users.get(name) or max(users.values(), key=_cost)
+        # The cost of a hash "$2b$12$..." is its "12".
+        hashed = users.get(name) or max(users.values(), key=lambda text: text[4:6])
         digest = self._digest(name, hashed, password)
         if digest in self._remembered:
             return True
@@ -163,27 +154,19 @@ class Passwords:
             self._waiting -= 1
         if not is_right or name not in users:
             return False
-        self._remember(digest)
+        while len(self._remembered) >= MAX_REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
+        self._remembered[digest] = None
         return True
 
     def _matches(self, digest: bytes, hashed: str, password: bytes) -> bool:
         # A client may send several requests together: those that waited for the first check skip their own.
         return digest in self._remembered or bcrypt.checkpw(password[:MAX_PASSWORD_BYTES], hashed.encode())
 
-    def _remember(self, digest: bytes) -> None:
-        while len(self._remembered) >= MAX_REMEMBERED:
-            del self._remembered[next(iter(self._remembered))]
-        self._remembered[digest] = None
-
     def _digest(self, name: str, hashed: str, password: bytes) -> bytes:
         parts = (name.encode("utf-8", "surrogateescape"), hashed.encode(), password)
         # With the length before each part, so that no two different triples have the same bytes.
         return hmac.digest(self._key, b"".join(len(p).to_bytes(8, "big") + p for p in parts), "sha256")
-
-
-def _cost(hashed: str) -> str:
-    """Return the cost of a bcrypt hash: "12" of "$2b$12$..."."""
-    return hashed[4:6]
 
 
 def _lower_priority() -> None:
