@@ -51,11 +51,7 @@ class _Quarantine:
             after = page[-1]
 
     def body(self, prefix: str) -> QuarantinedBody:
-        """Return the body whose digest begins with `prefix`.
-
-        Raises:
-            ExporterError: no body or more than one has such a digest.
-        """
+        """Return the only body whose digest begins with `prefix`; ExporterError if none or several do."""
         found = self.store.bodies(limit=2, prefix=prefix.lower()) if prefix else []
         if len(found) != 1:
             problem = "more than one digest begins" if found else "no digest begins"
@@ -116,8 +112,8 @@ def _show(quarantine: _Quarantine, body: QuarantinedBody) -> None:
     }
     for name, fact in facts.items():
         print(printable(f"{name}: {fact}"))
-    text = redacted_json(body.body, quarantine.redactor)
     print()
+    text = redacted_json(body.body, quarantine.redactor)
     if text is None:
         print("Not JSON. It is not shown, because it may hold a secret. Use `--raw > FILE` to get its bytes.")
     for line in (text or "").splitlines():

@@ -24,11 +24,7 @@ from exporter.watched_files import WatchedFiles
 
 
 def check(args: Namespace) -> int:
-    """Check settings, files, schemas and the store, and print the results; return the exit status.
-
-    Raises:
-        ExporterError: a check failed; the text names the problem.
-    """
+    """Check settings, files, schemas and the store, and print the results; return the exit status."""
     settings = load_settings(args)
     files = WatchedFiles(settings)
     Schemas()  # raises an error if a schema can't be compiled

@@ -25,8 +25,6 @@ DAY = 86400.0
 MAX_DURATION_SECONDS = 3650 * DAY
 UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": DAY, "w": 7 * DAY}
 
-Networks = tuple[IPv4Network | IPv6Network, ...]
-
 
 class Address(Struct, frozen=True):
     """A host and a port to listen on. Port 0 means any free port."""
@@ -122,7 +120,7 @@ def parse_list(text: str) -> tuple[str, ...]:
     return tuple(item.strip() for item in text.split(",") if item.strip())
 
 
-def parse_networks(text: str) -> Networks:
+def parse_networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
     """Return the networks in `text`: CIDR notation, comma-separated."""
     try:
         return tuple(ip_network(item) for item in parse_list(text))
@@ -151,6 +149,7 @@ def one_of(*choices: str) -> Callable[[str], str]:
 #: Types of fields, with their parsers.
 Text = Annotated[str, str]
 TextList = Annotated[tuple[str, ...], parse_list]
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], parse_networks]
 Duration = Annotated[float, parse_duration]
 Count = Annotated[int, parse_count]
 Share = Annotated[float, parse_rate]

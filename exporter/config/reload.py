@@ -31,12 +31,7 @@ class FileReader:
         self._stamps: dict[str, FileStamp | None] = {}
 
     def read(self, path: str) -> bytes:
-        """Return the bytes of a file.
-
-        Raises:
-            OSError: the file can't be read.
-            ValueError: no file can have that path.
-        """
+        """Return the bytes of a file; raise ValueError instead of OSError if no file can have that path."""
         # First by path: so a file that can't be opened is tracked too, and reported once, not every second.
         self._stamps[path] = _stamp(path)
         with open(path, "rb") as file:
@@ -72,9 +67,6 @@ class ReloadingFile(Generic[T]):
     Args:
         name: its name in the log.
         make: returns the value; reads its files with the FileReader that it is given.
-
-    Raises:
-        SettingsError: from `make`.
     """
 
     def __init__(self, name: str, make: Callable[[FileReader], T]) -> None:
@@ -121,10 +113,8 @@ def secret_lines(path: str, flag: str, is_valid: Callable[[str], bool], files: F
     """Return the secrets in a file, one per line. All of them are valid at the same time, for rotation.
 
     Args:
-        path: path of the file.
         flag: the flag that names the file, for error messages.
         is_valid: whether a line can be used as a secret.
-        files: reads the file.
 
     Raises:
         SettingsError: the file can't be read, is readable by all users, is empty, or has an invalid line.

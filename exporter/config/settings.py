@@ -24,7 +24,6 @@ from exporter.config.flags import (
     parse_address,
     parse_limit,
     parse_list,
-    parse_networks,
     parse_path,
     read_flags,
     text_of,
@@ -72,11 +71,10 @@ class Settings(Struct, frozen=True, kw_only=True):
         "A redelivery that arrives even later is rejected.",
     ] = 60.0
     callback_allow_from: Annotated[
-        Networks, parse_networks, "callback.allow-from", "Networks that may send callbacks. Empty: all."
+        Networks, "callback.allow-from", "Networks that may send callbacks. Empty: all."
     ] = ()
     callback_trusted_proxies: Annotated[
         Networks,
-        parse_networks,
         "callback.trusted-proxies",
         "Networks of trusted proxies, comma-separated. X-Forwarded-For and the PROXY protocol are used "
         "only if a proxy of these networks sends them. Empty: never.",
@@ -223,11 +221,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 def read(given: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
-    """Return the settings, see `read_flags`.
-
-    Raises:
-        SettingsError: a setting is unknown or malformed, or contradicts another one; the text names it.
-    """
+    """Return the settings, see `read_flags`. A setting that contradicts another one is refused, too."""
     settings = read_flags(Settings, given, environment)
     ports = settings.callback_listen_address.port, settings.web_listen_address.port
     if settings.callback_require_sign and not settings.callback_sign_key_file:

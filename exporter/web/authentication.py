@@ -24,7 +24,7 @@ from exporter.web.web_config import WebConfig
 
 log = logging.getLogger(__name__)
 
-Scope = MutableMapping[str, Any]
+#: The scope of a request, or one message of ASGI.
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -41,18 +41,14 @@ MAX_PASSWORD_BYTES = 72
 
 
 class BasicAuth:
-    """Requires HTTP basic authentication before an ASGI app, if users are configured.
-
-    Args:
-        config: returns the current web configuration.
-    """
+    """Requires HTTP basic authentication before an ASGI app, if the web configuration has users."""
 
     def __init__(self, app: App, config: Callable[[], WebConfig]) -> None:
         self._app = app
         self._config = config
         self._passwords = Passwords()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one request: 401 without a right password, 429 if too many password checks are waiting."""
         # Read once, so that a reload in between does not mix two configurations in one answer.
         config = self._config()
@@ -67,7 +63,7 @@ class BasicAuth:
         else:
             await _reject(send, 401, (b"www-authenticate", CHALLENGE))
 
-    async def _is_authenticated(self, scope: Scope, users: Mapping[str, str]) -> bool:
+    async def _is_authenticated(self, scope: Message, users: Mapping[str, str]) -> bool:
         header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         scheme, _, text = header.partition(b" ")
         try:

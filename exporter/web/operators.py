@@ -26,14 +26,7 @@ MAX_PAGE = 10_000
 
 
 class Operators:
-    """The Falcon resource of all routes but those of the pages.
-
-    Args:
-        ingest: checks whether the store can be written.
-        scraper: renders scrapes.
-        store: the store that the API shows.
-        fold_settings: decides whether a task is failed or stopped.
-    """
+    """The Falcon resource of all routes but those of the pages."""
 
     def __init__(
         self, *, store: Store, ingest: Ingest, scraper: Scraper, fold_settings: FoldSettings
@@ -81,10 +74,6 @@ class Operators:
         """Answer a page of tasks.
 
         Query parameters: `state`, `limit` (tasks per page), and `after` (the `next` of the page before).
-
-        Raises:
-            falcon.HTTPInvalidParam: a parameter is malformed.
-            StoreUnavailable: the store does not answer.
         """
         state = req.get_param("state")
         if state is not None and state not in STATES:
@@ -101,12 +90,7 @@ class Operators:
         )
 
     async def on_get_task(self, req: Request, resp: Response, appid: int, task_id: str) -> None:
-        """Answer one task.
-
-        Raises:
-            falcon.HTTPNotFound: the task is not known.
-            StoreUnavailable: the store does not answer.
-        """
+        """Answer one task, 404 if it is not known."""
         record = await asyncio.to_thread(self._store.find_task, task_key(appid, task_id))
         if record is None:
             raise falcon.HTTPNotFound(description="task not found; it may have been deleted")
@@ -168,12 +152,7 @@ def operator_app(
     pages: Pages,
     telemetry_path: str,
 ) -> App[Request, Response]:
-    """Return the Falcon app of the web listener, see `Operators`.
-
-    Args:
-        pages: the HTML pages.
-        telemetry_path: path of the scrapes, `--web.telemetry-path`.
-    """
+    """Return the Falcon app of the web listener; scrapes are at `telemetry_path`."""
     app = App()
     app.add_error_handler(StoreUnavailable, _answer_unavailable)
     add_pages(app, pages)

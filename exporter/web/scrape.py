@@ -29,20 +29,12 @@ from exporter.web.text_format import LineWriter, RecordLines
 
 log = logging.getLogger(__name__)
 
-#: Whether a scrape is OpenMetrics, and whether it is compressed.
-Format = tuple[bool, bool]
-
 # A cast, since prometheus_client annotates the function only in part.
 _openmetrics_text = cast("Callable[[Collector], bytes]", openmetrics_exposition.generate_latest)
 
 
 class Exposition:
-    """Writes the exposition of a snapshot in one format, and caches the lines of its records.
-
-    Args:
-        openmetrics, labels, fold_settings: see `LineWriter`.
-        telemetry: the families of this process.
-    """
+    """Writes expositions in one format, see `LineWriter`, and caches the lines of records."""
 
     def __init__(
         self, *, openmetrics: bool, labels: tuple[str, ...], fold_settings: FoldSettings, telemetry: Telemetry
@@ -56,11 +48,7 @@ class Exposition:
         self._tasks: dict[str, RecordLines] = {}
 
     def write(self, snapshot: Snapshot | None, *, compress: bool = False) -> bytes:
-        """Return the exposition; without a snapshot, only this process's own families.
-
-        Args:
-            compress: compress it with gzip.
-        """
+        """Return the exposition, as gzip if `compress`; without a snapshot, only this process's families."""
         parts = self._parts(snapshot)
         # Unlike b"".join, a buffer frees each part once it is copied: no scrape is in memory twice.
         buffer = BytesIO()
@@ -110,7 +98,6 @@ class Scraper:
     """Renders scrapes of the store and of this process, in a thread of its own.
 
     Args:
-        labels, fold_settings: see `LineWriter`.
         max_tasks: maximum number of tasks with series of their own.
         telemetry: the families of this process; it also receives the store's state and the render times.
     """
@@ -134,8 +121,8 @@ class Scraper:
             for openmetrics in (False, True)
         }
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="scrape")
-        #: Renders that have not begun: requests that arrive now may share them.
-        self._pending: dict[Format, asyncio.Task[bytes]] = {}
+        #: Renders that have not begun, by format and compression: requests that arrive now may share them.
+        self._pending: dict[tuple[bool, bool], asyncio.Task[bytes]] = {}
         self._render_lock = asyncio.Lock()
 
     async def scrape(self, *, openmetrics: bool, compress: bool) -> bytes:
@@ -150,7 +137,7 @@ class Scraper:
         """Wait for the render in progress, then stop the thread."""
         self._thread.shutdown()
 
-    async def _render_next(self, form: Format) -> bytes:
+    async def _render_next(self, form: tuple[bool, bool]) -> bytes:
         async with self._render_lock:
             # From here on the snapshot may be older than a new request, which must start another render.
             del self._pending[form]

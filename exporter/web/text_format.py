@@ -71,22 +71,12 @@ class LineWriter:
         return f"# HELP {name} {family.help}\n# TYPE {name} {family.kind}\n{unit}".encode()
 
     def store(self, created: float, quarantined: int) -> RecordLines:
-        """Return the lines of the store itself.
-
-        Args:
-            created: when the counters of the store started at 0, UNIX seconds.
-            quarantined: number of bodies in the quarantine.
-        """
+        """Return the lines of the store itself; `created` is when its counters started, UNIX seconds."""
         values = {"store_created_timestamp_seconds": created, "quarantined_callbacks": quarantined}
         return tuple(_line(family.full_name, [], values[family.name]).encode() for family in STORE_FAMILIES)
 
     def label_set(self, record: str, counts: Sequence[int]) -> RecordLines:
-        """Return the lines of a label set.
-
-        Args:
-            record: its encoded record.
-            counts: number of its tasks in each state, in the order of STATES.
-        """
+        """Return the lines of a label set; `counts` has its tasks in each state, in the order of STATES."""
         label_set = decode_label_set(record)
         labels = _pairs(self._labels, label_set.labels)
         tasks = zip(STATES, counts, strict=True)
@@ -185,7 +175,9 @@ def _label_values(family: Family, label_set: LabelSetValues) -> Sequence[tuple[s
 def _line(name: str, labels: Pairs, value: float, exemplar: str = "") -> str:
     # Sorting the pairs sorts them by name, as prometheus_client does: "=" comes before letters and "_".
     inside = f"{{{','.join(sorted(labels))}}}" if labels else ""
-    return f"{name}{inside} {_number(value)}{exemplar}\n"
+    # Most values are small whole numbers; for these the general formatting is slow and its result the same.
+    number = f"{value}.0" if type(value) is int and value < 1_000_000 else _go_number(value)
+    return f"{name}{inside} {number}{exemplar}\n"
 
 
 def _pairs(names: Iterable[str], values: Iterable[str]) -> Pairs:
@@ -194,11 +186,6 @@ def _pairs(names: Iterable[str], values: Iterable[str]) -> Pairs:
 
 def _pair(name: str, value: str) -> str:
     return f'{name}="{_escape(value)}"'
-
-
-def _number(value: float) -> str:
-    # Most values are small whole numbers; for these the general formatting is slow and its result the same.
-    return f"{value}.0" if type(value) is int and value < 1_000_000 else _go_number(value)
 
 
 def _escape(text: str) -> str:

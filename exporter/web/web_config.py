@@ -94,11 +94,7 @@ class WebFile(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_web_config(text: bytes, folder: Path) -> WebConfig:
-    """Return the settings in a web configuration file.
-
-    Args:
-        text: the content of the file.
-        folder: the folder that relative paths in it start from.
+    """Return the settings in the text of a web configuration file; relative paths start from `folder`.
 
     Raises:
         SettingsError: a field is unknown, malformed or not supported. The text names the field, and quotes no
@@ -182,11 +178,7 @@ class _Loader(yaml.SafeLoader):
     """Loads every scalar as a string, since a user name may look like a number or a date."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return a mapping.
-
-        Raises:
-            SettingsError: a key occurs twice.
-        """
+        """Return a mapping; refuse a key that occurs twice."""
         # YAML forbids a key twice, but PyYAML would silently use the last one. Merge keys ("<<") may repeat.
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != MERGE]
         twice = next((name for name in names if names.count(name) > 1), None)

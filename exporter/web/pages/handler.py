@@ -63,9 +63,6 @@ class Pages:
     """The Falcon resource of `/`, `/tasks/<appid>/<task_id>` and the assets.
 
     Args:
-        telemetry: knows whether the store can be written.
-        rejections: the recent rejections of this process.
-        fold_settings: decides whether a task is failed or stopped.
         clock: returns UNIX time, seconds.
     """
 
@@ -193,11 +190,7 @@ def _with_pauses(records: Sequence[str]) -> Iterator[str]:
 
 
 def load_templates(**variables: Any) -> dict[str, Template]:
-    """Return the compiled templates by name; all of them can use `variables`.
-
-    Raises:
-        jinja2.TemplateError: a template is malformed.
-    """
+    """Return the compiled templates by name; all of them can use `variables`."""
     environment = Environment(
         loader=PackageLoader("exporter.web.pages"),
         autoescape=True,

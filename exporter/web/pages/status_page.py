@@ -69,12 +69,9 @@ _DEFAULT = Query()
 
 
 def read_query(get: Callable[[str], str | None]) -> Query:
-    """Return the query of a request.
+    """Return the query of a request; `get` returns the value of a parameter, None if it is absent.
 
     Malformed values become defaults: people edit URLs by hand, and need a page rather than an error.
-
-    Args:
-        get: returns the value of a query parameter, None if it is absent.
     """
     chosen: dict[str, Any] = {name: get(name) for name, choices in _CHOICES.items() if get(name) in choices}
     page = get("page") or ""
@@ -85,13 +82,7 @@ def read_query(get: Callable[[str], str | None]) -> Query:
 
 
 class Summary(Struct, frozen=True):
-    """The first lines of the status page.
-
-    Args:
-        css_class: the CSS class that sets their colour.
-        parts: the headline, as pairs of a state and a text.
-        detail: the sentences below it.
-    """
+    """The headline of the status page, as pairs of a state and a text, and the sentences below it."""
 
     css_class: str
     parts: Sequence[tuple[str, str]]
@@ -102,10 +93,9 @@ class Table(Struct, frozen=True):
     """One page of the task table.
 
     Args:
-        rows: the tasks on this page.
         found: number of tasks that match the query.
         first: position of the first row among them, from 1.
-        page, pages: the number of this page, from 1, and the number of pages.
+        page: number of this page, from 1.
     """
 
     rows: Sequence[TaskStatus]
