@@ -38,9 +38,6 @@ class WatchedFiles:
 
     The master reads the files before it starts a worker, and the worker inherits the values. So a worker that
     replaces another one starts even if a file has become unusable in the meantime.
-
-    Raises:
-        SettingsError: a file can't be read or used; the text names the flag, and the field in the file.
     """
 
     def __init__(self, settings: Settings) -> None:

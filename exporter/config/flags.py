@@ -108,13 +108,6 @@ def parse_rate(text: str) -> float:
     return float(text)
 
 
-def parse_bool(text: str) -> bool:
-    """Return whether `text` is `true`."""
-    if text not in ("true", "false"):
-        raise ValueError("expected true or false")
-    return text == "true"
-
-
 def parse_list(text: str) -> tuple[str, ...]:
     """Return the items of a comma-separated list, without empty ones."""
     return tuple(item.strip() for item in text.split(",") if item.strip())
@@ -144,6 +137,11 @@ def one_of(*choices: str) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+def parse_bool(text: str) -> bool:
+    """Return whether `text` is `true`."""
+    return one_of("true", "false")(text) == "true"
 
 
 #: Types of fields, with their parsers.

@@ -51,11 +51,8 @@ class FileReader:
             log.warning("secret file is readable by all users; run chmod o-rwx on it", extra={"path": path})
 
     def must_be_reloaded(self, *, force: bool) -> bool:
-        """Return whether to read the files again: one has changed, or `force`. Never if one is a pipe.
-
-        A pipe can't be read again: its content is used up, and waiting for new content would block the
-        worker.
-        """
+        """Return whether to read the files again: one has changed, or `force`. Never if one is a pipe."""
+        # The content of a pipe is used up, and waiting for new content would block the worker.
         now = {path: _stamp(path) for path in self._stamps}
         has_pipe = any(stamp is not None and stat.S_ISFIFO(stamp.mode) for stamp in now.values())
         return not has_pipe and (force or now != self._stamps)

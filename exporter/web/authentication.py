@@ -120,16 +120,12 @@ class Passwords:
         self._thread = ThreadPoolExecutor(1, "passwords", initializer=_lower_priority)
 
     async def verify(self, users: Mapping[str, str], name: str, password: bytes) -> bool:
-        """Return whether `password` is that of the user `name`.
-
-        Args:
-            users: bcrypt hashes by user name, at least one. With another mapping than before, all remembered
-                passwords are deleted.
+        """Return whether `password` is that of the user `name`; `users` has at least one bcrypt hash.
 
         Raises:
             TooManyChecksError: too many password checks are waiting.
         """
-        # By identity, not equality: a reload always makes a new mapping.
+        # Other users: forget all passwords. By identity, not equality: a reload always makes a new mapping.
         if users is not self._users:
             self._users, self._remembered = users, {}
         # For an unknown user the costliest hash is checked and the result ignored, so that the response time

@@ -97,9 +97,7 @@ class Exposition:
 class Scraper:
     """Renders scrapes of the store and of this process, in a thread of its own.
 
-    Args:
-        max_tasks: maximum number of tasks with series of their own.
-        telemetry: the families of this process; it also receives the store's state and the render times.
+    At most `max_tasks` have series of their own. `telemetry` receives the store's state and the render times.
     """
 
     def __init__(

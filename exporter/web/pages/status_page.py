@@ -90,13 +90,7 @@ class Summary(Struct, frozen=True):
 
 
 class Table(Struct, frozen=True):
-    """One page of the task table.
-
-    Args:
-        found: number of tasks that match the query.
-        first: position of the first row among them, from 1.
-        page: number of this page, from 1.
-    """
+    """One page of the task table: its rows, beginning with number `first` of all those `found`."""
 
     rows: Sequence[TaskStatus]
     found: int
@@ -106,12 +100,7 @@ class Table(Struct, frozen=True):
 
 
 def summarize(counts: Mapping[str, int] | None, tasks: Sequence[TaskStatus] = ()) -> Summary:
-    """Return the summary of the status page.
-
-    Args:
-        counts: number of tasks by state, None if the store does not answer.
-        tasks: the tasks read; active ones that play nothing or an overdue file are mentioned.
-    """
+    """Return the summary of `tasks`; `counts`, by state, is None if the store does not answer."""
     if counts is None:
         return Summary("down", [("down", "The store does not answer")], "It is unknown what is on air.")
     if not any(counts.get(state) for state in _STATE_WORDS):
