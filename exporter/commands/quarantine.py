@@ -72,16 +72,9 @@ def list_bodies(args: Namespace) -> int:
     with _open_quarantine(args) as quarantine:
         print_row("DIGEST", "REASON", "COUNT", "FIRST", "LAST", "BYTES", "SOURCE", "RESULT")
         for body in quarantine.bodies(args.reason):
-            print_row(
-                body.digest[:SHOWN_CHARACTERS],
-                body.reason,
-                body.count,
-                utc_text(body.first),
-                utc_text(body.last),
-                len(body.body),
-                body.source,
-                quarantine.replayer.validate(body)[1] or "valid now",
-            )
+            digest, first, last = body.digest[:SHOWN_CHARACTERS], utc_text(body.first), utc_text(body.last)
+            result = quarantine.replayer.validate(body)[1] or "valid now"
+            print_row(digest, body.reason, body.count, first, last, len(body.body), body.source, result)
     return 0
 
 

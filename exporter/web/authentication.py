@@ -84,13 +84,12 @@ def _with_headers(send: Send, headers: Mapping[str, str]) -> Send:
     """Return a `send` that adds headers, and drops headers of the same names from the app's answer."""
     if not headers:
         return send
-    added = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    names = {name for name, _ in added}
+    added = {name.lower().encode(): value.encode() for name, value in headers.items()}
 
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            kept = [pair for pair in message.get("headers", ()) if bytes(pair[0]).lower() not in names]
-            message = {**message, "headers": [*kept, *added]}
+            kept = [pair for pair in message.get("headers", ()) if bytes(pair[0]).lower() not in added]
+            message = {**message, "headers": [*kept, *added.items()]}
         await send(message)
 
     return send_with_headers

@@ -163,12 +163,12 @@ def _label_values(family: Family, label_set: LabelSetValues) -> Sequence[tuple[s
     if family.name == "callbacks_total":
         return [(event, outcome) for event in EVENT_NAMES for outcome in OUTCOMES]
     known = dict.fromkeys((value,) for value in family.values)
+    if family.kind == "histogram":
+        return list(known)
     found = label_set.times if family.kind == "gauge" else label_set.values
     dynamic = {
         tuple(key.split(SEP, len(family.labels))[1:]) for key in found if key.startswith(family.name + SEP)
     }
-    if family.kind == "histogram":
-        return list(known)
     return [*known, *sorted(dynamic - known.keys())]
 
 
