@@ -10,7 +10,7 @@ from operator import methodcaller
 from typing import Any
 
 from exporter.app import open_store
-from exporter.commands import PAGE_SIZE, Commands, is_terminal, load_settings, print_row, printable, utc_text
+from exporter.commands import PAGE_SIZE, Commands, load_settings, print_row, printable, utc_text
 from exporter.config.settings import Settings
 from exporter.errors import ExporterError, SettingsError
 from exporter.ingest.batch import BatchApplier
@@ -51,11 +51,7 @@ class _Quarantine:
             after = page[-1]
 
     def body(self, prefix: str) -> QuarantinedBody:
-        """Return the body whose digest begins with `prefix`.
-
-        Raises:
-            ExporterError: no body or more than one has such a digest.
-        """
+        """Return the only body whose digest begins with `prefix`; ExporterError if none or several do."""
         found = self.store.bodies(limit=2, prefix=prefix.lower()) if prefix else []
         if len(found) != 1:
             problem = "more than one digest begins" if found else "no digest begins"
@@ -76,16 +72,9 @@ def list_bodies(args: Namespace) -> int:
     with _open_quarantine(args) as quarantine:
         print_row("DIGEST", "REASON", "COUNT", "FIRST", "LAST", "BYTES", "SOURCE", "RESULT")
         for body in quarantine.bodies(args.reason):
-            print_row(
-                body.digest[:SHOWN_CHARACTERS],
-                body.reason,
-                body.count,
-                utc_text(body.first),
-                utc_text(body.last),
-                len(body.body),
-                body.source,
-                quarantine.replayer.validate(body)[1] or "valid now",
-            )
+            digest, first, last = body.digest[:SHOWN_CHARACTERS], utc_text(body.first), utc_text(body.last)
+            result = quarantine.replayer.validate(body)[1] or "valid now"
+            print_row(digest, body.reason, body.count, first, last, len(body.body), body.source, result)
     return 0
 
 
@@ -93,10 +82,15 @@ def show_body(args: Namespace) -> int:
     """Print a body without its secrets, or write its bytes as received; return the exit status."""
     with _open_quarantine(args) as quarantine:
         body = quarantine.body(args.digest)
-        if args.raw:
-            _write_raw(body)
-        else:
+        if not args.raw:
             _show(quarantine, body)
+        elif sys.stdout.isatty():
+            raise ExporterError(
+                "a raw body may hold push keys and control characters; redirect the output to a file"
+            )
+        else:
+            sys.stdout.buffer.write(body.body)
+            sys.stdout.flush()
     return 0
 
 
@@ -111,21 +105,12 @@ def _show(quarantine: _Quarantine, body: QuarantinedBody) -> None:
     }
     for name, fact in facts.items():
         print(printable(f"{name}: {fact}"))
-    text = redacted_json(body.body, quarantine.redactor)
     print()
+    text = redacted_json(body.body, quarantine.redactor)
     if text is None:
         print("Not JSON. It is not shown, because it may hold a secret. Use `--raw > FILE` to get its bytes.")
     for line in (text or "").splitlines():
         print(printable(line))
-
-
-def _write_raw(body: QuarantinedBody) -> None:
-    if is_terminal():
-        raise ExporterError(
-            "a raw body may hold push keys and control characters; redirect the output to a file"
-        )
-    sys.stdout.buffer.write(body.body)
-    sys.stdout.flush()
 
 
 def replay_bodies(args: Namespace) -> int:
