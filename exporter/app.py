@@ -221,7 +221,6 @@ class Service:
         pages = Pages(
             store=store,
             telemetry=telemetry,
-            rejections=telemetry.rejections,
             fold_settings=settings.fold_settings,
             info=ExporterInfo(__version__, revision(), settings.web_telemetry_path),
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.metrics.process import RecentRejections, Telemetry
+from exporter.metrics.process import Telemetry
 from exporter.store.protocol import StoreOptions
 from exporter.store.sqlite.store import SqliteStore
 from exporter.web.pages import handler as module
@@ -32,7 +32,6 @@ def pages(tmp_path: Path, telemetry: Telemetry) -> Iterator[Pages]:
     yield Pages(
         store=store,
         telemetry=telemetry,
-        rejections=RecentRejections(),
         fold_settings=SETTINGS,
         info=ExporterInfo("1.2.3", "abc", "/m<etrics"),
         clock=lambda: T0 + 90.0,

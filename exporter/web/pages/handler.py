@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from msgspec import Struct
 
 from exporter.errors import StoreUnavailable
-from exporter.metrics.process import RecentRejections, Rejection, Telemetry
+from exporter.metrics.process import Rejection, Telemetry
 from exporter.protocol.redact import redact_text
 from exporter.relay import STATES_BY_SEVERITY, FoldSettings, history
 from exporter.store.protocol import Store
@@ -70,26 +70,27 @@ class Pages:
         *,
         store: Store,
         telemetry: Telemetry,
-        rejections: RecentRejections,
         fold_settings: FoldSettings,
         info: ExporterInfo,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._telemetry = telemetry
-        self._rejections = rejections
         self._fold_settings = fold_settings
         self._clock = clock
         folder = files("exporter.web.pages") / "assets"
         self._assets = {name: (folder / name).read_bytes() for name in ASSET_TYPES}
         self._templates = load_templates(
-            asset=self._asset_url, info=info, started=rejections.since, retry_seconds=fold_settings.retry
+            asset=self._asset_url,
+            info=info,
+            started=telemetry.rejections.since,
+            retry_seconds=fold_settings.retry,
         )
         self._render_lock = asyncio.Lock()
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """Answer 200 with the status page, also when the store does not answer."""
-        query, rejected = read_query(req.get_param), self._rejections.newest_first()
+        query, rejected = read_query(req.get_param), self._telemetry.rejections.newest_first()
         await self._answer(resp, lambda: (200, self.status(query, rejected)))
 
     async def on_get_task(self, req: Request, resp: Response, appid: int, task_id: str) -> None:
@@ -149,7 +150,7 @@ class Pages:
             refresh=query.refresh,
             here=query.link(refresh="on"),
             query=query,
-            rejected=self._rejections.total,
+            rejected=self._telemetry.rejections.total,
             rejections=rejected,
             is_writable=self._telemetry.is_writable,
         )
