@@ -90,8 +90,8 @@ class Quarantine:
         it is replayed.
 
         Returns:
-            The outcome: one of `catalogue.OUTCOMES`, STILL_INVALID, or NOT_FOUND if another process replayed or
-            deleted the body first. And what is still invalid, else an empty text.
+            The outcome: one of `catalogue.OUTCOMES`, STILL_INVALID, or NOT_FOUND if another process replayed
+            or deleted the body first. And what is still invalid, else an empty text.
 
         Raises:
             StoreUnavailable: the store does not answer; the body stays in the quarantine.
