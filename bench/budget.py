@@ -27,7 +27,7 @@ from exporter.protocol.events import EventKind
 from exporter.protocol.parser import Parser
 from exporter.protocol.redact import Redactor
 from exporter.protocol.schemas import Schemas
-from exporter.store.protocol import Transaction
+from exporter.store.transaction import Transaction
 
 T = TypeVar("T")
 BATCH = 54

@@ -11,21 +11,20 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from exporter import __version__
-from exporter.callbacks.access import CallbackAccess, ClientAddress, RateLimit
-from exporter.callbacks.credentials import Signatures
+from exporter.callbacks.access import ClientAddress, RateLimit, Signatures
 from exporter.callbacks.handler import CallbackHandler, callback_app
 from exporter.config.reload import FileReader, secret_lines
 from exporter.config.settings import Settings
 from exporter.config.store_url import StoreUrl
 from exporter.ingest.batch import BatchApplier
 from exporter.ingest.group_commit import Ingest
-from exporter.ingest.recent_rejections import RecentRejections
 from exporter.metrics.process import Telemetry
 from exporter.protocol.parser import Parser
 from exporter.protocol.redact import Redactor
 from exporter.protocol.schemas import Schemas
-from exporter.server.listener import App, DeferBody, Listener
+from exporter.server.listener import App, Listener
 from exporter.server.master import Server
+from exporter.server.request_head import DeferBody
 from exporter.store.protocol import Store, StoreOptions
 from exporter.store.sqlite.store import SqliteStore
 from exporter.store.valkey.store import ValkeyStore
@@ -158,10 +157,7 @@ class Service:
             log.warning("anybody may send callbacks; set --callback.token-file or --callback.allow-from")
         store = open_store(settings, passwords=self._files.store_passwords)
         telemetry = Telemetry(version=__version__, revision=revision())
-        # Opening the store has written to it.
-        telemetry.record_store_access("write", succeeded=True)
         telemetry.callback_open.set(settings.is_open)
-        rejections = RecentRejections()
         self._ingest = Ingest(
             store=store,
             applier=BatchApplier(settings.fold_settings, settings.metrics_labels),
@@ -175,8 +171,8 @@ class Service:
             telemetry=telemetry,
         )
         apps = (
-            self._callback_app(store.secret, self._ingest, telemetry, rejections),
-            self._operator_app(store, self._ingest, self._scraper, telemetry, rejections),
+            self._callback_app(store.secret, self._ingest, telemetry),
+            self._operator_app(store, self._ingest, self._scraper, telemetry),
         )
         self._ingest.start()
         # The objects that exist now live as long as the process: exempt them from collections. Collect less
@@ -195,45 +191,36 @@ class Service:
             await asyncio.to_thread(self._scraper.close)
             await self._ingest.stop()
 
-    def _callback_app(
-        self, secret: bytes, ingest: Ingest, telemetry: Telemetry, rejections: RecentRejections
-    ) -> App:
-        settings = self._settings
-        signatures = Signatures(
-            keys=self._files.sign_keys,
-            is_required=settings.callback_require_sign,
-            leeway=settings.callback_sign_leeway,
-        )
-        parser = Parser(
-            schemas=self._schemas,
-            redactor=Redactor(key=secret, plain_hosts=settings.redact_plain_hosts),
-            authenticate=lambda body: signatures.check(body, time.time()),
-        )
+    def _callback_app(self, secret: bytes, ingest: Ingest, telemetry: Telemetry) -> App:
+        settings, authenticate = self._settings, None
+        if self._files.sign_keys is not None:
+            authenticate = Signatures(
+                keys=self._files.sign_keys,
+                is_required=settings.callback_require_sign,
+                leeway=settings.callback_sign_leeway,
+                clock=time.time,
+            ).check
+        redactor = Redactor(key=secret, plain_hosts=settings.redact_plain_hosts)
         handler = CallbackHandler(
-            access=self._access(),
-            parser=parser,
+            client_addresses=ClientAddress(
+                trusted=settings.callback_trusted_proxies, allowed=settings.callback_allow_from
+            ),
+            rate_limit=RateLimit(settings.callback_rate_limit) if settings.callback_rate_limit else None,
+            tokens=self._files.tokens,
+            parser=Parser(schemas=self._schemas, redactor=redactor, authenticate=authenticate),
             ingest=ingest,
             telemetry=telemetry,
-            rejections=rejections,
             # A body that is not JSON has no signature. If signatures are required, anybody may have sent it.
             quarantine_for=frozenset({"schema"} if settings.callback_require_sign else {"json", "schema"}),
             max_body_bytes=settings.callback_max_body_bytes,
         )
         return DeferBody(callback_app(handler))
 
-    def _operator_app(
-        self,
-        store: Store,
-        ingest: Ingest,
-        scraper: Scraper,
-        telemetry: Telemetry,
-        rejections: RecentRejections,
-    ) -> App:
+    def _operator_app(self, store: Store, ingest: Ingest, scraper: Scraper, telemetry: Telemetry) -> App:
         settings = self._settings
         pages = Pages(
             store=store,
             telemetry=telemetry,
-            rejections=rejections,
             fold_settings=settings.fold_settings,
             info=ExporterInfo(__version__, revision(), settings.web_telemetry_path),
         )
@@ -247,18 +234,6 @@ class Service:
         )
         # No request of the web listener needs its body, so no answer waits for one.
         return BasicAuth(DeferBody(operators), self._files.web_config)
-
-    def _access(self) -> CallbackAccess:
-        settings = self._settings
-        limit = settings.callback_rate_limit
-        return CallbackAccess(
-            client_addresses=ClientAddress(
-                trusted=settings.callback_trusted_proxies, allowed=settings.callback_allow_from
-            ),
-            clock=time.monotonic,
-            rate_limit=RateLimit(limit) if limit else None,
-            tokens=self._files.tokens,
-        )
 
 
 async def _collect_garbage() -> None:

@@ -29,10 +29,6 @@ def _serve(args: Namespace) -> int:
     return 0
 
 
-def _simulate(args: Namespace) -> int:
-    return simulate(read_options(vars(args)))
-
-
 def _version(args: Namespace) -> int:
     print(_version_text())
     return 0
@@ -63,7 +59,7 @@ def command_line() -> CommandLine:
         module.add_commands(commands)
     text = "Send callbacks of a simulated fleet; print expected totals."
     flags = flag_parser(SimulatorSettings, has_variables=False)
-    commands.add("simulate", _simulate, text, "--target URL", flags)
+    commands.add("simulate", lambda args: simulate(read_options(vars(args))), text, "--target URL", flags)
     commands.add("version", _version, "Print the version.", flags=None)
     return parser
 
@@ -83,9 +79,12 @@ def parse(words: Sequence[str]) -> Namespace:
             raise SettingsError(f"unknown flag {name}")
     args, unknown = command_line().parse_known_args(joined)
     if unknown:
-        name = _flag_name(unknown[0])
-        hint = "; write flags after the command" if name in FLAGS else ""
-        raise SettingsError(f"unknown flag {name}{hint}" if name else _unknown_argument(unknown[0]))
+        word, name = unknown[0], _flag_name(unknown[0])
+        if name:
+            hint = "; write flags after the command" if name in FLAGS else ""
+            raise SettingsError(f"unknown flag {name}{hint}")
+        can_be_secret = not re.fullmatch(r"[\w./-]+", word)
+        raise SettingsError("unknown argument" if can_be_secret else f"unknown argument {word}")
     return args
 
 
@@ -93,11 +92,6 @@ def _flag_name(word: str) -> str:
     """Return the flag at the start of a word, without its value, which may be a password; empty if none."""
     found = re.match(r"--[\w.-]*|-\w?", word)
     return found[0] if found else ""
-
-
-def _unknown_argument(word: str) -> str:
-    """Return an error message. It quotes the word only if that can't contain a secret."""
-    return f"unknown argument {word}" if re.fullmatch(r"[\w./-]+", word) else "unknown argument"
 
 
 def _joined(words: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 
-from exporter.callbacks.credentials import is_token
+from exporter.callbacks.access import is_token
 from exporter.config.reload import FileReader, ReloadingFile, secret_lines
 from exporter.config.settings import Settings
 from exporter.errors import SettingsError
@@ -38,9 +38,6 @@ class WatchedFiles:
 
     The master reads the files before it starts a worker, and the worker inherits the values. So a worker that
     replaces another one starts even if a file has become unusable in the meantime.
-
-    Raises:
-        SettingsError: a file can't be read or used; the text names the flag, and the field in the file.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -64,10 +61,7 @@ class WatchedFiles:
         return self._web().config
 
     def reload(self, *, force: bool = False) -> None:
-        """Reload the files that have changed, or with `force` all files. Log the result for each.
-
-        If a file can't be used, its previous values stay in use.
-        """
+        """Reload the files that have changed, or with `force` all files, see `ReloadingFile`."""
         for file in self._watched:
             file.reload(force=force)
 
@@ -106,11 +100,7 @@ class WatchedFiles:
 
 
 def _refuse_weaker(before: WebConfig, now: WebConfig) -> None:
-    """Refuse a configuration with fewer checks, because the file may be half written; also turning TLS on.
-
-    Raises:
-        SettingsError: TLS, passwords or client certificates would be turned off, or TLS would be turned on.
-    """
+    """Refuse a configuration with fewer checks, because the file may be half written; also turning TLS on."""
     if (now.tls is None) != (before.tls is None):
         raise SettingsError("tls_server_config: added or removed; restart to turn TLS on or off")
     if before.users and not now.users:

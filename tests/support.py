@@ -283,10 +283,14 @@ def is_running(process: int) -> bool:
 
 @contextmanager
 def running(
-    folder: Path, tls: Mapping[str, ssl.SSLContext] | None = None, clock: Clock | None = None, **flags: str
+    folder: Path,
+    tls: Mapping[str, ssl.SSLContext] | None = None,
+    clock: Clock | None = None,
+    environment: Mapping[str, str] | None = None,
+    **flags: str,
 ) -> Iterator[Exporter]:
     """Yield a running exporter and kill it afterwards; `tls` has the TLS contexts of clients, by listener."""
-    exporter = Exporter(folder, clock=clock, **flags)
+    exporter = Exporter(folder, clock=clock, environment=environment, **flags)
     exporter.tls.update(tls or {})
     try:
         yield exporter.start()

@@ -1,21 +1,27 @@
-"""Access to the callback listener: client addresses, allowed networks, rate limits and path tokens."""
+"""Who may send callbacks: client addresses, allowed networks, rate limits, path tokens and signatures.
 
-import math
+Tokens and signatures are compared in constant time, so that response times reveal nothing about the secrets.
+"""
+
+import hashlib
+import hmac
+import re
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Any
 
-from exporter.callbacks.credentials import is_valid_token
 from exporter.config.flags import Networks
 from exporter.errors import CallbackError, Fault
 
-PATH = "/callbacks"
 #: A sender that was idle may send the requests of this many seconds together.
 BURST_SECONDS = 2.0
 #: How many addresses have their network checks cached, and how many senders have a rate limit of their own.
 #: Both limits bound the memory, since anybody on the internet can send from many addresses.
 MAX_ADDRESSES, MAX_SENDERS = 4096, 10_000
+#: More digits are no UNIX time. Python's conversion of very long numbers is slow, too.
+MAX_T_DIGITS = 12
 
 
 class ClientAddress:
@@ -27,24 +33,21 @@ class ClientAddress:
     """
 
     def __init__(self, *, trusted: Networks = (), allowed: Networks = ()) -> None:
-        self._trusted = trusted
-        self._allowed = allowed
         # Parsing an address and comparing it with each network is slow, and the same few senders send most
         # requests, so both results are cached. The caches belong to this object and are freed with it.
-        self.is_trusted: Callable[[str], bool] = lru_cache(MAX_ADDRESSES)(self._is_trusted)
-        self.may_send: Callable[[str], bool] = lru_cache(MAX_ADDRESSES)(self._may_send)
+        cached = lru_cache(MAX_ADDRESSES)
+        self.is_trusted: Callable[[str], bool] = cached(lambda text: _is_in(text, trusted))
+        self.may_send: Callable[[str], bool] = cached(lambda text: not allowed or _is_in(text, allowed))
 
-    def resolve(self, peer: str, forwarded: str | None) -> str:
+    def resolve(self, peer: str, forwarded: str) -> str:
         """Return the client address of a request.
 
         Args:
             peer: the address at the other end of the connection.
-            forwarded: the X-Forwarded-For header, None without one. Each proxy appends the address that it
-                received the request from. The header is therefore read from its end, and only as long as the
-                entry before was a trusted proxy: the sender may have written the rest.
+            forwarded: the X-Forwarded-For header. Each proxy appends the address that it received the request
+                from. The header is therefore read from its end, and only as long as the entry before was a
+                trusted proxy: the sender may have written the rest.
         """
-        if not forwarded or not self._trusted:
-            return peer
         for entry in reversed(forwarded.split(",")):
             if not self.is_trusted(peer):
                 break
@@ -54,12 +57,6 @@ class ClientAddress:
                 break
             peer = str(address)
         return peer
-
-    def _is_trusted(self, text: str) -> bool:
-        return _is_in(text, self._trusted)
-
-    def _may_send(self, text: str) -> bool:
-        return not self._allowed or _is_in(text, self._allowed)
 
 
 def _is_in(text: str, networks: Networks) -> bool:
@@ -134,56 +131,99 @@ def _sender_of(source: str) -> str:
         return source
 
 
-class CallbackAccess:
-    """Checks whether a request may be handled as a callback, and finds its client address.
+def is_token(text: str) -> bool:
+    """Return whether `text` can be a path segment without percent-encoding."""
+    return re.fullmatch(r"[A-Za-z0-9._~-]+", text) is not None
+
+
+def is_valid_token(given: str, tokens: Sequence[str]) -> bool:
+    """Return whether `given` is one of `tokens`, in a time that does not depend on the tokens' content.
+
+    Digests of equal length are compared, so that the time does not reveal the length of a token. All tokens
+    are compared, so that it does not reveal which one matches.
+    """
+    digest = _digest(given)
+    matches = [hmac.compare_digest(digest, _digest(token)) for token in tokens]
+    return any(matches)
+
+
+def _digest(text: str) -> bytes:
+    # surrogateescape: a path may hold bytes that are not UTF-8, which must be a wrong token and no error.
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+
+
+class Signatures:
+    """Checks the signature of callbacks, their fields `sign` and `t`.
+
+    `t` is the UNIX time at which the signature expires, `sign` the lower-case hex of MD5(key + t). Related
+    callbacks of the same service carry both; those of relay tasks are mostly unsigned.
 
     Args:
-        client_addresses: finds client addresses, and knows the allowed networks.
-        clock: returns seconds on a monotonic clock.
-        rate_limit: the rate limit, None for no limit.
-        tokens: returns the valid path tokens, of which the path must end with one; None if the path is
-            `/callbacks` without a token.
+        keys: returns the keys that are valid now, several during a rotation.
+        is_required: whether a callback without a signature is rejected.
+        leeway: how long a signature is still accepted after it has expired, seconds.
+        clock: returns UNIX time, seconds.
     """
 
     def __init__(
         self,
         *,
-        client_addresses: ClientAddress,
+        keys: Callable[[], Sequence[str]],
+        is_required: bool = False,
+        leeway: float = 60.0,
         clock: Callable[[], float],
-        rate_limit: RateLimit | None = None,
-        tokens: Callable[[], Sequence[str]] | None = None,
     ) -> None:
-        self._client_addresses = client_addresses
-        self._rate_limit = rate_limit
-        self._tokens = tokens
+        self._keys = keys
+        self._is_required = is_required
+        self._leeway = leeway
         self._clock = clock
 
-    def client_address(self, peer: str, forwarded: str | None) -> str:
-        """Return the client address of a request, see `ClientAddress.resolve`."""
-        return self._client_addresses.resolve(peer, forwarded)
-
-    def check(self, source: str, path: str) -> None:
-        """Check the address, the rate and the path of a request.
+    def check(self, body: object) -> None:
+        """Check the signature of a body.
 
         Args:
-            source: the client address.
+            body: the parsed JSON.
 
         Raises:
-            CallbackError: the address may not send, sends too often, or uses a wrong path or token. A wrong
-                token gets the same answer as a wrong path, so that nobody learns which it was.
+            CallbackError: the signature is wrong or has expired, or is missing where it is required.
         """
-        # The cheap checks come first, and the rate is limited before tokens are compared: it limits guesses.
-        if not self._client_addresses.may_send(source):
-            raise CallbackError(403, "address", (Fault("", "this address may not send callbacks"),))
-        if self._rate_limit is not None and (wait := self._rate_limit.acquire(source, self._clock())):
-            retry = {"Retry-After": str(math.ceil(wait))}
-            fault = Fault("", "too many requests; send the callback again later")
-            raise CallbackError(429, "rate", (fault,), retry)
-        if not self._is_callback_path(path):
-            raise CallbackError(404, "token", (Fault("", "the path or its token is wrong"),))
+        # Signatures are checked before the schema, so the body may be any JSON value.
+        fields: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
+        sign, t = fields.get("sign"), fields.get("t")
+        if sign is None and t is None:
+            if self._is_required:
+                raise _error("/sign", "expected a signature")
+            return
+        expires_at = _unix_seconds(t)
+        if expires_at is None:
+            raise _error("/t", "expected UNIX seconds")
+        # The key is checked before the time, so that only a sender with the key learns that it is late.
+        if not isinstance(sign, str) or not _matches_a_key(sign, str(t), self._keys()):
+            raise _error("/sign", "the signature matches no configured key")
+        if expires_at + self._leeway < self._clock():
+            raise _error("/t", "the signature has expired")
 
-    def _is_callback_path(self, path: str) -> bool:
-        if self._tokens is None:
-            return path == PATH
-        # The token is compared first, also for a path that can't be right: the time must not depend on it.
-        return is_valid_token(path.removeprefix(PATH + "/"), self._tokens()) and path.startswith(PATH + "/")
+
+def _matches_a_key(sign: str, t: str, keys: Sequence[str]) -> bool:
+    given = sign.encode("utf-8", "surrogateescape")
+    # All keys are compared, as all tokens are above.
+    matches = [hmac.compare_digest(given, _signature(key, t)) for key in keys]
+    return any(matches)
+
+
+def _signature(key: str, t: str) -> bytes:
+    # MD5 is what the service uses; it is not our choice.
+    return hashlib.md5((key + t).encode(), usedforsecurity=False).hexdigest().encode()
+
+
+def _unix_seconds(t: object) -> int | None:
+    """Return the value of a whole number or of a string of ASCII digits, else None."""
+    # bool is a subclass of int in Python.
+    if isinstance(t, bool) or not isinstance(t, (int, str)):
+        return None
+    text = str(t)
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_T_DIGITS else None
+
+
+def _error(pointer: str, message: str) -> CallbackError:
+    return CallbackError(403, "signature", (Fault(pointer, message),))

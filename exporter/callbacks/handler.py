@@ -7,27 +7,28 @@ to the quarantine. With --callback.require-sign those that are not JSON do not: 
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import falcon
 import orjson
 from falcon.asgi import App, Request, Response
 
-from exporter.callbacks.access import PATH, CallbackAccess
+from exporter.callbacks.access import ClientAddress, RateLimit, is_valid_token
 from exporter.errors import CallbackError, Fault, StoreUnavailable
 from exporter.ingest.batch import BatchItem
 from exporter.ingest.group_commit import Ingest
-from exporter.ingest.recent_rejections import RecentRejections
 from exporter.metrics.process import Telemetry
 from exporter.protocol.callback import Ignored
 from exporter.protocol.parser import Parser
 from exporter.server.connection import BODY_SECONDS, EXPECTED_REST_OF_BODY, INCOMPLETE_BODY
-from exporter.store.protocol import QuarantineEntry
+from exporter.store.transaction import QuarantineEntry
 
 log = logging.getLogger(__name__)
 
+PATH = "/callbacks"
 #: The body of every 200. The service's documentation recommends it.
 OK_BODY = orjson.dumps({"code": 0})
 #: Retry-After of a 503, for senders that read it. The service itself reads the status only.
@@ -40,11 +41,13 @@ class CallbackHandler:
     It is the Falcon resource of the callback paths and the middleware before them.
 
     Args:
-        access: checks who may send, and finds the client address.
+        client_addresses: finds client addresses, and knows which networks may send.
+        rate_limit: the rate limit, None for no limit.
+        tokens: returns the valid path tokens, of which the path must end with one; None if the path is
+            `/callbacks` without a token.
         parser: turns bodies into callbacks.
         ingest: commits callbacks and quarantine entries.
-        telemetry: counts rejections and measures request times.
-        rejections: remembers rejections for the status page.
+        telemetry: counts and remembers rejections, and measures request times.
         quarantine_for: reasons of rejections after which the body goes to the quarantine.
         max_body_bytes: maximum length of a body, bytes.
         clock: returns UNIX time, seconds.
@@ -53,37 +56,54 @@ class CallbackHandler:
     def __init__(
         self,
         *,
-        access: CallbackAccess,
+        client_addresses: ClientAddress,
+        rate_limit: RateLimit | None = None,
+        tokens: Callable[[], Sequence[str]] | None = None,
         parser: Parser,
         ingest: Ingest,
         telemetry: Telemetry,
-        rejections: RecentRejections,
         quarantine_for: frozenset[str] = frozenset({"json", "schema"}),
         max_body_bytes: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._access = access
+        self._client_addresses = client_addresses
+        self._rate_limit = rate_limit
+        self._tokens = tokens
         self._parser = parser
         self._ingest = ingest
         self._telemetry = telemetry
-        self._rejections = rejections
         self._quarantine_for = quarantine_for
         self._max_body_bytes = max_body_bytes
         self._clock = clock
 
     async def process_request(self, req: Request, resp: Response) -> None:
-        """Check access; Falcon calls this before it routes the request.
+        """Check the address, the rate and the path; Falcon calls this before it routes the request.
 
-        Before routing, so that a wrong path is checked, counted and answered like a wrong token.
+        Before routing, so that a wrong path is answered like a wrong token: nobody learns which it was.
 
         Raises:
-            CallbackError: the request is not allowed, see `CallbackAccess.check`.
+            CallbackError: the address may not send, sends too often, or uses a wrong path or token.
         """
         req.context.begun = time.perf_counter()
-        source = self._access.client_address(req.scope["client"][0], req.get_header("X-Forwarded-For"))
-        # Stored before the check, because `on_callback_error` logs it.
+        source = req.scope["client"][0]
+        if forwarded := req.get_header("X-Forwarded-For"):
+            source = self._client_addresses.resolve(source, forwarded)
+        # Stored before the checks, because `on_callback_error` logs it.
         req.context.source = source
-        self._access.check(source, req.path)
+        # The cheap checks come first, and the rate is limited before tokens are compared: it limits guesses.
+        if not self._client_addresses.may_send(source):
+            raise CallbackError(403, "address", (Fault("", "this address may not send callbacks"),))
+        if self._rate_limit is not None and (wait := self._rate_limit.acquire(source, time.monotonic())):
+            retry = {"Retry-After": str(math.ceil(wait))}
+            fault = Fault("", "too many requests; send the callback again later")
+            raise CallbackError(429, "rate", (fault,), retry)
+        is_found = req.path == PATH
+        if self._tokens is not None:
+            # Compared first, also for a path that can't be right: the time must not depend on the path.
+            is_valid = is_valid_token(req.path.removeprefix(PATH + "/"), self._tokens())
+            is_found = is_valid and req.path.startswith(PATH + "/")
+        if not is_found:
+            raise CallbackError(404, "token", (Fault("", "the path or its token is wrong"),))
 
     async def on_post(self, req: Request, resp: Response, token: str = "") -> None:
         """Read, parse and commit a callback; `token` has been checked before.
@@ -110,7 +130,7 @@ class CallbackHandler:
             headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
             fault = Fault("", "the callback was not stored; send it again")
             raise CallbackError(503, "unavailable", (fault,), headers) from exc
-        self._telemetry.request.observe("200", time.perf_counter() - req.context.begun)
+        self._telemetry.request.labels("200").observe(time.perf_counter() - req.context.begun)
         resp.data = OK_BODY
 
     async def on_options(self, req: Request, resp: Response, token: str = "") -> None:
@@ -170,8 +190,8 @@ class CallbackHandler:
             raise error
         source, reason, status = req.context.source, error.reason, error.status
         self._telemetry.rejected.labels(reason).inc()
-        self._rejections.add(error, source)
-        self._telemetry.request.observe(str(status), time.perf_counter() - req.context.begun)
+        self._telemetry.rejections.add(error, source)
+        self._telemetry.request.labels(str(status)).observe(time.perf_counter() - req.context.begun)
         faults = [{"pointer": fault.pointer, "message": fault.message} for fault in error.faults]
         # Neither the path nor the body is logged: they may hold a token or a push key.
         fields = {"reason": reason, "status": status, "source": source, "faults": str(faults)}

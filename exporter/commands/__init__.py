@@ -1,7 +1,6 @@
 """The commands other than `serve`, and their common functions."""
 
 import os
-import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -51,9 +50,7 @@ class Commands:
         """Add a command, and return its parser, to which its own arguments can be added.
 
         Args:
-            name: name of the command.
             run: runs the command with its arguments, and returns the exit status.
-            text: help text, one line.
             usage: its own arguments, as shown in the usage line.
             flags: the flags that it accepts, None for none.
         """
@@ -65,11 +62,7 @@ class Commands:
 
 
 def load_settings(args: Namespace) -> Settings:
-    """Return the settings, and configure the log accordingly.
-
-    Raises:
-        SettingsError: a flag or variable is unknown or malformed.
-    """
+    """Return the settings of a command, and configure the log accordingly."""
     settings = read(vars(args), os.environ)
     configure_logging(settings.log_level, settings.log_format)
     return settings
@@ -88,8 +81,3 @@ def printable(text: str) -> str:
 def utc_text(seconds: float) -> str:
     """Return a UNIX time as UTC text."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def is_terminal() -> bool:
-    """Return whether standard output is a terminal."""
-    return sys.stdout.isatty()

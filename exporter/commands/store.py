@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from exporter.app import open_store, store_url
-from exporter.commands import Commands, is_terminal, load_settings
+from exporter.commands import Commands, load_settings
 from exporter.config.store_url import StoreUrl
 from exporter.errors import StoreError
 from exporter.protocol.events import EventKind
@@ -24,11 +24,7 @@ from exporter.watched_files import WatchedFiles
 
 
 def check(args: Namespace) -> int:
-    """Check settings, files, schemas and the store, and print the results; return the exit status.
-
-    Raises:
-        ExporterError: a check failed; the text names the problem.
-    """
+    """Check settings, files, schemas and the store, and print the results; return the exit status."""
     settings = load_settings(args)
     files = WatchedFiles(settings)
     Schemas()  # raises an error if a schema can't be compiled
@@ -105,7 +101,7 @@ def _to_write(name: str, url: StoreUrl, *, replace: bool) -> Iterator[BinaryIO]:
     """Yield a file for a dump, or standard output. The file gets its name when it is complete."""
     path = Path(name)
     if name == "-":
-        if is_terminal():
+        if sys.stdout.isatty():
             raise StoreError("a dump holds secrets; redirect the output to a file")
         with store_errors(path), open(1, "wb", closefd=False) as file:
             yield file

@@ -5,10 +5,9 @@ from contextlib import closing
 
 from exporter.app import open_store
 from exporter.commands import PAGE_SIZE, Commands, load_settings, print_row
-from exporter.config.settings import Settings
 from exporter.relay import STATES, state_of
-from exporter.store.protocol import Store, Transaction
 from exporter.store.records import decode_task, task_key
+from exporter.store.transaction import Transaction
 
 
 def list_tasks(args: Namespace) -> int:
@@ -16,18 +15,14 @@ def list_tasks(args: Namespace) -> int:
     settings = load_settings(args)
     with closing(open_store(settings, attach_only=True)) as store:
         print_row("APPID", "TASK", "STATE", "RUNS", "DESTINATION")
-        after: int | None = 0
-        while after is not None:
-            after = _list_page(store, settings, args.state, after)
+        after = 0
+        while page := store.list_tasks(state=args.state, after=after, limit=PAGE_SIZE):
+            for _, record in page:
+                task = decode_task(record)
+                state = state_of(task, settings.fold_settings)
+                print_row(task.appid, task.task_id, state, task.runs, task.to_url)
+            after = page[-1][0]
     return 0
-
-
-def _list_page(store: Store, settings: Settings, state: str | None, after: int) -> int | None:
-    page = store.list_tasks(state=state, after=after, limit=PAGE_SIZE)
-    for _, record in page:
-        task = decode_task(record)
-        print_row(task.appid, task.task_id, state_of(task, settings.fold_settings), task.runs, task.to_url)
-    return page[-1][0] if len(page) == PAGE_SIZE else None
 
 
 def forget_task(args: Namespace) -> int:

@@ -1,14 +1,15 @@
 """Flags: how they are declared, parsed and shown.
 
-A flag is a row in the annotation of a field of a frozen Struct. The rows are in `config.settings` and
-`simulator.options`. Command line, help, environment, documentation and tests are made from the rows.
+A flag is a row: a field of a frozen Struct, annotated with its parser, name and help. The rows are in
+`config.settings` and `simulator.options`. Command line, help, environment, documentation and tests are made
+from them.
 """
 
 import re
 from argparse import SUPPRESS, ArgumentParser
 from collections.abc import Callable, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 from msgspec import Struct
 
@@ -23,8 +24,6 @@ SERVICE_LINK_PREFIX = "CSS_RELAY_EXPORTER_"
 DAY = 86400.0
 MAX_DURATION_SECONDS = 3650 * DAY
 UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": DAY, "w": 7 * DAY}
-
-Networks = tuple[IPv4Network | IPv6Network, ...]
 
 
 class Address(Struct, frozen=True):
@@ -47,17 +46,17 @@ class Address(Struct, frozen=True):
 
 
 class Flag(Struct, frozen=True):
-    """A row: one flag.
+    """One flag: the annotations of its field, in their order.
 
     Args:
-        name: without the leading dashes.
         parse: returns the value of a text; raises ValueError if the text is malformed.
+        name: without the leading dashes.
         help: the meaning, with the unit, and what 0 or an empty value means.
         is_secret: whether the value may contain a password. Error messages never quote such a value.
     """
 
-    name: str
     parse: Callable[[str], Any]
+    name: str
     help: str
     is_secret: bool = False
 
@@ -109,19 +108,12 @@ def parse_rate(text: str) -> float:
     return float(text)
 
 
-def parse_bool(text: str) -> bool:
-    """Return whether `text` is `true`."""
-    if text not in ("true", "false"):
-        raise ValueError("expected true or false")
-    return text == "true"
-
-
 def parse_list(text: str) -> tuple[str, ...]:
     """Return the items of a comma-separated list, without empty ones."""
     return tuple(item.strip() for item in text.split(",") if item.strip())
 
 
-def parse_networks(text: str) -> Networks:
+def parse_networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
     """Return the networks in `text`: CIDR notation, comma-separated."""
     try:
         return tuple(ip_network(item) for item in parse_list(text))
@@ -147,17 +139,36 @@ def one_of(*choices: str) -> Callable[[str], str]:
     return parse
 
 
+def parse_bool(text: str) -> bool:
+    """Return whether `text` is `true`."""
+    return one_of("true", "false")(text) == "true"
+
+
+#: Types of fields, with their parsers.
+Text = Annotated[str, str]
+TextList = Annotated[tuple[str, ...], parse_list]
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], parse_networks]
+Duration = Annotated[float, parse_duration]
+Count = Annotated[int, parse_count]
+Share = Annotated[float, parse_rate]
+Switch = Annotated[bool, parse_bool]
+#: The last annotation of a flag whose value may contain a password.
+IS_SECRET = True
+
+
 def flags_of(rows: type[Struct]) -> dict[str, Flag]:
     """Return the flags of `rows`, by the names of their fields."""
     hints = get_type_hints(rows, include_extras=True)
-    return {field: hint.__metadata__[0] for field, hint in hints.items()}
+    return {field: Flag(*hint.__metadata__) for field, hint in hints.items()}
 
 
 def text_of(flag: Flag, value: Any) -> str:
     """Return `value` as an operator would write it for `flag`."""
     # By the parser, not by the type: durations and limits are both floats.
     if flag.parse is parse_duration:
-        return _duration_text(value)
+        # The largest unit that divides it without a remainder: 3600.0 is 1h, not 60m.
+        unit = next((unit for unit in "dhm" if value and value % UNIT_SECONDS[unit] == 0), "s")
+        return f"{value / UNIT_SECONDS[unit]:g}{unit}"
     if flag.parse is parse_bool:
         return str(value).lower()
     if flag.parse is parse_limit and not value:
@@ -204,35 +215,22 @@ def read_flags(rows: type[S], given: Mapping[str, Any], environment: Mapping[str
         SettingsError: a flag or variable is unknown or malformed; the text names it.
     """
     flags = flags_of(rows)
-    # For each field: the name to show in an error message, and the text.
-    texts = _environment_texts(rows, environment)
-    texts |= {field: (f"--{flag.name}", given[field]) for field, flag in flags.items() if field in given}
-    return rows(**{field: _parsed(flags[field], name, text) for field, (name, text) in texts.items()})
-
-
-def _environment_texts(rows: type[Struct], environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    fields = {flag.variable: field for field, flag in flags_of(rows).items()}
+    fields = {flag.variable: field for field, flag in flags.items()}
     # Other variables belong to other programs; an unknown one of ours is a typing error.
     ours = {name for name in environment if name.startswith(VARIABLE_PREFIX)}
     unknown = {name for name in ours - fields.keys() if not name.startswith(SERVICE_LINK_PREFIX)}
     if unknown:
         raise SettingsError(f"unknown environment variable {min(unknown)}; correct its name or unset it")
-    return {fields[name]: (name, environment[name]) for name in ours & fields.keys()}
-
-
-def _parsed(flag: Flag, name: str, text: str) -> object:
-    try:
-        return flag.parse(text)
-    except ValueError as exc:
-        if flag.is_secret:
-            # `from None`: the cause may quote the text in a traceback.
-            raise SettingsError(f"{name}: {exc}") from None
-        raise SettingsError(f"{name}={text!r}: {exc}") from exc
-
-
-def _duration_text(seconds: float) -> str:
-    # The largest unit that divides it without a remainder: 3600.0 is 1h, not 60m.
-    for unit, size in (("d", DAY), ("h", 3600.0), ("m", 60.0)):
-        if seconds >= size and seconds % size == 0:
-            return f"{seconds / size:g}{unit}"
-    return f"{seconds:g}s"
+    # For each field: the name to show in an error message, and the text.
+    texts = {fields[name]: (name, environment[name]) for name in ours & fields.keys()}
+    texts |= {field: (f"--{flag.name}", given[field]) for field, flag in flags.items() if field in given}
+    values = {}
+    for field, (name, text) in texts.items():
+        try:
+            values[field] = flags[field].parse(text)
+        except ValueError as exc:
+            if flags[field].is_secret:
+                # `from None`: the cause may quote the text in a traceback.
+                raise SettingsError(f"{name}: {exc}") from None
+            raise SettingsError(f"{name}={text!r}: {exc}") from exc
+    return rows(**values)

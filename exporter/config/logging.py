@@ -45,12 +45,12 @@ def configure_logging(level: str, form: str) -> None:
 
 def _redacted(_logger: object, _method: str, event: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a line without secrets."""
-    return {name: HIDDEN if names_secret(name) else _shown(value) for name, value in event.items()}
-
-
-# Only texts are redacted: numbers and booleans hold no secrets.
-def _shown(value: object) -> object:
-    return redact_text(value) if isinstance(value, str) else value
+    for name, value in event.items():
+        if names_secret(name):
+            event[name] = HIDDEN
+        elif isinstance(value, str):  # numbers and booleans hold no secrets
+            event[name] = redact_text(value)
+    return event
 
 
 class RepeatFilter(logging.Filter):

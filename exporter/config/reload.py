@@ -31,17 +31,12 @@ class FileReader:
         self._stamps: dict[str, FileStamp | None] = {}
 
     def read(self, path: str) -> bytes:
-        """Return the bytes of a file.
-
-        Raises:
-            OSError: the file can't be read.
-            ValueError: no file can have that path.
-        """
+        """Return the bytes of a file; raise ValueError instead of OSError if no file can have that path."""
         # First by path: so a file that can't be opened is tracked too, and reported once, not every second.
-        self._stamps[path] = _stamp_at(path)
+        self._stamps[path] = _stamp(path)
         with open(path, "rb") as file:
             # Then of the open file: another one may have been moved to the path in between.
-            self._stamps[path] = _stamp(os.fstat(file.fileno()))
+            self._stamps[path] = _stamp(file.fileno())
             return file.read()
 
     def is_world_readable(self, path: str) -> bool:
@@ -56,12 +51,9 @@ class FileReader:
             log.warning("secret file is readable by all users; run chmod o-rwx on it", extra={"path": path})
 
     def must_be_reloaded(self, *, force: bool) -> bool:
-        """Return whether to read the files again: one has changed, or `force`. Never if one is a pipe.
-
-        A pipe can't be read again: its content is used up, and waiting for new content would block the
-        worker.
-        """
-        now = {path: _stamp_at(path) for path in self._stamps}
+        """Return whether to read the files again: one has changed, or `force`. Never if one is a pipe."""
+        # The content of a pipe is used up, and waiting for new content would block the worker.
+        now = {path: _stamp(path) for path in self._stamps}
         has_pipe = any(stamp is not None and stat.S_ISFIFO(stamp.mode) for stamp in now.values())
         return not has_pipe and (force or now != self._stamps)
 
@@ -72,9 +64,6 @@ class ReloadingFile(Generic[T]):
     Args:
         name: its name in the log.
         make: returns the value; reads its files with the FileReader that it is given.
-
-    Raises:
-        SettingsError: from `make`.
     """
 
     def __init__(self, name: str, make: Callable[[FileReader], T]) -> None:
@@ -98,26 +87,22 @@ class ReloadingFile(Generic[T]):
         self._files = FileReader()
         try:
             self._value = self._make(self._files)
-        except SettingsError as exc:
-            problem = {"of": self._name, "reason": str(exc)}
-            log.error("reload failed; the previous values stay in use", extra=problem)  # noqa: TRY400
         except Exception as exc:
-            # A bug, or too many open files: neither may stop the worker. The text may quote a secret.
-            problem = {"of": self._name, "reason": type(exc).__name__}
+            # Also a bug, or too many open files: neither may stop the worker. Its text may quote a secret.
+            reason = str(exc) if isinstance(exc, SettingsError) else type(exc).__name__
+            problem = {"of": self._name, "reason": reason}
             log.error("reload failed; the previous values stay in use", extra=problem)  # noqa: TRY400
         else:
             log.info("file reloaded", extra={"of": self._name})
 
 
-def _stamp_at(path: str) -> FileStamp | None:
+def _stamp(file: str | int) -> FileStamp | None:
+    """Return the stamp of a path or of an open file; None if there is no file."""
     # By `stat`, not `lstat`: Kubernetes changes a mounted file by replacing a link on its path.
     try:
-        return _stamp(os.stat(path))
+        found = os.stat(file)
     except (OSError, ValueError):
         return None
-
-
-def _stamp(found: os.stat_result) -> FileStamp:
     return FileStamp(found.st_mode, found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev)
 
 
@@ -125,10 +110,8 @@ def secret_lines(path: str, flag: str, is_valid: Callable[[str], bool], files: F
     """Return the secrets in a file, one per line. All of them are valid at the same time, for rotation.
 
     Args:
-        path: path of the file.
         flag: the flag that names the file, for error messages.
         is_valid: whether a line can be used as a secret.
-        files: reads the file.
 
     Raises:
         SettingsError: the file can't be read, is readable by all users, is empty, or has an invalid line.

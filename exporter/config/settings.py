@@ -1,6 +1,7 @@
 """The flags of the exporter: one row for each flag, with its default and its meaning.
 
-A row is a field of Settings; `config.flags` states what is made from the rows.
+A row is a field of Settings: its type (with the parser), name and help; `config.flags` states what is made
+from the rows.
 """
 
 from collections.abc import Mapping
@@ -10,18 +11,19 @@ from msgspec import Struct
 
 from exporter.config.flags import (
     DAY,
+    IS_SECRET,
     Address,
-    Flag,
+    Count,
+    Duration,
     Networks,
+    Switch,
+    Text,
+    TextList,
     flags_of,
     one_of,
     parse_address,
-    parse_bool,
-    parse_count,
-    parse_duration,
     parse_limit,
     parse_list,
-    parse_networks,
     parse_path,
     read_flags,
     text_of,
@@ -45,201 +47,148 @@ class Settings(Struct, frozen=True, kw_only=True):
     """The settings of the exporter. Each default is the parsed default of its flag."""
 
     callback_listen_address: Annotated[
-        Address,
-        Flag("callback.listen-address", parse_address, "HOST:PORT for callbacks. Port 0: any free port."),
+        Address, parse_address, "callback.listen-address", "HOST:PORT for callbacks. Port 0: any free port."
     ] = Address("0.0.0.0", 8314)  # noqa: S104 - this listener faces the internet
     callback_token_file: Annotated[
-        str,
-        Flag(
-            "callback.token-file",
-            str,
-            "File with secret tokens, one per line (letters, digits and `._~-`). Callbacks are then accepted "
-            "only at `/callbacks/<token>`. Empty: no token is needed. Reloaded when it changes.",
-        ),
+        Text,
+        "callback.token-file",
+        "File with secret tokens, one per line (letters, digits and `._~-`). Callbacks are then accepted "
+        "only at `/callbacks/<token>`. Empty: no token is needed. Reloaded when it changes.",
     ] = ""
     callback_sign_key_file: Annotated[
-        str,
-        Flag(
-            "callback.sign-key-file",
-            str,
-            "File with the keys for checking `sign`, one per line. Empty: signatures are not checked. "
-            "Reloaded when it changes.",
-        ),
+        Text,
+        "callback.sign-key-file",
+        "File with the keys for checking `sign`, one per line. Empty: signatures are not checked. "
+        "Reloaded when it changes.",
     ] = ""
     callback_require_sign: Annotated[
-        bool, Flag("callback.require-sign", parse_bool, "Reject callbacks without a signature.")
+        Switch, "callback.require-sign", "Reject callbacks without a signature."
     ] = False
     callback_sign_leeway: Annotated[
-        float,
-        Flag(
-            "callback.sign-leeway",
-            parse_duration,
-            "Accept a signature for this long after its expiry time. "
-            "A redelivery that arrives even later is rejected.",
-        ),
+        Duration,
+        "callback.sign-leeway",
+        "Accept a signature for this long after its expiry time. "
+        "A redelivery that arrives even later is rejected.",
     ] = 60.0
     callback_allow_from: Annotated[
-        Networks, Flag("callback.allow-from", parse_networks, "Networks that may send callbacks. Empty: all.")
+        Networks, "callback.allow-from", "Networks that may send callbacks. Empty: all."
     ] = ()
     callback_trusted_proxies: Annotated[
         Networks,
-        Flag(
-            "callback.trusted-proxies",
-            parse_networks,
-            "Networks of trusted proxies, comma-separated. X-Forwarded-For and the PROXY protocol are used "
-            "only if a proxy of these networks sends them. Empty: never.",
-        ),
+        "callback.trusted-proxies",
+        "Networks of trusted proxies, comma-separated. X-Forwarded-For and the PROXY protocol are used "
+        "only if a proxy of these networks sends them. Empty: never.",
     ] = ()
     callback_rate_limit: Annotated[
         float,
-        Flag(
-            "callback.rate-limit",
-            parse_limit,
-            "Maximum requests per second from one address; bursts up to twice that. `off`: no limit.",
-        ),
+        parse_limit,
+        "callback.rate-limit",
+        "Maximum requests per second from one address; bursts up to twice that. `off`: no limit.",
     ] = 0.0
     callback_max_body_bytes: Annotated[
-        int,
-        Flag("callback.max-body-bytes", parse_count, "Maximum body size in bytes. Larger bodies get a 413."),
+        Count, "callback.max-body-bytes", "Maximum body size in bytes. Larger bodies get a 413."
     ] = 65536
     callback_tls_cert_file: Annotated[
-        str,
-        Flag(
-            "callback.tls-cert-file",
-            str,
-            "PEM file with the certificate of the callback listener, then its intermediate certificates. "
-            "Empty: plain HTTP. Reloaded when it changes.",
-        ),
+        Text,
+        "callback.tls-cert-file",
+        "PEM file with the certificate of the callback listener, then its intermediate certificates. "
+        "Empty: plain HTTP. Reloaded when it changes.",
     ] = ""
     callback_tls_key_file: Annotated[
-        str,
-        Flag("callback.tls-key-file", str, "PEM file with the unencrypted key. Reloaded when it changes."),
+        Text, "callback.tls-key-file", "PEM file with the unencrypted key. Reloaded when it changes."
     ] = ""
     http_idle_timeout: Annotated[
-        float,
-        Flag(
-            "http.idle-timeout",
-            parse_duration,
-            "Close a connection that has sent no request for this long, on both listeners. "
-            "Set it longer than the idle timeout of a proxy in front.",
-        ),
+        Duration,
+        "http.idle-timeout",
+        "Close a connection that has sent no request for this long, on both listeners. "
+        "Set it longer than the idle timeout of a proxy in front.",
     ] = 75.0
     web_listen_address: Annotated[
-        Address, Flag("web.listen-address", parse_address, "HOST:PORT for Prometheus and operators.")
+        Address, parse_address, "web.listen-address", "HOST:PORT for Prometheus and operators."
     ] = Address("127.0.0.1", 10314)
     web_config_file: Annotated[
-        str,
-        Flag(
-            "web.config.file",
-            str,
-            "File with TLS, passwords and headers of the web listener, in the exporter toolkit's format. "
-            "Empty: plain HTTP, no password. Unsupported fields are refused. Reloaded when it changes.",
-        ),
+        Text,
+        "web.config.file",
+        "File with TLS, passwords and headers of the web listener, in the exporter toolkit's format. "
+        "Empty: plain HTTP, no password. Unsupported fields are refused. Reloaded when it changes.",
     ] = ""
-    web_telemetry_path: Annotated[str, Flag("web.telemetry-path", parse_path, "URL path of the metrics.")] = (
+    web_telemetry_path: Annotated[str, parse_path, "web.telemetry-path", "URL path of the metrics."] = (
         "/metrics"
     )
     store_url: Annotated[
         StoreUrl,
-        Flag(
-            "store.url",
-            parse_store,
-            "The store: `sqlite:PATH`, or for several replicas a server, "
-            "`valkey://[USER:PASSWORD@]HOST[:PORT][/DATABASE]`. Other schemes: `redis`; with TLS `valkeys`, "
-            "`rediss`; for a cluster `valkey-cluster`, `valkeys-cluster`.",
-            is_secret=True,
-        ),
+        parse_store,
+        "store.url",
+        "The store: `sqlite:PATH`, or for several replicas a server, "
+        "`valkey://[USER:PASSWORD@]HOST[:PORT][/DATABASE]`. Other schemes: `redis`; with TLS `valkeys`, "
+        "`rediss`; for a cluster `valkey-cluster`, `valkeys-cluster`.",
+        IS_SECRET,
     ] = StoreUrl(path="data/css-relay.db")
     store_password_file: Annotated[
-        str,
-        Flag(
-            "store.password-file",
-            str,
-            "File with the password of the store's server in its first line. Empty: the password in "
-            "`--store.url` is used. Reloaded when it changes.",
-        ),
+        Text,
+        "store.password-file",
+        "File with the password of the store's server in its first line. Empty: the password in "
+        "`--store.url` is used. Reloaded when it changes.",
     ] = ""
     metrics_labels: Annotated[
         tuple[str, ...],
-        Flag(
-            "metrics.labels",
-            parse_labels,
-            "Labels of the families that are counted by label set, comma-separated: some of "
-            + ", ".join(f"`{name}`" for name in LABEL_CHOICES)
-            + ". They can't be changed after the store is created.",
-        ),
+        parse_labels,
+        "metrics.labels",
+        "Labels of the families that are counted by label set, comma-separated: some of "
+        + ", ".join(f"`{name}`" for name in LABEL_CHOICES)
+        + ". They can't be changed after the store is created.",
     ] = ("appid", "to_host")
     metrics_max_label_sets: Annotated[
-        int,
-        Flag("metrics.max-label-sets", parse_count, "Maximum label sets. Further ones count as `_other`."),
+        Count, "metrics.max-label-sets", "Maximum label sets. Further ones count as `_other`."
     ] = 1000
     metrics_max_tasks: Annotated[
-        int,
-        Flag(
-            "metrics.max-tasks",
-            parse_count,
-            "Maximum number of tasks with series of their own. Above it, stopped tasks are left out first, "
-            "then lost and failed ones, active ones last.",
-        ),
+        Count,
+        "metrics.max-tasks",
+        "Maximum number of tasks with series of their own. Above it, stopped tasks are left out first, "
+        "then lost and failed ones, active ones last.",
     ] = 2000
     # Fields named `relay_*` enter `fold_settings_fingerprint`: a change makes a sweep check every task.
     relay_retry_window: Annotated[
-        float, Flag("relay.retry-window", parse_duration, "How long the sender may redeliver a callback.")
+        Duration, "relay.retry-window", "How long the sender may redeliver a callback."
     ] = 3600.0
     relay_reorder_window: Annotated[
-        float,
-        Flag("relay.reorder-window", parse_duration, "Wait this long before a callback counts as missing."),
+        Duration, "relay.reorder-window", "Wait this long before a callback counts as missing."
     ] = 180.0
     relay_ok_exit_codes: Annotated[
-        tuple[str, ...],
-        Flag("relay.ok-exit-codes", parse_list, "Exit codes of a planned end; any other code is a failure."),
+        TextList, "relay.ok-exit-codes", "Exit codes of a planned end; any other code is a failure."
     ] = ("0",)
     relay_lost_after: Annotated[
-        float,
-        Flag(
-            "relay.lost-after",
-            parse_duration,
-            "An active task is lost after this long without a callback; days without one are normal.",
-        ),
+        Duration,
+        "relay.lost-after",
+        "An active task is lost after this long without a callback; days without one are normal.",
     ] = 31 * DAY
     relay_forget_after: Annotated[
-        float, Flag("relay.forget-after", parse_duration, "Delete a failed or lost task after this long.")
+        Duration, "relay.forget-after", "Delete a failed or lost task after this long."
     ] = 7 * DAY
     relay_forget_stopped_after: Annotated[
-        float,
-        Flag(
-            "relay.forget-stopped-after",
-            parse_duration,
-            "Delete a stopped task after this long, but never before `--relay.retry-window` has passed.",
-        ),
+        Duration,
+        "relay.forget-stopped-after",
+        "Delete a stopped task after this long, but never before `--relay.retry-window` has passed.",
     ] = 3600.0
     quarantine_max_bodies: Annotated[
-        int, Flag("quarantine.max-bodies", parse_count, "Maximum number of bodies in the quarantine.")
+        Count, "quarantine.max-bodies", "Maximum number of bodies in the quarantine."
     ] = 1000
     quarantine_max_bytes: Annotated[
-        int, Flag("quarantine.max-bytes", parse_count, "Maximum total size of the quarantine, in bytes.")
+        Count, "quarantine.max-bytes", "Maximum total size of the quarantine, in bytes."
     ] = 16 * 1024 * 1024
     quarantine_max_age: Annotated[
-        float,
-        Flag(
-            "quarantine.max-age",
-            parse_duration,
-            "Delete a quarantined body this long after it was last received.",
-        ),
+        Duration, "quarantine.max-age", "Delete a quarantined body this long after it was last received."
     ] = 30 * DAY
     redact_plain_hosts: Annotated[
-        tuple[str, ...],
-        Flag(
-            "redact.plain-hosts",
-            parse_list,
-            "Destination hosts, comma-separated, whose last path segment is a stream name and is shown. "
-            "Elsewhere it may be a push key; a digest is shown instead.",
-        ),
+        TextList,
+        "redact.plain-hosts",
+        "Destination hosts, comma-separated, whose last path segment is a stream name and is shown. "
+        "Elsewhere it may be a push key; a digest is shown instead.",
     ] = ("*.myqcloud.com",)
     log_level: Annotated[
-        str, Flag("log.level", one_of("debug", "info", "warning", "error"), "Minimum severity of log lines.")
+        str, one_of("debug", "info", "warning", "error"), "log.level", "Minimum severity of log lines."
     ] = "info"
-    log_format: Annotated[str, Flag("log.format", one_of("logfmt", "json"), "Log line format.")] = "logfmt"
+    log_format: Annotated[str, one_of("logfmt", "json"), "log.format", "Log line format."] = "logfmt"
 
     @property
     def is_open(self) -> bool:
@@ -272,11 +221,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 def read(given: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
-    """Return the settings, see `read_flags`.
-
-    Raises:
-        SettingsError: a setting is unknown or malformed, or contradicts another one; the text names it.
-    """
+    """Return the settings, see `read_flags`. A setting that contradicts another one is refused, too."""
     settings = read_flags(Settings, given, environment)
     ports = settings.callback_listen_address.port, settings.web_listen_address.port
     if settings.callback_require_sign and not settings.callback_sign_key_file:

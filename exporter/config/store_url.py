@@ -26,8 +26,7 @@ class StoreUrl(Struct, frozen=True, kw_only=True):
 
     Args:
         scheme: sqlite, or one of SERVERS.
-        path: the file of an embedded store.
-        host, port, database, user, password: of a server.
+        path: the file of an embedded store. The other fields are those of a server.
         ca_file, cert_file, key_file: PEM files for TLS: trusted authorities, client certificate and its key.
         wait_replicas: number of server replicas that must have a commit before its callbacks are answered.
     """

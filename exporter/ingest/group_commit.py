@@ -16,7 +16,8 @@ from typing import TypeVar
 from exporter.errors import StoreUnavailable, WouldBlock
 from exporter.ingest.batch import BatchApplier, BatchItem
 from exporter.metrics.process import Telemetry
-from exporter.store.protocol import Store, Transaction
+from exporter.store.protocol import Store
+from exporter.store.transaction import Transaction
 
 R = TypeVar("R")
 log = logging.getLogger(__name__)
@@ -98,9 +99,13 @@ class Ingest:
             raise StoreUnavailable("too many callbacks are waiting for the store")
         if self._is_closing:
             raise StoreUnavailable("the exporter is stopping")
+        # Parsed callbacks are small, but bodies are kept whole, and anybody may send them. Without this limit
+        # a full queue of them could use up the memory.
+        size_bytes = len(item.quarantine_entry.body) if item.quarantine_entry else 0
+        if size_bytes and self._queued_body_bytes + size_bytes > self._max_queued_body_bytes:
+            raise StoreUnavailable("too many rejected bodies are waiting for the store")
+        self._queued_body_bytes += size_bytes
         future: asyncio.Future[None] = self._loop.create_future()
-        if item.quarantine_entry is not None:
-            self._reserve_bytes(len(item.quarantine_entry.body), future)
         self._queue.append((item, future))
         self._has_work.set()
         return future
@@ -109,23 +114,6 @@ class Ingest:
     def is_queue_half_full(self) -> bool:
         """Whether the queue is more than half full; a load balancer should then use other replicas."""
         return len(self._queue) > self._max_queued // 2
-
-    def _reserve_bytes(self, size_bytes: int, done: "asyncio.Future[None]") -> None:
-        """Reserve memory for a body until `done` is complete.
-
-        Parsed callbacks are small, but bodies are kept whole, and anybody may send them. Without this limit a
-        full queue of them could use up the memory.
-
-        Raises:
-            StoreUnavailable: the bodies that wait are too large together.
-        """
-        if self._queued_body_bytes + size_bytes > self._max_queued_body_bytes:
-            raise StoreUnavailable("too many rejected bodies are waiting for the store")
-        self._queued_body_bytes += size_bytes
-        done.add_done_callback(lambda _: self._release_bytes(size_bytes))
-
-    def _release_bytes(self, size_bytes: int) -> None:
-        self._queued_body_bytes -= size_bytes
 
     async def probe(self) -> None:
         """Check that the store can be written; concurrent calls share one check.
@@ -160,27 +148,26 @@ class Ingest:
         while self._queue or not self._is_closing:
             await self._has_work.wait()
             self._has_work.clear()
-            await self._collect()
+            # Let the event loop run until no more callbacks are ready, or the batch is full. One fsync costs
+            # the same for one callback as for many, so a few loop turns for a larger batch pay off.
+            queued = 0
+            while queued < len(self._queue) < self._max_batch:
+                queued = len(self._queue)
+                await asyncio.sleep(0)
             while self._queue:
                 batch, self._queue = self._queue[: self._max_batch], self._queue[self._max_batch :]
                 await self._commit_batch(batch)
-
-    async def _collect(self) -> None:
-        """Let the event loop run until no more callbacks are ready, or the batch is full.
-
-        One fsync costs the same for one callback as for many, so a few loop turns for a larger batch pay off.
-        """
-        queued = 0
-        while queued < len(self._queue) < self._max_batch:
-            queued = len(self._queue)
-            await asyncio.sleep(0)
+                for item, _ in batch:
+                    if item.quarantine_entry is not None:
+                        self._queued_body_bytes -= len(item.quarantine_entry.body)
 
     async def _commit_batch(self, batch: Sequence[Queued]) -> None:
         """Commit a batch and complete its futures; an item that can't be folded fails alone."""
         begun = time.perf_counter()
+        items, futures = zip(*batch, strict=True)
         error: StoreUnavailable | None = None
         try:
-            await self._transact(partial(self._applier.apply, [item for item, _ in batch]))
+            await self._transact(partial(self._applier.apply, items))
         except StoreUnavailable as exc:
             error = exc
         except Exception as exc:
@@ -194,7 +181,7 @@ class Ingest:
             error = StoreUnavailable(f"the callback could not be processed: {type(exc).__name__}")
         self._telemetry.batch.observe(len(batch))
         self._telemetry.commit.observe(time.perf_counter() - begun)
-        for _, future in batch:
+        for future in futures:
             if not future.done():  # its sender may have disconnected, which cancels the future
                 future.set_exception(error) if error else future.set_result(None)
 
@@ -247,17 +234,13 @@ class Ingest:
                     prepared = self._store.begin(work, wait=False)
                 except WouldBlock:
                     # Nothing was changed, so that the work can be run again from the start.
-                    overflow = (await self._in_thread(partial(self._store.transact, work)))[1]
+                    _, overflow = await self._in_thread(partial(self._store.transact, work))
                 else:
-                    overflow = (await self._commit_prepared(prepared.commit))[1]
+                    begun, is_fast = time.perf_counter(), self._is_disk_fast
+                    _, overflow = prepared.commit() if is_fast else await self._in_thread(prepared.commit)
+                    self._is_disk_fast = time.perf_counter() - begun < FAST_SECONDS
         for bound, amount in overflow.items():
             self._telemetry.overflowed.labels(bound).inc(amount)
-
-    async def _commit_prepared(self, commit: Callable[[], R]) -> R:
-        begun = time.perf_counter()
-        result = commit() if self._is_disk_fast else await self._in_thread(commit)
-        self._is_disk_fast = time.perf_counter() - begun < FAST_SECONDS
-        return result
 
     async def _in_thread(self, work: Callable[[], R]) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
@@ -275,10 +258,8 @@ class Ingest:
             if self._telemetry.is_writable:
                 # Without a traceback: the text of the exception is enough.
                 log.error("store can't be written, callbacks are answered 503: %s", exc)  # noqa: TRY400
-            self._telemetry.record_store_access("write", succeeded=False)
+            self._telemetry.is_writable = False
             raise
-        if not writes:
-            return
-        if not self._telemetry.is_writable:
+        if writes and not self._telemetry.is_writable:
             log.warning("store can be written again")
-        self._telemetry.record_store_access("write", succeeded=True)
+            self._telemetry.is_writable = True

@@ -84,6 +84,11 @@ class Family(Struct, frozen=True, kw_only=True):
         return PREFIX + self.name
 
     @property
+    def bound(self) -> str:
+        """The name of the limit in `exporter_overflowed_total`: `codes` for the label `code`."""
+        return f"{self.labels[0]}s"
+
+    @property
     def unit(self) -> str:
         """The unit at the end of the name, empty if there is none."""
         return next((u for u in ("seconds", "ratio") if self.name.endswith("_" + u)), "")

@@ -1,15 +1,13 @@
-"""The metrics of this process, as prometheus_client metrics.
+"""What this process measures of itself: metrics of prometheus_client, and recently rejected callbacks.
 
 Names, help texts and buckets come from the catalogue. The counters start at 0 with each process.
 """
 
 import platform
 import time
-from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from itertools import accumulate
-from typing import cast
 
+from msgspec import Struct
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -20,16 +18,17 @@ from prometheus_client import (
 )
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
-from exporter.metrics.catalogue import CATALOGUE, Family
+from exporter.errors import CallbackError, Fault
+from exporter.metrics.catalogue import CATALOGUE
 
-# prometheus_client has no type annotation for it.
-_go_number = cast("Callable[[float], str]", floatToGoString)
+MAX_KINDS = 50
+#: Longer texts are cut: errors quote field names from the body, which may be as long as the body.
+MAX_CHARACTERS = 200
 
 
 class Telemetry:
-    """The metric families of this process.
+    """The metric families of this process, and its recent rejections.
 
     Args:
         version, revision: version and source revision of this program.
@@ -40,28 +39,20 @@ class Telemetry:
         self.rejected = self._counter("callbacks_rejected_total")
         build = self._gauge("exporter_build_info")
         build.labels(platform.python_version(), revision, version).set(1)
-        self.request = SingleThreadHistogram(CATALOGUE["exporter_request_seconds"], self.registry)
+        self.request = self._histogram("exporter_request_seconds")
         self.commit = self._histogram("exporter_commit_seconds")
         self.render = self._histogram("exporter_render_seconds")
         self.batch = self._histogram("exporter_batch_callbacks")
         self.queued = self._gauge("exporter_queued_callbacks")
-        self._store_up = self._gauge("exporter_store_up")
+        #: Whether the last read and the last write of the store succeeded.
+        self.is_readable = self.is_writable = True
         # Up only while both work: a full disk, for example, stops writes but not reads.
-        self._last_succeeded = {"read": True, "write": True}
+        self._gauge("exporter_store_up").set_function(lambda: self.is_readable and self.is_writable)
         self.callback_open = self._gauge("exporter_callback_open")
         self.overflowed = self._counter("exporter_overflowed_total")
+        self.rejections = RecentRejections()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
-
-    def record_store_access(self, kind: str, *, succeeded: bool) -> None:
-        """Record the last result of a "read" or a "write"; the store is up if both succeeded."""
-        self._last_succeeded[kind] = succeeded
-        self._store_up.set(all(self._last_succeeded.values()))
-
-    @property
-    def is_writable(self) -> bool:
-        """Whether the last write succeeded."""
-        return self._last_succeeded["write"]
 
     def _counter(self, name: str) -> Counter:
         family = CATALOGUE[name]
@@ -75,47 +66,10 @@ class Telemetry:
         return Gauge(family.full_name, family.help, family.labels, registry=self.registry)
 
     def _histogram(self, name: str) -> Histogram:
-        family: Family = CATALOGUE[name]
+        family = CATALOGUE[name]
         return Histogram(
             family.full_name, family.help, family.labels, buckets=family.buckets, registry=self.registry
         )
-
-
-class SingleThreadHistogram(Collector):
-    """A histogram with one label, observed by one thread only.
-
-    It has no lock and finds the bucket by bisection. It observes every answer, and prometheus_client's own
-    histogram would take a noticeable part of the time of an answer.
-    """
-
-    def __init__(self, family: Family, registry: CollectorRegistry) -> None:
-        self._family = family
-        self._numbers: dict[str, tuple[list[int], list[float]]] = {}
-        self._created = time.time()
-        registry.register(self)
-
-    def observe(self, label: str, value: float) -> None:
-        """Add a value to the bucket, the count and the sum of `label`."""
-        numbers = self._numbers.get(label)  # the count of each bucket, and the sum
-        if numbers is None:
-            numbers = self._numbers[label] = [0] * (len(self._family.buckets) + 1), [0.0]
-        numbers[0][bisect_left(self._family.buckets, value)] += 1
-        numbers[1][0] += value
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield the family."""
-        name = self._family.full_name
-        metric = Metric(name, self._family.help, "histogram")
-        edges = [_go_number(edge) for edge in (*self._family.buckets, float("inf"))]
-        # Buckets are counted separately, and added up here: a scrape is rarer than an answer.
-        for label, (counts, total) in sorted(self._numbers.items()):
-            labels = {self._family.labels[0]: label}
-            for edge, count in zip(edges, accumulate(counts), strict=True):
-                metric.add_sample(f"{name}_bucket", {**labels, "le": edge}, count)
-            metric.add_sample(f"{name}_count", labels, sum(counts))
-            metric.add_sample(f"{name}_sum", labels, total[0])
-            metric.add_sample(f"{name}_created", labels, self._created)
-        yield metric
 
 
 class WithoutCreated(Collector):
@@ -129,3 +83,59 @@ class WithoutCreated(Collector):
         for metric in self._registry.collect():
             metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
             yield metric
+
+
+class Rejection(Struct, frozen=True):
+    """A kind of rejection. Equal rejections are counted together.
+
+    Args:
+        status, reason: the HTTP status and the reason of the answer.
+        source: the client address.
+        pointer, message: the first fault; empty without one.
+    """
+
+    status: int
+    reason: str
+    source: str
+    pointer: str
+    message: str
+
+
+class RecentRejections:
+    """Remembers recent rejections, without bodies and paths, since these may hold secrets.
+
+    Equal rejections are one kind with a count, so that one client that keeps failing does not replace the
+    rejections of all others.
+
+    Args:
+        clock: returns UNIX time, seconds.
+        max_kinds: maximum number of kinds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time, max_kinds: int = MAX_KINDS) -> None:
+        self._clock = clock
+        self._max_kinds = max_kinds
+        #: The time of the last rejection and the count, by kind, in the order of the last rejections.
+        self._kinds: dict[Rejection, tuple[float, int]] = {}
+        #: When this object was made, UNIX seconds, and the number of rejections since.
+        self.since = clock()
+        self.total = 0
+
+    def add(self, error: CallbackError, source: str) -> None:
+        """Remember the rejection of a callback from `source`, the client address.
+
+        Above the limit, delete the kind that has not occurred for the longest time.
+        """
+        fault = error.faults[0] if error.faults else Fault("", "")
+        texts = (text[:MAX_CHARACTERS] for text in (source, fault.pointer, fault.message))
+        kind = Rejection(error.status, error.reason, *texts)
+        # Removed and inserted again, so that the order of the dict is that of the last occurrences.
+        _, count = self._kinds.pop(kind, (0.0, 0))
+        self._kinds[kind] = self._clock(), count + 1
+        self.total += 1
+        if len(self._kinds) > self._max_kinds:
+            del self._kinds[next(iter(self._kinds))]
+
+    def newest_first(self) -> list[tuple[Rejection, tuple[float, int]]]:
+        """Return each kind with the time of its last rejection, UNIX seconds, and the count."""
+        return list(reversed(self._kinds.items()))

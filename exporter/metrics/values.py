@@ -5,16 +5,16 @@ Pure: no clock, no I/O.
 """
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from exporter.metrics.catalogue import CATALOGUE, OTHER, OVERFLOW, UNKNOWN, Family, Scope
 from exporter.protocol.events import EventKind, EventRow
-from exporter.relay import Counted, Measurement, Observed
+from exporter.relay import Counted, Measurement, Observed, Task
 
 MICRO = 1_000_000
 #: Separates the parts of a key. No part but the last may contain it.
@@ -25,6 +25,9 @@ SEEN_VALUE = "seen"
 
 #: The label set of the families without `--metrics.labels`.
 FLEET: tuple[str, ...] = ("",)
+
+#: The families of which senders choose the label values, with the maximum number of these.
+_LIMITS = {family.name: family.limit for family in CATALOGUE.values() if family.limit}
 
 #: The task, the value and the arrival (seconds) of an observation.
 Exemplar = tuple[str, float, float]
@@ -49,19 +52,31 @@ class LabelSetValues(Struct, frozen=True, array_like=True):
 
     def plus(self, increments: "Increments") -> "LabelSetValues":
         """Return these values with `increments` added."""
-        values = dict(self.values)
+        values, times = self.values.copy(), self.times.copy()
         for key, amount in increments.values.items():
             values[key] = values.get(key, 0) + amount
-        times = self.times | {k: max(v, self.times.get(k, 0)) for k, v in increments.times.items()}
+        for key, time in increments.times.items():
+            times[key] = max(time, times.get(key, 0))
         return replace(self, values=values, times=times, exemplars=self.exemplars | increments.exemplars)
 
 
 class Increments(Struct):
     """The increments of one label set."""
 
-    values: Counter[str]
-    times: dict[str, int]
-    exemplars: dict[str, Exemplar]
+    values: Counter[str] = field(default_factory=Counter)
+    times: dict[str, int] = {}
+    exemplars: dict[str, Exemplar] = {}
+
+
+def labels_of(task: Task, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the values of the labels `names` of a task; a missing value is `_unknown`."""
+    return _as_labels(*map(partial(getattr, task), names))
+
+
+# Many tasks share few label sets: the cache lets their records share one tuple, too.
+@lru_cache(maxsize=4096)
+def _as_labels(*values: object) -> tuple[str, ...]:
+    return tuple(str(value) or UNKNOWN for value in values)
 
 
 def series(*parts: str) -> str:
@@ -77,11 +92,12 @@ def histogram_keys(name: str, *label: str) -> tuple[str, ...]:
     return (*(series(name, *label, str(index)) for index in buckets), series(name, *label, SUM))
 
 
-class BatchIncrements:
+class BatchIncrements(Struct):
     """Collects the increments of a batch by label set."""
 
-    def __init__(self) -> None:
-        self.by_labels: dict[tuple[str, ...], Increments] = {}
+    by_labels: defaultdict[tuple[str, ...], Increments] = field(
+        default_factory=partial(defaultdict, Increments)
+    )
 
     def record(
         self, measurements: Iterable[Measurement], labels: tuple[str, ...], task_id: str, arrival: float
@@ -99,26 +115,33 @@ class BatchIncrements:
         """
         for name, label, amount in measurements:
             family = CATALOGUE[name]
-            increments = self._increments_of(labels if family.scope is Scope.LABELLED else FLEET)
+            increments = self.by_labels[labels if family.scope is Scope.LABELLED else FLEET]
             if family.kind == "histogram":
-                _observe(increments, family, label, amount, (task_id, amount, arrival))
+                keys = histogram_keys(name, label) if family.labels else histogram_keys(name)
+                bucket = keys[bisect_left(family.buckets, amount)]
+                increments.values[bucket] += 1
+                increments.values[keys[-1]] += round(amount * MICRO)
+                if task_id:  # an exit without a task has none to show
+                    increments.exemplars[bucket] = task_id, amount, arrival
             elif family.labels:
-                increments.values[series(name, _label(family, label))] += int(amount)
+                # A family with OTHER has a fixed list of values: a new alarm type makes no new series.
+                if OTHER in family.values and label not in family.values:
+                    label = OTHER
+                increments.values[SEP.join((name, label or UNKNOWN))] += int(amount)
             else:
                 increments.values[name] += int(amount)
 
     def count(self, name: str, *labels: str, amount: int = 1) -> None:
         """Increment a counter of the fleet."""
-        self._increments_of(FLEET).values[series(name, *labels)] += amount
+        self.by_labels[FLEET].values[SEP.join((name, *labels))] += amount
 
     def set_time(self, name: str, label: str, time: float) -> None:
         """Set a time of the fleet (seconds), unless the batch already has a newer one."""
-        times = self._increments_of(FLEET).times
-        key = series(name, label)
+        times, key = self.by_labels[FLEET].times, SEP.join((name, label))
         times[key] = max(times.get(key, 0), round(time * MICRO))
 
     def apply_limits(self, seen: Mapping[str, int]) -> Counter[str]:
-        """Merge label values over the limit of their family into OVERFLOW; return the amounts by family.
+        """Merge label values over the limit of their family into OVERFLOW; return the amounts by limit.
 
         Args:
             seen: the stored values of FLEET; they record which label values have series of their own.
@@ -126,55 +149,28 @@ class BatchIncrements:
         merged: Counter[str] = Counter()
         # Copies, because the loop changes both mappings.
         for increments in list(self.by_labels.values()):
-            for key in [k for k in increments.values if _limit(k)]:
-                if not self._claim_series(key, seen):
-                    name = key.split(SEP, 1)[0]
+            for key in list(increments.values):
+                name = key.partition(SEP)[0]
+                if name in _LIMITS and not self._claim_series(key, seen):
                     amount = increments.values.pop(key)
                     increments.values[series(name, OVERFLOW)] += amount
-                    merged[name] += amount
+                    merged[CATALOGUE[name].bound] += amount
         return merged
 
     def _claim_series(self, key: str, seen: Mapping[str, int]) -> bool:
         """Give a label value a series of its own if the limit allows; return whether it has one."""
         name, label = key.split(SEP, 1)
         record = series(SEEN_VALUE, key)
-        added = self._increments_of(FLEET).values
+        added = self.by_labels[FLEET].values
         # UNKNOWN is a value of our own, so it does not use up the limit.
         if label == UNKNOWN or record in seen or record in added:
             return True
         prefix = series(SEEN_VALUE, name, "")
-        if sum(k.startswith(prefix) for k in (*seen, *added)) >= CATALOGUE[name].limit:
+        if sum(k.startswith(prefix) for k in (*seen, *added)) >= _LIMITS[name]:
             return False
         # Recorded for the fleet, so that every label set has the same values.
         added[record] = 1
         return True
-
-    def _increments_of(self, labels: tuple[str, ...]) -> Increments:
-        increments = self.by_labels.get(labels)
-        if increments is None:
-            increments = self.by_labels[labels] = Increments(Counter(), {}, {})
-        return increments
-
-
-def _limit(key: str) -> int:
-    family = CATALOGUE.get(key.split(SEP, 1)[0])
-    return family.limit if family else 0
-
-
-def _observe(increments: Increments, family: Family, label: str, value: float, exemplar: Exemplar) -> None:
-    keys = histogram_keys(family.name, label) if family.labels else histogram_keys(family.name)
-    bucket = keys[bisect_left(family.buckets, value)]
-    increments.values[bucket] += 1
-    increments.values[keys[-1]] += round(value * MICRO)
-    if exemplar[0]:  # an exit without a task has no task_id to show
-        increments.exemplars[bucket] = exemplar
-
-
-def _label(family: Family, label: str) -> str:
-    # A family with OTHER has a fixed list of values, so that a new alarm type makes no new series.
-    if OTHER in family.values:
-        return label if label in family.values else OTHER
-    return label or UNKNOWN
 
 
 def check_names(

@@ -25,7 +25,8 @@ class Parser:
 
     Args:
         redactor: removes secrets from URLs and messages.
-        authenticate: checks the decoded body before it is validated; raises CallbackError to reject it.
+        authenticate: checks the decoded body before it is validated; raises CallbackError to reject it. None
+            if callbacks have no signatures to check.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class Parser:
         *,
         schemas: Schemas,
         redactor: Redactor,
-        authenticate: Callable[[object], None] = lambda body: None,
+        authenticate: Callable[[object], None] | None = None,
     ) -> None:
         self._envelope = schemas.envelope
         # By name, so that an event is looked up once and gives both its kind and its schema.
@@ -49,11 +50,14 @@ class Parser:
                 expected there; or the error that `authenticate` raises.
         """
         body = _loads(raw, "")
-        self._authenticate(body)
+        if self._authenticate is not None:
+            self._authenticate(body)
         if not isinstance(body, dict):
             raise CallbackError(400, "schema", (Fault("", "expected an object"),))
-        # Checked before the schema: another product's callback is answered 200, whatever its fields are.
-        if _is_foreign(body):
+        # Checked before the schema: another product's callback is answered 200, whatever its fields are. Not
+        # by isinstance: True is an int, and must reach the schema, which rejects it.
+        event_type = body.get("event_type")
+        if type(event_type) is int and event_type != RELAY_EVENT_TYPE:
             return Ignored(is_quarantined=False)
         _unpack(body)
         kind, schema = self._events.get(_text(body.get("callback_event")), (None, self._envelope))
@@ -69,7 +73,14 @@ class Parser:
         to_url, to_host, stream_id = self._redactor.destination(
             body.get("to_url") or "", body.get("stream_id") or ""
         )
-        source_host, sources = self._sources(body.get("source_urls"), msg)
+        urls, file_url = body.get("source_urls"), msg.get("url")
+        source_host = sources = ""
+        if urls:
+            source_host, sources = self._redactor.sources(urls)
+        elif isinstance(file_url, str):  # the URL of the file still shows the source host
+            source_host, _ = self._redactor.sources([file_url])
+        # Almost every callback has known fields only.
+        is_known = body.keys() <= schema.fields and msg.keys() <= schema.msg_fields
         return Callback(
             kind=kind,
             appid=int(body["appid"] if "appid" in body else body["appId"]),
@@ -84,15 +95,8 @@ class Parser:
             subject=self._subject(kind, msg),
             duration_seconds=float(msg.get("duration") or 0) if kind.subject is Subject.FILE else 0.0,
             message=self._message(body, msg) if kind.subject is Subject.EXIT_CODE else "",
-            unknown_fields=_unknown(body, msg, schema),
+            unknown_fields=() if is_known else _unknown(body, msg, schema),
         )
-
-    def _sources(self, urls: list[str] | None, msg: dict[str, Any]) -> tuple[str, str]:
-        if urls:
-            return self._redactor.sources(urls)
-        # Without source_urls, the URL of the file still shows the source host.
-        url = msg.get("url")
-        return self._redactor.source(url)[0] if isinstance(url, str) else "", ""
 
     def _message(self, body: dict[str, Any], msg: dict[str, Any]) -> str:
         text: str = msg.get("message") or ""
@@ -105,7 +109,7 @@ class Parser:
                 return ""
             case Subject.FILE:
                 index = msg.get("index")  # may be 0, the first file
-                return self._redactor.source(msg["url"])[1] if index is None else str(int(index))
+                return self._redactor.sources([msg["url"]])[1] if index is None else str(int(index))
             case Subject.EXIT_CODE:
                 return _code(msg.get("code"))
             case Subject.TEXT:
@@ -123,12 +127,6 @@ def _loads(raw: bytes | str, pointer: str) -> Any:
         ) from exc
 
 
-def _is_foreign(body: dict[str, Any]) -> bool:
-    event_type = body.get("event_type")
-    # Not isinstance: True is an int, and must reach the schema, which rejects it.
-    return type(event_type) is int and event_type != RELAY_EVENT_TYPE
-
-
 def _unpack(body: dict[str, Any]) -> None:
     """Replace the JSON strings in `msg` and `source_urls` with their decoded values."""
     msg = body.get("msg")
@@ -144,9 +142,6 @@ def _unpack(body: dict[str, Any]) -> None:
 
 
 def _unknown(body: dict[str, Any], msg: dict[str, Any], schema: Schema) -> tuple[str, ...]:
-    # Fast path: almost every callback has known fields only.
-    if body.keys() <= schema.fields and msg.keys() <= schema.msg_fields:
-        return ()
     outer = body.keys() - schema.fields
     inner = msg.keys() - schema.msg_fields
     return (*sorted(outer), *(f"msg.{name}" for name in sorted(inner)))

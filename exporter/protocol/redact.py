@@ -112,17 +112,14 @@ class Redactor:
         shown = f"~{self.digest(last)}"
         return f"{base}{head}{slash}{shown}", host, shown if stream_id == last else stream_id
 
-    def source(self, url: str) -> tuple[str, str]:
-        """Return the host of a source, and a digest of its URL without user, query and fragment."""
-        base, host, path = _parts(url)
-        return host, self.digest(base + path if base else url.partition("?")[0])
-
     def sources(self, urls: Sequence[str]) -> tuple[str, str]:
-        """Return the host of the first source, and a digest of all sources in their order."""
-        host, digest = self.source(urls[0])
-        if len(urls) == 1:  # the common case: no second digest
-            return host, digest
-        return host, self.digest(" ".join(self.source(url)[1] for url in urls))
+        """Return the host of the first URL, and a digest of all of them without user, query and fragment."""
+        hosts, digests = [], []
+        for url in urls:
+            base, host, path = _parts(url)
+            hosts.append(host)
+            digests.append(self.digest(base + path if base else url.partition("?")[0]))
+        return hosts[0], digests[0] if len(urls) == 1 else self.digest(" ".join(digests))
 
     def message(self, text: str, to_url: str) -> str:
         """Return the message of a callback for `to_url` on one line, without secrets.

@@ -17,6 +17,7 @@ from exporter.relay.task import (
     FoldSettings,
     RunState,
     Task,
+    key_of,
     next_due,
     state_of,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "fold",
     "history",
     "is_forgotten",
+    "key_of",
     "next_due",
     "settle",
     "state_of",

@@ -60,15 +60,8 @@ def attribute_exit(
         arrival,
         callback.subject,
     )
-    identities, floor = remember(nameless, result.identities, arrival, settings)
-    remembered = replace(
-        nameless,
-        last_callback_at=arrival,
-        newest_ms=max(nameless.newest_ms, event_time.ms if event_time.is_stated else 0),
-        identities=identities,
-        dedup_floor_ms=floor,
-        current=RunState(exit=entry),
-    )
+    remembered = remember(nameless, callback, result, arrival, settings)
+    remembered = replace(remembered, current=RunState(exit=entry))
     active = [task for task in candidates if task.current.active]
     # Without sources the account alone is not enough: any of its tasks could have exited.
     if len(active) == 1 and callback.sources:

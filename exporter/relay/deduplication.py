@@ -88,33 +88,52 @@ def event_time_of(callback: Callback, arrival: float, settings: FoldSettings) ->
 def deduplicate(task: Task, callback: Callback, arrival: float, settings: FoldSettings) -> DedupResult:
     """Decide whether `callback`, which arrived at `arrival` (seconds), is counted for `task`."""
     event_time = event_time_of(callback, arrival, settings)
-    if event_time.is_stated:
-        return _compare_identity(task, callback, event_time, arrival, settings)
-    if _was_counted(task, callback, arrival, settings) or _is_repeated(task, callback, arrival, settings):
+    if not event_time.is_stated:
+        return _deduplicate_by_state(task, callback, event_time, arrival, settings)
+    identity, seconds = _identity(event_time.ms, callback), callback.event_time_seconds
+    # A start states two times. Its second identity has both, to distinguish a redelivery from a start with
+    # the same `task_start_time` and another `event_time`.
+    has_both = callback.kind is EventKind.START and event_time.has_milliseconds and seconds
+    with_seconds = f"{identity}|{seconds}" if has_both else ""
+    if _is_remembered(task, with_seconds or identity, arrival, settings):
         return DedupResult(Verdict.DUPLICATE, event_time)
-    # The run state recognizes a redelivery of an event that changes it. Others need an identity.
-    identities = () if callback.kind.changes_state else (_identity(None, callback),)
+    if with_seconds and seconds and _is_remembered(task, identity, arrival, settings):
+        return _compare_conflicting_start(task, event_time, seconds, with_seconds)
+    is_old = event_time.ms / 1000 < arrival - settings.retry
+    if event_time.ms <= task.dedup_floor_ms or (is_old and event_time.ms <= task.newest_ms):
+        return DedupResult(Verdict.STALE, event_time)
+    identities = (identity, with_seconds) if with_seconds else (identity,)
     return DedupResult(Verdict.APPLIED, event_time, identities)
 
 
 def remember(
-    task: Task, identities: tuple[str, ...], arrival: float, settings: FoldSettings
-) -> tuple[dict[str, float], int]:
-    """Return the identities of `task` with `identities` added, and its `dedup_floor_ms`.
+    task: Task, callback: Callback, result: DedupResult, arrival: float, settings: FoldSettings
+) -> Task:
+    """Return `task` with what is needed to recognize redeliveries of a counted callback, and its times.
 
     Identities older than the retry window are dropped. Above MAX_IDENTITIES, those with the oldest event
     times are dropped and the floor rises to them: below it, a redelivery is no longer recognized.
     """
-    oldest = arrival - settings.retry
-    kept = {identity: seen for identity, seen in task.identities.items() if seen >= oldest}
-    for identity in identities:
-        kept[identity] = arrival
-    floor = task.dedup_floor_ms
-    while len(kept) > MAX_IDENTITIES:
-        first = min(kept, key=_event_ms)
+    identities = task.identities | dict.fromkeys(result.identities, arrival)
+    for identity, seen in list(identities.items()):
+        if seen < arrival - settings.retry:
+            del identities[identity]
+    floor, start_stated = task.dedup_floor_ms, task.start_stated
+    while len(identities) > MAX_IDENTITIES:
+        first = min(identities, key=_event_ms)
         floor = max(floor, _event_ms(first))
-        del kept[first]
-    return kept, floor
+        del identities[first]
+    if callback.kind is EventKind.START and callback.stated_ms and callback.event_time_seconds:
+        stated = callback.stated_ms, callback.event_time_seconds
+        start_stated = max(stated, start_stated or stated)
+    return replace(
+        task,
+        last_callback_at=max(arrival, task.last_callback_at),
+        newest_ms=max(task.newest_ms, result.event_time.ms if result.event_time.is_stated else 0),
+        start_stated=start_stated,
+        identities=identities,
+        dedup_floor_ms=floor,
+    )
 
 
 def with_replay_horizon(
@@ -144,34 +163,23 @@ def _event_ms(identity: str) -> int:
     return int(identity.partition("|")[0] or 0)
 
 
-def _compare_identity(
+def _deduplicate_by_state(
     task: Task, callback: Callback, event_time: EventTime, arrival: float, settings: FoldSettings
 ) -> DedupResult:
-    identity = _identity(event_time.ms, callback)
-    seconds = callback.event_time_seconds
-    # A start states two times. Its second identity has both, to distinguish a redelivery from a start with
-    # the same `task_start_time` and another `event_time`.
-    has_both = callback.kind is EventKind.START and event_time.has_milliseconds and seconds
-    with_seconds = f"{identity}|{seconds}" if has_both else ""
-    if _is_remembered(task, with_seconds or identity, arrival, settings):
+    """Decide about a callback without a valid event time."""
+    if callback.kind.changes_state:
+        # The run state recognizes a redelivery of an event that changes it.
+        is_repeated = _IS_REPEATED[callback.kind](task.current, callback, arrival, settings)
+        identities: tuple[str, ...] = ()
+    else:
+        identities = (_identity(None, callback),)
+        seen = task.identities.get(identities[0])
+        is_repeated = seen is not None and arrival - seen <= EQUAL_ALARM_SECONDS
+    # If the clock of this machine was set back, the callback may be counted with a time that was still valid.
+    stated_ms = callback.stated_ms or (callback.event_time_seconds or 0) * 1000
+    if is_repeated or (stated_ms and _is_remembered(task, _identity(stated_ms, callback), arrival, settings)):
         return DedupResult(Verdict.DUPLICATE, event_time)
-    if with_seconds and seconds and _is_remembered(task, identity, arrival, settings):
-        return _compare_conflicting_start(task, event_time, seconds, with_seconds)
-    is_old = event_time.ms / 1000 < arrival - settings.retry
-    if event_time.ms <= task.dedup_floor_ms or (is_old and event_time.ms <= task.newest_ms):
-        return DedupResult(Verdict.STALE, event_time)
-    identities = (identity, with_seconds) if with_seconds else (identity,)
     return DedupResult(Verdict.APPLIED, event_time, identities)
-
-
-def _was_counted(task: Task, callback: Callback, arrival: float, settings: FoldSettings) -> bool:
-    """Return whether the callback was counted with its event time while that time was still valid.
-
-    That happens when the clock of this machine was set back in between.
-    """
-    seconds = callback.event_time_seconds
-    stated_ms = callback.stated_ms or (seconds * 1000 if seconds else None)
-    return stated_ms is not None and _is_remembered(task, _identity(stated_ms, callback), arrival, settings)
 
 
 def _compare_conflicting_start(task: Task, event_time: EventTime, seconds: int, identity: str) -> DedupResult:
@@ -193,14 +201,6 @@ def _compare_conflicting_start(task: Task, event_time: EventTime, seconds: int, 
 def _is_remembered(task: Task, identity: str, arrival: float, settings: FoldSettings) -> bool:
     seen = task.identities.get(identity)
     return seen is not None and seen >= arrival - settings.retry
-
-
-def _is_repeated(task: Task, callback: Callback, arrival: float, settings: FoldSettings) -> bool:
-    """Return whether a callback without an event time is a redelivery."""
-    if callback.kind.changes_state:
-        return _IS_REPEATED[callback.kind](task.current, callback, arrival, settings)
-    seen = task.identities.get(_identity(None, callback))
-    return seen is not None and arrival - seen <= EQUAL_ALARM_SECONDS
 
 
 def _is_start_repeated(run: RunState, callback: Callback, arrival: float, settings: FoldSettings) -> bool:

@@ -26,7 +26,7 @@ from exporter.relay.deduplication import (
     deduplicate,
     remember,
 )
-from exporter.relay.state_machine import Transition, apply, apply_log, is_later, state_after
+from exporter.relay.state_machine import TRANSITIONS, Transition, apply_log, is_later, state_after
 from exporter.relay.task import Entry, FoldSettings, RunState, Task, entry_due, forgotten_at, lost_at
 
 #: Maximum number of entries of a log. It limits the size of a task's record and the time to read the log.
@@ -53,28 +53,20 @@ def fold(task: Task, callback: Callback, arrival: float, settings: FoldSettings)
     task, result = settled.task, deduplicate(settled.task, callback, arrival, settings)
     if result.verdict is not Verdict.APPLIED:
         return Folded(task, result.verdict, settled.measurements)
-    event_time = result.event_time
-    identities, floor = remember(task, result.identities, arrival, settings)
-    updated = replace(
-        task,
+    task = replace(
+        remember(task, callback, result, arrival, settings),
         to_host=callback.to_host or task.to_host,
         source_host=callback.source_host or task.source_host,
         stream_id=callback.stream_id or task.stream_id,
         to_url=callback.to_url or task.to_url,
         sources=callback.sources or task.sources,
-        last_callback_at=max(arrival, task.last_callback_at),
-        newest_ms=max(task.newest_ms, event_time.ms if event_time.is_stated else 0),
         runs=task.runs + (callback.kind is EventKind.START),
-        start_stated=_start_stated(task, callback),
-        identities=identities,
-        dedup_floor_ms=floor,
     )
-    changed, measurements = _change_run_state(updated, callback, event_time, arrival, settings)
-    return Folded(
-        changed,
-        Verdict.APPLIED,
-        (*settled.measurements, *measurements_of(callback, result, arrival, settings), *measurements),
-    )
+    measurements = (*settled.measurements, *measurements_of(callback, result, arrival, settings))
+    if callback.kind.changes_state:
+        task, changes = _change_run_state(task, callback, result.event_time, arrival, settings)
+        measurements += changes
+    return Folded(task, Verdict.APPLIED, measurements)
 
 
 def settle(task: Task, now: float, settings: FoldSettings) -> Folded:
@@ -83,10 +75,13 @@ def settle(task: Task, now: float, settings: FoldSettings) -> Folded:
     Doing it again changes nothing.
     """
     measurements: tuple[Measurement, ...] = ()
-    due = [i for i, entry in enumerate(task.log) if entry_due(entry, settings) <= now]
-    if due:
-        task, measurements = _settle_through(task, due[-1])
-    if not task.log and lost_at(task, settings) <= now:
+    last_due = -1
+    for place, entry in enumerate(task.log):
+        if entry_due(entry, settings) <= now:
+            last_due = place
+    if last_due >= 0:
+        task, measurements = _settle_through(task, last_due)
+    if task.current.active and not task.log and lost_at(task, settings) <= now:
         lost = replace(task.current, active=False, lost=True, file=None)
         task = replace(task, settled=lost, current=lost)
         measurements = (*measurements, Counted.TASK_LOST.increment)
@@ -123,21 +118,10 @@ def measurements_of(
     return tuple(measurements)
 
 
-def _start_stated(task: Task, callback: Callback) -> tuple[int, int] | None:
-    if callback.kind is not EventKind.START:
-        return task.start_stated
-    if callback.stated_ms is None or callback.event_time_seconds is None:
-        return task.start_stated
-    stated = (callback.stated_ms, callback.event_time_seconds)
-    return max(stated, task.start_stated or stated)
-
-
 def _change_run_state(
     task: Task, callback: Callback, event_time: EventTime, arrival: float, settings: FoldSettings
 ) -> tuple[Task, tuple[Measurement, ...]]:
     """Put the callback into the log of `task`; return the changed task, and the measurements."""
-    if not callback.kind.changes_state:
-        return task, ()
     entry = Entry(
         callback.kind,
         event_time.ms,
@@ -148,10 +132,11 @@ def _change_run_state(
         callback.duration_seconds,
         message=callback.message,
     )
-    if entry.kind is EventKind.START and (start := _start_of_inferred_run(task, entry, settings)):
-        entry = start
-        if _is_start_of_settled_run(task.settled, entry):
-            return _start_settled_run(task, entry)
+    if entry.kind is EventKind.START and task.current.active:
+        start = _start_of_inferred_run(task, entry, settings)
+        if start is not None and _is_start_of_settled_run(task.settled, start):
+            return _start_settled_run(task, start)
+        entry = start or entry
     if entry.second < task.settled_until:
         # Too late to change the run state. A start still counts as a restart: the task has had a later run.
         return task, (Counted.TASK_RESTARTED.increment,) if entry.kind is EventKind.START else ()
@@ -168,7 +153,7 @@ def _start_of_inferred_run(task: Task, start: Entry, settings: FoldSettings) -> 
     A start without an event time gets one just before the first file of the run, which overtook it.
     """
     run = task.current
-    if not run.active or not run.inferred or run.start is None:
+    if not run.inferred or run.start is None:
         return None
     if start.has_event_time:
         return start
@@ -196,7 +181,7 @@ def _insert(task: Task, log: tuple[Entry, ...], entry: Entry) -> tuple[Task, tup
     """Read the log with `entry` in it, and record what later callbacks can't change."""
     if log[-1] is entry and (len(log) == 1 or log[-2].second < entry.second):
         # The usual case: the entry is the newest, so the log need not be read again.
-        own = last = apply(task.current, entry)
+        own = last = TRANSITIONS[entry.kind](task.current, entry, ())
     else:
         transitions = list(apply_log(task.settled, log))
         own, last = next(t for t in transitions if t.entry is entry), transitions[-1]

@@ -116,7 +116,7 @@ def apply_log(state: RunState, log: Sequence[Entry]) -> Iterator[Transition]:
             end += 1
         group = log[begin:end] if end == begin + 1 else in_order(log[begin:end], state.file)
         for index, entry in enumerate(group, 1):
-            transition = _TRANSITIONS[entry.kind](state, entry, (*group[index:], *log[end:]))
+            transition = TRANSITIONS[entry.kind](state, entry, (*group[index:], *log[end:]))
             state = transition.state
             yield transition
         begin = end
@@ -127,11 +127,6 @@ def state_after(state: RunState, log: Sequence[Entry]) -> RunState:
     for transition in apply_log(state, log):
         state = transition.state
     return state
-
-
-def apply(state: RunState, entry: Entry) -> Transition:
-    """Apply one entry that is newer than all before it."""
-    return _TRANSITIONS[entry.kind](state, entry, ())
 
 
 def in_order(group: Sequence[Entry], playing: Entry | None) -> list[Entry]:
@@ -171,7 +166,7 @@ def _on_start(state: RunState, entry: Entry, rest: Sequence[Entry]) -> Transitio
     duration = _NOTHING
     if state.active:
         missing = (Counted.MISSED_EXIT.increment, *_interruption(state, rest))
-    elif not state.lost:
+    elif state.exit is not None and not state.lost:
         # After a lost run it is not known when the downtime began.
         duration = _duration(Observed.DOWNTIME, state.exit, entry)
     is_restart = state.start is not None or state.exit is not None
@@ -224,9 +219,10 @@ def _on_exit(state: RunState, entry: Entry, rest: Sequence[Entry]) -> Transition
     return Transition(entry, ended, *duration, missing)
 
 
-#: What each event does to the run state. A task becomes lost, without an event, in `fold.settle`.
-_TRANSITIONS = check_complete(
-    "relay.state_machine._TRANSITIONS",
+#: What each event does to the run state. The functions also get the later entries of the log, to find a
+#: finish that was overtaken. A task becomes lost, without an event, in `fold.settle`.
+TRANSITIONS = check_complete(
+    "relay.state_machine.TRANSITIONS",
     {
         EventKind.START: _on_start,
         EventKind.FILE_START: _on_file_start,

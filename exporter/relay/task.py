@@ -4,6 +4,7 @@ from math import inf
 
 from msgspec import Struct
 
+from exporter.protocol.callback import Callback
 from exporter.protocol.events import EventKind
 
 ACTIVE, FAILED, LOST, STOPPED, NONE = "active", "failed", "lost", "stopped", "none"
@@ -132,6 +133,14 @@ class Task(Struct, frozen=True, gc=False, kw_only=True, array_like=True):
     settled_until: int = 0
 
 
+def key_of(source: Task | Callback) -> str:
+    """Return the key of a task, from the task or from a callback of it.
+
+    A nameless task, see `relay.attribution`, has its sources in the key instead of an ID.
+    """
+    return f"{source.appid}/{source.task_id}" if source.task_id else f"{source.appid}?{source.sources}"
+
+
 def state_of(task: Task, settings: FoldSettings) -> str:
     """Return the state of `task`: one of STATES, or NONE if no run of it is known."""
     run = task.current
@@ -157,12 +166,7 @@ def entry_due(entry: Entry, settings: FoldSettings) -> float:
 
 
 def lost_at(task: Task, settings: FoldSettings) -> float:
-    """Return when `task` is lost if no other callback arrives, seconds; infinity if it is not active."""
-    return _next_callback_due(task, settings) if task.current.active else inf
-
-
-def _next_callback_due(task: Task, settings: FoldSettings) -> float:
-    """Return when the next callback of a run is due at the latest, seconds."""
+    """Return when an active task is lost if no callback arrives, or when a lost one was lost, seconds."""
     run = task.current
     if run.inferred and run.start is not None:
         # Its callbacks are about files, so the next one is due when the file has played.
@@ -176,14 +180,16 @@ def forgotten_at(task: Task, settings: FoldSettings) -> float:
     state = state_of(task, settings)
     if state == ACTIVE:
         return inf
-    # A task becomes lost when its next callback is overdue: count from there, not from its last callback.
-    since = _next_callback_due(task, settings) if state == LOST else task.last_callback_at
+    since = lost_at(task, settings) if state == LOST else task.last_callback_at
     after = settings.forget_after if state in (FAILED, LOST) else settings.forget_stopped_after
     return since + max(after, settings.retry, settings.reorder + 1.0)
 
 
 def next_due(task: Task, settings: FoldSettings) -> float:
     """Return when a sweep must check `task` next, if no other callback arrives, seconds."""
-    if task.log:
-        return min([entry_due(entry, settings) for entry in task.log])
-    return min(lost_at(task, settings), forgotten_at(task, settings))
+    if not task.log:
+        return lost_at(task, settings) if task.current.active else forgotten_at(task, settings)
+    due = inf
+    for entry in task.log:
+        due = min(due, entry_due(entry, settings))
+    return due

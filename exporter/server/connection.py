@@ -10,10 +10,10 @@ from http import HTTPStatus
 from typing import Any
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from exporter.server.listener import Listener, WorkerState
+from exporter.server.listener import LingeringTransport, Listener, WorkerState
 from exporter.server.request_head import (
     HEAD_TOO_LONG,
     MAX_HEAD_BYTES,
@@ -24,7 +24,6 @@ from exporter.server.request_head import (
     origin_form,
     read_proxy_header,
 )
-from exporter.server.transport import ConnectionFlowControl, LingeringTransport
 
 #: Time limits for receiving the headers of a request, and its body.
 HEADERS_SECONDS, BODY_SECONDS = 10.0, 10.0
@@ -62,7 +61,6 @@ class Connection(HttpToolsProtocol):
     """
 
     server_state: WorkerState
-    flow: ConnectionFlowControl
     transport: LingeringTransport  # type: ignore[assignment]
 
     def __init__(self, config: Config, state: WorkerState, listener: Listener) -> None:
@@ -81,12 +79,8 @@ class Connection(HttpToolsProtocol):
         self._error: ErrorAnswer | None = None
         #: Bytes to send after the last answer, before the connection closes; None while it stays open.
         self._final_bytes: bytes | None = None
-        #: Deadlines on the clock of `_now`: for the client to send, and to read what was sent.
+        #: Deadlines in `running_seconds`: for the client to send, and to read what was sent.
         self._receive_deadline = self._send_deadline = float("inf")
-
-    @property
-    def _now(self) -> float:
-        return self.server_state.running_seconds
 
     @property
     def _is_answered(self) -> bool:
@@ -95,7 +89,8 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.flow, self.transport = ConnectionFlowControl(transport), LingeringTransport(transport)
+        self.transport = LingeringTransport(transport)
+        self.flow = FlowControl(self.transport)  # type: ignore[arg-type]
         if tls_object := transport.get_extra_info("ssl_object"):
             self.server_state.handshakes.discard(tls_object)
         self.client = self.client or ("", 0)  # None if the client has already disconnected
@@ -104,7 +99,7 @@ class Connection(HttpToolsProtocol):
             transport.abort()
             return
         self._awaits_proxy_header = self._listener.is_trusted_proxy(self.client[0])
-        self._receive_deadline = self._now + HEADERS_SECONDS
+        self._receive_deadline = self.server_state.running_seconds + HEADERS_SECONDS
 
     def data_received(self, data: bytes) -> None:
         """Parse received bytes, or buffer them while an earlier request is in progress."""
@@ -141,7 +136,7 @@ class Connection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Start the client's time limit for reading."""
         super().pause_writing()
-        self._send_deadline = self._now + SEND_SECONDS
+        self._send_deadline = self.server_state.running_seconds + SEND_SECONDS
 
     def resume_writing(self) -> None:
         """Stop the time limit: the client has read enough."""
@@ -150,7 +145,7 @@ class Connection(HttpToolsProtocol):
 
     def check_deadlines(self) -> None:
         """Close the connection if its client has exceeded a time limit."""
-        now = self._now
+        now = self.server_state.running_seconds
         if now > self._send_deadline:
             self.transport.abort()
         elif self.transport.is_closing():
@@ -169,8 +164,8 @@ class Connection(HttpToolsProtocol):
             self._parse(piece)
         if self._unparsed and not self._awaits_proxy_header:
             # Unread bytes stay in the socket, so that a client with many requests fills no memory here.
-            self.flow.has_unparsed = True
-            self.flow.pause_reading()
+            self.transport.has_unparsed = True
+            self.transport.pause_reading()
 
     def _parse(self, piece: bytes) -> None:
         self._head_bytes += len(piece)
@@ -194,7 +189,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._read_state, self.transport.is_receiving = ReadState.HEAD, True
-        self._receive_deadline = self._now + HEADERS_SECONDS
+        self._receive_deadline = self.server_state.running_seconds + HEADERS_SECONDS
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -203,7 +198,8 @@ class Connection(HttpToolsProtocol):
         self._error = check_head(version, self.url, self.headers)
         if self._error is not None:
             raise ValueError(self._error)  # the parser stops, and uvicorn calls `send_400_response`
-        self.url = origin_form(self.url)
+        if not self.url.startswith(b"/") or b"#" in self.url:
+            self.url = origin_form(self.url)
         self.expect_100_continue &= version == "1.1"  # HTTP/1.0 has no `100 Continue`
         super().on_headers_complete()
         self._read_state = ReadState.BODY
@@ -225,7 +221,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._read_state, self._head_bytes, self.transport.is_receiving = ReadState.IDLE, 0, False
-        self._receive_deadline = self._now + self._listener.idle_seconds
+        self._receive_deadline = self.server_state.running_seconds + self._listener.idle_seconds
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -233,25 +229,25 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
         if self.transport.is_closing():
             return
-        if self.flow.has_unparsed and not self.pipeline:
-            self.flow.has_unparsed = False
+        if self.transport.has_unparsed and not self.pipeline:
+            self.transport.has_unparsed = False
             self._parse_unparsed()
             # Above that limit uvicorn has paused reading itself, until the app reads the body.
-            if not self.flow.has_unparsed and len(self.cycle.body) <= HIGH_WATER_LIMIT:
-                self.flow.resume_reading()
-        if self._is_answered:
-            self._wait_or_close()
-
-    def _wait_or_close(self) -> None:
-        """Start the time limit for the client's next bytes, or close the connection."""
-        if self._final_bytes is not None:
-            self.transport.write(self._final_bytes)
-            self.transport.close()
-        elif self._has_received_eof:
-            self.transport.close()
+            if len(self.cycle.body) <= HIGH_WATER_LIMIT:
+                self.transport.resume_reading()
+        if not self._is_answered:
+            return
+        if self._final_bytes is not None or self._has_received_eof:
+            self._send_final_bytes()
         else:
-            seconds = {ReadState.IDLE: self._listener.idle_seconds, ReadState.HEAD: HEADERS_SECONDS}
-            self._receive_deadline = self._now + seconds.get(self._read_state, BODY_SECONDS)
+            limits = {ReadState.IDLE: self._listener.idle_seconds, ReadState.HEAD: HEADERS_SECONDS}
+            seconds = limits.get(self._read_state, BODY_SECONDS)
+            self._receive_deadline = self.server_state.running_seconds + seconds
+
+    def _send_final_bytes(self) -> None:
+        """Send what follows the last answer, if anything, and close the connection."""
+        self.transport.write(self._final_bytes or b"")
+        self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         """Answer bytes that are not valid HTTP, after the answers to earlier requests; then close."""
@@ -264,7 +260,7 @@ class Connection(HttpToolsProtocol):
             headers = {name.decode(): value.decode() for name, value in self.server_state.default_headers}
             self._final_bytes = error_bytes(self._error or NOT_HTTP, headers | dict(self._listener.headers()))
         if self._is_answered:
-            self._wait_or_close()
+            self._send_final_bytes()
 
     def _end_body_early(self, expected: str) -> None:
         """Let the app know that no more of the body will arrive."""

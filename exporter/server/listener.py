@@ -1,5 +1,6 @@
-"""A listener, the state that all connections of a worker share, and a wrapper of apps."""
+"""What connections share: the rules of their listener, the state of the worker, and their transport."""
 
+import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -10,9 +11,6 @@ from uvicorn.server import ServerState
 
 #: An ASGI application.
 App = Callable[[Any, Any, Any], Awaitable[None]]
-
-#: The first part of a body that an app receives: empty, and more follows.
-EMPTY_FIRST_PART = {"type": "http.request", "body": b"", "more_body": True}
 
 
 class Listener(Struct, frozen=True):
@@ -65,29 +63,50 @@ class WorkerState(ServerState):
         return len(self.connections) + len(self.handshakes) > self.max_open_files - listener.reserved_files
 
 
-class DeferBody:
-    """An ASGI wrapper that calls an app as soon as the headers of a request are complete.
+class LingeringTransport:
+    """A transport with a lingering close: it continues to read while the client still sends.
 
-    Falcon waits for the first part of a body before it calls a handler. Without this wrapper a client that
-    announces a body and sends none would wait without a limit. A request with a wrong path or a body that is
-    too long would not be answered before its body arrives, not even with `Expect: 100-continue`.
-
-    Args:
-        app: a Falcon app.
+    If a socket is closed while bytes arrive, TCP resets the connection, and the client may lose the answer
+    (RFC 9112, 9.6).
     """
 
-    def __init__(self, app: App) -> None:
-        self._app = app
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        # Those of the transport itself until it closes: every request calls them several times.
+        self.write, self.is_closing = transport.write, transport.is_closing
+        self.pause_reading = transport.pause_reading
+        #: Whether the client is still sending a request.
+        self.is_receiving = False
+        #: Whether received bytes wait to be parsed. uvicorn's flow control can't resume reading meanwhile.
+        self.has_unparsed = False
 
-    async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Any) -> None:
-        """Call the app with an empty first part of the body."""
-        is_first_call = True
+    def close(self) -> None:
+        """Send everything written, then close. Wait for a client that is still sending to close its side."""
+        if self.is_closing():
+            return
+        self._stop_writing()
+        # TLS connections can't close one direction only.
+        if self.is_receiving and self._transport.can_write_eof():
+            self._transport.write_eof()
+            # Bytes that stay unread would cause the reset.
+            self._transport.resume_reading()
+        else:
+            self._transport.close()
 
-        async def deferred() -> Any:
-            nonlocal is_first_call
-            if not is_first_call:
-                return await receive()
-            is_first_call = False
-            return EMPTY_FIRST_PART
+    def abort(self) -> None:
+        """Close immediately; drop what is not sent yet."""
+        self._stop_writing()
+        self._transport.abort()
 
-        await self._app(scope, deferred, send)
+    def resume_reading(self) -> None:
+        """Resume reading, unless received bytes wait to be parsed."""
+        if not self.has_unparsed:
+            self._transport.resume_reading()
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether bytes wait to be sent because the client does not read."""
+        return self._transport.get_write_buffer_size() > 0
+
+    def _stop_writing(self) -> None:
+        self.write, self.is_closing = lambda data: None, lambda: True

@@ -4,11 +4,17 @@ A proxy states the address of its client with the PROXY protocol, versions 1 and
 because of their head, before an app is called, although the HTTP parser accepts them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any
 
 from msgspec import Struct
+
+from exporter.server.listener import App
+
+#: The first part of a body that an app receives: empty, and more follows.
+EMPTY_FIRST_PART = {"type": "http.request", "body": b"", "more_body": True}
 
 #: All bytes of a request except its body: request line, headers, chunk sizes, trailers.
 MAX_HEAD_BYTES = 32_768
@@ -67,6 +73,34 @@ def origin_form(target: bytes) -> bytes:
         _, has_scheme, rest = target.partition(b"://")
         target = b"/" + (rest.partition(b"/")[2] if has_scheme else target)
     return target.replace(b"#", b"%23")  # the URL parser would drop it and the rest
+
+
+class DeferBody:
+    """An ASGI wrapper that calls an app as soon as the headers of a request are complete.
+
+    Falcon waits for the first part of a body before it calls a handler. Without this wrapper a client that
+    announces a body and sends none would wait without a limit. A request with a wrong path or a body that is
+    too long would not be answered before its body arrives, not even with `Expect: 100-continue`.
+
+    Args:
+        app: a Falcon app.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Any) -> None:
+        """Call the app with an empty first part of the body."""
+        is_first_call = True
+
+        async def deferred() -> Any:
+            nonlocal is_first_call
+            if not is_first_call:
+                return await receive()
+            is_first_call = False
+            return EMPTY_FIRST_PART
+
+        await self._app(scope, deferred, send)
 
 
 def error_bytes(error: ErrorAnswer, headers: Mapping[str, str]) -> bytes:

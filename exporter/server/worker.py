@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Sequence
 from contextlib import suppress
 from email.utils import formatdate
+from functools import partial
 from typing import Any, ClassVar, Protocol
 
 import uvloop
@@ -153,7 +154,7 @@ class Worker(GunicornWorker):  # type: ignore[misc]
         config, current_tls = uvicorn_config(app), listener.tls
         tls = HandshakeContext(ssl.PROTOCOL_TLS_SERVER, current_tls, listener, state) if current_tls else None
         return await asyncio.get_running_loop().create_server(
-            lambda: Connection(config, state, listener),
+            partial(Connection, config, state, listener),
             sock=bound,
             backlog=self.cfg.backlog,  # the loop calls listen again, by default with 100
             ssl=tls,

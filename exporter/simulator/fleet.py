@@ -11,6 +11,7 @@ from random import Random
 from msgspec import Struct
 
 from exporter.protocol.events import EventKind
+from exporter.simulator.options import SimulatorSettings
 
 FAILURES = {
     -5: "read packet error.",
@@ -66,7 +67,6 @@ class Event(Struct, frozen=True):
     """An event of a task.
 
     Args:
-        kind: its kind.
         at: its time, seconds since the start of the simulation.
         file: index of the file that started or finished.
         code: exit code.
@@ -80,50 +80,34 @@ class Event(Struct, frozen=True):
     text: str = ""
 
 
-class FleetSettings(Struct, frozen=True, kw_only=True):
-    """The settings that a fleet is drawn with.
-
-    Args:
-        tasks: number of tasks.
-        batch: part of every task ID, so that two simulations have different tasks.
-        duration: length of the simulation, seconds.
-        failure_every, downtime: mean length of a run and of the pause before the next one, seconds.
-        speed: factor by which files are shorter.
-        untimed: share of tasks whose callbacks have no event time.
-    """
-
-    tasks: int
-    batch: int
-    duration: float
-    failure_every: float
-    downtime: float
-    speed: float
-    untimed: float = 0.0
-
-
-def fleet(settings: FleetSettings, rng: Random) -> list[tuple[RelayTask, ...]]:
-    """Return the tasks of a fleet, grouped by source."""
+def fleet(settings: SimulatorSettings, batch: int, rng: Random) -> list[tuple[RelayTask, ...]]:
+    """Return the tasks of a fleet, grouped by source; `batch` is part of every task ID."""
     groups: list[tuple[RelayTask, ...]] = []
     number = 0
     while number < settings.tasks:
         is_fan = rng.random() < 0.1 and settings.tasks - number >= FAN_OUT
         size = FAN_OUT if is_fan else 1
-        groups.append(_draw_group(settings, rng, range(number, number + size)))
+        groups.append(_draw_group(settings, batch, rng, range(number, number + size)))
         number += size
     return groups
 
 
-def _draw_group(settings: FleetSettings, rng: Random, numbers: range) -> tuple[RelayTask, ...]:
-    source = f"https://origin.example.com/{settings.batch}/{numbers[0]}/playlist.m3u8"
+def _draw_group(
+    settings: SimulatorSettings, batch: int, rng: Random, numbers: range
+) -> tuple[RelayTask, ...]:
+    source = f"https://origin.example.com/{batch}/{numbers[0]}/playlist.m3u8"
     is_fan = len(numbers) > 1
-    files = () if is_fan or rng.random() < 0.4 else _files(settings, rng)
+    files: tuple[int, ...] = ()
+    if not is_fan and rng.random() >= 0.4:
+        median = FILE_SECONDS / settings.speed
+        files = tuple(max(2, round(rng.lognormvariate(0, 0.5) * median)) for _ in range(rng.randint(1, 5)))
     has_times = rng.random() >= settings.untimed
     has_text_numbers = rng.random() < 0.2
     hosts = rng.sample(HOSTS, len(numbers))
     return tuple(
         RelayTask(
             appid=1_300_000_001 + numbers[0] % 2,
-            task_id=f"{settings.batch:05d}{number:03d}",
+            task_id=f"{batch:05d}{number:03d}",
             stream_id=f"room{number}",
             to_host=host,
             to_url=f"rtmp://{host}/live/room{number}?txSecret={rng.randbytes(16).hex()}&txTime=6AF4C5D0",
@@ -139,12 +123,7 @@ def _draw_group(settings: FleetSettings, rng: Random, numbers: range) -> tuple[R
     )
 
 
-def _files(settings: FleetSettings, rng: Random) -> tuple[int, ...]:
-    lengths = (rng.lognormvariate(0, 0.5) * FILE_SECONDS / settings.speed for _ in range(rng.randint(1, 5)))
-    return tuple(max(2, round(length)) for length in lengths)
-
-
-def true_history(task: RelayTask, settings: FleetSettings, rng: Random) -> Iterator[Event]:
+def true_history(task: RelayTask, settings: SimulatorSettings, rng: Random) -> Iterator[Event]:
     """Yield the events of a task in order, until the simulation or the task ends."""
     at = rng.uniform(0, 1) if task.never_exits else 3 + rng.uniform(0, min(30.0, settings.duration / 4))
     sent_before: set[tuple[EventKind, str]] = set()
@@ -153,9 +132,8 @@ def true_history(task: RelayTask, settings: FleetSettings, rng: Random) -> Itera
         length = 5 + rng.expovariate(1 / settings.failure_every)
         end = settings.duration if task.never_exits else min(at + length, settings.duration)
         yield Event(EventKind.START, at)
-        yield from heapq.merge(
-            _file_events(task, at, end, rng), _other_events(task, at, end, rng, sent_before), key=_time_of
-        )
+        files, others = _file_events(task, at, end, rng), _other_events(task, at, end, rng, sent_before)
+        yield from heapq.merge(files, others, key=lambda event: event.at)
         if end >= settings.duration:
             return
         is_planned = rng.random() < PLANNED_SHARE
@@ -163,10 +141,6 @@ def true_history(task: RelayTask, settings: FleetSettings, rng: Random) -> Itera
         if is_planned or rng.random() < ABANDONED_SHARE:
             return
         at = end + 2 + rng.expovariate(1 / settings.downtime)
-
-
-def _time_of(event: Event) -> float:
-    return event.at
 
 
 def _file_events(task: RelayTask, begin: float, end: float, rng: Random) -> Iterator[Event]:

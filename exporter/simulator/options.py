@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from exporter.config.flags import Flag, parse_bool, parse_count, parse_duration, parse_rate, read_flags
+from exporter.config.flags import IS_SECRET, Count, Duration, Share, Switch, Text, read_flags
 from exporter.errors import SettingsError
 
 #: With --fast the histories are in the past. They must be shorter than the exporter's retry window (default
@@ -33,76 +33,52 @@ def parse_speed(text: str) -> float:
 class SimulatorSettings(Struct, frozen=True, kw_only=True):
     """The settings of a simulation."""
 
-    target: Annotated[str, Flag("target", parse_url, "URL to send the callbacks to.", is_secret=True)] = ""
-    seed: Annotated[
-        int, Flag("seed", parse_count, "The same seed gives the same histories and the same faults.")
-    ] = 1
-    tasks: Annotated[int, Flag("tasks", parse_count, "Number of tasks in the fleet.")] = 30
-    duration: Annotated[float, Flag("duration", parse_duration, "Length of the histories.")] = 600.0
+    target: Annotated[str, parse_url, "target", "URL to send the callbacks to.", IS_SECRET] = ""
+    seed: Annotated[Count, "seed", "The same seed gives the same histories and the same faults."] = 1
+    tasks: Annotated[Count, "tasks", "Number of tasks in the fleet."] = 30
+    duration: Annotated[Duration, "duration", "Length of the histories."] = 600.0
     speed: Annotated[
-        float, Flag("speed", parse_speed, "Factor by which files are shorter than about 10 minutes.")
+        float, parse_speed, "speed", "Factor by which files are shorter than about 10 minutes."
     ] = 10.0
-    failure_every: Annotated[
-        float, Flag("failure-every", parse_duration, "Mean time until a run fails or ends as planned.")
-    ] = 300.0
-    downtime: Annotated[
-        float, Flag("downtime", parse_duration, "Mean time until a failed task starts again.")
-    ] = 20.0
-    fast: Annotated[
-        bool, Flag("fast", parse_bool, "Send as fast as possible; the histories are in the past.")
-    ] = False
+    failure_every: Annotated[Duration, "failure-every", "Mean time until a run fails or ends as planned."] = (
+        300.0
+    )
+    downtime: Annotated[Duration, "downtime", "Mean time until a failed task starts again."] = 20.0
+    fast: Annotated[Switch, "fast", "Send as fast as possible; the histories are in the past."] = False
     connections: Annotated[
-        int, Flag("connections", parse_count, "Number of connections; the callbacks of a task share one.")
+        Count, "connections", "Number of connections; the callbacks of a task share one."
     ] = 8
-    duplicate: Annotated[
-        float, Flag("fault.duplicate", parse_rate, "Share of callbacks that are sent again.")
-    ] = 0.0
-    reorder: Annotated[
-        float, Flag("fault.reorder", parse_rate, "Share of callbacks whose order is changed.")
-    ] = 0.0
-    lose: Annotated[float, Flag("fault.lose", parse_rate, "Share of callbacks that are not sent.")] = 0.0
-    nameless: Annotated[
-        float, Flag("fault.nameless", parse_rate, "Share of exits without task, stream and destination.")
-    ] = 0.0
-    untimed: Annotated[
-        float, Flag("fault.untimed", parse_rate, "Share of tasks whose callbacks have no event time.")
-    ] = 0.0
+    duplicate: Annotated[Share, "fault.duplicate", "Share of callbacks that are sent again."] = 0.0
+    reorder: Annotated[Share, "fault.reorder", "Share of callbacks whose order is changed."] = 0.0
+    lose: Annotated[Share, "fault.lose", "Share of callbacks that are not sent."] = 0.0
+    nameless: Annotated[Share, "fault.nameless", "Share of exits without task, stream and destination."] = 0.0
+    untimed: Annotated[Share, "fault.untimed", "Share of tasks whose callbacks have no event time."] = 0.0
     unsigned: Annotated[
-        float,
-        Flag("fault.unsigned", parse_rate, "Share of callbacks without a signature, if there is a sign key."),
+        Share, "fault.unsigned", "Share of callbacks without a signature, if there is a sign key."
     ] = 0.0
-    malformed: Annotated[
-        float, Flag("fault.malformed", parse_rate, "Additional invalid callbacks, for each valid one.")
-    ] = 0.0
-    unknown: Annotated[
-        float, Flag("fault.unknown", parse_rate, "Additional unknown events, for each known one.")
-    ] = 0.0
+    malformed: Annotated[Share, "fault.malformed", "Additional invalid callbacks, for each valid one."] = 0.0
+    unknown: Annotated[Share, "fault.unknown", "Additional unknown events, for each known one."] = 0.0
     sign_key_file: Annotated[
-        str, Flag("sign-key-file", str, "File with the sign key in its first line; empty: no signatures.")
+        Text, "sign-key-file", "File with the sign key in its first line; empty: no signatures."
     ] = ""
     ca_file: Annotated[
-        str, Flag("ca-file", str, "PEM file of trusted certificate authorities; empty: the system's.")
+        Text, "ca-file", "PEM file of trusted certificate authorities; empty: the system's."
     ] = ""
-    reorder_window: Annotated[
-        float, Flag("reorder-window", parse_duration, "The `--relay.reorder-window` of the exporter.")
-    ] = 180.0
+    reorder_window: Annotated[Duration, "reorder-window", "The `--relay.reorder-window` of the exporter."] = (
+        180.0
+    )
     verify: Annotated[
         str,
-        Flag(
-            "verify",
-            parse_url,
-            "URL of the exporter's metrics. Compare them with the expected totals after the reorder window, "
-            "and exit with status 1 if they differ. Empty does not compare.",
-            is_secret=True,
-        ),
+        parse_url,
+        "verify",
+        "URL of the exporter's metrics. Compare them with the expected totals after the reorder window, "
+        "and exit with status 1 if they differ. Empty does not compare.",
+        IS_SECRET,
     ] = ""
 
 
 def read_options(given: Mapping[str, Any]) -> SimulatorSettings:
-    """Return the settings that the flags in `given` set.
-
-    Args:
-        given: the texts of the flags, by field.
+    """Return the settings; `given` has the texts of the flags, by field.
 
     Raises:
         SettingsError: a flag is malformed or missing, or contradicts another; the text names it.

@@ -11,8 +11,8 @@ from typing import Generic, Protocol, TypeVar
 from msgspec import Struct
 
 from exporter.errors import StoreError
-from exporter.metrics.values import BatchIncrements
-from exporter.relay import STATES, Task
+from exporter.relay import STATES
+from exporter.store.transaction import Transaction
 
 T = TypeVar("T")
 
@@ -70,37 +70,6 @@ class StoreOptions(Struct, frozen=True, kw_only=True):
         return meta.get("judged_by") == self.fold_settings_fingerprint
 
 
-class TaskRow(Struct, frozen=True, gc=False):
-    """A task to write to the store.
-
-    Args:
-        labels: its values of `--metrics.labels`.
-        state: its state, one of `relay.STATES` or NONE.
-        due: when the next sweep must check it, seconds.
-    """
-
-    task: Task
-    labels: tuple[str, ...]
-    state: str
-    due: float
-
-
-class QuarantineEntry(Struct, frozen=True, gc=False):
-    """A body to add to the quarantine.
-
-    Args:
-        reason: one of `catalogue.QUARANTINE_REASONS`.
-        body: the bytes as they were received.
-        source: the address of the sender.
-        arrival: when the body was received, seconds.
-    """
-
-    reason: str
-    body: bytes
-    source: str
-    arrival: float
-
-
 class QuarantinedBody(Struct, frozen=True):
     """A body in the quarantine.
 
@@ -150,48 +119,6 @@ class Snapshot(Struct, frozen=True):
         for _, state, number in self.counts:
             counts[state] += number
         return counts
-
-
-class Transaction(Protocol):
-    """An atomic transaction: all of its changes are committed, or none.
-
-    A store may run the same work again if another process changed the same tasks. So the work must have no
-    effect outside of this object.
-    """
-
-    increments: BatchIncrements
-
-    def prefetch(self, keys: Sequence[str]) -> None:
-        """Read these tasks in one request, before `task` returns them one by one."""
-        ...
-
-    def task(self, key: str) -> Task | None:
-        """Return the task with this key, including changes of this transaction."""
-        ...
-
-    def tasks_with_sources(self, appid: int, sources: str) -> list[Task]:
-        """Return the tasks of an account that pull from these sources."""
-        ...
-
-    def put(self, row: TaskRow) -> None:
-        """Write a task with its labels and state, and when it is due."""
-        ...
-
-    def delete(self, key: str) -> None:
-        """Delete a task; a key without a task is ignored."""
-        ...
-
-    def quarantine(self, entry: QuarantineEntry) -> None:
-        """Add a body to the quarantine; only increase its count if it is there already."""
-        ...
-
-    def delete_body(self, digest: str) -> bool:
-        """Delete a body from the quarantine; return whether it was there."""
-        ...
-
-    def evict(self, now: float) -> None:
-        """Delete and count the bodies above the limits at `now` (seconds), the longest unseen first."""
-        ...
 
 
 class PreparedCommit(Struct, Generic[T], frozen=True):

@@ -5,12 +5,11 @@ JSON lets operators read the records with any tool. One line for each record,
 so that many records can be sent as one text.
 """
 
-from functools import lru_cache
+from collections.abc import Callable
 from hashlib import blake2b
 
 import msgspec
 
-from exporter.metrics.catalogue import UNKNOWN
 from exporter.metrics.values import LabelSetValues
 from exporter.relay import NONE, STATES, Task
 
@@ -18,29 +17,14 @@ from exporter.relay import NONE, STATES, Task
 STORED_STATES = (*STATES, NONE)
 RANKS = {state: rank for rank, state in enumerate(STORED_STATES)}
 
-_encoder = msgspec.json.Encoder()
 _tasks = msgspec.json.Decoder(Task)
-_label_sets = msgspec.json.Decoder(LabelSetValues)
 
-
-def encode(record: Task | LabelSetValues) -> str:
-    """Return the record as a line of text."""
-    return _encoder.encode(record).decode()
-
-
-def decode_task(text: str) -> Task:
-    """Return the task that `encode` wrote as `text`."""
-    return _tasks.decode(text)
-
-
-def decode_tasks(lines: str) -> list[Task]:
-    """Return the tasks in `lines`, one on each line."""
-    return _tasks.decode_lines(lines)
-
-
-def decode_label_set(text: str) -> LabelSetValues:
-    """Return the label set that `encode` wrote as `text`."""
-    return _label_sets.decode(text)
+#: Returns a record as a line of text, in UTF-8.
+encode: Callable[[Task | LabelSetValues], bytes] = msgspec.json.Encoder().encode
+#: Return the record in a line of text, and the tasks in several lines.
+decode_task: Callable[[str | bytes], Task] = _tasks.decode
+decode_tasks: Callable[[str | bytes], list[Task]] = _tasks.decode_lines
+decode_label_set: Callable[[str | bytes], LabelSetValues] = msgspec.json.Decoder(LabelSetValues).decode
 
 
 def body_digest(body: bytes) -> bytes:
@@ -49,26 +33,5 @@ def body_digest(body: bytes) -> bytes:
 
 
 def task_key(appid: int, task_id: str) -> str:
-    """Return the key of a task."""
+    """Return the key of a task, as `relay.key_of` does for a task that is known."""
     return f"{appid}/{task_id}"
-
-
-def nameless_key(appid: int, sources: str) -> str:
-    """Return the key of a nameless task, see `relay.attribution`."""
-    return f"{appid}?{sources}"
-
-
-def key_of(task: Task) -> str:
-    """Return the key under which a task is stored."""
-    return task_key(task.appid, task.task_id) if task.task_id else nameless_key(task.appid, task.sources)
-
-
-def labels_of(task: Task, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the label values of a task; a missing value is `_unknown`."""
-    return _as_labels(tuple([getattr(task, name) for name in names]))
-
-
-# Many tasks share few label sets: the cache lets their records share one tuple, too.
-@lru_cache(maxsize=4096)
-def _as_labels(values: tuple[object, ...]) -> tuple[str, ...]:
-    return tuple(str(value) or UNKNOWN for value in values)

@@ -24,14 +24,12 @@ from exporter.web.web_config import WebConfig
 
 log = logging.getLogger(__name__)
 
-Scope = MutableMapping[str, Any]
+#: The scope of a request, or one message of ASGI.
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 CHALLENGE = b'Basic realm="css-relay-exporter", charset="UTF-8"'
-#: Retry-After of a 429.
-RETRY_AFTER_SECONDS = 1
 #: Password checks that may wait; more are answered 429. Each takes tens of milliseconds.
 MAX_WAITING = 16
 #: Passwords that are remembered as right, so that they are not checked with bcrypt again.
@@ -43,18 +41,14 @@ MAX_PASSWORD_BYTES = 72
 
 
 class BasicAuth:
-    """Requires HTTP basic authentication before an ASGI app, if users are configured.
-
-    Args:
-        config: returns the current web configuration.
-    """
+    """Requires HTTP basic authentication before an ASGI app, if the web configuration has users."""
 
     def __init__(self, app: App, config: Callable[[], WebConfig]) -> None:
         self._app = app
         self._config = config
         self._passwords = Passwords()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one request: 401 without a right password, 429 if too many password checks are waiting."""
         # Read once, so that a reload in between does not mix two configurations in one answer.
         config = self._config()
@@ -62,18 +56,23 @@ class BasicAuth:
         try:
             is_allowed = not config.users or await self._is_authenticated(scope, config.users)
         except TooManyChecksError:
-            await _reject(send, 429, (b"retry-after", b"%d" % RETRY_AFTER_SECONDS))
+            await _reject(send, 429, (b"retry-after", b"1"))
             return
         if is_allowed:
             await self._app(scope, receive, send)
         else:
             await _reject(send, 401, (b"www-authenticate", CHALLENGE))
 
-    async def _is_authenticated(self, scope: Scope, users: Mapping[str, str]) -> bool:
-        credentials = _credentials(scope)
-        if credentials is None:
+    async def _is_authenticated(self, scope: Message, users: Mapping[str, str]) -> bool:
+        header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        scheme, _, text = header.partition(b" ")
+        try:
+            name, colon, password = base64.b64decode(text.strip(), validate=True).partition(b":")
+        except binascii.Error:
             return False
-        if await self._passwords.verify(users, *credentials):
+        if scheme.lower() != b"basic" or not colon:
+            return False
+        if await self._passwords.verify(users, name.decode("utf-8", "surrogateescape"), password):
             return True
         client = scope.get("client") or ("unknown",)
         # Without the user's name: people type a password into that field by mistake.
@@ -81,30 +80,16 @@ class BasicAuth:
         return False
 
 
-def _credentials(scope: Scope) -> tuple[str, bytes] | None:
-    """Return the user name and password of a request, None without any or if they are malformed."""
-    header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-    scheme, _, text = header.partition(b" ")
-    try:
-        name, colon, password = base64.b64decode(text.strip(), validate=True).partition(b":")
-    except binascii.Error:
-        return None
-    if scheme.lower() != b"basic" or not colon:
-        return None
-    return name.decode("utf-8", "surrogateescape"), password
-
-
 def _with_headers(send: Send, headers: Mapping[str, str]) -> Send:
     """Return a `send` that adds headers, and drops headers of the same names from the app's answer."""
     if not headers:
         return send
-    added = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    names = {name for name, _ in added}
+    added = {name.lower().encode(): value.encode() for name, value in headers.items()}
 
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            kept = [pair for pair in message.get("headers", ()) if bytes(pair[0]).lower() not in names]
-            message = {**message, "headers": [*kept, *added]}
+            kept = [pair for pair in message.get("headers", ()) if bytes(pair[0]).lower() not in added]
+            message = {**message, "headers": [*kept, *added.items()]}
         await send(message)
 
     return send_with_headers
@@ -134,21 +119,18 @@ class Passwords:
         self._thread = ThreadPoolExecutor(1, "passwords", initializer=_lower_priority)
 
     async def verify(self, users: Mapping[str, str], name: str, password: bytes) -> bool:
-        """Return whether `password` is that of the user `name`.
-
-        Args:
-            users: bcrypt hashes by user name, at least one. With another mapping than before, all remembered
-                passwords are deleted.
+        """Return whether `password` is that of the user `name`; `users` has at least one bcrypt hash.
 
         Raises:
             TooManyChecksError: too many password checks are waiting.
         """
-        # By identity, not equality: a reload always makes a new mapping.
+        # Other users: forget all passwords. By identity, not equality: a reload always makes a new mapping.
         if users is not self._users:
             self._users, self._remembered = users, {}
         # For an unknown user the costliest hash is checked and the result ignored, so that the response time
         # does not reveal which users exist.
-        hashed = users.get(name) or max(users.values(), key=_cost)
+        # The cost of a hash "$2b$12$..." is its "12".
+        hashed = users.get(name) or max(users.values(), key=lambda text: text[4:6])
         digest = self._digest(name, hashed, password)
         if digest in self._remembered:
             return True
@@ -163,27 +145,19 @@ class Passwords:
             self._waiting -= 1
         if not is_right or name not in users:
             return False
-        self._remember(digest)
+        while len(self._remembered) >= MAX_REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
+        self._remembered[digest] = None
         return True
 
     def _matches(self, digest: bytes, hashed: str, password: bytes) -> bool:
         # A client may send several requests together: those that waited for the first check skip their own.
         return digest in self._remembered or bcrypt.checkpw(password[:MAX_PASSWORD_BYTES], hashed.encode())
 
-    def _remember(self, digest: bytes) -> None:
-        while len(self._remembered) >= MAX_REMEMBERED:
-            del self._remembered[next(iter(self._remembered))]
-        self._remembered[digest] = None
-
     def _digest(self, name: str, hashed: str, password: bytes) -> bytes:
         parts = (name.encode("utf-8", "surrogateescape"), hashed.encode(), password)
         # With the length before each part, so that no two different triples have the same bytes.
         return hmac.digest(self._key, b"".join(len(p).to_bytes(8, "big") + p for p in parts), "sha256")
-
-
-def _cost(hashed: str) -> str:
-    """Return the cost of a bcrypt hash: "12" of "$2b$12$..."."""
-    return hashed[4:6]
 
 
 def _lower_priority() -> None:

@@ -25,14 +25,19 @@ READY_SECONDS = 5.0
 MAX_PAGE = 10_000
 
 
-class Metrics:
-    """`/metrics`: a scrape, in the format and encoding of the request's Accept headers."""
+class Operators:
+    """The Falcon resource of all routes but those of the pages."""
 
-    def __init__(self, scraper: Scraper) -> None:
+    def __init__(
+        self, *, store: Store, ingest: Ingest, scraper: Scraper, fold_settings: FoldSettings
+    ) -> None:
+        self._store = store
+        self._ingest = ingest
         self._scraper = scraper
+        self._fold_settings = fold_settings
 
-    async def on_get(self, req: Request, resp: Response) -> None:
-        """Answer 200 with a scrape, whatever the Accept headers are."""
+    async def on_get_metrics(self, req: Request, resp: Response) -> None:
+        """Answer 200 with a scrape, in the format and encoding that the Accept headers prefer."""
         openmetrics = _prefers_openmetrics(req.get_header("Accept") or "")
         compress = gzip_accepted(req.get_header("Accept-Encoding") or "")
         resp.data = await self._scraper.scrape(openmetrics=openmetrics, compress=compress)
@@ -41,25 +46,13 @@ class Metrics:
         if compress:
             resp.set_header("Content-Encoding", "gzip")
 
-
-class Healthy:
-    """`/-/healthy`: the process answers."""
-
-    async def on_get(self, req: Request, resp: Response) -> None:
-        """Answer 200."""
+    async def on_get_healthy(self, req: Request, resp: Response) -> None:
+        """Answer 200, as this process can."""
         resp.content_type = falcon.MEDIA_TEXT
         resp.text = "healthy\n"
 
-
-class Ready:
-    """`/-/ready`: the store can be written, and a scrape can be rendered."""
-
-    def __init__(self, ingest: Ingest, scraper: Scraper) -> None:
-        self._ingest = ingest
-        self._scraper = scraper
-
-    async def on_get(self, req: Request, resp: Response) -> None:
-        """Answer 200 if the exporter is ready, else 503 with the reason."""
+    async def on_get_ready(self, req: Request, resp: Response) -> None:
+        """Answer 200 if the store can be written and a scrape be rendered, else 503 with the reason."""
         resp.content_type = falcon.MEDIA_TEXT
         # Checked first: the probe below would have to wait for the commits of the queue.
         if self._ingest.is_queue_half_full:
@@ -77,22 +70,10 @@ class Ready:
         else:
             resp.text = "ready\n"
 
-
-class Tasks:
-    """`/api/v1/tasks`: a page of the known tasks; `/api/v1/tasks/<appid>/<task_id>`: one task."""
-
-    def __init__(self, store: Store, fold_settings: FoldSettings) -> None:
-        self._store = store
-        self._fold_settings = fold_settings
-
-    async def on_get(self, req: Request, resp: Response) -> None:
+    async def on_get_tasks(self, req: Request, resp: Response) -> None:
         """Answer a page of tasks.
 
         Query parameters: `state`, `limit` (tasks per page), and `after` (the `next` of the page before).
-
-        Raises:
-            falcon.HTTPInvalidParam: a parameter is malformed.
-            StoreUnavailable: the store does not answer.
         """
         state = req.get_param("state")
         if state is not None and state not in STATES:
@@ -108,13 +89,8 @@ class Tasks:
             }
         )
 
-    async def on_get_one(self, req: Request, resp: Response, appid: int, task_id: str) -> None:
-        """Answer one task.
-
-        Raises:
-            falcon.HTTPNotFound: the task is not known.
-            StoreUnavailable: the store does not answer.
-        """
+    async def on_get_task(self, req: Request, resp: Response, appid: int, task_id: str) -> None:
+        """Answer one task, 404 if it is not known."""
         record = await asyncio.to_thread(self._store.find_task, task_key(appid, task_id))
         if record is None:
             raise falcon.HTTPNotFound(description="task not found; it may have been deleted")
@@ -124,7 +100,7 @@ class Tasks:
 def task_json(task: Task, fold_settings: FoldSettings) -> dict[str, Any]:
     """Return a task as the API shows it, ready for JSON; times are UNIX seconds."""
     status = TaskStatus(task, state_of(task, fold_settings))
-    exited = status.exit
+    exited, file = status.exit, status.file
     return {
         "appid": task.appid,
         "task_id": task.task_id,
@@ -139,15 +115,11 @@ def task_json(task: Task, fold_settings: FoldSettings) -> dict[str, Any]:
         "exited": _seconds(exited),
         "exit_code": exited.subject if exited else None,
         "exit_message": exited.message if exited else None,
-        "file": _file(status.file),
+        "file": {"index": file.subject, "started": _seconds(file), "duration_seconds": file.duration}
+        if file
+        else None,
         "last_callback": task.last_callback_at,
     }
-
-
-def _file(file: Entry | None) -> dict[str, Any] | None:
-    if file is None:
-        return None
-    return {"index": file.subject, "started": _seconds(file), "duration_seconds": file.duration}
 
 
 def _seconds(entry: Entry | None) -> float | None:
@@ -155,34 +127,16 @@ def _seconds(entry: Entry | None) -> float | None:
 
 
 def _prefers_openmetrics(accept: str) -> bool:
-    """Return whether the header prefers OpenMetrics; a malformed one counts as not."""
-    return _quality(accept, OPENMETRICS) > _quality(accept, TEXT)
-
-
-def _quality(accept: str, media_type: str) -> float:
-    """Return the highest weight, 0 to 1, that an Accept header gives to a media type."""
-    # A malformed part of the header counts as weight 0, so that the other parts still count.
-    best = 0.0
-    for part in accept.split(","):
-        name, *parameters = (piece.strip().lower() for piece in part.split(";"))
-        if name == media_type:
-            best = max(
-                best,
-                *(_weight(p) for p in parameters if p.startswith("q=")),
-                0.0 if _has_weight(parameters) else 1.0,
-            )
-    return best
-
-
-def _has_weight(parameters: list[str]) -> bool:
-    return any(parameter.startswith("q=") for parameter in parameters)
-
-
-def _weight(parameter: str) -> float:
-    try:
-        return min(max(float(parameter.removeprefix("q=")), 0.0), 1.0)
-    except ValueError:
-        return 0.0
+    """Return whether the header gives OpenMetrics a higher weight than the text format."""
+    weights = {OPENMETRICS: 0.0, TEXT: 0.0}
+    for part in accept.lower().split(","):
+        media_type, parameters = falcon.parse_header(part)
+        try:
+            weight = float(parameters.get("q", 1))
+        except ValueError:
+            continue  # a malformed part does not count, but the other parts do
+        weights[media_type] = max(weights.get(media_type, 0.0), min(weight, 1.0))
+    return weights[OPENMETRICS] > weights[TEXT]
 
 
 async def _answer_unavailable(req: Request, resp: Response, ex: Exception, params: dict[str, Any]) -> None:
@@ -198,23 +152,14 @@ def operator_app(
     pages: Pages,
     telemetry_path: str,
 ) -> App[Request, Response]:
-    """Return the Falcon app of the web listener.
-
-    Args:
-        store: the store that the API shows.
-        ingest: checks whether the store can be written.
-        scraper: renders scrapes.
-        fold_settings: decides whether a task is failed or stopped.
-        pages: the HTML pages.
-        telemetry_path: path of the scrapes, `--web.telemetry-path`.
-    """
+    """Return the Falcon app of the web listener; scrapes are at `telemetry_path`."""
     app = App()
     app.add_error_handler(StoreUnavailable, _answer_unavailable)
     add_pages(app, pages)
-    app.add_route(telemetry_path, Metrics(scraper))
-    app.add_route("/-/healthy", Healthy())
-    app.add_route("/-/ready", Ready(ingest, scraper))
-    tasks = Tasks(store, fold_settings)
-    app.add_route("/api/v1/tasks", tasks)
-    app.add_route("/api/v1/tasks/{appid:int}/{task_id:path}", tasks, suffix="one")
+    operators = Operators(store=store, ingest=ingest, scraper=scraper, fold_settings=fold_settings)
+    app.add_route(telemetry_path, operators, suffix="metrics")
+    app.add_route("/-/healthy", operators, suffix="healthy")
+    app.add_route("/-/ready", operators, suffix="ready")
+    app.add_route("/api/v1/tasks", operators, suffix="tasks")
+    app.add_route("/api/v1/tasks/{appid:int}/{task_id:path}", operators, suffix="task")
     return app

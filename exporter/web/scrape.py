@@ -9,9 +9,9 @@ A test compares the output with prometheus_client's, byte by byte.
 import asyncio
 import logging
 import time
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from gzip import GzipFile
 from io import BytesIO
 from typing import cast
 
@@ -20,7 +20,7 @@ from prometheus_client.openmetrics import exposition as openmetrics_exposition
 from prometheus_client.registry import Collector
 
 from exporter.errors import StoreUnavailable
-from exporter.metrics.catalogue import Family, Scope, in_scope
+from exporter.metrics.catalogue import Scope, in_scope
 from exporter.metrics.process import Telemetry, WithoutCreated
 from exporter.relay import STATES, FoldSettings
 from exporter.store.protocol import Snapshot, Store
@@ -29,25 +29,12 @@ from exporter.web.text_format import LineWriter, RecordLines
 
 log = logging.getLogger(__name__)
 
-#: Whether a scrape is OpenMetrics, and whether it is compressed.
-Format = tuple[bool, bool]
-
 # A cast, since prometheus_client annotates the function only in part.
 _openmetrics_text = cast("Callable[[Collector], bytes]", openmetrics_exposition.generate_latest)
 
-#: The families from the store, in the order of a scrape.
-_FAMILIES = [f for scope in (Scope.STORE, Scope.LABELLED, Scope.FLEET, Scope.TASK) for f in in_scope(scope)]
-
 
 class Exposition:
-    """Writes the exposition of a snapshot in one format, and caches the lines of its records.
-
-    Args:
-        openmetrics: write OpenMetrics, with units, creation times and exemplars; else the text format.
-        labels: label names of the families that are counted by label set, `--metrics.labels`.
-        fold_settings: decides whether a task is failed or stopped.
-        telemetry: the families of this process.
-    """
+    """Writes expositions in one format, see `LineWriter`, and caches the lines of records."""
 
     def __init__(
         self, *, openmetrics: bool, labels: tuple[str, ...], fold_settings: FoldSettings, telemetry: Telemetry
@@ -55,16 +42,25 @@ class Exposition:
         self._openmetrics = openmetrics
         self._telemetry = telemetry
         self._lines = LineWriter(openmetrics=openmetrics, labels=labels, fold_settings=fold_settings)
-        self._headers = {family.name: self._lines.header(family) for family in _FAMILIES}
+        scopes = (Scope.STORE, Scope.LABELLED, Scope.FLEET, Scope.TASK)
+        self._headers = {f.name: self._lines.header(f) for scope in scopes for f in in_scope(scope)}
         self._label_sets: dict[tuple[str, tuple[int, ...]], RecordLines] = {}
         self._tasks: dict[str, RecordLines] = {}
 
-    def write(self, snapshot: Snapshot | None) -> bytes:
-        """Return the whole exposition; without a snapshot, only this process's own families."""
-        return b"".join(self.parts(snapshot))
+    def write(self, snapshot: Snapshot | None, *, compress: bool = False) -> bytes:
+        """Return the exposition, as gzip if `compress`; without a snapshot, only this process's families."""
+        parts = self._parts(snapshot)
+        # Unlike b"".join, a buffer frees each part once it is copied: no scrape is in memory twice.
+        buffer = BytesIO()
+        if compress:
+            # The fastest level: a scrape is so repetitive that higher levels save little.
+            with GzipFile(fileobj=buffer, mode="wb", compresslevel=1, mtime=0) as file:
+                file.writelines(parts)
+        else:
+            buffer.writelines(parts)
+        return buffer.getvalue()
 
-    def parts(self, snapshot: Snapshot | None) -> Iterator[bytes]:
-        """Yield the exposition in parts; without a snapshot, only this process's own families."""
+    def _parts(self, snapshot: Snapshot | None) -> Iterator[bytes]:
         if snapshot is not None:
             lines = self._lines_by_family(snapshot)
             for name, header in self._headers.items():
@@ -73,43 +69,35 @@ class Exposition:
         registry = self._telemetry.registry
         yield _openmetrics_text(registry) if self._openmetrics else generate_latest(WithoutCreated(registry))
 
-    def _lines_by_family(self, snapshot: Snapshot) -> dict[str, Sequence[bytes]]:
-        # New dicts, not updates of the old ones: this drops records that the store does not have any more.
-        self._label_sets = self._label_set_lines(snapshot)
-        cached, lines = self._tasks, self._lines
-        self._tasks = {
-            record: cached[record] if record in cached else lines.task(record) for record in snapshot.tasks
-        }
-        return {
-            **_transposed(text_format.STORE_FAMILIES, [lines.store(snapshot.created, snapshot.quarantined)]),
-            **_transposed(text_format.LABEL_SET_FAMILIES, list(self._label_sets.values())),
-            **_transposed(text_format.FLEET_FAMILIES, [lines.fleet(snapshot.fleet)]),
-            **_transposed(text_format.TASK_FAMILIES, list(self._tasks.values())),
-        }
-
-    def _label_set_lines(self, snapshot: Snapshot) -> dict[tuple[str, tuple[int, ...]], RecordLines]:
-        """Return the lines of each label set, by its record and the number of its tasks in each state."""
-        # The numbers belong to the key, since they change without the record.
+    def _lines_by_family(self, snapshot: Snapshot) -> dict[str, list[bytes]]:
+        lines, label_sets, tasks = self._lines, self._label_sets, self._tasks
+        # The numbers of tasks belong to the key of a label set, since they change without its record.
         numbers = {(labels, state): number for labels, state, number in snapshot.counts}
         keys = [
             (record, tuple(numbers.get((labels, state), 0) for state in STATES))
             for labels, record in snapshot.label_sets
         ]
-        return {key: self._label_sets.get(key) or self._lines.label_set(*key) for key in keys}
-
-
-def _transposed(families: Sequence[Family], records: Sequence[RecordLines]) -> dict[str, Sequence[bytes]]:
-    return {family.name: [lines[index] for lines in records] for index, family in enumerate(families)}
+        # New dicts, not updates of the old ones: this drops records that the store does not have any more.
+        self._label_sets = {key: label_sets.get(key) or lines.label_set(*key) for key in keys}
+        self._tasks = {
+            record: tasks[record] if record in tasks else lines.task(record) for record in snapshot.tasks
+        }
+        by_family = {}
+        for families, records in (
+            (text_format.STORE_FAMILIES, [lines.store(snapshot.created, snapshot.quarantined)]),
+            (text_format.LABEL_SET_FAMILIES, list(self._label_sets.values())),
+            (text_format.FLEET_FAMILIES, [lines.fleet(snapshot.fleet)]),
+            (text_format.TASK_FAMILIES, list(self._tasks.values())),
+        ):
+            for index, family in enumerate(families):
+                by_family[family.name] = [record[index] for record in records]
+        return by_family
 
 
 class Scraper:
     """Renders scrapes of the store and of this process, in a thread of its own.
 
-    Args:
-        labels: label names of the families that are counted by label set, `--metrics.labels`.
-        fold_settings: decides whether a task is failed or stopped.
-        max_tasks: maximum number of tasks with series of their own.
-        telemetry: the families of this process; it also receives the store's state and the render times.
+    At most `max_tasks` have series of their own. `telemetry` receives the store's state and the render times.
     """
 
     def __init__(
@@ -131,17 +119,12 @@ class Scraper:
             for openmetrics in (False, True)
         }
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="scrape")
-        #: Renders that have not begun: requests that arrive now may share them.
-        self._pending: dict[Format, asyncio.Task[bytes]] = {}
+        #: Renders that have not begun, by format and compression: requests that arrive now may share them.
+        self._pending: dict[tuple[bool, bool], asyncio.Task[bytes]] = {}
         self._render_lock = asyncio.Lock()
 
     async def scrape(self, *, openmetrics: bool, compress: bool) -> bytes:
-        """Return a scrape that shows every commit made before this call.
-
-        Args:
-            openmetrics: as OpenMetrics; else in the text format.
-            compress: whether it is compressed with gzip.
-        """
+        """Return a scrape that shows every commit made before this call."""
         form = openmetrics, compress
         if form not in self._pending:
             self._pending[form] = asyncio.get_running_loop().create_task(self._render_next(form))
@@ -152,7 +135,7 @@ class Scraper:
         """Wait for the render in progress, then stop the thread."""
         self._thread.shutdown()
 
-    async def _render_next(self, form: Format) -> bytes:
+    async def _render_next(self, form: tuple[bool, bool]) -> bytes:
         async with self._render_lock:
             # From here on the snapshot may be older than a new request, which must start another render.
             del self._pending[form]
@@ -162,27 +145,12 @@ class Scraper:
         begun = time.perf_counter()
         try:
             snapshot = self._store.snapshot(self._max_tasks)
-            self._telemetry.record_store_access("read", succeeded=True)
+            self._telemetry.is_readable = True
             self._telemetry.overflowed.labels("tasks").inc(snapshot.left_out)
         except StoreUnavailable as exc:
             log.warning("scrape has only the process's own metrics: %s", exc)
-            self._telemetry.record_store_access("read", succeeded=False)
+            self._telemetry.is_readable = False
             snapshot = None
-        parts = self._expositions[openmetrics].parts(snapshot)
-        scrape = _joined(_gzip(parts) if compress else parts)
+        scrape = self._expositions[openmetrics].write(snapshot, compress=compress)
         self._telemetry.render.observe(time.perf_counter() - begun)
         return scrape
-
-
-def _joined(parts: Iterable[bytes]) -> bytes:
-    # Unlike b"".join, this frees each part once it is copied: memory use stays near the size of one scrape.
-    buffer = BytesIO()
-    buffer.writelines(parts)
-    return buffer.getvalue()
-
-
-def _gzip(parts: Iterable[bytes]) -> Iterator[bytes]:
-    # The fastest level: a scrape is so repetitive that higher levels save little. 31 asks zlib for gzip.
-    compressor = zlib.compressobj(level=1, wbits=31)
-    yield from map(compressor.compress, parts)
-    yield compressor.flush()

@@ -71,22 +71,12 @@ class LineWriter:
         return f"# HELP {name} {family.help}\n# TYPE {name} {family.kind}\n{unit}".encode()
 
     def store(self, created: float, quarantined: int) -> RecordLines:
-        """Return the lines of the store itself.
-
-        Args:
-            created: when the counters of the store started at 0, UNIX seconds.
-            quarantined: number of bodies in the quarantine.
-        """
+        """Return the lines of the store itself; `created` is when its counters started, UNIX seconds."""
         values = {"store_created_timestamp_seconds": created, "quarantined_callbacks": quarantined}
         return tuple(_line(family.full_name, [], values[family.name]).encode() for family in STORE_FAMILIES)
 
     def label_set(self, record: str, counts: Sequence[int]) -> RecordLines:
-        """Return the lines of a label set.
-
-        Args:
-            record: its encoded record.
-            counts: number of its tasks in each state, in the order of STATES.
-        """
+        """Return the lines of a label set; `counts` has its tasks in each state, in the order of STATES."""
         label_set = decode_label_set(record)
         labels = _pairs(self._labels, label_set.labels)
         tasks = zip(STATES, counts, strict=True)
@@ -116,17 +106,15 @@ class LineWriter:
         for values in _label_values(family, label_set):
             own = [*labels, *_pairs(family.labels, values)]
             key = series(family.name, *values)
+            if family.kind == "gauge":
+                yield _line(family.full_name, own, label_set.times[key] / MICRO)
+                continue
             if family.kind == "histogram":
                 yield from self._histogram(family, label_set, histogram_keys(family.name, *values), own)
-            elif family.kind == "gauge":
-                yield _line(family.full_name, own, label_set.times[key] / MICRO)
             else:
-                yield from self._counter(family, own, label_set.values.get(key, 0), label_set.created)
-
-    def _counter(self, family: Family, labels: Pairs, value: float, created: float) -> Iterator[str]:
-        yield _line(family.full_name, labels, value)
-        if self._openmetrics:
-            yield _line(f"{self._family_name(family)}_created", labels, created)
+                yield _line(family.full_name, own, label_set.values.get(key, 0))
+            if self._openmetrics:
+                yield _line(f"{self._family_name(family)}_created", own, label_set.created)
 
     def _histogram(
         self, family: Family, label_set: LabelSetValues, keys: Sequence[str], labels: Pairs
@@ -136,16 +124,10 @@ class LineWriter:
         *buckets, sum_key = keys
         for bucket, edge in zip(buckets, (*family.buckets, float("inf")), strict=True):
             total += label_set.values.get(bucket, 0)
-            yield _line(
-                f"{name}_bucket",
-                [*labels, _pair("le", _go_number(edge))],
-                total,
-                self._exemplar(label_set, bucket),
-            )
+            bounded = [*labels, _pair("le", _go_number(edge))]
+            yield _line(f"{name}_bucket", bounded, total, self._exemplar(label_set, bucket))
         yield _line(f"{name}_count", labels, total)
         yield _line(f"{name}_sum", labels, label_set.values.get(sum_key, 0) / MICRO)
-        if self._openmetrics:
-            yield _line(f"{name}_created", labels, label_set.created)
 
     def _exemplar(self, label_set: LabelSetValues, bucket: str) -> str:
         exemplar: Exemplar | None = label_set.exemplars.get(bucket) if self._openmetrics else None
@@ -181,19 +163,21 @@ def _label_values(family: Family, label_set: LabelSetValues) -> Sequence[tuple[s
     if family.name == "callbacks_total":
         return [(event, outcome) for event in EVENT_NAMES for outcome in OUTCOMES]
     known = dict.fromkeys((value,) for value in family.values)
+    if family.kind == "histogram":
+        return list(known)
     found = label_set.times if family.kind == "gauge" else label_set.values
     dynamic = {
         tuple(key.split(SEP, len(family.labels))[1:]) for key in found if key.startswith(family.name + SEP)
     }
-    if family.kind == "histogram":
-        return list(known)
     return [*known, *sorted(dynamic - known.keys())]
 
 
 def _line(name: str, labels: Pairs, value: float, exemplar: str = "") -> str:
     # Sorting the pairs sorts them by name, as prometheus_client does: "=" comes before letters and "_".
     inside = f"{{{','.join(sorted(labels))}}}" if labels else ""
-    return f"{name}{inside} {_number(value)}{exemplar}\n"
+    # Most values are small whole numbers; for these the general formatting is slow and its result the same.
+    number = f"{value}.0" if type(value) is int and value < 1_000_000 else _go_number(value)
+    return f"{name}{inside} {number}{exemplar}\n"
 
 
 def _pairs(names: Iterable[str], values: Iterable[str]) -> Pairs:
@@ -202,11 +186,6 @@ def _pairs(names: Iterable[str], values: Iterable[str]) -> Pairs:
 
 def _pair(name: str, value: str) -> str:
     return f'{name}="{_escape(value)}"'
-
-
-def _number(value: float) -> str:
-    # Most values are small whole numbers; for these the general formatting is slow and its result the same.
-    return f"{value}.0" if type(value) is int and value < 1_000_000 else _go_number(value)
 
 
 def _escape(text: str) -> str:

@@ -54,13 +54,7 @@ UNSUPPORTED = {
 
 
 class WebConfig(Struct, frozen=True, kw_only=True):
-    """The settings of the web listener.
-
-    Args:
-        tls: TLS settings, None for plain HTTP.
-        users: bcrypt hashes of passwords, by user name; empty for access without authentication.
-        headers: headers added to every answer.
-    """
+    """The settings of the web listener: TLS, bcrypt hashes by user name, and headers of every answer."""
 
     tls: TlsConfig | None = None
     users: Mapping[str, str] = {}
@@ -94,11 +88,7 @@ class WebFile(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_web_config(text: bytes, folder: Path) -> WebConfig:
-    """Return the settings in a web configuration file.
-
-    Args:
-        text: the content of the file.
-        folder: the folder that relative paths in it start from.
+    """Return the settings in the text of a web configuration file; relative paths start from `folder`.
 
     Raises:
         SettingsError: a field is unknown, malformed or not supported. The text names the field, and quotes no
@@ -120,9 +110,8 @@ def _tls(section: TlsSection, folder: Path) -> TlsConfig:
             raise _error(field, "is missing: TLS needs a certificate and a key")
     auth = section.client_auth_type or "NoClientCert"
     if auth in UNVERIFIED:
-        raise _error(
-            "client_auth_type", f"{auth} does not verify client certificates; use {UNVERIFIED[auth]}"
-        )
+        problem = f"{auth} does not verify client certificates; use {UNVERIFIED[auth]}"
+        raise _error("client_auth_type", problem)
     if auth not in CLIENT_AUTH:
         raise _error("client_auth_type", "expected one of " + ", ".join(CLIENT_AUTH))
     # A CA without client_auth_type would verify nobody: probably a mistake, and a dangerous one.
@@ -159,9 +148,8 @@ def _users(users: dict[str, str]) -> dict[str, str]:
         if ":" in name:  # basic authentication sends name:password
             raise SettingsError(f"basic_auth_users.{name}: expected a name without a colon")
         if not BCRYPT.fullmatch(hashed):
-            raise SettingsError(
-                f"basic_auth_users.{name}: expected a bcrypt hash; make one with htpasswd -nB"
-            )
+            problem = "expected a bcrypt hash; make one with htpasswd -nB"
+            raise SettingsError(f"basic_auth_users.{name}: {problem}")
     return users
 
 
@@ -182,17 +170,13 @@ class _Loader(yaml.SafeLoader):
     """Loads every scalar as a string, since a user name may look like a number or a date."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return a mapping.
-
-        Raises:
-            SettingsError: a key occurs twice.
-        """
+        """Return a mapping; refuse a key that occurs twice."""
         # YAML forbids a key twice, but PyYAML would silently use the last one. Merge keys ("<<") may repeat.
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != MERGE]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            line = node.start_mark.line + 1
-            raise SettingsError(f"{twice}: is set twice in the section at line {line}; remove one")
+        for name in names:
+            if names.count(name) > 1:
+                line = node.start_mark.line + 1
+                raise SettingsError(f"{name}: is set twice in the section at line {line}; remove one")
         return super().construct_mapping(node, deep)
 
 

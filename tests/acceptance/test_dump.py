@@ -15,9 +15,10 @@ import pytest
 from exporter import cli
 from exporter.config.settings import Settings
 from exporter.config.store_url import parse_store
-from exporter.store.protocol import QuarantineEntry, StoreOptions
+from exporter.store.protocol import StoreOptions
 from exporter.store.sqlite.file import FileLock
 from exporter.store.sqlite.store import SqliteStore
+from exporter.store.transaction import QuarantineEntry
 from tests.acceptance import commands
 from tests.acceptance.test_kill import exporter_on
 from tests.support import HANG_SECONDS, Exporter, sample, until

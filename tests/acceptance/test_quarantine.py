@@ -17,7 +17,7 @@ from pathlib import Path
 
 from exporter.app import open_store
 from exporter.config.settings import read
-from exporter.store.protocol import QuarantineEntry
+from exporter.store.transaction import QuarantineEntry
 from tests.acceptance.commands import run, started
 from tests.acceptance.load import Sender
 from tests.support import HANG_SECONDS, Exporter, environment_of, running, sample, store_url, until

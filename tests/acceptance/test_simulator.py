@@ -197,7 +197,7 @@ def test_an_unreachable_target_is_reported_without_its_path(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The path is not printed, because it may contain a token."""
-    monkeypatch.setattr("exporter.simulator.sender.PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("exporter.simulator.client.PAUSE_SECONDS", 0.0)
     port = free_port()
     target = f"--target=http://127.0.0.1:{port}/callbacks/canary-token"
     assert cli.main(["simulate", target, "--fast", "--tasks=1", "--duration=1m"]) == 1

@@ -18,9 +18,10 @@ from exporter.errors import StoreError
 from exporter.metrics.process import Telemetry
 from exporter.relay import ACTIVE, NONE, Task, settle
 from exporter.store.dump import EndLine, Line, TaskLine, read_dump, write_dump
-from exporter.store.protocol import QuarantineEntry, Store, StoreOptions, TaskRow, Transaction
+from exporter.store.protocol import Store, StoreOptions
 from exporter.store.sqlite.dump import dump_file, load_file
 from exporter.store.sqlite.store import SqliteStore
+from exporter.store.transaction import QuarantineEntry, TaskRow, Transaction
 from exporter.store.valkey.dump import dump_server, load_server
 from exporter.store.valkey.store import ValkeyStore
 from exporter.web.scrape import Exposition

@@ -10,8 +10,8 @@ import valkey
 
 from exporter.errors import StoreError, StoreUnavailable
 from exporter.store.dump import Line
-from exporter.store.protocol import Transaction
 from exporter.store.sqlite.backup import back_up, restore
+from exporter.store.transaction import Transaction
 from exporter.store.valkey.client import META
 from exporter.store.valkey.script_runner import Script
 from tests.contract.conftest import without_retries

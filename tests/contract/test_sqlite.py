@@ -13,6 +13,8 @@ from exporter.errors import StoreError, StoreUnavailable
 from exporter.store.protocol import StoreOptions
 from exporter.store.sqlite import open as module
 from exporter.store.sqlite import store as sqlite
+from exporter.store.sqlite.backup import back_up, restore
+from exporter.store.sqlite.dump import dump_file, load_file
 from exporter.store.sqlite.open import MIGRATIONS
 from exporter.store.sqlite.store import SqliteStore
 from tests.contract.test_snapshot import Reader
@@ -67,6 +69,25 @@ def test_a_migration_runs_once_and_keeps_the_content(tmp_path: Path, monkeypatch
         assert newer.find_task("4/a") is not None
         assert label_sets(newer)["4", "push.example.com"].values == {"tasks_started_total": 7}
         newer.close()
+
+
+def test_records_are_text_in_a_restored_and_in_a_loaded_store_too(tmp_path: Path) -> None:
+    """SQLite would keep bytes as they are: queries and tools would then find another type than before."""
+    path, copy, restored, loaded = (
+        tmp_path / name for name in ("relay.db", "copy.db", "new.db", "loaded.db")
+    )
+    store = opened(path)
+    store.transact(put(task("a")))
+    store.transact(count(7))
+    store.close()
+    back_up(path, copy, replace=False)
+    restore(copy, restored, replace=False, now=2000.0)
+    load_file(loaded, dump_file(copy), replace=False)
+    for file in (path, restored, loaded):
+        with closing(sqlite3.connect(file)) as connection:
+            for table in ("tasks", "ledgers"):
+                kinds = connection.execute(f"SELECT DISTINCT typeof(record) FROM {table}").fetchall()
+                assert kinds == [("text",)], (file, table)
 
 
 def test_a_newer_store_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import trustme
 
 from exporter.config.store_url import parse_store
 from exporter.errors import StoreError, StoreUnavailable
-from exporter.store.protocol import QuarantineEntry, StoreOptions
+from exporter.store.protocol import StoreOptions
+from exporter.store.transaction import QuarantineEntry
 from exporter.store.valkey.client import META
 from exporter.store.valkey.script_runner import Script
 from exporter.store.valkey.store import ValkeyStore

@@ -4,9 +4,6 @@ import sys
 
 import atheris
 
-# Imported first, so that it is not instrumented: atheris breaks some arithmetic of the simulator.
-from tests.fuzz import seeds  # noqa: F401
-
 with atheris.instrument_imports(include=["exporter"]):
     from tests.fuzz.targets import targets, timed
 

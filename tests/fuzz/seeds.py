@@ -2,8 +2,9 @@
 
 from random import Random
 
-from exporter.simulator.body import CallbackWriter
-from exporter.simulator.fleet import FleetSettings, fleet, true_history
+from exporter.simulator.fleet import fleet, true_history
+from exporter.simulator.options import SimulatorSettings
+from exporter.simulator.wire import CallbackWriter
 from tests.http.corpus import GOOD
 from tests.support import SAMPLES
 
@@ -18,12 +19,12 @@ def callbacks() -> list[bytes]:
 
 def simulated(tasks: int) -> list[bytes]:
     """Return all callbacks that the simulator would send for a few tasks, valid and invalid."""
-    settings = FleetSettings(
-        tasks=tasks, batch=7, duration=400, failure_every=60, downtime=5, speed=50, untimed=0.3
+    settings = SimulatorSettings(
+        tasks=tasks, duration=400, failure_every=60, downtime=5, speed=50, untimed=0.3
     )
     writer, rng = CallbackWriter(1_795_500_000.0, "key"), Random(1)
     bodies = []
-    for group in fleet(settings, rng):
+    for group in fleet(settings, 7, rng):
         for task in group:
             bodies += [
                 writer.body(task, event, has_ids=rng.random() < 0.9)

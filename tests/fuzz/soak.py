@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Struct
 
 from exporter.metrics.catalogue import PREFIX
-from exporter.simulator.verify import sample_text
+from exporter.simulator.totals import sample_text
 from tests.support import Exporter, running
 
 FAULTS = (

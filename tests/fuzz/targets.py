@@ -14,8 +14,7 @@ import orjson
 from jsonschema import Draft202012Validator
 from msgspec import Struct
 
-from exporter.callbacks.access import ClientAddress, RateLimit
-from exporter.callbacks.credentials import Signatures, is_valid_token
+from exporter.callbacks.access import ClientAddress, RateLimit, Signatures, is_valid_token
 from exporter.config.flags import parse_networks
 from exporter.errors import REASONS, CallbackError
 from exporter.protocol.callback import Callback, Ignored
@@ -121,7 +120,7 @@ def check_redactor(data: bytes) -> None:
     )
     stream = (name, SECRET)[place == 3 and scheme[:1].isalpha()]
     shown = REDACTOR.destination(url, stream)
-    _, digest = REDACTOR.source(url)
+    _, digest = REDACTOR.sources([url])
     assert SECRET not in "".join((*shown[:2], digest)), url
     # The name of a stream is only a secret if it is also the stream key of the destination.
     assert (
@@ -190,7 +189,7 @@ def check_source(data: bytes) -> None:
 
 
 KEYS = ("key one", "ключ")
-SIGNATURES = Signatures(keys=lambda: KEYS, is_required=True)
+SIGNATURES = Signatures(keys=lambda: KEYS, is_required=True, clock=lambda: 1_795_500_000.0)
 
 
 def check_credentials(data: bytes) -> None:
@@ -203,7 +202,7 @@ def check_credentials(data: bytes) -> None:
     except orjson.JSONDecodeError:
         body = {"sign": text, "t": text}
     try:
-        SIGNATURES.check(body, 1_795_500_000.0)
+        SIGNATURES.check(body)
     except CallbackError as rejected:
         assert (rejected.status, rejected.reason) == (403, "signature")
         return

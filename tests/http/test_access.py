@@ -121,6 +121,12 @@ def test_a_signature_is_checked_if_a_callback_has_one(tmp_path: Path) -> None:
         assert "canary" not in exporter.log
 
 
+def test_without_a_key_no_signature_is_checked(tmp_path: Path) -> None:
+    """Other callbacks of the service have signatures that this exporter cannot check."""
+    with running(tmp_path) as exporter:
+        assert exporter.post(signed("unknown", 1))[0] == 200
+
+
 def test_a_signature_can_be_required(tmp_path: Path) -> None:
     """An unsigned callback is rejected before its schema is checked, and is not quarantined."""
     keys, clock = secrets(tmp_path, "key"), Clock(tmp_path)

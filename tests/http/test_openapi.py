@@ -31,7 +31,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from exporter.errors import REASONS
-from exporter.ingest.recent_rejections import RecentRejections
+from exporter.metrics.process import Telemetry
 from exporter.relay import FoldSettings
 from exporter.web.operators import operator_app
 from exporter.web.pages.handler import ExporterInfo, Pages
@@ -141,8 +141,7 @@ def test_exactly_the_routes_of_the_code_are_described() -> None:
     none = cast(Any, None)
     pages = Pages(
         store=none,
-        telemetry=none,
-        rejections=RecentRejections(),
+        telemetry=Telemetry(version="0", revision="0"),
         fold_settings=FoldSettings(),
         info=ExporterInfo("", "", "/metrics"),
     )

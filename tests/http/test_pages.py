@@ -16,7 +16,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench import fleet
-from exporter.ingest.recent_rejections import RecentRejections
 from exporter.metrics.process import Telemetry
 from exporter.relay import FoldSettings
 from exporter.store.protocol import StoreOptions
@@ -324,7 +323,6 @@ def calls_and_page(folder: Path, tasks: int, query: Query) -> tuple[int, str]:
         pages = Pages(
             store=store,
             telemetry=Telemetry(version="0", revision="0"),
-            rejections=RecentRejections(),
             fold_settings=FoldSettings(),
             info=ExporterInfo("", "", "/metrics"),
         )

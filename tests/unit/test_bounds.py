@@ -39,7 +39,9 @@ def after(*steps: tuple[float, str, float | None, str], task: Task = NEW) -> Tas
 def test_default_values_are_empty() -> None:
     """A new task and a new entry are empty; the fold settings are those of the flags."""
     run_state = "[false,false,null,null,null,null,false]"
-    assert encode(NEW) == f'[1,"t","","","","","",0.0,0.0,0,0,null,{{}},0,{run_state},[],{run_state},0]'
+    assert (
+        encode(NEW).decode() == f'[1,"t","","","","","",0.0,0.0,0,0,null,{{}},0,{run_state},[],{run_state},0]'
+    )
     assert Entry("S", 7, True, True, 1.0) == Entry("S", 7, True, True, 1.0, "", 0.0, 0, "")
     assert read({}, {}).fold_settings == FoldSettings()
 

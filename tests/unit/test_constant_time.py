@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from exporter.callbacks.credentials import Signatures, is_valid_token
+from exporter.callbacks.access import Signatures, is_valid_token
 from exporter.errors import CallbackError
 
 SECRETS = ("first-secret", "second-secret", "third-secret")
@@ -60,11 +60,11 @@ def test_a_signature_is_compared_with_every_key_in_constant_time(
     comparisons: Comparisons, given: str
 ) -> None:
     """The number of comparisons does not depend on the key; each is of two digests of the same length."""
-    signatures = Signatures(keys=lambda: [NotComparable(secret) for secret in SECRETS])
+    signatures = Signatures(keys=lambda: [NotComparable(secret) for secret in SECRETS], clock=lambda: T)
     body = {"t": T, "sign": hashlib.md5(f"{given}{T}".encode()).hexdigest()}
     if given in SECRETS:
-        signatures.check(body, T)
+        signatures.check(body)
     else:
         with pytest.raises(CallbackError):
-            signatures.check(body, T)
+            signatures.check(body)
     assert comparisons.lengths == [(32, 32)] * len(SECRETS)

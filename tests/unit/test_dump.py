@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 from exporter.errors import StoreError
 from exporter.metrics.values import FLEET, LabelSetValues
 from exporter.protocol.events import EventKind
-from exporter.relay import NONE, STATES, Entry, RunState, Task
+from exporter.relay import NONE, STATES, Entry, RunState, Task, key_of
 from exporter.store.dump import BodyLine, HeaderLine, LabelSetLine, Line, TaskLine, read_dump, write_dump
-from exporter.store.records import key_of
 from exporter.store.sqlite.dump import dump_file, load_file
 from tests.unit.histories import max_examples
 

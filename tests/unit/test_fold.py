@@ -820,7 +820,7 @@ def test_a_record_without_exit_messages_is_read() -> None:
     """New fields are only added at the end of a record, so older records can be read."""
     task = deliver([delivery((0, "S", 0, "")), delivery((9, "E", 9, "-22"))]).task
     # The message is the last field of an entry; older versions wrote entries without it.
-    old = encode(task).replace(',""]', "]")
+    old = encode(task).replace(b',""]', b"]")
     assert old != encode(task)
     assert decode_task(old) == task
 

@@ -17,10 +17,11 @@ from exporter.ingest.group_commit import Ingest
 from exporter.metrics.process import Telemetry
 from exporter.metrics.values import LabelSetValues, series
 from exporter.protocol.callback import Ignored
-from exporter.store.protocol import QuarantineEntry, StoreOptions, Transaction
+from exporter.store.protocol import StoreOptions
 from exporter.store.records import decode_label_set
 from exporter.store.sqlite import store as sqlite_store
 from exporter.store.sqlite.store import SqliteStore
+from exporter.store.transaction import QuarantineEntry, Transaction
 from tests.support import until
 from tests.unit.histories import SETTINGS, T0, callback
 
@@ -238,7 +239,7 @@ def test_a_successful_read_of_a_sweep_does_not_report_the_store_as_writable(path
     """The read may have waited for the lock behind a write that failed."""
 
     async def work(ingest: Ingest, telemetry: Telemetry) -> None:
-        telemetry.record_store_access("write", succeeded=False)
+        telemetry.is_writable = False
         with ingest._reporting_state(writes=False):
             pass
         assert not telemetry.is_writable

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from exporter.ingest.recent_rejections import RecentRejections
 from exporter.metrics.process import Telemetry
 from exporter.store.protocol import StoreOptions
 from exporter.store.sqlite.store import SqliteStore
@@ -21,7 +20,7 @@ from tests.unit.histories import SETTINGS, T0
 def telemetry() -> Telemetry:
     """The families of a process whose store can be written."""
     telemetry = Telemetry(version="0", revision="0")
-    telemetry.record_store_access("write", succeeded=True)
+    telemetry.is_writable = True
     return telemetry
 
 
@@ -33,7 +32,6 @@ def pages(tmp_path: Path, telemetry: Telemetry) -> Iterator[Pages]:
     yield Pages(
         store=store,
         telemetry=telemetry,
-        rejections=RecentRejections(),
         fold_settings=SETTINGS,
         info=ExporterInfo("1.2.3", "abc", "/m<etrics"),
         clock=lambda: T0 + 90.0,
@@ -55,7 +53,7 @@ def test_tasks_that_are_left_out_are_mentioned(pages: Pages, monkeypatch: pytest
 def test_a_store_that_cannot_be_written_is_mentioned(pages: Pages, telemetry: Telemetry) -> None:
     """Its tasks are shown."""
     assert "not written" not in pages.status(Query(), [])
-    telemetry.record_store_access("write", succeeded=False)
+    telemetry.is_writable = False
     text = pages.status(Query(), [])
     assert "can be read but not written" in text
     assert "<bdi>failed</bdi>" in text

@@ -271,19 +271,19 @@ def test_only_a_text_over_the_limit_is_cut() -> None:
 
 def test_a_source_is_identified_without_its_secrets() -> None:
     """User, query and fragment of a URL are left out. A text that is not a URL is read up to its query."""
-    host, digest = REDACTOR.source("http://origin.example.com:80/a/b")
+    host, digest = REDACTOR.sources(["http://origin.example.com:80/a/b"])
     assert host == "origin.example.com"
     for same in ("HTTP://u:s3cr3t@Origin.example.com:80/a/b?k=s3cr3t", "http://origin.example.com:80/a/b#x"):
-        assert REDACTOR.source(same) == (host, digest)
-    assert REDACTOR.source("http://origin.example.com:80/a/c")[1] != digest
-    assert REDACTOR.source("no url?k=s3cr3t") == REDACTOR.source("no url")
-    assert REDACTOR.source("no url") != REDACTOR.source("no other")
+        assert REDACTOR.sources([same]) == (host, digest)
+    assert REDACTOR.sources(["http://origin.example.com:80/a/c"])[1] != digest
+    assert REDACTOR.sources(["no url?k=s3cr3t"]) == REDACTOR.sources(["no url"])
+    assert REDACTOR.sources(["no url"]) != REDACTOR.sources(["no other"])
 
 
 def test_several_sources_are_identified_by_all_of_them_in_their_order() -> None:
-    """The host is that of the first. A single source has the same digest in a list as alone."""
+    """The host is that of the first. The digest of a single source is that of its URL."""
     a, b, c = "http://h/a", "http://h/b", "http://h/c"
-    assert REDACTOR.sources([a]) == REDACTOR.source(a)
+    assert REDACTOR.sources([a]) == ("h", REDACTOR.digest(a))
     assert REDACTOR.sources([a, b]) == REDACTOR.sources([f"{a}?k=1", f"{b}#2"])
     assert REDACTOR.sources([a, b])[0] == "h"
     assert len({REDACTOR.sources(urls)[1] for urls in ([a], [a, b], [b, a], [a, c], [a, b, c])}) == 5

@@ -7,21 +7,23 @@ from typing import Any
 
 import pytest
 
+from exporter.commands.quarantine import Quarantine
 from exporter.ingest.batch import BatchApplier, BatchItem
-from exporter.ingest.replay import Replayer, ReplayResult
-from exporter.metrics.values import histogram_keys, series
+from exporter.metrics.values import BatchIncrements, histogram_keys, series
 from exporter.protocol.callback import Callback
 from exporter.protocol.parser import Parser
 from exporter.protocol.redact import Redactor
 from exporter.protocol.schemas import Schemas
 from exporter.relay import Task
-from exporter.store.protocol import QuarantinedBody, QuarantineEntry, Store, StoreOptions
+from exporter.store.protocol import QuarantinedBody, Store, StoreOptions
 from exporter.store.records import decode_label_set, decode_task
 from exporter.store.sqlite.store import SqliteStore
+from exporter.store.transaction import QuarantineEntry
 from tests.unit.histories import SETTINGS, T0
 
 LABELS = ("appid", "to_host")
-PARSER = Parser(schemas=Schemas(), redactor=Redactor(key=b"key", plain_hosts=[]))
+REDACTOR = Redactor(key=b"key", plain_hosts=[])
+PARSER = Parser(schemas=Schemas(), redactor=REDACTOR)
 APPLIER = BatchApplier(SETTINGS, LABELS)
 HOUR = 3600.0
 
@@ -50,9 +52,12 @@ class ReplaySetup:
         arrived = BatchItem(arrival, PARSER.parse(raw))
         self.store.transact(lambda transaction: APPLIER.apply([arrived], transaction))
 
-    def replay(self, stored: QuarantinedBody, now: float) -> ReplayResult:
+    def replay(self, stored: QuarantinedBody, now: float) -> tuple[str, str]:
         """Replay a body."""
-        return Replayer(store=self.store, parser=PARSER, applier=APPLIER, clock=lambda: now).replay(stored)
+        quarantine = Quarantine(
+            self.store, parser=PARSER, redactor=REDACTOR, applier=APPLIER, clock=lambda: now
+        )
+        return quarantine.replay(stored)
 
     @property
     def quarantined(self) -> int:
@@ -90,7 +95,7 @@ def test_a_replayed_body_counts_at_its_first_arrival(replay_setup: ReplaySetup) 
     """Its delay is measured at its first arrival, and it changes the task as it would have then."""
     replay_setup.receive(body("TaskStart", T0), T0 + 0.5)
     stored = replay_setup.quarantine(body("TaskExit", T0 + 60, {"code": -22}), T0 + 61.0)
-    assert replay_setup.replay(stored, T0 + 1800.0) == ReplayResult("applied")
+    assert replay_setup.replay(stored, T0 + 1800.0) == ("applied", "")
     assert replay_setup.quarantined == 0
     assert (
         replay_setup.counted(series("tasks_exited_total", "-22"))
@@ -106,7 +111,7 @@ def test_a_replayed_body_counts_at_its_first_arrival(replay_setup: ReplaySetup) 
 def test_a_body_counts_once_however_often_it_is_replayed(replay_setup: ReplaySetup) -> None:
     """Another process may have listed the body before it was replayed."""
     stored = replay_setup.quarantine(body("TaskStart", T0), T0 + 1.0)
-    assert [replay_setup.replay(stored, T0 + 9.0).outcome for _ in range(3)] == [
+    assert [replay_setup.replay(stored, T0 + 9.0)[0] for _ in range(3)] == [
         "applied",
         "not_found",
         "not_found",
@@ -119,7 +124,7 @@ def test_a_body_whose_redelivery_was_counted_is_a_duplicate(replay_setup: Replay
     raw = body("TaskStart", T0)
     stored = replay_setup.quarantine(raw, T0 + 1.0)
     replay_setup.receive(raw + b" ", T0 + 120.0)
-    assert replay_setup.replay(stored, T0 + 180.0) == ReplayResult("duplicate")
+    assert replay_setup.replay(stored, T0 + 180.0) == ("duplicate", "")
     assert replay_setup.counted("tasks_started_total") == 1
     assert replay_setup.quarantined == 0
 
@@ -132,10 +137,10 @@ def test_a_body_that_may_have_been_counted_is_stale(replay_setup: ReplaySetup, f
     replay_setup.receive(raw + b" ", first + 120.0)
     for n in range(3):
         replay_setup.receive(body("TaskAlarm", T0 + n * 2 * HOUR, {"type": str(n)}), T0 + n * 2 * HOUR + 1)
-    assert replay_setup.replay(stored, T0 + 9 * HOUR) == ReplayResult("stale")
+    assert replay_setup.replay(stored, T0 + 9 * HOUR) == ("stale", "")
     replay_setup.quarantine(raw, first)
     replay_setup.store.transact(lambda transaction: transaction.delete("4/a"))
-    assert replay_setup.replay(stored, T0 + 9 * HOUR) == ReplayResult("stale")
+    assert replay_setup.replay(stored, T0 + 9 * HOUR) == ("stale", "")
     assert replay_setup.counted(series("tasks_exited_total", "0")) == 1
     assert replay_setup.fleet[series("callbacks_total", "TaskExit", "stale")] == 2
     assert replay_setup.store.find_task("4/a") is None
@@ -145,10 +150,10 @@ def test_an_old_body_counts_if_it_is_newer_than_all_callbacks_of_its_task(replay
     """An exit that was rejected last week ends a task that has been active since."""
     replay_setup.receive(body("TaskStart", T0), T0 + 1.0)
     stored = replay_setup.quarantine(body("TaskExit", T0 + HOUR, {"code": -5}), T0 + HOUR + 1)
-    assert replay_setup.replay(stored, T0 + 100 * HOUR) == ReplayResult("applied")
+    assert replay_setup.replay(stored, T0 + 100 * HOUR) == ("applied", "")
     assert not replay_setup.task.current.active
     replay_setup.quarantine(stored.body, stored.first)
-    assert replay_setup.replay(stored, T0 + 100 * HOUR) == ReplayResult("duplicate")
+    assert replay_setup.replay(stored, T0 + 100 * HOUR) == ("duplicate", "")
     assert replay_setup.counted(series("tasks_exited_total", "-5")) == 1
 
 
@@ -157,9 +162,9 @@ def test_a_body_without_a_time_is_checked_against_its_task_within_the_retry_wind
 ) -> None:
     """The state of the task does not show later whether the body was counted."""
     stored = replay_setup.quarantine(body("TaskStart", None), T0 + 1.0)
-    assert replay_setup.replay(stored, T0 + HOUR) == ReplayResult("applied")
+    assert replay_setup.replay(stored, T0 + HOUR) == ("applied", "")
     replay_setup.quarantine(stored.body, stored.first)
-    assert replay_setup.replay(stored, T0 + HOUR + 2) == ReplayResult("stale")
+    assert replay_setup.replay(stored, T0 + HOUR + 2) == ("stale", "")
     assert replay_setup.counted("tasks_started_total") == 1
 
 
@@ -170,12 +175,12 @@ def test_an_exit_without_a_task_id_is_attributed(replay_setup: ReplaySetup) -> N
     stored = replay_setup.quarantine(
         body("TaskExit", T0 + 60, {"code": 0}, task_id=None, **sources), T0 + 61.0
     )
-    assert replay_setup.replay(stored, T0 + 120.0) == ReplayResult("applied")
+    assert replay_setup.replay(stored, T0 + 120.0) == ("applied", "")
     assert not replay_setup.task.current.active
     late = replay_setup.quarantine(body("TaskExit", T0 + 59, {"code": 0}, task_id="", **sources), T0 + 62.0)
-    assert replay_setup.replay(late, T0 + 9 * HOUR) == ReplayResult("stale")
+    assert replay_setup.replay(late, T0 + 9 * HOUR) == ("stale", "")
     timeless = replay_setup.quarantine(body("TaskExit", None, {"code": 0}, task_id="", **sources), T0 + 62.0)
-    assert replay_setup.replay(timeless, T0 + 9 * HOUR) == ReplayResult("stale")
+    assert replay_setup.replay(timeless, T0 + 9 * HOUR) == ("stale", "")
     assert replay_setup.counted(series("tasks_exited_total", "0")) == 1
 
 
@@ -194,8 +199,8 @@ def test_a_body_that_is_still_invalid_stays_unchanged(
     stored = replay_setup.quarantine(raw, T0, reason)
     before = replay_setup.store.snapshot(9)
     replayed = replay_setup.replay(stored, T0 + 9.0)
-    assert replayed.outcome == "still_invalid"
-    assert why in replayed.problem
+    assert replayed[0] == "still_invalid"
+    assert why in replayed[1]
     assert replay_setup.store.snapshot(9) == before
     assert replay_setup.store.bodies(limit=9) == [stored]
 
@@ -208,7 +213,7 @@ def test_an_event_that_is_known_now_counts_under_its_name(replay_setup: ReplaySe
     )
     replay_setup.store.transact(lambda transaction: APPLIER.apply([ignored], transaction))
     (stored,) = replay_setup.store.bodies(limit=9)
-    assert replay_setup.replay(stored, T0 + 9.0) == ReplayResult("applied")
+    assert replay_setup.replay(stored, T0 + 9.0) == ("applied", "")
     assert replay_setup.fleet[series("callbacks_total", "other", "ignored")] == 1
     assert replay_setup.fleet[series("callbacks_total", "TaskStart", "applied")] == 1
     assert series("quarantine_evicted_total") not in replay_setup.fleet
@@ -224,10 +229,10 @@ def test_a_failed_transaction_keeps_the_body_and_counts_nothing(
         raise ZeroDivisionError
 
     patch: Callable[..., None] = monkeypatch.setattr
-    patch(APPLIER, "_count", fail)
+    patch(BatchIncrements, "set_time", fail)
     with pytest.raises(ZeroDivisionError):
         replay_setup.replay(stored, T0 + 9.0)
     assert (replay_setup.quarantined, replay_setup.counted("tasks_started_total")) == (1, 0)
     monkeypatch.undo()
-    assert replay_setup.replay(stored, T0 + 9.0) == ReplayResult("applied")
+    assert replay_setup.replay(stored, T0 + 9.0) == ("applied", "")
     assert isinstance(PARSER.parse(stored.body), Callback)

@@ -82,6 +82,7 @@ CLOCKS = {
     "tests/fuzz/wire.py": "polls",
     "tests/acceptance/chaos.py": "the duration of `make chaos` and of its faults",
     "tests/acceptance/test_compose.py": "polls, in a container",
+    "tests/acceptance/test_hops.py": "which functions ran between two moments; no result depends on how long",
     "tests/acceptance/test_image.py": "polls, in a container",
     "tests/acceptance/test_replicas.py": "the duration of a server's pause; no result depends on it",
     "tests/http/test_bad_input.py": "a connection is not closed before its time limit; after it, at any time",

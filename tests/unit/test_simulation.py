@@ -7,42 +7,39 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
-from prometheus_client.parser import text_string_to_metric_families
 
 from exporter.errors import CallbackError
 from exporter.ingest.batch import BatchApplier, BatchItem
-from exporter.metrics.catalogue import PREFIX
 from exporter.metrics.process import Telemetry
 from exporter.protocol.callback import Callback, Ignored
 from exporter.protocol.parser import Parser
 from exporter.protocol.redact import Redactor
 from exporter.protocol.schemas import Schemas
-from exporter.simulator.body import CallbackWriter
-from exporter.simulator.fleet import FleetSettings
-from exporter.simulator.totals import Key, Totals
-from exporter.simulator.verify import COMPARED, STABLE_SCRAPES, Comparison, until_stable
-from exporter.simulator.wire import Delivery, Faults, fleet_deliveries
-from exporter.store.protocol import QuarantineEntry, StoreOptions
+from exporter.simulator.command import STABLE_SCRAPES, until_stable
+from exporter.simulator.options import SimulatorSettings
+from exporter.simulator.totals import Comparison, Key, Totals, compared_samples
+from exporter.simulator.wire import CallbackWriter, Delivery, fleet_deliveries
+from exporter.store.protocol import StoreOptions
 from exporter.store.sqlite.store import SqliteStore
+from exporter.store.transaction import QuarantineEntry
 from exporter.web.scrape import Exposition
 from tests.unit.histories import SETTINGS, T0
 
 LABELS = ("appid", "to_host")
-FLEET = FleetSettings(tasks=30, batch=7, duration=1200, failure_every=120, downtime=20, speed=30, untimed=0.3)
-FAULTS = Faults(duplicate=0.3, reorder=0.4, nameless=0.3, unsigned=0.3, malformed=0.05, unknown=0.05)
-#: Reordering for callbacks sent as fast as possible, and for callbacks sent at their event times.
-FAST, PACED = (
-    replace(FAULTS, max_group_size=5, max_group_seconds=1200.0),
-    replace(FAULTS, max_group_seconds=SETTINGS.reorder / 2),
+FLEET = SimulatorSettings(tasks=30, duration=1200, failure_every=120, downtime=20, speed=30)
+FAULTS = replace(
+    FLEET, untimed=0.3, duplicate=0.3, reorder=0.4, nameless=0.3, unsigned=0.3, malformed=0.05, unknown=0.05
 )
+#: Callbacks sent as fast as possible, and callbacks sent at their event times.
+FAST, PACED = replace(FAULTS, fast=True), replace(FAULTS, reorder_window=SETTINGS.reorder)
 #: Callbacks of a batch, tasks of a sweep, and sweeps until no task must be due any more.
 BATCH, SWEPT, ROUNDS = 100, 100, 100
 
 
-def drawn(seed: int, faults: Faults, settings: FleetSettings = FLEET) -> tuple[list[Delivery], Totals]:
+def drawn(seed: int, settings: SimulatorSettings) -> tuple[list[Delivery], Totals]:
     """Return the deliveries of a seed, and the expected totals."""
     totals, writer = Totals(), CallbackWriter(float(T0), "key")
-    return list(fleet_deliveries(settings, faults, writer, totals, seed)), totals
+    return list(fleet_deliveries(replace(settings, seed=seed), writer, totals)), totals
 
 
 class Core:
@@ -89,13 +86,7 @@ class Core:
         """Return the samples of a scrape that are compared."""
         telemetry = Telemetry(version="", revision="")
         exposition = Exposition(openmetrics=False, labels=LABELS, fold_settings=SETTINGS, telemetry=telemetry)
-        text = exposition.write(self._store.snapshot(1)).decode()
-        return {
-            (sample.name.removeprefix(PREFIX), frozenset(sample.labels.items())): sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name.removeprefix(PREFIX) in COMPARED
-        }
+        return compared_samples(exposition.write(self._store.snapshot(1)).decode())
 
 
 def after_the_run() -> Callable[[Delivery], float]:
@@ -149,7 +140,7 @@ def test_totals_are_exact_for_callbacks_sent_at_their_event_times_with_every_fau
 def assert_exact(totals: Totals, core: Core) -> None:
     """Assert that the scrape has exactly the expected totals."""
     comparison = compared(totals, core)
-    assert comparison.differences() == []
+    assert comparison.differences == []
     assert comparison.compared > 200
 
 
@@ -170,12 +161,10 @@ def assert_every_fault(deliveries: list[Delivery], totals: Totals, seed: int) ->
 
 def test_lost_callbacks_are_counted_as_anomalies_and_the_others_exactly(core: Core) -> None:
     """Each callback that arrives is counted; the missing ones show as anomalies."""
-    # After a loss, callbacks without event times may look like redeliveries.
-    settings = replace(FLEET, untimed=0.0)
-    losses = Faults(lose=0.2, duplicate=0.3, reorder=0.3, max_group_size=5, max_group_seconds=1200.0)
-    deliveries, totals = drawn(1, losses, settings)
+    # None without event times: after a loss, they may look like redeliveries.
+    deliveries, totals = drawn(1, replace(FLEET, fast=True, lose=0.2, duplicate=0.3, reorder=0.3))
     core.receive(deliveries, arrival=after_the_run())
-    assert compared(totals, core, lossy=True).differences() == []
+    assert compared(totals, core, lossy=True).differences == []
     kinds = {dict(labels)["kind"] for name, labels in core.shown() if name == "anomalies_total"}
     assert kinds >= {"missed_start", "missed_finish", "missed_exit"}
 
@@ -205,16 +194,16 @@ class Scrapes:
 def test_a_slow_exporter_is_scraped_until_the_numbers_agree() -> None:
     """It is scraped as long as its numbers change. There is no pause without a difference."""
     slow = Scrapes(*(number / 100 for number in range(300)), 3.0)
-    assert until_stable(slow.compare, slow.pause).differences() == []
+    assert until_stable(slow.compare, slow.pause).differences == []
     quick = Scrapes(3.0)
-    assert until_stable(quick.compare, quick.pause).differences() == []
+    assert until_stable(quick.compare, quick.pause).differences == []
     assert quick.pauses == 0
 
 
 def test_a_difference_is_reported_when_the_numbers_do_not_change_any_more() -> None:
     """Every change restarts the wait."""
     wrong = Scrapes(1.0, 1.0, 1.0, 2.0)
-    assert until_stable(wrong.compare, wrong.pause).differences() == [
+    assert until_stable(wrong.compare, wrong.pause).differences == [
         'css_relay_files_played_total{appid="1"}: expected 3, grew by 2'
     ]
     assert wrong.pauses == 3 + STABLE_SCRAPES

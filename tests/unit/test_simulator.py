@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from exporter.cli import parse
 from exporter.config.flags import default_text, flags_of
@@ -18,27 +19,19 @@ from exporter.protocol.events import EventKind
 from exporter.protocol.parser import Parser
 from exporter.protocol.redact import Redactor
 from exporter.protocol.schemas import Schemas
-from exporter.simulator.body import CallbackWriter
 from exporter.simulator.command import simulate
-from exporter.simulator.fleet import Event, FleetSettings, RelayTask, fleet, true_history
+from exporter.simulator.fleet import Event, RelayTask, fleet, true_history
 from exporter.simulator.options import SimulatorSettings, read_options
-from exporter.simulator.totals import Key, Totals
-from exporter.simulator.verify import Comparison, sample_text
-from exporter.simulator.wire import Delivery, Faults, fleet_deliveries
+from exporter.simulator.totals import Comparison, Key, TaskProgress, Totals, sample_text
+from exporter.simulator.wire import CallbackWriter, Delivery, fleet_deliveries
 
-FLEET = FleetSettings(
-    tasks=120, batch=7, duration=1800, failure_every=300, downtime=20, speed=20, untimed=0.3
+FLEET = SimulatorSettings(
+    tasks=120, duration=1800, failure_every=300, downtime=20, speed=20, untimed=0.3, fast=True
 )
-EVERY_FAULT = Faults(
-    duplicate=0.2,
-    reorder=0.3,
-    nameless=0.3,
-    unsigned=0.2,
-    malformed=0.05,
-    unknown=0.05,
-    max_group_size=5,
-    max_group_seconds=1800,
+EVERY_FAULT = replace(
+    FLEET, duplicate=0.2, reorder=0.3, nameless=0.3, unsigned=0.2, malformed=0.05, unknown=0.05
 )
+BATCH = 7
 TASK = RelayTask(
     appid=1,
     task_id="7",
@@ -51,12 +44,10 @@ TASK = RelayTask(
 
 
 @cache
-def drawn(
-    seed: int, faults: Faults = EVERY_FAULT, settings: FleetSettings = FLEET
-) -> tuple[list[Delivery], Totals]:
+def drawn(seed: int, settings: SimulatorSettings = EVERY_FAULT) -> tuple[list[Delivery], Totals]:
     """Return the deliveries of a seed, and the expected totals."""
     totals, writer = Totals(), CallbackWriter(1_795_500_000.0, "key")
-    return list(fleet_deliveries(settings, faults, writer, totals, seed)), totals
+    return list(fleet_deliveries(replace(settings, seed=seed), writer, totals)), totals
 
 
 def test_the_same_seed_sends_the_same_bodies() -> None:
@@ -75,7 +66,7 @@ def test_deliveries_are_ordered_by_time() -> None:
 
 def test_a_fleet_has_tasks_of_every_kind() -> None:
     """Live tasks, looping playlists, several exit codes, restarts, planned ends, alarms, shared sources."""
-    channels = fleet(FLEET, Random(1))
+    channels = fleet(FLEET, BATCH, Random(1))
     assert sum(len(channel) for channel in channels) == FLEET.tasks
     assert {len(channel) for channel in channels} == {1, 3}
     assert all(len({task.sources for task in channel}) == 1 for channel in channels)
@@ -91,7 +82,7 @@ def test_a_fleet_has_tasks_of_every_kind() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_a_history_is_valid(seed: int) -> None:
     """Starts and exits alternate, and no two of them are in the same second."""
-    for channel in fleet(FLEET, Random(seed)):
+    for channel in fleet(FLEET, BATCH, Random(seed)):
         for task in channel:
             kinds = (EventKind.START, EventKind.EXIT)
             marks = [e for e in true_history(task, FLEET, Random(seed)) if e.kind in kinds]
@@ -113,10 +104,10 @@ def test_every_callback_is_accepted_unless_it_is_a_fault() -> None:
             assert not isinstance(callback, Callback) or callback.unknown_fields == ()
 
 
-def bodies_by_task(faults: Faults) -> dict[tuple[str, bool], list[bytes]]:
+def bodies_by_task(settings: SimulatorSettings) -> dict[tuple[str, bool], list[bytes]]:
     """Return the bodies by task_id, and by whether they have an event time."""
     found: dict[tuple[str, bool], list[bytes]] = {}
-    for delivery in drawn(5, faults)[0]:
+    for delivery in drawn(5, settings)[0]:
         body = json.loads(delivery.body)
         found.setdefault((body["task_id"], "event_time" in body), []).append(delivery.body)
     return found
@@ -124,8 +115,8 @@ def bodies_by_task(faults: Faults) -> dict[tuple[str, bool], list[bytes]]:
 
 def test_callbacks_without_a_time_are_not_reordered() -> None:
     """The exporter can only order them by arrival."""
-    in_order = bodies_by_task(Faults())
-    shuffled = bodies_by_task(Faults(reorder=1.0, max_group_size=5, max_group_seconds=1800))
+    in_order = bodies_by_task(FLEET)
+    shuffled = bodies_by_task(replace(FLEET, reorder=1.0))
     assert {k: v for k, v in in_order.items() if not k[1]} == {k: v for k, v in shuffled.items() if not k[1]}
     timed = [(in_order[key], shuffled[key]) for key in in_order if key[1] and len(in_order[key]) > 9]
     assert all(a != b and sorted(a) == sorted(b) for a, b in timed)
@@ -136,8 +127,8 @@ def test_callbacks_without_a_time_are_not_reordered() -> None:
 )
 def test_a_fault_changes_what_is_sent(fault: str) -> None:
     """Each fault does; without faults nothing is changed."""
-    plain, _ = drawn(6, Faults())
-    faulty, _ = drawn(6, Faults(**{fault: 0.5}))  # type: ignore[arg-type]
+    plain, _ = drawn(6, FLEET)
+    faulty, _ = drawn(6, replace(FLEET, **{fault: 0.5}))
     assert [d.body for d in faulty] != [d.body for d in plain]
     assert len({d.body for d in plain}) == len(plain)
     assert all(d.status == 200 for d in plain)
@@ -153,6 +144,7 @@ def test_a_signature_is_as_documented() -> None:
 def test_totals_of_a_run_with_a_file() -> None:
     """The expected numbers are counted by hand."""
     totals = Totals()
+    progress = TaskProgress(TASK, totals)
     for kind, at, code in (
         (EventKind.START, 0, 0),
         (EventKind.FILE_START, 1, 0),
@@ -161,7 +153,7 @@ def test_totals_of_a_run_with_a_file() -> None:
         (EventKind.EXIT, 70, -22),
         (EventKind.START, 80, 0),
     ):
-        totals.record_event(TASK, Event(kind, at, code=code))
+        progress.record_event(Event(kind, at, code=code))
         totals.record_delivery(TASK, Event(kind, at, code=code))
     found = {
         name: count for (name, _), count in totals.counts.items() if name not in ("tasks", "callbacks_total")
@@ -194,7 +186,7 @@ def key(name: str, **labels: str) -> Key:
 def compared(expected: dict[Key, int], after: dict[Key, float], **more: Any) -> list[str]:
     """Return the differences between expected and scraped values."""
     arguments = {"before": {}, "lossy": False, "unanswered": 0} | more
-    return Comparison(expected=expected, after=after, **arguments).differences()
+    return Comparison(expected=expected, after=after, **arguments).differences
 
 
 def test_every_difference_is_reported() -> None:

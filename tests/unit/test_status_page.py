@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from exporter.errors import CallbackError, Fault
-from exporter.ingest.recent_rejections import RecentRejections
+from exporter.metrics.process import RecentRejections
 from exporter.metrics.values import FLEET, LabelSetValues, series
 from exporter.protocol.events import Subject
 from exporter.relay import ACTIVE, Task, history

@@ -66,10 +66,10 @@ def _reset_counters(connection: sqlite3.Connection, now: float) -> None:
     """Set all counters to 0."""
 
     def reset_label_set(record: str) -> str:
-        return encode(changed(decode_label_set(record), created=now, values={}, exemplars={}))
+        return encode(changed(decode_label_set(record), created=now, values={}, exemplars={})).decode()
 
     def reset_task(record: str) -> str:
-        return encode(with_counters_reset(decode_task(record)))
+        return encode(with_counters_reset(decode_task(record))).decode()
 
     connection.create_function("reset_label_set", 1, reset_label_set)
     connection.create_function("reset_task", 1, reset_task)

@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from exporter.errors import StoreError
-from exporter.relay import NONE
+from exporter.relay import NONE, key_of
 from exporter.store.dump import DUMP_VERSION, BodyLine, HeaderLine, LabelSetLine, Line, TaskLine
 from exporter.store.records import (
     RANKS,
@@ -16,7 +16,6 @@ from exporter.store.records import (
     decode_label_set,
     decode_task,
     encode,
-    key_of,
 )
 from exporter.store.sqlite.file import FileLock, lock_file, new_store, open_backup, real_path, store_errors
 from exporter.store.sqlite.open import check_version, integrity_check, merge_wal, migrate
@@ -88,12 +87,12 @@ def _insert(connection: sqlite3.Connection, line: Line) -> None:
             rows.append(("judged_by", line.fold_settings_fingerprint))
         case LabelSetLine(values=label_set):
             head = "INSERT INTO ledgers (labels, record)"
-            rows = [(json.dumps(label_set.labels), encode(label_set))]
+            rows = [(json.dumps(label_set.labels), encode(label_set).decode())]
         case TaskLine(record=task):
             head = "INSERT INTO tasks (key, sources, state, ledger, due, record)"
             number = None if line.state == NONE else line.label_set + 1
             indexed = sources_number(task.sources), RANKS[line.state], number
-            rows = [(key_of(task), *indexed, line.due, encode(task))]
+            rows = [(key_of(task), *indexed, line.due, encode(task).decode())]
         case BodyLine(body=body):
             head = "INSERT INTO quarantine (digest, reason, body, source, count, first, last, size)"
             info = line.source, line.count, line.first, line.last, len(body)

@@ -17,12 +17,13 @@ from pathlib import Path
 from exporter.errors import StoreError, StoreUnavailable, WouldBlock
 from exporter.metrics.values import FLEET
 from exporter.relay import NONE, STATES
-from exporter.store.protocol import PreparedCommit, QuarantinedBody, Snapshot, StoreOptions, T, Transaction
+from exporter.store.protocol import PreparedCommit, QuarantinedBody, Snapshot, StoreOptions, T
 from exporter.store.records import RANKS
 from exporter.store.sqlite.file import FileLock, create_private, is_empty_and_unused, with_advice
 from exporter.store.sqlite.open import ATTACHED_BUSY_MS, BUSY_MS, check_tables, connect, migrate
 from exporter.store.sqlite.snapshot import read_snapshot
 from exporter.store.sqlite.transaction import LabelSetRows, SqliteTransaction, insert_label_set
+from exporter.store.transaction import Transaction
 
 #: About as much as a batch writes. On a full disk a few bytes may still fit.
 PROBE_BYTES = 65536
@@ -87,20 +88,31 @@ class SqliteStore:
         return self._secret
 
     def begin(self, work: Callable[[Transaction], T], *, wait: bool) -> PreparedCommit[T]:
-        self._begin_transaction(wait=wait)
-        with self._rollback_on_error():
-            self._clear_outdated_cache()
+        with self._using(self._writer):
+            self._writer.execute(f"PRAGMA busy_timeout = {self._busy_ms if wait else 0}")
+            try:
+                self._writer.execute("BEGIN IMMEDIATE")  # locks the file before anything is read
+            except sqlite3.OperationalError as exc:
+                if wait or exc.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                    raise
+                raise WouldBlock(str(exc)) from exc
+            # Label sets that were read before another connection committed may be outdated.
+            version = self._writer.execute("PRAGMA data_version").fetchone()[0]
+            if version != self._data_version:
+                self._label_sets.clear()
+                self._data_version = version
             transaction = SqliteTransaction(
                 self._writer, options=self._options, cached=self._label_sets, clock=self._clock
             )
             result = work(transaction)
-            label_sets, overflow = transaction.write()
+            label_sets = transaction.write()
 
         def commit() -> tuple[T, dict[str, int]]:
-            self._commit()
+            with self._using(self._writer):
+                self._writer.execute("COMMIT")
             # Only after the commit: a failed one leaves the old values in the file.
             self._label_sets |= label_sets
-            return result, overflow
+            return result, dict(transaction.overflow)
 
         return PreparedCommit(commit)
 
@@ -108,7 +120,7 @@ class SqliteStore:
         return self.begin(work, wait=True).commit()
 
     def due_keys(self, now: float, limit: int) -> list[str]:
-        with self._unavailable_on_error():
+        with self._using(self._writer):
             rows = self._writer.execute(
                 "SELECT key FROM tasks WHERE due <= ? ORDER BY due LIMIT ?", (now, limit)
             )
@@ -146,57 +158,32 @@ class SqliteStore:
             return [QuarantinedBody(*row) for row in rows]
 
     def probe(self) -> None:
-        self._begin_transaction(wait=True)
-        with self._rollback_on_error():
-            self._writer.execute("INSERT OR REPLACE INTO meta VALUES ('probed', zeroblob(?))", (PROBE_BYTES,))
-        self._commit()
+        query = "INSERT OR REPLACE INTO meta VALUES ('probed', zeroblob(?))"
+        self.transact(lambda _: self._writer.execute(query, (PROBE_BYTES,)))
 
     def close(self) -> None:
         self._opened.close()
 
-    def _begin_transaction(self, *, wait: bool) -> None:
-        """Begin a write transaction: lock the file for writing before anything is read."""
-        with self._unavailable_on_error():
-            self._check_file()
-            self._writer.execute(f"PRAGMA busy_timeout = {self._busy_ms if wait else 0}")
-            try:
-                self._writer.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as exc:
-                if not wait and exc.sqlite_errorcode == sqlite3.SQLITE_BUSY:
-                    raise WouldBlock(str(exc)) from exc
-                raise
-
-    def _commit(self) -> None:
-        with self._rollback_on_error():
-            self._writer.execute("COMMIT")
+    @contextmanager
+    def _read_transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._reader_lock, self._using(self._reader):
+            self._reader.execute("BEGIN")
+            yield self._reader
+            self._reader.execute("COMMIT")
 
     @contextmanager
-    def _rollback_on_error(self) -> Iterator[None]:
-        """Roll back the transaction if an error is raised."""
-        with self._unavailable_on_error():
+    def _using(self, connection: sqlite3.Connection) -> Iterator[None]:
+        """Check the file. Roll back if an error is raised; raise StoreUnavailable if it is of the file."""
+        try:
             try:
+                self._check_file()
                 yield
             except BaseException:
                 # It is unknown whether the commit took place: read the label sets again.
                 self._data_version = -1
-                if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
                 raise
-
-    @contextmanager
-    def _read_transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._reader_lock, self._unavailable_on_error():
-            self._check_file()
-            self._reader.execute("BEGIN")
-            try:
-                yield self._reader
-            finally:
-                self._reader.execute("COMMIT")
-
-    @contextmanager
-    def _unavailable_on_error(self) -> Iterator[None]:
-        try:
-            yield
         except (sqlite3.Error, OSError) as exc:
             # After the first sign of damage nothing is read or written: a callback that is answered 200 must
             # not be in a damaged file, and writing could spread the damage.
@@ -210,13 +197,6 @@ class SqliteStore:
             raise sqlite3.DatabaseError(self._damage)
         if self._path.stat().st_ino != self._inode:
             raise OSError("the file was replaced while the exporter ran; restart the exporter")
-
-    def _clear_outdated_cache(self) -> None:
-        """Clear the cached label sets if another connection has committed since they were read."""
-        version = self._writer.execute("PRAGMA data_version").fetchone()[0]
-        if version != self._data_version:
-            self._label_sets.clear()
-            self._data_version = version
 
     def _create_or_check_meta(self) -> None:
         """Create the meta of the store, or check the options against it.

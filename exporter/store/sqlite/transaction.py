@@ -5,13 +5,14 @@ import re
 import sqlite3
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import chain
 
 from exporter.metrics.catalogue import OVERFLOW
 from exporter.metrics.values import FLEET, LabelSetValues
-from exporter.relay import NONE, Task
-from exporter.store.protocol import QuarantineEntry, StoreOptions, TaskRow
-from exporter.store.records import RANKS, body_digest, decode_label_set, decode_tasks, encode, key_of
-from exporter.store.transaction import TransactionBase
+from exporter.relay import NONE, Task, key_of
+from exporter.store.protocol import StoreOptions
+from exporter.store.records import RANKS, body_digest, decode_label_set, decode_tasks, encode
+from exporter.store.transaction import QuarantineEntry, Transaction
 
 #: Many records as one value: SQLite releases the interpreter's lock for each row that is fetched.
 RECORDS_AS_LINES = "coalesce(group_concat(record, char(10)), '')"
@@ -23,10 +24,8 @@ MAX_KEYS_AT_ONCE, MAX_ROWS_AT_ONCE = 256, 256
 LabelSetRows = dict[tuple[str, ...], tuple[int, LabelSetValues]]
 
 
-class SqliteTransaction(TransactionBase):
+class SqliteTransaction(Transaction):
     """A transaction of the embedded store: it reads the file immediately, and writes its changes in `write`.
-
-    The methods are documented in `exporter.store.protocol`.
 
     Args:
         connection: a connection with an open write transaction.
@@ -47,92 +46,81 @@ class SqliteTransaction(TransactionBase):
         self._options = options
         self._cached = cached
         self._clock = clock
-        self._tasks: dict[str, Task | None] = {}
         self._changed: LabelSetRows = {}
 
-    def prefetch(self, keys: Sequence[str]) -> None:
-        wanted = list(dict.fromkeys(keys))
-        self._tasks |= dict.fromkeys(wanted)
-        while wanted:
-            part, wanted = wanted[:MAX_KEYS_AT_ONCE], wanted[MAX_KEYS_AT_ONCE:]
-            # Repeat the last key up to a power of two: so few different statements have to be prepared.
-            part += [part[-1]] * ((1 << (len(part) - 1).bit_length()) - len(part))
-            placeholders = ",".join("?" * len(part))
-            self._tasks |= self._tasks_where(f"key IN ({placeholders})", part)
-
-    def task(self, key: str) -> Task | None:
-        if key in self._rows:
-            row = self._rows[key]
-            return row.task if row else None
-        if key not in self._tasks:
-            self.prefetch([key])
-        return self._tasks[key]
-
-    def tasks_with_sources(self, appid: int, sources: str) -> list[Task]:
-        # Digests are random, so each new task would write another page of this index. Most stores never need
-        # it: it is created for the first exit without a task ID.
-        self._connection.execute("CREATE INDEX IF NOT EXISTS tasks_by_sources ON tasks (sources)")
-        found = self._tasks_where("sources = ?", [sources_number(sources)])
-        return self._filter_by_sources(found, appid, sources)
-
-    def delete_body(self, digest: str) -> bool:
-        deleted = self._connection.execute("DELETE FROM quarantine WHERE digest = ?", (_from_hex(digest),))
-        return deleted.rowcount > 0
-
-    def write(self) -> tuple[LabelSetRows, dict[str, int]]:
-        """Write the changes; return the changed label sets, and how much was left out by each limit."""
+    def write(self) -> LabelSetRows:
+        """Write the changes; return the changed label sets."""
         # The quarantine first: it adds to the increments, which are written below.
-        self._write_quarantine()
-        self._write_tasks()
-        self._limit_label_values(self._label_set(FLEET)[1].values)
+        if self._deleted_bodies or self._evict_now is not None:
+            self._write_quarantine()
+        rows: list[tuple[object, ...]] = []
+        for key, row in self._rows.items():
+            if row is None:
+                self._connection.execute("DELETE FROM tasks WHERE key = ?", (key,))
+                continue
+            task = row.task
+            label_set_number = None if row.state == NONE else self._label_set(row.labels)[0]
+            indexed = sources_number(task.sources), RANKS[row.state], label_set_number, row.due
+            rows.append((key, *indexed, encode(task).decode()))
+        insert_many(self._connection, _INSERT_TASKS, rows, _ON_EXISTING_TASK)
+        self.overflow += self.increments.apply_limits(self._label_set(FLEET)[1].values)
         for labels, increments in self.increments.by_labels.items():
             number, label_set = self._label_set(labels)
             self._changed[label_set.labels] = number, label_set.plus(increments)
-        self._connection.executemany(
-            "UPDATE ledgers SET record = ? WHERE id = ?",
-            [(encode(label_set), number) for number, label_set in self._changed.values()],
-        )
-        return self._changed, dict(self.overflow)
+        for number, label_set in self._changed.values():
+            record = encode(label_set).decode()
+            self._connection.execute("UPDATE ledgers SET record = ? WHERE id = ?", (record, number))
+        return self._changed
+
+    def _read_tasks(self, keys: Sequence[str]) -> dict[str, Task | None]:
+        found: dict[str, Task | None] = {}
+        for begin in range(0, len(keys), MAX_KEYS_AT_ONCE):
+            part = list(keys[begin : begin + MAX_KEYS_AT_ONCE])
+            # Repeat the last key up to a power of two: so few different statements have to be prepared.
+            part += [part[-1]] * ((1 << (len(part) - 1).bit_length()) - len(part))
+            found |= self._tasks_where(f"key IN ({','.join('?' * len(part))})", part)
+        return found
+
+    def _read_tasks_with_sources(self, sources: str) -> dict[str, Task | None]:
+        # Digests are random, so each new task would write another page of this index. Most stores never need
+        # it: it is created for the first exit without a task ID.
+        self._connection.execute("CREATE INDEX IF NOT EXISTS tasks_by_sources ON tasks (sources)")
+        return self._tasks_where("sources = ?", [sources_number(sources)])
 
     def _tasks_where(self, condition: str, values: Sequence[object]) -> dict[str, Task | None]:
         statement = f"SELECT {RECORDS_AS_LINES} FROM tasks WHERE {condition}"  # noqa: S608 - made of fixed parts
         lines: str = self._connection.execute(statement, values).fetchone()[0]
-        return {key_of(task): task for task in decode_tasks(lines)}
+        tasks = decode_tasks(lines)
+        return dict(zip(map(key_of, tasks), tasks, strict=True))
 
-    def _write_tasks(self) -> None:
-        deleted = [(key,) for key, row in self._rows.items() if row is None]
-        self._connection.executemany("DELETE FROM tasks WHERE key = ?", deleted)
-        rows = [self._task_columns(key, row) for key, row in self._rows.items() if row is not None]
-        insert_many(self._connection, _INSERT_TASKS, rows, _ON_EXISTING_TASK)
-
-    def _task_columns(self, key: str, row: TaskRow) -> tuple[object, ...]:
-        task = row.task
-        label_set = None if row.state == NONE else self._label_set(row.labels)[0]
-        return key, sources_number(task.sources), RANKS[row.state], label_set, row.due, encode(task)
+    def _has_body(self, digest: str) -> bool:
+        query = "SELECT 1 FROM quarantine WHERE digest = ?"
+        # No body has a malformed digest.
+        is_digest = re.fullmatch("[0-9a-f]{32}", digest)
+        return is_digest is not None and bool(
+            self._connection.execute(query, (bytes.fromhex(digest),)).fetchone()
+        )
 
     def _label_set(self, labels: tuple[str, ...]) -> tuple[int, LabelSetValues]:
         """Return a label set; create it, or return the one for all further ones if the limit is reached."""
-        found = self._changed.get(labels) or self._cached.get(labels) or self._read_label_set(labels)
-        if found is None:
-            # The fleet has a row, but is no label set of --metrics.labels.
-            sets = self._connection.execute("SELECT count(*) FROM ledgers").fetchone()[0] - 1
-            overflow = (OVERFLOW,) * len(labels)
-            if sets >= self._options.max_label_sets and labels != overflow:
-                self.overflow["label_sets"] += 1
-                return self._label_set(overflow)
-            found = insert_label_set(self._connection, labels, self._clock())
-            self._changed[labels] = found
-        else:
-            self._cached[labels] = found
-        return found
-
-    def _read_label_set(self, labels: tuple[str, ...]) -> tuple[int, LabelSetValues] | None:
-        found = self._connection.execute(
-            "SELECT id, record FROM ledgers WHERE labels = ?", (json.dumps(labels),)
-        ).fetchone()
-        return (found[0], decode_label_set(found[1])) if found else None
+        if known := self._changed.get(labels) or self._cached.get(labels):
+            return known
+        query = "SELECT id, record FROM ledgers WHERE labels = ?"
+        if found := self._connection.execute(query, (json.dumps(labels),)).fetchone():
+            self._cached[labels] = found[0], decode_label_set(found[1])
+            return self._cached[labels]
+        # The fleet has a row, but is no label set of --metrics.labels.
+        sets = self._connection.execute("SELECT count(*) FROM ledgers").fetchone()[0] - 1
+        overflow = (OVERFLOW,) * len(labels)
+        if sets >= self._options.max_label_sets and labels != overflow:
+            self.overflow["label_sets"] += 1
+            return self._label_set(overflow)
+        self._changed[labels] = insert_label_set(self._connection, labels, self._clock())
+        return self._changed[labels]
 
     def _write_quarantine(self) -> None:
+        deleted = [(bytes.fromhex(digest),) for digest in self._deleted_bodies]
+        self._connection.executemany("DELETE FROM quarantine WHERE digest = ?", deleted)
         for entry in self._quarantine_entries:
             if self._insert_body(entry):
                 self.increments.count("quarantined_bodies_total", entry.reason)
@@ -177,14 +165,9 @@ def insert_label_set(
     """Create an empty label set; return its id and itself."""
     label_set = LabelSetValues(labels, created)
     cursor = connection.execute(
-        "INSERT INTO ledgers (labels, record) VALUES (?, ?)", (json.dumps(labels), encode(label_set))
+        "INSERT INTO ledgers (labels, record) VALUES (?, ?)", (json.dumps(labels), encode(label_set).decode())
     )
     return cursor.lastrowid or 0, label_set
-
-
-def _from_hex(digest: str) -> bytes:
-    """Return a body's digest as it is in the file; for a malformed digest, an empty one that no body has."""
-    return bytes.fromhex(digest) if re.fullmatch("[0-9a-f]{32}", digest) else b""
 
 
 def sources_number(digest: str) -> int | None:
@@ -210,7 +193,7 @@ def insert_many(
     while rows:
         # A power of two, so that few different statements have to be prepared.
         size = min(1 << (len(rows).bit_length() - 1), MAX_ROWS_AT_ONCE)
-        values = [value for row in rows[:size] for value in row]
+        values = tuple(chain.from_iterable(rows[:size]))
         connection.execute(_statement(head, size, len(rows[0]), tail), values)
         rows = rows[size:]
 

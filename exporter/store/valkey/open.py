@@ -115,7 +115,7 @@ def _reset_counters(runner: ScriptRunner, id_: str, commits: str, now: float) ->
     """Set all counters to 0."""
     # If they only went back a little, Prometheus would see a reset and add all of the old numbers again.
     tasks = [
-        (key.decode(), encode(with_counters_reset(decode_task(record.decode()))))
+        (key.decode(), encode(with_counters_reset(decode_task(record.decode()))).decode())
         for key, record in runner.ask("HGETALL", KEY_PREFIX + "tasks").items()
     ]
     # Several processes may do this at the same time. The first one gives the store a new id; the others find

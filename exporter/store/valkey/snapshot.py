@@ -38,7 +38,7 @@ def label_set_of(labels: tuple[str, ...], fields: Iterable[tuple[str, str]]) -> 
 def read_label_set(labels: tuple[str, ...], raw: bytes) -> str:
     """Return the record of a label set from the server's answer, a JSON array of names and values."""
     flat: list[str] = msgspec.json.decode(raw)
-    return encode(label_set_of(labels, zip(flat[::2], flat[1::2], strict=True)))
+    return encode(label_set_of(labels, zip(flat[::2], flat[1::2], strict=True))).decode()
 
 
 class SnapshotReader:

@@ -9,15 +9,15 @@ import os
 import random
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from math import inf
 from typing import Any
 
 from exporter.config.store_url import StoreUrl
 from exporter.errors import StoreUnavailable, WouldBlock
 from exporter.relay import STATES
-from exporter.store.protocol import PreparedCommit, QuarantinedBody, Snapshot, StoreOptions, T, Transaction
+from exporter.store.protocol import PreparedCommit, QuarantinedBody, Snapshot, StoreOptions, T
 from exporter.store.records import RANKS
+from exporter.store.transaction import Transaction
 from exporter.store.valkey.open import open_or_create, warn_unsafe_settings
 from exporter.store.valkey.script_runner import PAUSE_SECONDS, Answer, Script, ScriptRunner
 from exporter.store.valkey.snapshot import SnapshotReader
@@ -179,15 +179,7 @@ class ValkeyStore:
         return answer
 
     def _prepare(self, work: Callable[[Transaction], T]) -> tuple[T, ValkeyTransaction, Commit]:
-        run = self._run
-        transaction = ValkeyTransaction(
-            read_tasks=partial(run, "read_tasks"),
-            tasks_with_sources=partial(run, "tasks_with_sources"),
-            has_body=partial(run, "has_body"),
-            options=self._options,
-            seen=self._seen,
-            clock=self._clock,
-        )
+        transaction = ValkeyTransaction(self._run, options=self._options, seen=self._seen, clock=self._clock)
         result = work(transaction)
         return result, transaction, transaction.build_commit()
 

@@ -10,9 +10,9 @@ from msgspec import Struct
 from exporter.metrics.catalogue import OVERFLOW
 from exporter.metrics.values import FLEET, SEEN_VALUE, SEP, Increments
 from exporter.relay import NONE, Task
-from exporter.store.protocol import QuarantineEntry, StoreOptions, TaskRow
+from exporter.store.protocol import StoreOptions
 from exporter.store.records import RANKS, body_digest, decode_task, encode
-from exporter.store.transaction import TransactionBase
+from exporter.store.transaction import Transaction
 
 Labels = tuple[str, ...]
 RunCommand = Callable[..., list[Any]]
@@ -83,39 +83,31 @@ class Commit(Struct, kw_only=True):
         return msgspec.msgpack.encode(self)
 
 
-class ValkeyTransaction(TransactionBase):
+class ValkeyTransaction(Transaction):
     """A transaction of the shared store: it reads from the server immediately, and collects its changes.
 
-    The methods are documented in `exporter.store.protocol`.
-
     Args:
-        read_tasks, tasks_with_sources, has_body: run the command with this name in `commands.lua`.
+        run: runs the command with this name in `commands.lua`.
         seen: the seen labels when the transaction began.
         clock: returns the time, seconds.
     """
 
     def __init__(
         self,
+        run: RunCommand,
         *,
-        read_tasks: RunCommand,
-        tasks_with_sources: RunCommand,
-        has_body: RunCommand,
         options: StoreOptions,
         seen: SeenLabels,
         clock: Callable[[], float],
     ) -> None:
         super().__init__()
-        self._read_tasks = read_tasks
-        self._read_tasks_with_sources = tasks_with_sources
-        self._has_body = has_body
+        self._run = run
         self._options = options
         self._seen = seen
         self._clock = clock
-        self._tasks: dict[str, Task | None] = {}
         self._versions: dict[str, int] = {}
         # The number of tasks by sources, as it was read.
         self._tasks_with_sources: dict[str, int] = {}
-        self._deleted_bodies: list[str] = []
         # New ones, with the numbers they will have.
         self._label_sets: dict[Labels, int] = {}
 
@@ -124,42 +116,27 @@ class ValkeyTransaction(TransactionBase):
         """The bodies to add to the quarantine, in the order of the commit's entries."""
         return [entry.body for entry in self._quarantine_entries]
 
-    def prefetch(self, keys: Sequence[str]) -> None:
-        wanted = [key for key in dict.fromkeys(keys) if key not in self._tasks]
-        if wanted:
-            records, versions, _ = self._read_tasks(*wanted)
-            self._add_tasks(wanted, records, versions)
-
-    def task(self, key: str) -> Task | None:
-        if key in self._rows:
-            row = self._rows[key]
-            return row.task if row else None
-        self.prefetch([key])
-        return self._tasks[key]
-
-    def tasks_with_sources(self, appid: int, sources: str) -> list[Task]:
-        names, records, versions = self._read_tasks_with_sources(sources)
-        self._tasks_with_sources.setdefault(sources, len(names))
-        keys = [name.decode() for name in names]
-        self._add_tasks(keys, records, versions)
-        return self._filter_by_sources({key: self._tasks[key] for key in keys}, appid, sources)
-
-    def delete_body(self, digest: str) -> bool:
-        if digest in self._deleted_bodies or not self._has_body(digest)[0]:
-            return False
-        self._deleted_bodies.append(digest)
-        return True
-
     def build_commit(self) -> Commit:
         """Return the commit. Call this once, after all changes."""
-        rows = [self._row(key, row) for key, row in self._rows.items() if row is not None]
-        self._limit_label_values(self._seen.values)
+        rows = []
+        for key, row in self._rows.items():
+            if row is not None:
+                # A nameless task has no state and belongs to no label set, see `relay.attribution`.
+                number = 0 if row.state == NONE else self._label_set(row.labels)
+                indexed = RANKS[row.state], number, repr(row.due), row.task.sources
+                rows.append((key, encode(row.task).decode(), *indexed))
+        self.overflow += self.increments.apply_limits(self._seen.values)
         newly_seen = self._pop_newly_seen()
         increments = [
             _increments_of(self._label_set(labels), each)
             for labels, each in self.increments.by_labels.items()
         ]
-        created = repr(self._clock())
+        options, created = self._options, repr(self._clock())
+        limits = None
+        if self._evict_now is not None:
+            since = self._evict_now - options.max_quarantined_age_seconds
+            limits = options.max_quarantined, options.max_quarantined_bytes, since
+        entries = self._quarantine_entries
         return Commit(
             read=list(self._versions.items()),
             tasks_with_sources=list(self._tasks_with_sources.items()),
@@ -171,24 +148,27 @@ class ValkeyTransaction(TransactionBase):
             increments=increments,
             seen=newly_seen,
             deleted_bodies=self._deleted_bodies,
-            quarantine_entries=[_columns(entry) for entry in self._quarantine_entries],
-            quarantine_limits=False if self._evict_now is None else self._quarantine_limits(self._evict_now),
+            quarantine_entries=[(body_digest(e.body).hex(), e.reason, e.source, e.arrival) for e in entries],
+            quarantine_limits=limits or False,
         )
 
-    def _add_tasks(self, keys: Sequence[str], records: bytes, versions: bytes) -> None:
-        """Add tasks that were read. A task that was read before stays the same within the transaction."""
-        if not keys:
-            return
-        lines = records.decode().split("\n")
-        for key, record, version in zip(keys, lines, versions.split(), strict=True):
-            if key not in self._versions:
-                self._versions[key] = int(version)
-                self._tasks[key] = decode_task(record) if record else None
+    def _read_tasks(self, keys: Sequence[str]) -> dict[str, Task | None]:
+        records, versions, _ = self._run("read_tasks", *keys)
+        return self._decoded(keys, records, versions)
 
-    def _row(self, key: str, row: TaskRow) -> tuple[str, str, int, int, str, str]:
-        # A nameless task has no state and belongs to no label set, see `relay.attribution`.
-        label_set = 0 if row.state == NONE else self._label_set(row.labels)
-        return key, encode(row.task), RANKS[row.state], label_set, repr(row.due), row.task.sources
+    def _read_tasks_with_sources(self, sources: str) -> dict[str, Task | None]:
+        names, records, versions = self._run("tasks_with_sources", sources)
+        self._tasks_with_sources.setdefault(sources, len(names))
+        return self._decoded([name.decode() for name in names], records, versions) if names else {}
+
+    def _decoded(self, keys: Sequence[str], records: bytes, versions: bytes) -> dict[str, Task | None]:
+        """Return tasks that were read, and remember their versions. The first version of a task counts."""
+        lines = records.decode().split("\n")
+        self._versions = dict(zip(keys, map(int, versions.split()), strict=True)) | self._versions
+        return {key: decode_task(line) if line else None for key, line in zip(keys, lines, strict=True)}
+
+    def _has_body(self, digest: str) -> bool:
+        return bool(self._run("has_body", digest)[0])
 
     def _label_set(self, labels: Labels) -> int:
         """Return a label set's number; a new one, or that of all further ones if the limit is reached."""
@@ -209,11 +189,6 @@ class ValkeyTransaction(TransactionBase):
         values = self.increments.by_labels[FLEET].values if FLEET in self.increments.by_labels else {}
         return [key for key in list(values) if key.startswith(SEEN_VALUE + SEP) and values.pop(key)]
 
-    def _quarantine_limits(self, now: float) -> tuple[int, int, float]:
-        options = self._options
-        since = now - options.max_quarantined_age_seconds
-        return options.max_quarantined, options.max_quarantined_bytes, since
-
 
 def _increments_of(number: int, increments: Increments) -> tuple[int, list[Any], list[Any], list[Any]]:
     return (
@@ -222,7 +197,3 @@ def _increments_of(number: int, increments: Increments) -> tuple[int, list[Any],
         [(key, str(time)) for key, time in increments.times.items()],
         [(key, json.dumps(exemplar)) for key, exemplar in increments.exemplars.items()],
     )
-
-
-def _columns(entry: QuarantineEntry) -> tuple[str, str, str, float]:
-    return body_digest(entry.body).hex(), entry.reason, entry.source, entry.arrival

@@ -17,8 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from msgspec import Struct
 
 from exporter.errors import StoreUnavailable
-from exporter.ingest.recent_rejections import RecentRejections, Rejection
-from exporter.metrics.process import Telemetry
+from exporter.metrics.process import Rejection, Telemetry
 from exporter.protocol.redact import redact_text
 from exporter.relay import STATES_BY_SEVERITY, FoldSettings, history
 from exporter.store.protocol import Store
@@ -31,6 +30,7 @@ from exporter.web.pages.task_page import MAX_HISTORY, event_subject, file_name, 
 MAX_TASKS = 20_000
 #: How often an open page refreshes itself.
 REFRESH_SECONDS = 15
+#: The stylesheet, the script and the icon, with their types; the path of each is `/-/<name>`.
 ASSET_TYPES = {"style.css": "text/css", "refresh.js": "text/javascript", "icon.svg": "image/svg+xml"}
 FILTERS = (ago, code_hint, event_subject, file_name, number, plural, position, span, utc)
 
@@ -51,12 +51,7 @@ PAUSE_SECONDS = 0.00005
 
 
 class ExporterInfo(Struct, frozen=True):
-    """This program, as the pages show it.
-
-    Args:
-        version, revision: of this program.
-        telemetry_path: path of the scrapes, `--web.telemetry-path`.
-    """
+    """This program, as the pages show it. Scrapes are at `telemetry_path`."""
 
     version: str
     revision: str
@@ -64,14 +59,9 @@ class ExporterInfo(Struct, frozen=True):
 
 
 class Pages:
-    """`/` and `/tasks/<appid>/<task_id>`.
+    """The Falcon resource of `/`, `/tasks/<appid>/<task_id>` and the assets.
 
     Args:
-        store: the store with the tasks and counters.
-        telemetry: knows whether the store can be written.
-        rejections: the recent rejections of this process.
-        fold_settings: decides whether a task is failed or stopped.
-        info: this program.
         clock: returns UNIX time, seconds.
     """
 
@@ -80,29 +70,27 @@ class Pages:
         *,
         store: Store,
         telemetry: Telemetry,
-        rejections: RecentRejections,
         fold_settings: FoldSettings,
         info: ExporterInfo,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._telemetry = telemetry
-        self._rejections = rejections
         self._fold_settings = fold_settings
         self._clock = clock
-        #: Stylesheet, script and icon.
-        self.assets = Assets()
+        folder = files("exporter.web.pages") / "assets"
+        self._assets = {name: (folder / name).read_bytes() for name in ASSET_TYPES}
         self._templates = load_templates(
-            asset=self.assets.url,
+            asset=self._asset_url,
             info=info,
-            started=rejections.since,
+            started=telemetry.rejections.since,
             retry_seconds=fold_settings.retry,
         )
         self._render_lock = asyncio.Lock()
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """Answer 200 with the status page, also when the store does not answer."""
-        query, rejected = read_query(req.get_param), self._rejections.newest_first()
+        query, rejected = read_query(req.get_param), self._telemetry.rejections.newest_first()
         await self._answer(resp, lambda: (200, self.status(query, rejected)))
 
     async def on_get_task(self, req: Request, resp: Response, appid: int, task_id: str) -> None:
@@ -110,6 +98,18 @@ class Pages:
         # An id of only dots is in the query instead of the path, see `link_to`.
         refresh, task_id = read_query(req.get_param).refresh, task_id or req.get_param("id") or ""
         await self._answer(resp, lambda: self._task_page(appid, task_id, refresh))
+
+    async def on_get_asset(self, req: Request, resp: Response) -> None:
+        """Answer 200 with the file."""
+        # Only the routes of ASSET_TYPES lead here, so that the name is always known.
+        name = req.path.rpartition("/")[2]
+        resp.content_type = f"{ASSET_TYPES[name]}; charset=utf-8"
+        # Browsers may cache it for ever: its URL changes with its content.
+        resp.set_headers({**HEADERS, "Cache-Control": "max-age=31536000, immutable"})
+        resp.data = self._assets[name]
+
+    def _asset_url(self, name: str) -> str:
+        return f"/-/{name}?v={blake2b(self._assets[name], digest_size=6).hexdigest()}"
 
     async def _answer(self, resp: Response, render: Callable[[], tuple[int, str]]) -> None:
         async with self._render_lock:
@@ -120,12 +120,7 @@ class Pages:
         resp.text = page
 
     def status(self, query: Query, rejected: Sequence[tuple[Rejection, tuple[float, int]]]) -> str:
-        """Return the status page.
-
-        Args:
-            query: filter, order and page of the task list.
-            rejected: the recent rejections, the newest first.
-        """
+        """Return the status page for `query`; `rejected` are the recent rejections, the newest first."""
         now = self._clock()
         try:
             snapshot = self._store.snapshot(MAX_TASKS, STATES_BY_SEVERITY)
@@ -155,13 +150,12 @@ class Pages:
             refresh=query.refresh,
             here=query.link(refresh="on"),
             query=query,
-            rejected=self._rejections.total,
+            rejected=self._telemetry.rejections.total,
             rejections=rejected,
             is_writable=self._telemetry.is_writable,
         )
 
     def _task_page(self, appid: int, task_id: str, refresh: str) -> tuple[int, str]:
-        """Return the HTTP status and the page of a task."""
         now = self._clock()
         base = {"now": now, "refresh": refresh, "here": link_to(appid, task_id)}
         notice, page = self._templates["notice.html"], self._templates["task.html"]
@@ -181,7 +175,7 @@ def add_pages(app: App[Request, Response], pages: Pages) -> None:
     app.add_route("/", pages)
     app.add_route("/tasks/{appid:int}/{task_id:path}", pages, suffix="task")
     for name in ASSET_TYPES:
-        app.add_route(f"/-/{name}", pages.assets)
+        app.add_route(f"/-/{name}", pages, suffix="asset")
 
 
 def _with_pauses(records: Sequence[str]) -> Iterator[str]:
@@ -195,36 +189,8 @@ def _with_pauses(records: Sequence[str]) -> Iterator[str]:
         yield record
 
 
-class Assets:
-    """The stylesheet, the script and the icon of the pages: `/-/<name>`."""
-
-    def __init__(self) -> None:
-        folder = files("exporter.web.pages") / "assets"
-        self._content = {name: (folder / name).read_bytes() for name in ASSET_TYPES}
-
-    async def on_get(self, req: Request, resp: Response) -> None:
-        """Answer 200 with the file."""
-        # Only the routes of ASSET_TYPES lead here, so that the name is always known.
-        name = req.path.rpartition("/")[2]
-        resp.content_type = f"{ASSET_TYPES[name]}; charset=utf-8"
-        # Browsers may cache it for ever: its URL changes with its content.
-        resp.set_headers({**HEADERS, "Cache-Control": "max-age=31536000, immutable"})
-        resp.data = self._content[name]
-
-    def url(self, name: str) -> str:
-        """Return the URL of a file, with a digest of its content."""
-        return f"/-/{name}?v={blake2b(self._content[name], digest_size=6).hexdigest()}"
-
-
 def load_templates(**variables: Any) -> dict[str, Template]:
-    """Return the compiled templates by name.
-
-    Args:
-        variables: global variables of all templates.
-
-    Raises:
-        jinja2.TemplateError: a template is malformed.
-    """
+    """Return the compiled templates by name; all of them can use `variables`."""
     environment = Environment(
         loader=PackageLoader("exporter.web.pages"),
         autoescape=True,

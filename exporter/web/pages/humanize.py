@@ -76,11 +76,8 @@ def code_hint(code: str) -> str:
 
 
 def visible(text: str) -> str:
-    """Return `text` with U+FFFD for each unprintable character.
-
-    These include control characters that reverse the direction of text: with them one task ID could look like
-    another.
-    """
+    """Return `text` with U+FFFD for each unprintable character."""
+    # Some of them reverse the direction of text: with them one task ID could look like another.
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -69,12 +69,9 @@ _DEFAULT = Query()
 
 
 def read_query(get: Callable[[str], str | None]) -> Query:
-    """Return the query of a request.
+    """Return the query of a request; `get` returns the value of a parameter, None if it is absent.
 
     Malformed values become defaults: people edit URLs by hand, and need a page rather than an error.
-
-    Args:
-        get: returns the value of a query parameter, None if it is absent.
     """
     chosen: dict[str, Any] = {name: get(name) for name, choices in _CHOICES.items() if get(name) in choices}
     page = get("page") or ""
@@ -85,13 +82,7 @@ def read_query(get: Callable[[str], str | None]) -> Query:
 
 
 class Summary(Struct, frozen=True):
-    """The first lines of the status page.
-
-    Args:
-        css_class: the CSS class that sets their colour.
-        parts: the headline, as pairs of a state and a text.
-        detail: the sentences below it.
-    """
+    """The headline of the status page, as pairs of a state and a text, and the sentences below it."""
 
     css_class: str
     parts: Sequence[tuple[str, str]]
@@ -99,14 +90,7 @@ class Summary(Struct, frozen=True):
 
 
 class Table(Struct, frozen=True):
-    """One page of the task table.
-
-    Args:
-        rows: the tasks on this page.
-        found: number of tasks that match the query.
-        first: position of the first row among them, from 1.
-        page, pages: the number of this page, from 1, and the number of pages.
-    """
+    """One page of the task table: its rows, beginning with number `first` of all those `found`."""
 
     rows: Sequence[TaskStatus]
     found: int
@@ -116,12 +100,7 @@ class Table(Struct, frozen=True):
 
 
 def summarize(counts: Mapping[str, int] | None, tasks: Sequence[TaskStatus] = ()) -> Summary:
-    """Return the summary of the status page.
-
-    Args:
-        counts: number of tasks by state, None if the store does not answer.
-        tasks: the tasks read; active ones that play nothing or an overdue file are mentioned.
-    """
+    """Return the summary of `tasks`; `counts`, by state, is None if the store does not answer."""
     if counts is None:
         return Summary("down", [("down", "The store does not answer")], "It is unknown what is on air.")
     if not any(counts.get(state) for state in _STATE_WORDS):

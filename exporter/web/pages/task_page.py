@@ -56,12 +56,7 @@ class TaskStatus(Struct, frozen=True, gc=False):
 
 
 def status_of(task: Task, fold_settings: FoldSettings, now: float) -> TaskStatus:
-    """Return the status of a task.
-
-    Args:
-        fold_settings: decides whether a task is failed or stopped.
-        now: UNIX time, seconds.
-    """
+    """Return the status of a task at `now`, UNIX seconds."""
     state, run = state_of(task, fold_settings), task.current
     if state != ACTIVE:
         return TaskStatus(task, state)
