@@ -6,7 +6,7 @@ from contextlib import closing
 from exporter.app import open_store
 from exporter.commands import PAGE_SIZE, Commands, load_settings, print_row
 from exporter.relay import STATES, state_of
-from exporter.store.records import decode_task, task_key
+from exporter.store.protocol import decode_task, task_key
 from exporter.store.transaction import Transaction
 
 

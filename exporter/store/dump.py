@@ -26,7 +26,7 @@ from msgspec import Meta, Struct, field
 from exporter.errors import StoreError
 from exporter.metrics.values import FLEET, LabelSetValues
 from exporter.relay import NONE, Task, key_of
-from exporter.store.records import RANKS, body_digest
+from exporter.store.protocol import RANKS, body_digest
 
 DUMP_VERSION = 1
 #: No line of a dump is longer. This limits the memory for a file that is not a dump. Base64 makes a body

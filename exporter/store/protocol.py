@@ -2,19 +2,49 @@
 
 A store keeps tasks, the values of label sets and the quarantine. It changes them in atomic transactions.
 The caller decides what the changes mean.
+
+The record of a task or of a label set is a JSON array on one line, so that operators can read it with any
+tool, and many records can be sent as one text. New fields are only added at the end of an array, so that a
+program can read records of earlier versions.
 """
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
 from typing import Generic, Protocol, TypeVar
 
+import msgspec
 from msgspec import Struct
 
 from exporter.errors import StoreError
-from exporter.relay import STATES
+from exporter.metrics.values import LabelSetValues
+from exporter.relay import NONE, STATES, Task
 from exporter.store.transaction import Transaction
 
 T = TypeVar("T")
+
+#: A state is stored as its position in this order. Never change the order: stores have it on disk.
+STORED_STATES = (*STATES, NONE)
+RANKS = {state: rank for rank, state in enumerate(STORED_STATES)}
+
+_tasks = msgspec.json.Decoder(Task)
+
+#: Returns the record of a task or of a label set, in UTF-8.
+encode: Callable[[Task | LabelSetValues], bytes] = msgspec.json.Encoder().encode
+#: Return the task or the label set of a record, and the tasks in several lines.
+decode_task: Callable[[str | bytes], Task] = _tasks.decode
+decode_tasks: Callable[[str | bytes], list[Task]] = _tasks.decode_lines
+decode_label_set: Callable[[str | bytes], LabelSetValues] = msgspec.json.Decoder(LabelSetValues).decode
+
+
+def body_digest(body: bytes) -> bytes:
+    """Return the identifier of a body in the quarantine, 16 bytes."""
+    return blake2b(body, digest_size=16).digest()
+
+
+def task_key(appid: int, task_id: str) -> str:
+    """Return the key of a task, as `relay.key_of` does for a task that is known."""
+    return f"{appid}/{task_id}"
 
 
 class StoreOptions(Struct, frozen=True, kw_only=True):

@@ -12,8 +12,7 @@ from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST
 from exporter.errors import StoreUnavailable
 from exporter.ingest.group_commit import Ingest
 from exporter.relay import STATES, Entry, FoldSettings, Task, state_of
-from exporter.store.protocol import Store
-from exporter.store.records import decode_task, task_key
+from exporter.store.protocol import Store, decode_task, task_key
 from exporter.web.pages.handler import Pages, add_pages
 from exporter.web.pages.task_page import TaskStatus
 from exporter.web.scrape import Scraper

@@ -20,7 +20,7 @@ from exporter.metrics.catalogue import (
 )
 from exporter.metrics.values import MICRO, SEP, Exemplar, LabelSetValues, histogram_keys, series
 from exporter.relay import NONE, STATES, FoldSettings, Task, state_of
-from exporter.store.records import decode_label_set, decode_task
+from exporter.store.protocol import decode_label_set, decode_task
 
 # A cast, since prometheus_client has no annotations for it.
 _go_number = cast("Callable[[float], str]", floatToGoString)

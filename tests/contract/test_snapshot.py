@@ -8,8 +8,7 @@ import pytest
 
 from exporter.metrics.process import Telemetry
 from exporter.relay import STATES, Task, settle, state_of
-from exporter.store.protocol import Store
-from exporter.store.records import decode_label_set, decode_task
+from exporter.store.protocol import Store, decode_label_set, decode_task
 from exporter.store.transaction import TaskRow, Transaction
 from exporter.web.scrape import Exposition
 from tests.contract.conftest import Open

@@ -12,8 +12,7 @@ import pytest
 from exporter.errors import StoreError
 from exporter.metrics.values import LabelSetValues, labels_of, series
 from exporter.relay import STATES, Task, settle, state_of
-from exporter.store.protocol import Store
-from exporter.store.records import decode_label_set, decode_task
+from exporter.store.protocol import Store, decode_label_set, decode_task
 from exporter.store.transaction import QuarantineEntry, TaskRow, Transaction
 from tests.contract.conftest import Open, run_concurrently
 from tests.unit.histories import SETTINGS, T0, callback, fold

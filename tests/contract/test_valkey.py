@@ -16,8 +16,7 @@ from exporter.errors import StoreError, StoreUnavailable
 from exporter.ingest.batch import BatchApplier
 from exporter.metrics.values import series
 from exporter.relay import with_counters_reset
-from exporter.store.protocol import PreparedCommit
-from exporter.store.records import decode_task
+from exporter.store.protocol import PreparedCommit, decode_task
 from exporter.store.transaction import QuarantineEntry, Transaction
 from exporter.store.valkey import client as clients
 from exporter.store.valkey import script_runner

@@ -24,7 +24,7 @@ from exporter.relay import (
 )
 from exporter.relay.deduplication import MAX_IDENTITIES, event_time_of
 from exporter.relay.fold import MAX_LOG
-from exporter.store.records import decode_task, encode
+from exporter.store.protocol import decode_task, encode
 from tests.fuzz.reader import Reader
 
 T0 = 1_795_500_000

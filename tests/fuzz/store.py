@@ -9,8 +9,7 @@ from tempfile import TemporaryDirectory
 from exporter.ingest.batch import BatchApplier, BatchItem
 from exporter.metrics.catalogue import CATALOGUE
 from exporter.metrics.process import Telemetry
-from exporter.store.protocol import Snapshot, StoreOptions
-from exporter.store.records import decode_label_set
+from exporter.store.protocol import Snapshot, StoreOptions, decode_label_set
 from exporter.store.sqlite.store import SqliteStore
 from exporter.web.scrape import Exposition
 from tests.fuzz.fold import WINDOWS, Arrived, callbacks_in

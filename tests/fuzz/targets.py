@@ -24,7 +24,7 @@ from exporter.protocol.redact import Redactor, redact_text
 from exporter.protocol.schemas import MAX_FAULTS, Schemas
 from exporter.relay import FoldSettings, Task, fold
 from exporter.server.request_head import MAX_PROXY_2_BYTES, PROXY_2_FIXED_BYTES, read_proxy_header
-from exporter.store.records import decode_task, encode
+from exporter.store.protocol import decode_task, encode
 from exporter.web.operators import _prefers_openmetrics
 from exporter.web.pages.status_page import read_query
 from tests.fuzz import seeds

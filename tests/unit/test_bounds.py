@@ -22,7 +22,7 @@ from exporter.relay.deduplication import MAX_IDENTITIES, Verdict
 from exporter.relay.fold import MAX_LOG
 from exporter.relay.state_machine import is_later
 from exporter.relay.task import Entry, RunState, entry_due
-from exporter.store.records import encode
+from exporter.store.protocol import encode
 from tests.unit.histories import SETTINGS, T0, Delivery, callback, deliver
 
 NEW = Task(appid=1, task_id="t")

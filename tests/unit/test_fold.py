@@ -21,7 +21,7 @@ from exporter.relay import (
 from exporter.relay.deduplication import MAX_IDENTITIES, Verdict
 from exporter.relay.fold import MAX_LOG
 from exporter.relay.task import forgotten_at
-from exporter.store.records import decode_task, encode
+from exporter.store.protocol import decode_task, encode
 from tests.unit.histories import SETTINGS, T0, Delivery, callback, counters, deliver, gauges
 
 SHORT = {

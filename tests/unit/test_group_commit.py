@@ -17,8 +17,7 @@ from exporter.ingest.group_commit import Ingest
 from exporter.metrics.process import Telemetry
 from exporter.metrics.values import LabelSetValues, series
 from exporter.protocol.callback import Ignored
-from exporter.store.protocol import StoreOptions
-from exporter.store.records import decode_label_set
+from exporter.store.protocol import StoreOptions, decode_label_set
 from exporter.store.sqlite import store as sqlite_store
 from exporter.store.sqlite.store import SqliteStore
 from exporter.store.transaction import QuarantineEntry, Transaction

@@ -21,8 +21,7 @@ from exporter.ingest.batch import BatchApplier, BatchItem
 from exporter.relay import ACTIVE, NONE, STATES, Task, Verdict, fold, settle, state_of
 from exporter.relay.deduplication import MAX_IDENTITIES
 from exporter.relay.fold import MAX_LOG
-from exporter.store.protocol import StoreOptions
-from exporter.store.records import decode_task, encode
+from exporter.store.protocol import StoreOptions, decode_task, encode
 from exporter.store.sqlite.store import SqliteStore
 from tests.unit.histories import (
     SETTINGS,

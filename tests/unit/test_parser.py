@@ -17,7 +17,7 @@ from exporter.protocol.parser import MAX_MESSAGE, Parser
 from exporter.protocol.redact import Redactor
 from exporter.protocol.schemas import Schemas
 from exporter.relay import Task, fold
-from exporter.store.records import encode
+from exporter.store.protocol import encode
 from tests.support import SAMPLES
 from tests.unit.histories import SETTINGS, max_examples
 

@@ -15,8 +15,7 @@ from exporter.protocol.parser import Parser
 from exporter.protocol.redact import Redactor
 from exporter.protocol.schemas import Schemas
 from exporter.relay import Task
-from exporter.store.protocol import QuarantinedBody, Store, StoreOptions
-from exporter.store.records import decode_label_set, decode_task
+from exporter.store.protocol import QuarantinedBody, Store, StoreOptions, decode_label_set, decode_task
 from exporter.store.sqlite.store import SqliteStore
 from exporter.store.transaction import QuarantineEntry
 from tests.unit.histories import SETTINGS, T0

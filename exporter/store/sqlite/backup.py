@@ -10,7 +10,7 @@ from pathlib import Path
 from msgspec.structs import replace as changed
 
 from exporter.relay import with_counters_reset
-from exporter.store.records import decode_label_set, decode_task, encode
+from exporter.store.protocol import decode_label_set, decode_task, encode
 from exporter.store.sqlite.file import (
     atomic_write,
     new_store,

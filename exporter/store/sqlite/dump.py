@@ -9,7 +9,7 @@ from pathlib import Path
 from exporter.errors import StoreError
 from exporter.relay import NONE, key_of
 from exporter.store.dump import DUMP_VERSION, BodyLine, HeaderLine, LabelSetLine, Line, TaskLine
-from exporter.store.records import (
+from exporter.store.protocol import (
     RANKS,
     STORED_STATES,
     body_digest,

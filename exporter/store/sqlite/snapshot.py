@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from exporter.metrics.values import FLEET
 from exporter.relay import NONE
-from exporter.store.protocol import Snapshot
-from exporter.store.records import RANKS, STORED_STATES
+from exporter.store.protocol import RANKS, STORED_STATES, Snapshot
 from exporter.store.sqlite.transaction import RECORDS_AS_LINES
 
 

@@ -17,8 +17,7 @@ from pathlib import Path
 from exporter.errors import StoreError, StoreUnavailable, WouldBlock
 from exporter.metrics.values import FLEET
 from exporter.relay import NONE, STATES
-from exporter.store.protocol import PreparedCommit, QuarantinedBody, Snapshot, StoreOptions, T
-from exporter.store.records import RANKS
+from exporter.store.protocol import RANKS, PreparedCommit, QuarantinedBody, Snapshot, StoreOptions, T
 from exporter.store.sqlite.file import FileLock, create_private, is_empty_and_unused, with_advice
 from exporter.store.sqlite.open import ATTACHED_BUSY_MS, BUSY_MS, check_tables, connect, migrate
 from exporter.store.sqlite.snapshot import read_snapshot

@@ -10,8 +10,7 @@ from itertools import chain
 from exporter.metrics.catalogue import OVERFLOW
 from exporter.metrics.values import FLEET, LabelSetValues
 from exporter.relay import NONE, Task, key_of
-from exporter.store.protocol import StoreOptions
-from exporter.store.records import RANKS, body_digest, decode_label_set, decode_tasks, encode
+from exporter.store.protocol import RANKS, StoreOptions, body_digest, decode_label_set, decode_tasks, encode
 from exporter.store.transaction import QuarantineEntry, Transaction
 
 #: Many records as one value: SQLite releases the interpreter's lock for each row that is fetched.

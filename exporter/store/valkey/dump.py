@@ -16,7 +16,7 @@ from exporter.errors import StoreError
 from exporter.metrics.values import FLEET, MICRO, SEEN_VALUE, SEP
 from exporter.relay import NONE, key_of
 from exporter.store.dump import DUMP_VERSION, BodyLine, HeaderLine, LabelSetLine, Line, TaskLine
-from exporter.store.records import RANKS, STORED_STATES, body_digest, decode_task, encode
+from exporter.store.protocol import RANKS, STORED_STATES, body_digest, decode_task, encode
 from exporter.store.valkey.client import KEY_PREFIX, META
 from exporter.store.valkey.open import PARTITIONS, VERSION, check_version, meta_of, warn_unsafe_settings
 from exporter.store.valkey.script_runner import Script, ScriptRunner

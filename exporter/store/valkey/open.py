@@ -12,8 +12,7 @@ from msgspec import Struct
 from exporter.config.store_url import StoreUrl
 from exporter.errors import StoreError
 from exporter.relay import with_counters_reset
-from exporter.store.protocol import StoreOptions
-from exporter.store.records import decode_task, encode
+from exporter.store.protocol import StoreOptions, decode_task, encode
 from exporter.store.valkey.client import KEY_PREFIX
 from exporter.store.valkey.script_runner import Answer, Script, ScriptRunner
 

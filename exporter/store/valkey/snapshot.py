@@ -9,8 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from exporter.metrics.values import FLEET, Exemplar, LabelSetValues
-from exporter.store.protocol import Snapshot
-from exporter.store.records import encode
+from exporter.store.protocol import Snapshot, encode
 
 
 def hash_fields_of(label_set: LabelSetValues) -> Iterator[tuple[str, str]]:

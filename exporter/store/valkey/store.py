@@ -15,8 +15,7 @@ from typing import Any
 from exporter.config.store_url import StoreUrl
 from exporter.errors import StoreUnavailable, WouldBlock
 from exporter.relay import STATES
-from exporter.store.protocol import PreparedCommit, QuarantinedBody, Snapshot, StoreOptions, T
-from exporter.store.records import RANKS
+from exporter.store.protocol import RANKS, PreparedCommit, QuarantinedBody, Snapshot, StoreOptions, T
 from exporter.store.transaction import Transaction
 from exporter.store.valkey.open import open_or_create, warn_unsafe_settings
 from exporter.store.valkey.script_runner import PAUSE_SECONDS, Answer, Script, ScriptRunner

@@ -10,8 +10,7 @@ from msgspec import Struct
 from exporter.metrics.catalogue import OVERFLOW
 from exporter.metrics.values import FLEET, SEEN_VALUE, SEP, Increments
 from exporter.relay import NONE, Task
-from exporter.store.protocol import StoreOptions
-from exporter.store.records import RANKS, body_digest, decode_task, encode
+from exporter.store.protocol import RANKS, StoreOptions, body_digest, decode_task, encode
 from exporter.store.transaction import Transaction
 
 Labels = tuple[str, ...]

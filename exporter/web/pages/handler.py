@@ -20,8 +20,7 @@ from exporter.errors import StoreUnavailable
 from exporter.metrics.process import Rejection, Telemetry
 from exporter.protocol.redact import redact_text
 from exporter.relay import STATES_BY_SEVERITY, FoldSettings, history
-from exporter.store.protocol import Store
-from exporter.store.records import decode_label_set, decode_task, task_key
+from exporter.store.protocol import Store, decode_label_set, decode_task, task_key
 from exporter.web.pages.humanize import ago, code_hint, number, plural, position, span, utc, visible
 from exporter.web.pages.status_page import Query, callbacks, failures, read_query, summarize, table
 from exporter.web.pages.task_page import MAX_HISTORY, event_subject, file_name, link_to, status_of
