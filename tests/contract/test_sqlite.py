@@ -90,6 +90,19 @@ def test_records_are_text_in_a_restored_and_in_a_loaded_store_too(tmp_path: Path
                 assert kinds == [("text",)], (file, table)
 
 
+def test_a_store_in_use_is_restored_with_its_log_through_a_link_too(tmp_path: Path) -> None:
+    """The newest commits are in the write-ahead log, next to the store itself."""
+    path, link, restored = (tmp_path / "store" / "relay.db", tmp_path / "link.db", tmp_path / "new.db")
+    store = opened(path)
+    store.transact(put(task("a")))
+    link.symlink_to(path)
+    restore(link, restored, replace=False, now=2000.0)
+    store.close()
+    copy = opened(restored)
+    assert copy.find_task("4/a") is not None
+    copy.close()
+
+
 def test_a_newer_store_is_refused(tmp_path: Path) -> None:
     """A store of a newer version is refused."""
     path = tmp_path / "relay.db"

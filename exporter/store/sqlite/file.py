@@ -172,6 +172,7 @@ def sidecar_files(path: Path) -> list[Path]:
 
 def open_backup(path: Path, query: str) -> sqlite3.Connection:
     """Open a backup to read it; open a store, which may be in use, with `query`."""
+    path = real_path(path)  # the files of a store are next to the file itself, not next to a link to it
     # A backup is one file, maybe on a read-only disk: `immutable` creates no files next to it. If there are
     # such files, it is a store; `immutable` would not read its log.
     is_store = any(file.exists() for file in sidecar_files(path))
