@@ -132,11 +132,10 @@ def _change_run_state(
         callback.duration_seconds,
         message=callback.message,
     )
-    if entry.kind is EventKind.START and task.current.active:
-        start = _start_of_inferred_run(task, entry, settings)
-        if start is not None and _is_start_of_settled_run(task.settled, start):
-            return _start_settled_run(task, start)
-        entry = start or entry
+    if entry.kind is EventKind.START:
+        entry = _with_time_of_inferred_run(task.current, entry, settings)
+        if _is_start_of_settled_run(task.settled, entry):
+            return _start_settled_run(task, entry)
     if entry.second < task.settled_until:
         # Too late to change the run state. A start still counts as a restart: the task has had a later run.
         return task, (Counted.TASK_RESTARTED.increment,) if entry.kind is EventKind.START else ()
@@ -147,18 +146,13 @@ def _change_run_state(
     return _insert(task, log, entry)
 
 
-def _start_of_inferred_run(task: Task, start: Entry, settings: FoldSettings) -> Entry | None:
-    """Return `start` if it may be the missing start of the inferred run, or None.
-
-    A start without an event time gets one just before the first file of the run, which overtook it.
-    """
-    run = task.current
-    if not run.inferred or run.start is None:
-        return None
-    if start.has_event_time:
+def _with_time_of_inferred_run(run: RunState, start: Entry, settings: FoldSettings) -> Entry:
+    """Return `start`, if it has no event time with one just before the inferred run that it may belong to."""
+    if start.has_event_time or not run.active or run.start is None:
         return start
-    if run.played or start.arrival - run.start.arrival > settings.retry:
-        return None
+    # The first file of the run overtook it.
+    if not run.inferred or run.played or start.arrival - run.start.arrival > settings.retry:
+        return start
     ms = run.start.ms - run.start.has_milliseconds
     return replace(start, ms=ms, has_milliseconds=run.start.has_milliseconds)
 

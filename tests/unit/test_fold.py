@@ -648,6 +648,31 @@ def test_a_missing_callback_is_counted_once_when_the_reorder_window_has_passed()
     assert T0 + 180.25 <= next_due(task, SETTINGS) <= T0 + 181.25
 
 
+@pytest.mark.parametrize(
+    ("later", "expected"),
+    [
+        ((300, "S", 300, ""), {"start": 2, "restart": 1, "missed_exit": 1}),
+        ((300, "E", 300, "0"), {"start": 1, "exit": 1, "run": 1}),
+    ],
+    ids=["another start", "its exit"],
+)
+def test_a_start_after_its_run_was_settled_without_it_is_no_restart(
+    later: Step, expected: dict[str, int]
+) -> None:
+    """A later callback in the log does not change which run the start belongs to."""
+    counted, _, outcomes = measured([(12, "F", 10, "0"), later, (310, "S", 5, "")])
+    assert outcomes == "aaa"
+    assert counted == {"file": 1, "missed_start": 1, "interrupted": 1, **expected}
+
+
+def test_after_a_lost_run_no_downtime_is_measured() -> None:
+    """The exit before it belongs to an earlier run."""
+    steps: list[Step] = [(0, "S", 0, ""), (60, "E", 60, "0"), (120, "S", 120, "")]
+    lost_at = 120 + int(SETTINGS.lost_after)
+    counted, state, _ = measured([*steps, (lost_at + 60, "S", lost_at + 60, "")])
+    assert (counted["down"], counted["lost"], state) == (1, 1, "active")
+
+
 def test_a_task_is_lost_after_lost_after_without_callbacks_and_active_after_a_start() -> None:
     """Live sources send no callbacks while they run, so --relay.lost-after is long."""
     task = fold(Task(appid=1, task_id="t"), callback("S", T0), T0, SETTINGS).task
