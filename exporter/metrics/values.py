@@ -23,6 +23,17 @@ SUM = "sum"
 #: First part of the keys that record which label values a limited family already has.
 SEEN_VALUE = "seen"
 
+#: Families that are counted outside of the fold: by `ingest.batch`, and for the quarantine by the stores.
+COUNTED_OUTSIDE = frozenset(
+    {
+        "callbacks_total",
+        "unknown_fields_total",
+        "last_callback_timestamp_seconds",
+        "quarantined_bodies_total",
+        "quarantine_evicted_total",
+    }
+)
+
 #: The label set of the families without `--metrics.labels`.
 FLEET: tuple[str, ...] = ("",)
 
@@ -208,5 +219,27 @@ def _family(kind: str, name: str, user: str) -> Family:
     return family
 
 
+def check_all_counted(families: Iterable[Family], names: Iterable[str]) -> None:
+    """Check that something counts each family of the fleet; `names` are those that are counted.
+
+    Raises:
+        ValueError: nothing counts a family; the text names it.
+    """
+    counted = set(names)
+    for family in families:
+        if family.scope in (Scope.LABELLED, Scope.FLEET) and family.name not in counted:
+            where = "the event table, relay.counted, or metrics.values.COUNTED_OUTSIDE"
+            raise ValueError(f"nothing counts the family {family.name}: expected its name in {where}")
+
+
 # At import, so that a wrong table stops the start instead of failing at the first callback.
 check_names(EventKind, [counted.increment for counted in Counted], Observed)
+check_all_counted(
+    CATALOGUE.values(),
+    (
+        *(kind.counter for kind in EventKind),
+        *(counted.increment[0] for counted in Counted),
+        *Observed,
+        *COUNTED_OUTSIDE,
+    ),
+)

@@ -1,4 +1,6 @@
-"""A schema file and a row of the event table are enough to add an event, as a copy of the project shows.
+"""A schema file, a row of the event table and its counter are all that the program needs for another event.
+
+A copy of the project shows it.
 
 Real processes use the new event: validation, fold, metrics, pages, documentation, simulator. A row that is
 incomplete, or that names an unknown family, ends the import instead.

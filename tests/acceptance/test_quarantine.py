@@ -53,7 +53,7 @@ def test_a_quarantined_body_is_shown_without_its_secrets(exporter: Exporter) -> 
     body = {
         "appid": 1,
         "event_type": 314,
-        "callback_event": "TaskPause",
+        "callback_event": "TaskMadeUp",
         "task_id": "1",
         "sign": CANARY,
         "to_url": f"rtmp://{CANARY}@host/live/{CANARY}?txSecret={CANARY}",
@@ -80,7 +80,7 @@ def test_a_quarantined_body_is_shown_without_its_secrets(exporter: Exporter) -> 
         digest = rows[reason][0]
         outputs.append(run(exporter.folder, "quarantine", "show", digest[:8].upper()))
         assert started(exporter.folder, "quarantine", "show", digest, "--raw").communicate()[0] == bytes_
-    assert '"callback_event": "TaskPause"' in outputs[2]
+    assert '"callback_event": "TaskMadeUp"' in outputs[2]
     assert "Not JSON" in outputs[4]
     assert CANARY not in "".join(outputs)
     assert CANARY not in exporter.log

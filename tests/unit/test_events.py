@@ -5,17 +5,17 @@ from typing import Any
 import pytest
 
 from exporter.metrics.catalogue import CATALOGUE, Family, Scope
-from exporter.metrics.values import check_names
+from exporter.metrics.values import check_all_counted, check_names
 from exporter.protocol.events import BY_LETTER, EventKind, EventRow, Subject, check_complete, kinds_by
 
 ROW: dict[str, Any] = {
     "letter": "P",
-    "callback_event": "TaskPause",
-    "schema": "task_pause",
+    "callback_event": "TaskMadeUp",
+    "schema": "task_made_up",
     "subject": Subject.NOTHING,
     "counter": "tasks_lost_total",
     "changes_state": False,
-    "description": "run paused",
+    "description": "made up",
 }
 
 
@@ -35,10 +35,10 @@ def test_the_letters_in_stored_records_do_not_change() -> None:
 @pytest.mark.parametrize(
     ("wrong", "error"),
     [
-        ({"letter": ""}, "the event TaskPause: expected one letter, not ''"),
-        ({"letter": "PA"}, "the event TaskPause: expected one letter, not 'PA'"),
-        ({"subject": Subject.TEXT}, "the event TaskPause: text_fields are for a subject of kind TEXT"),
-        ({"text_fields": ("a",)}, "the event TaskPause: text_fields are for a subject of kind TEXT"),
+        ({"letter": ""}, "the event TaskMadeUp: expected one letter, not ''"),
+        ({"letter": "PA"}, "the event TaskMadeUp: expected one letter, not 'PA'"),
+        ({"subject": Subject.TEXT}, "the event TaskMadeUp: text_fields are for a subject of kind TEXT"),
+        ({"text_fields": ("a",)}, "the event TaskMadeUp: text_fields are for a subject of kind TEXT"),
     ],
 )
 def test_an_inconsistent_row_is_refused(wrong: dict[str, Any], error: str) -> None:
@@ -51,12 +51,12 @@ def test_an_inconsistent_row_is_refused(wrong: dict[str, Any], error: str) -> No
     ("wrong", "error"),
     [
         (
-            {"counter": "tasks_paused_total"},
-            "the event TaskPause: the catalogue has no counter tasks_paused_total",
+            {"counter": "made_up_total"},
+            "the event TaskMadeUp: the catalogue has no counter made_up_total",
         ),
-        ({"counter": "run_seconds"}, "the event TaskPause: the catalogue has no counter run_seconds"),
+        ({"counter": "run_seconds"}, "the event TaskMadeUp: the catalogue has no counter run_seconds"),
         ({"counter": "task_runs_total"}, "the catalogue has no counter task_runs_total of the fleet"),
-        ({"label": "code"}, r"the event TaskPause: tasks_lost_total has the labels \(\), not 'code'"),
+        ({"label": "code"}, r"the event TaskMadeUp: tasks_lost_total has the labels \(\), not 'code'"),
         ({"counter": "tasks_exited_total"}, r"tasks_exited_total has the labels \('code',\), not ''"),
         ({"counter": "free_total", "label": "text"}, "free_total needs values or a limit"),
     ],
@@ -84,6 +84,15 @@ def test_the_families_of_the_fold_are_in_the_catalogue() -> None:
             check_names((), [measurement], ())
     with pytest.raises(ValueError, match="the fold: the catalogue has no histogram tasks_lost_total"):
         check_names((), (), ["tasks_lost_total"])
+
+
+def test_a_family_of_the_fleet_that_nothing_counts_is_refused() -> None:
+    """Its samples would be 0 for ever. Families of the store, of tasks and of the process are not counted."""
+    forgotten = Family(name="forgotten_total", kind="counter", help="", scope=Scope.FLEET)
+    check_all_counted([forgotten], ["forgotten_total"])
+    with pytest.raises(ValueError, match="nothing counts the family forgotten_total"):
+        check_all_counted([forgotten], ["tasks_lost_total"])
+    check_all_counted([Family(name="x", kind="gauge", help="", scope=Scope.STORE)], [])
 
 
 def test_no_two_events_have_the_same_key() -> None:

@@ -35,6 +35,16 @@ def test_imports_follow_the_layers_and_the_core_does_no_io() -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_the_core_calls_no_builtin_that_does_io() -> None:
+    """The contract above is about imports only; these need none."""
+    core = tracked("exporter/relay/*.py", "exporter/protocol/*.py", "exporter/metrics/values.py")
+    assert len(core) > 10
+    for path in core:
+        calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        names = {function.id for function in calls if isinstance(function, ast.Name)}
+        assert not names & {"open", "print", "input", "exec", "eval", "breakpoint", "__import__"}, path
+
+
 def test_the_architecture_page_has_every_module_in_the_order_of_the_imports() -> None:
     """The page has the purpose of each folder, and its files by name. Few files are in no folder."""
     text = (ROOT / "docs" / "architecture.md").read_text()

@@ -188,7 +188,7 @@ def test_an_exit_without_a_task_id_is_attributed(replay_setup: ReplaySetup) -> N
     [
         (b"{", "json", "expected JSON"),
         (body("TaskExit", T0, task_id=4.5), "schema", "/task_id"),
-        (body("TaskPause", T0), "unknown_event", "still unknown"),
+        (body("TaskMadeUp", T0), "unknown_event", "still unknown"),
     ],
 )
 def test_a_body_that_is_still_invalid_stays_unchanged(
@@ -208,7 +208,7 @@ def test_an_event_that_is_known_now_counts_under_its_name(replay_setup: ReplaySe
     """The earlier `ignored` stays counted."""
     raw = body("TaskStart", T0)
     ignored = BatchItem(
-        T0 + 1.0, PARSER.parse(body("TaskPause", T0)), QuarantineEntry("unknown_event", raw, "::1", T0)
+        T0 + 1.0, PARSER.parse(body("TaskMadeUp", T0)), QuarantineEntry("unknown_event", raw, "::1", T0)
     )
     replay_setup.store.transact(lambda transaction: APPLIER.apply([ignored], transaction))
     (stored,) = replay_setup.store.bodies(limit=9)

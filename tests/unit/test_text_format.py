@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 from exporter.ingest.batch import BatchApplier, BatchItem
 from exporter.metrics.catalogue import CATALOGUE, FAMILIES, Scope
 from exporter.metrics.process import Telemetry
+from exporter.protocol.events import EventKind
 from exporter.store.protocol import Snapshot, StoreOptions
 from exporter.store.sqlite.store import SqliteStore
 from exporter.web.scrape import Exposition
@@ -147,7 +148,7 @@ def test_series_known_in_advance_are_0_from_the_start(tmp_path: Path) -> None:
     }
     store.close()
     assert values["css_relay_callbacks_total", ("TaskStart", "applied")] == 0
-    assert sum(name == "css_relay_callbacks_total" for name, _ in values) == 28
+    assert sum(name == "css_relay_callbacks_total" for name, _ in values) == 4 * (len(EventKind) + 1)
     assert values["css_relay_anomalies_total", ("missed_exit",)] == 0
     assert values["css_relay_callbacks_rejected_total", ("signature",)] == 0
     assert values["css_relay_exporter_overflowed_total", ("label_sets",)] == 0
