@@ -1,9 +1,10 @@
 """The event table: one row for each kind of relay callback.
 
 To add an event, add its schema file to `schemas/`, its row here and, if its counter is new, the row of the
-counter in `metrics.catalogue`; docs/architecture.md has the next steps. The import fails if the catalogue lacks the counter or
-its label. The start fails if the schema file is missing or lacks a field of the row. Everything else reads
-this table: the schemas, the parser, the fold, the metrics, the pages, the documentation and the simulator.
+counter in `metrics.catalogue`; docs/architecture.md has the next steps. The import fails if the catalogue
+lacks the counter or its label. The start fails if the schema file is missing or lacks a field of the row.
+Everything else reads this table: the schemas, the parser, the fold, the metrics, the pages, the documentation
+and the simulator.
 An event that changes the run state also needs a transition in `relay.state_machine`, and a rule in
 `relay.deduplication` that detects its redelivery when it has no event time. Both tables are checked against
 this one at import.
