@@ -159,7 +159,12 @@ IS_SECRET = True
 def flags_of(rows: type[Struct]) -> dict[str, Flag]:
     """Return the flags of `rows`, by the names of their fields."""
     hints = get_type_hints(rows, include_extras=True)
-    return {field: Flag(*hint.__metadata__) for field, hint in hints.items()}
+    flags = {field: Flag(*hint.__metadata__) for field, hint in hints.items()}
+    for field, flag in flags.items():
+        # The annotations have no types that mypy could check.
+        if not callable(flag.parse) or not re.fullmatch(r"[a-z]+([.-][a-z]+)*", flag.name):
+            raise TypeError(f"{rows.__name__}.{field}: expected a parser, a name and a help text")
+    return flags
 
 
 def text_of(flag: Flag, value: Any) -> str:

@@ -142,12 +142,12 @@ class BatchApplier:
         """Fold an exit without a task ID into the task that it belongs to, if only one task is possible."""
         appid, sources, arrival = callback.appid, callback.sources, item.arrival
         # The nameless task, see `relay.attribution`.
-        nameless = transaction.task(key_of(callback)) or Task(appid=appid, task_id="", sources=sources)
+        nameless = transaction.task(key_of(callback))
+        nameless = nameless or Task(appid=appid, task_id="", sources=sources)
         if item.replayed_at is not None:
-            horizon = with_replay_horizon(nameless, callback, arrival, item.replayed_at, self.settings)
-            if horizon is None:
+            nameless = with_replay_horizon(nameless, callback, arrival, item.replayed_at, self.settings)
+            if nameless is None:
                 return Verdict.STALE
-            nameless = horizon
         candidates = transaction.tasks_with_sources(appid, sources) if sources else []
         attribution = attribute_exit(nameless, candidates, callback, arrival, self.settings)
         self._record(transaction, attribution.nameless, (), arrival, put=attribution.nameless is not nameless)

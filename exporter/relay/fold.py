@@ -132,10 +132,10 @@ def _change_run_state(
         callback.duration_seconds,
         message=callback.message,
     )
-    if entry.kind is EventKind.START:
+    if entry.kind is EventKind.START and not entry.has_event_time:
         entry = _with_time_of_inferred_run(task.current, entry, settings)
-        if _is_start_of_settled_run(task.settled, entry):
-            return _start_settled_run(task, entry)
+    if entry.kind is EventKind.START and task.settled.active and _is_its_start(task.settled, entry):
+        return _start_settled_run(task, entry)
     if entry.second < task.settled_until:
         # Too late to change the run state. A start still counts as a restart: the task has had a later run.
         return task, (Counted.TASK_RESTARTED.increment,) if entry.kind is EventKind.START else ()
@@ -147,18 +147,19 @@ def _change_run_state(
 
 
 def _with_time_of_inferred_run(run: RunState, start: Entry, settings: FoldSettings) -> Entry:
-    """Return `start`, if it has no event time with one just before the inferred run that it may belong to."""
-    if start.has_event_time or not run.active or run.start is None:
+    """Return a `start` without event time, with one just before the inferred run that it may belong to."""
+    if not run.active or not run.inferred or run.start is None:
         return start
     # The first file of the run overtook it.
-    if not run.inferred or run.played or start.arrival - run.start.arrival > settings.retry:
+    if run.played or start.arrival - run.start.arrival > settings.retry:
         return start
     ms = run.start.ms - run.start.has_milliseconds
     return replace(start, ms=ms, has_milliseconds=run.start.has_milliseconds)
 
 
-def _is_start_of_settled_run(settled: RunState, start: Entry) -> bool:
-    if not settled.active or not settled.inferred or settled.start is None:
+def _is_its_start(settled: RunState, start: Entry) -> bool:
+    """Return whether `start` is the missing start of an active run."""
+    if not settled.inferred or settled.start is None:
         return False
     is_after_exit = settled.exit is None or is_later(start, settled.exit)
     return start.second <= settled.start.second and is_after_exit

@@ -132,6 +132,8 @@ class Connection(HttpToolsProtocol):
         if self.timeout_keep_alive_task is not None:  # uvicorn does not, after a reset
             self.timeout_keep_alive_task.cancel()
         super().connection_lost(exc)
+        # The app may still answer a request that others follow: uvicorn stops only the newest one.
+        self.transport.stop_writing()
 
     def pause_writing(self) -> None:
         """Start the client's time limit for reading."""

@@ -1,4 +1,4 @@
-"""What connections share: the rules of their listener, the state of the worker, and their transport."""
+"""The rules of a listener, the state that all connections of a worker share, and the transport of each."""
 
 import asyncio
 import ssl
@@ -77,14 +77,15 @@ class LingeringTransport:
         self.pause_reading = transport.pause_reading
         #: Whether the client is still sending a request.
         self.is_receiving = False
-        #: Whether received bytes wait to be parsed. uvicorn's flow control can't resume reading meanwhile.
+        #: Whether received bytes wait to be parsed. Reading stays paused meanwhile; the `read_paused` of
+        #: uvicorn's flow control does not show that.
         self.has_unparsed = False
 
     def close(self) -> None:
         """Send everything written, then close. Wait for a client that is still sending to close its side."""
         if self.is_closing():
             return
-        self._stop_writing()
+        self.stop_writing()
         # TLS connections can't close one direction only.
         if self.is_receiving and self._transport.can_write_eof():
             self._transport.write_eof()
@@ -95,7 +96,7 @@ class LingeringTransport:
 
     def abort(self) -> None:
         """Close immediately; drop what is not sent yet."""
-        self._stop_writing()
+        self.stop_writing()
         self._transport.abort()
 
     def resume_reading(self) -> None:
@@ -108,5 +109,6 @@ class LingeringTransport:
         """Whether bytes wait to be sent because the client does not read."""
         return self._transport.get_write_buffer_size() > 0
 
-    def _stop_writing(self) -> None:
+    def stop_writing(self) -> None:
+        """Ignore what is written from now on: a closed transport raises an error for it."""
         self.write, self.is_closing = lambda data: None, lambda: True

@@ -1,7 +1,8 @@
 """The part of a request before its body: PROXY protocol header, request line, headers.
 
 A proxy states the address of its client with the PROXY protocol, versions 1 and 2. Some requests are rejected
-because of their head, before an app is called, although the HTTP parser accepts them.
+because of their head, before an app is called, although the HTTP parser accepts them. For the others the app
+is called as soon as the head is complete, see `DeferBody`.
 """
 
 from collections.abc import Awaitable, Callable, Mapping

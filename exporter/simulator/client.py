@@ -27,14 +27,14 @@ class Client:
 
     def __init__(self, options: SimulatorSettings) -> None:
         try:
-            tls_context = ssl.create_default_context(cafile=options.ca_file or None)
+            self._tls_context = ssl.create_default_context(cafile=options.ca_file or None)
         except OSError as exc:
             problem = f"expected certificates in PEM form: {exc.strerror}"
             raise SettingsError(f"--ca-file: {options.ca_file}: {problem}") from exc
         self._options = options
         size = options.connections
         self._pool = urllib3.PoolManager(
-            maxsize=size, retries=False, timeout=TIMEOUT_SECONDS, ssl_context=tls_context
+            maxsize=size, retries=False, timeout=TIMEOUT_SECONDS, ssl_context=self._tls_context
         )
         self._queues: list[queue.Queue[Delivery | None]] = [queue.Queue(BACKLOG) for _ in range(size)]
         self._lock = threading.Lock()
@@ -113,8 +113,10 @@ class Client:
         Raises:
             ExporterError: the exporter does not answer, or not with 200.
         """
+        # A connection of its own: minutes pass between two scrapes, and a proxy may have closed an idle one.
+        pool = urllib3.PoolManager(ssl_context=self._tls_context, timeout=SCRAPE_TIMEOUT_SECONDS)
         try:
-            answer = self._pool.request("GET", self._options.verify, timeout=SCRAPE_TIMEOUT_SECONDS)
+            answer = pool.request("GET", self._options.verify, retries=False)
         except urllib3.exceptions.HTTPError as exc:
             raise ExporterError("--verify: no answer") from exc
         if answer.status != 200:

@@ -8,6 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from exporter.errors import SettingsError
+from exporter.metrics.catalogue import LABEL_CHOICES
 from exporter.simulator.client import Client
 from exporter.simulator.options import SimulatorSettings
 from exporter.simulator.totals import Comparison, Key, Totals, compared_samples, sample_text, sum_over
@@ -24,7 +25,7 @@ STABLE_SECONDS, STABLE_SCRAPES = 5.0, 5
 #: Interval between two reads of the clock while waiting.
 CLOCK_POLL_SECONDS = 0.2
 #: The labels that the default of `--metrics.labels` lacks.
-HIDDEN_LABELS = {"source_host", "stream_id", "task_id"}
+HIDDEN_LABELS = set(LABEL_CHOICES) - {"appid", "to_host"}
 
 
 def simulate(options: SimulatorSettings) -> int:
@@ -56,12 +57,15 @@ def simulate(options: SimulatorSettings) -> int:
 
 
 def _read_key(path: str) -> str:
+    if not path:
+        return ""
     try:
-        return Path(path).read_text().split()[0] if path else ""
-    except IndexError as exc:
-        raise SettingsError(f"--sign-key-file: expected a key in {path}") from exc
+        lines = Path(path).read_text().split()
     except (OSError, ValueError) as exc:
         raise SettingsError(f"--sign-key-file: can't read {path}: {type(exc).__name__}") from exc
+    if not lines:
+        raise SettingsError(f"--sign-key-file: expected a key in {path}")
+    return lines[0]
 
 
 def _with_progress(deliveries: Iterable[Delivery], duration: float) -> Iterator[Delivery]:

@@ -173,9 +173,8 @@ class _LineReader:
         key: object = type(line)
         sets = self._counts[LabelSetLine]
         match line:
-            case HeaderLine(labels=labels):
+            case HeaderLine():
                 is_valid = not self._counts
-                self._label_count = len(labels.split(","))
             case LabelSetLine(values=label_set):
                 key = label_set.labels
                 # The first label set is the fleet. `_label_count` is 0 until there is a header.
@@ -195,6 +194,8 @@ class _LineReader:
         if self.is_complete or key in self._keys or not is_valid:
             raise ValueError("the line contradicts the lines before it")
         self._keys.add(key)
+        if isinstance(line, HeaderLine):
+            self._label_count = len(line.labels.split(","))
         self._counts[type(line)] += 1
         self._digest.update(text)
         self.is_complete = isinstance(line, EndLine)

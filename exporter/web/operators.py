@@ -99,7 +99,9 @@ class Operators:
 def task_json(task: Task, fold_settings: FoldSettings) -> dict[str, Any]:
     """Return a task as the API shows it, ready for JSON; times are UNIX seconds."""
     status = TaskStatus(task, state_of(task, fold_settings))
-    exited, file = status.exit, status.file
+    exited, file, playing = status.exit, status.file, None
+    if file is not None:
+        playing = {"index": file.subject, "started": _seconds(file), "duration_seconds": file.duration}
     return {
         "appid": task.appid,
         "task_id": task.task_id,
@@ -114,9 +116,7 @@ def task_json(task: Task, fold_settings: FoldSettings) -> dict[str, Any]:
         "exited": _seconds(exited),
         "exit_code": exited.subject if exited else None,
         "exit_message": exited.message if exited else None,
-        "file": {"index": file.subject, "started": _seconds(file), "duration_seconds": file.duration}
-        if file
-        else None,
+        "file": playing,
         "last_callback": task.last_callback_at,
     }
 

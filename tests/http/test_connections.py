@@ -41,6 +41,9 @@ class ServedListener:
         self._config = uvicorn_config(self._app)
         self._state = WorkerState(max_open_files=10_000)
         self._made: list[weakref.ref[Connection]] = []
+        #: Requests wait for it before they are answered.
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
         #: The paths of the answered requests, in the order of the answers.
         self.answered_paths: list[str] = []
         self.port = 0
@@ -48,6 +51,7 @@ class ServedListener:
     async def _app(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer every request with 200, like an ASGI framework."""
         await receive()
+        await self.may_answer.wait()
         self.answered_paths.append(scope["path"])
         length = b"%d" % len(self._answer)
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
@@ -185,6 +189,33 @@ def test_a_client_that_leaves_after_its_answer_releases_everything() -> None:
                 await wait_until(lambda: len(asyncio.all_tasks()) == tasks, "no asyncio task is left")
 
     run_on_uvloop(run())
+
+
+@pytest.mark.parametrize("requests", [1, 2, 3])
+@pytest.mark.parametrize("leave", ENDINGS.values(), ids=ENDINGS)
+def test_an_answer_to_a_client_that_has_left_is_dropped(
+    leave: Callable[[asyncio.StreamWriter], None], requests: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also one that further requests wait for. Anybody could fill the log otherwise."""
+
+    async def run() -> None:
+        async with ServedListener().serving() as served:
+            served.may_answer.clear()
+            tasks = len(asyncio.all_tasks())
+            _, writer = await asyncio.open_connection("127.0.0.1", served.port)
+            writer.write(REQUEST * requests)
+            await wait_until(lambda: len(asyncio.all_tasks()) > tasks, "a request waits for its answer")
+            leave(writer)
+            writer.close()
+            if leave is reset:
+                await wait_until(lambda: served.open == 0, "the connection is lost")
+            served.may_answer.set()
+            await wait_until(lambda: served.open == 0, "the connection is closed")
+            await wait_until(lambda: len(asyncio.all_tasks()) == tasks, "no asyncio task is left")
+            assert served.answered_paths
+
+    run_on_uvloop(run())
+    assert not caplog.records
 
 
 @pytest.mark.usefixtures("_without_garbage_collector")

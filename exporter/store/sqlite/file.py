@@ -14,6 +14,7 @@ from exporter.store.sqlite.open import connect_existing, merge_wal
 ADVICE = {
     "malformed": "the file is damaged; move it away and restore a backup, or start with a new store",
     "not a database": "the file is damaged or not a store; move it away, or set --store.url to another file",
+    "user-defined function": "a record of the backup is damaged; use another backup",
     "no such table": "the file is not a store; set --store.url to another file",
     "Read-only file system": "make the file system writable; callbacks are answered 503 until then",
     "disk I/O error": "the disk failed or became read-only; check the system's log. The exporter retries",

@@ -107,9 +107,11 @@ class SqliteStore:
             label_sets = transaction.write()
 
         def commit() -> tuple[T, dict[str, int]]:
+            # If the commit fails, it is unknown whether it took place: the label sets are then read again.
+            self._data_version = -1
             with self._using(self._writer):
                 self._writer.execute("COMMIT")
-            # Only after the commit: a failed one leaves the old values in the file.
+            self._data_version = version
             self._label_sets |= label_sets
             return result, dict(transaction.overflow)
 
@@ -178,8 +180,6 @@ class SqliteStore:
                 self._check_file()
                 yield
             except BaseException:
-                # It is unknown whether the commit took place: read the label sets again.
-                self._data_version = -1
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise

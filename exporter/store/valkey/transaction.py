@@ -130,12 +130,7 @@ class ValkeyTransaction(Transaction):
             _increments_of(self._label_set(labels), each)
             for labels, each in self.increments.by_labels.items()
         ]
-        options, created = self._options, repr(self._clock())
-        limits = None
-        if self._evict_now is not None:
-            since = self._evict_now - options.max_quarantined_age_seconds
-            limits = options.max_quarantined, options.max_quarantined_bytes, since
-        entries = self._quarantine_entries
+        created, entries = repr(self._clock()), self._quarantine_entries
         return Commit(
             read=list(self._versions.items()),
             tasks_with_sources=list(self._tasks_with_sources.items()),
@@ -148,8 +143,13 @@ class ValkeyTransaction(Transaction):
             seen=newly_seen,
             deleted_bodies=self._deleted_bodies,
             quarantine_entries=[(body_digest(e.body).hex(), e.reason, e.source, e.arrival) for e in entries],
-            quarantine_limits=limits or False,
+            quarantine_limits=False if self._evict_now is None else self._quarantine_limits(self._evict_now),
         )
+
+    def _quarantine_limits(self, now: float) -> tuple[int, int, float]:
+        options = self._options
+        since = now - options.max_quarantined_age_seconds
+        return options.max_quarantined, options.max_quarantined_bytes, since
 
     def _read_tasks(self, keys: Sequence[str]) -> dict[str, Task | None]:
         records, versions, _ = self._run("read_tasks", *keys)
