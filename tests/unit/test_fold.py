@@ -665,6 +665,15 @@ def test_a_start_after_its_run_was_settled_without_it_is_no_restart(
     assert counted == {"file": 1, "missed_start": 1, "interrupted": 1, **expected}
 
 
+def test_a_late_start_does_not_replace_the_start_of_a_settled_run() -> None:
+    """There were two runs, so one of the starts is a restart."""
+    steps: list[Step] = [(10, "S", 10, ""), (300, "S", 5, "")]
+    assert measured(steps) == ({"start": 2, "restart": 1}, "active", "aa")
+    start = deliver(map(delivery, steps)).task.current.start
+    assert start is not None
+    assert start.second == T0 + 10
+
+
 def test_after_a_lost_run_no_downtime_is_measured() -> None:
     """The exit before it belongs to an earlier run."""
     steps: list[Step] = [(0, "S", 0, ""), (60, "E", 60, "0"), (120, "S", 120, "")]
