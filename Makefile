@@ -35,7 +35,7 @@ npm: $(VENV)/test.stamp
 	$(STEP) "npm's packages" $(BIN)/python -m tests.npm
 
 # The tests over HTTP, on the other kinds of store. Tests that do not depend on the kind of store are left out.
-ALIKE := bench chart chart_image compose image dashboards_schema chaos replicas rates shared_store stores
+ALIKE := bench chart chart_image compose image dashboards_schema chaos hops replicas rates shared_store stores
 STORE_TESTS := tests/http tests/acceptance --ignore=tests/http/test_browser.py $(ALIKE:%=--ignore=tests/acceptance/test_%.py)
 test-stores: provision-test $(VENV)/test.stamp
 	TEST_STORE=valkey $(PYTEST) $(STORE_TESTS)
